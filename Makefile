@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# One stamp per purpose: what a target doesn't need, it doesn't install.
+.venv/.base: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[drill]"
+	@touch $@
+
+.venv/.%: .venv/.base
+	$(BIN)/python -m pip install --quiet --group $*
+	@touch $@
+
+drill: .venv/.base ## Break an identity provider in every way; see who kept the application running
+	$(BIN)/resilient-auth drill $(DRILL)
+
+test: .venv/.test ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
+
+lint: .venv/.lint .venv/.test ## Style, types and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/.docs ## Build the documentation; warnings are errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
+
+bench: .venv/.bench ## Measure against the peers, in one run
+	$(BIN)/python -m benchmarks $(BENCH)
+
+clean: ## Remove what was built
+	rm -rf .venv docs/_build build dist .coverage*
+
+.PHONY: help drill test lint docs bench clean

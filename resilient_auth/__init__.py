@@ -1,0 +1,102 @@
+"""Keep an application authenticated while its identity provider is slow, throttling, broken or gone."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Loaded when first used: importing this package must cost next to nothing.
+_HOMES = {
+    "AcquisitionTimeout": "errors",
+    "AttemptTimeout": "errors",
+    "BreakerOptions": "settings",
+    "CircuitOpen": "errors",
+    "Closed": "errors",
+    "ConfigurationError": "errors",
+    "ConnectionFailed": "errors",
+    "FallbackOptions": "settings",
+    "FreshnessOptions": "settings",
+    "MalformedAnswer": "errors",
+    "NameNotResolved": "errors",
+    "Overloaded": "errors",
+    "ProviderUnavailable": "errors",
+    "ResilientAuthError": "errors",
+    "RetryOptions": "settings",
+    "ServerFailed": "errors",
+    "Settings": "settings",
+    "TLSFailed": "errors",
+    "Throttled": "errors",
+    "health": "health",
+    "subscribe": "events",
+    "wrap": "_provider.msal_app",
+}
+_MODULES = ("aio", "errors", "events", "msal")
+
+__all__ = [
+    "AcquisitionTimeout",
+    "AttemptTimeout",
+    "BreakerOptions",
+    "CircuitOpen",
+    "Closed",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "FallbackOptions",
+    "FreshnessOptions",
+    "MalformedAnswer",
+    "NameNotResolved",
+    "Overloaded",
+    "ProviderUnavailable",
+    "ResilientAuthError",
+    "RetryOptions",
+    "ServerFailed",
+    "Settings",
+    "TLSFailed",
+    "Throttled",
+    "__version__",
+    "aio",
+    "errors",
+    "events",
+    "health",
+    "msal",
+    "subscribe",
+    "wrap",
+]
+
+if TYPE_CHECKING:
+    from . import aio, errors, events, msal
+    from ._provider.msal_app import wrap
+    from .errors import (
+        AcquisitionTimeout,
+        AttemptTimeout,
+        CircuitOpen,
+        Closed,
+        ConfigurationError,
+        ConnectionFailed,
+        MalformedAnswer,
+        NameNotResolved,
+        Overloaded,
+        ProviderUnavailable,
+        ResilientAuthError,
+        ServerFailed,
+        Throttled,
+        TLSFailed,
+    )
+    from .events import subscribe
+    from .health import health
+    from .settings import BreakerOptions, FallbackOptions, FreshnessOptions, RetryOptions, Settings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

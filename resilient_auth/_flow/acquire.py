@@ -1,0 +1,202 @@
+"""The way of one token: held and fresh? held and due? else wait for the one exchange, else fall back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .._policy.fallback import Fallback, after_denial, after_failure
+from .._policy.failure import Purpose
+from .._policy.freshness import Freshness, assess
+from ..errors import AcquisitionTimeout, ProviderUnavailable
+from ..events import GraceServed, TokenServed, emit
+from ..token import Token
+from . import refresh
+from .engine import Engine
+from .memory import Exchange, Slot
+from .single_flight import Flight, Outcome
+
+__all__ = ["Acquisition", "Served", "Source", "acquire", "acquire_async", "acquiring", "asking_once"]
+
+
+class Source(StrEnum):
+    """Where a token that was served came from; MSAL's values of `token_source`, and one more."""
+
+    IDENTITY_PROVIDER = "identity_provider"
+    CACHE = "cache"
+    GRACE = "grace"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Served:
+    """Say what a caller gets and why."""
+
+    source: Source
+    token: Token | None = None
+    #: MSAL's own result, where the provider was just asked: with a token, or a denial.
+    result: Any = None
+    #: Why a token that isn't simply fresh was served.
+    reason: str | None = None
+    #: What is known of the provider then.
+    error: ProviderUnavailable | None = None
+
+
+#: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
+Acquisition = Generator[tuple[Flight, float], Outcome | None, Served]
+
+
+def acquiring(
+    engine: Engine,
+    slot: Slot,
+    exchange: Exchange,
+    *,
+    wait: float | None = None,
+    claims: str | None = None,
+    force: bool = False,
+) -> Acquisition:
+    """Decide step by step how one caller gets a token; the drivers below do the waiting.
+
+    Args:
+        engine: Whose policies hold.
+        slot: The token's place.
+        exchange: How to ask the provider.
+        wait: Seconds that this caller waits when there is nothing to serve; the settings' when None.
+        claims: A claims challenge: what is held must not be served any more (G17).
+        force: Don't serve what is held.
+
+    Raises:
+        ProviderUnavailable: There is nothing that may be served, and no answer from the provider.
+    """
+    settings, clock = engine.settings, engine.clock
+    wall, now = clock.wall(), clock.monotonic()
+    slot.asked_at = now
+    patience = settings.wait if wait is None else wait
+    token = None if claims or force else slot.token
+    if token is not None:
+        state = assess(token, wall, now, settings.freshness)
+        if state is Freshness.FRESH:
+            return Served(Source.CACHE, token)
+        if state is Freshness.DUE or (state is Freshness.EXPIRING and now < slot.not_before):
+            if not slot.denied or after_denial(token, wall, now) is Fallback.SERVE:
+                refresh.behind(engine, slot, exchange)
+                return _serve_held(engine, slot, token, wall, now)
+        elif state is Freshness.EXPIRING:
+            patience = min(patience, settings.freshness.margin_wait)
+    try:
+        flight = refresh.begin(engine, slot, exchange, variant=claims or ("force" if force else None))
+    except ProviderUnavailable as error:
+        refresh.await_recovery(engine, slot, error)
+        return _after_failure(engine, slot, token, error)
+    outcome = yield flight, patience
+    if outcome is None:
+        return _after_failure(engine, slot, token, _too_late(slot.authorities[0], patience))
+    return _conclude(engine, slot, token, outcome)
+
+
+def _conclude(engine: Engine, slot: Slot, token: Token | None, outcome: Outcome) -> Served:
+    if isinstance(outcome.error, ProviderUnavailable):
+        return _after_failure(engine, slot, token, outcome.error)
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.token is not None:
+        return Served(Source.IDENTITY_PROVIDER, outcome.token, outcome.result)
+    wall, now = engine.clock.wall(), engine.clock.monotonic()
+    if token is not None and outcome.denied and after_denial(token, wall, now) is Fallback.SERVE:
+        return Served(Source.CACHE, token, reason="denied")
+    if token is not None and not outcome.denied and token.remaining(wall, now) > 0:
+        return Served(Source.CACHE, token, reason="not_renewable")
+    return Served(Source.IDENTITY_PROVIDER, result=outcome.result)
+
+
+def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: ProviderUnavailable) -> Served:
+    wall, now = engine.clock.wall(), engine.clock.monotonic()
+    down_for = _down_for(engine, slot) if token is not None else None
+    match after_failure(token, wall, now, down_for=down_for, options=engine.settings.fallback):
+        case Fallback.SERVE if token is not None:
+            return _serve_held(engine, slot, token, wall, now, error)
+        case Fallback.GRACE if token is not None and not slot.denied:
+            past = -token.remaining(wall, now)
+            emit(GraceServed(at=wall, request=slot.request, past_expiry=past, outage=down_for or 0.0))
+            return Served(Source.GRACE, token, reason=error.code, error=error)
+        case _:
+            # One error object reaches all who waited; each raises a copy, so that no traceback grows without end.
+            raise copy.copy(error) from error.__cause__
+
+
+def _serve_held(
+    engine: Engine, slot: Slot, token: Token, wall: float, now: float, error: ProviderUnavailable | None = None
+) -> Served:
+    known = error or slot.last_error
+    if known is None:
+        return Served(Source.CACHE, token, reason="denied" if slot.denied else "refreshing")
+    if slot.told is not token:
+        slot.told = token
+        remaining = token.remaining(wall, now)
+        emit(TokenServed(at=wall, request=slot.request, remaining=remaining, reason=known.code))
+    return Served(Source.CACHE, token, reason=known.code, error=known)
+
+
+def _down_for(engine: Engine, slot: Slot) -> float | None:
+    """Tell for how many seconds every authority that could answer has been seen to fail; None where one hasn't."""
+    seen = [engine.breaker(authority, Purpose.TOKEN).failing() for authority in slot.authorities]
+    return min(seconds for _, seconds in seen) if seen and all(down for down, _ in seen) else None
+
+
+def _too_late(authority: str, patience: float) -> AcquisitionTimeout:
+    return AcquisitionTimeout(
+        f"no token from {authority} within {patience:g} s; the exchange goes on, ask again", authority=authority
+    )
+
+
+def asking_once(
+    engine: Engine, authorities: tuple[str, ...], client_id: str, subject: str | None, exchange: Exchange
+) -> Acquisition:
+    """Make one exchange whose result is nobody else's: a code's, a password's. Nothing is held, nothing falls back.
+
+    Raises:
+        ProviderUnavailable: There is no answer from the provider.
+    """
+    refusal = engine.refusal(authorities, client_id, subject)
+    if refusal is not None:
+        raise refusal
+    flight = Flight(None, engine.clock.monotonic() + engine.settings.deadline, engine.clock)
+
+    def job() -> None:
+        try:
+            outcome = exchange(flight)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller must learn of it
+            outcome = Outcome(error=error)
+        flight.land(outcome)
+
+    engine.run(authorities[0], job)
+    outcome = yield flight, engine.settings.wait
+    if outcome is None:
+        raise _too_late(authorities[0], engine.settings.wait)
+    if outcome.error is not None:
+        raise outcome.error
+    return Served(Source.IDENTITY_PROVIDER, result=outcome.result)
+
+
+def acquire(acquisition: Acquisition) -> Served:
+    """Carry an acquisition through on this thread."""
+    try:
+        flight, patience = next(acquisition)
+        while True:
+            flight, patience = acquisition.send(flight.wait(patience))
+    except StopIteration as end:
+        served: Served = end.value
+        return served
+
+
+async def acquire_async(acquisition: Acquisition) -> Served:
+    """Carry an acquisition through in this task, which alone waits."""
+    try:
+        flight, patience = next(acquisition)
+        while True:
+            flight, patience = acquisition.send(await flight.wait_async(patience))
+    except StopIteration as end:
+        served: Served = end.value
+        return served

@@ -1,0 +1,184 @@
+"""What all application objects with the same settings share: breakers, cool-downs, budgets, workers, timers, flights."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import cachetools
+
+from .._policy.breaker import Breaker
+from .._policy.failure import Purpose
+from .._policy.retry import Budget
+from ..clock import Clock
+from ..errors import ProviderUnavailable, Throttled
+from ..events import CooldownStarted, emit
+from ..settings import Settings
+from .memory import memories
+from .single_flight import Flights
+from .timers import Timers
+from .workers import Workers
+
+__all__ = ["Engine", "engine_for", "engines"]
+
+
+class Engine:
+    """Hold what exchanges share. Nothing in here does I/O."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = settings.clock
+        self.jitter = settings.jitter
+        self._renew()
+        self._breakers: cachetools.LRUCache[tuple[str, str], Breaker] = cachetools.LRUCache(1024)
+        self._budgets: cachetools.LRUCache[str, Budget] = cachetools.LRUCache(1024)
+        self._cooldowns: cachetools.LRUCache[tuple[str, str, str | None], float] = cachetools.LRUCache(16_384)
+
+    def _renew(self) -> None:
+        """Begin with fresh threads, locks and flights: at first, and in a forked child."""
+        self._lock = threading.Lock()
+        self.timers = _timers_of(self.clock)
+        self.flights = Flights(self.clock)
+        self.workers = Workers(
+            per_lane=self.settings.workers_per_authority, queue=self.settings.queue_per_authority
+        )
+        #: By authority, the tokens that wait for its recovery; see `refresh`.
+        self.recoveries: dict[str, Any] = {}
+
+    def breaker(self, authority: str, purpose: Purpose) -> Breaker:
+        """Find the breaker around one authority, for one purpose."""
+        with self._lock:
+            key = (authority, purpose.value)
+            breaker: Breaker | None = self._breakers.get(key)
+            if breaker is None:
+                breaker = Breaker(
+                    f"{authority} {purpose.value}",
+                    self.settings.breaker,
+                    clock=self.clock,
+                    jitter=self.jitter,
+                    authority=authority,
+                )
+                self._breakers[key] = breaker
+            return breaker
+
+    def breakers(self) -> list[Breaker]:
+        """List the breakers there are."""
+        with self._lock:
+            return list(self._breakers.values())
+
+    def budget(self, authority: str) -> Budget:
+        """Find the retry budget of one authority."""
+        with self._lock:
+            budget: Budget | None = self._budgets.get(authority)
+            if budget is None:
+                budget = self._budgets[authority] = Budget(self.settings.retry.budget)
+            return budget
+
+    def cool_down(self, authority: str, purpose: Purpose, client_id: str, subject: str | None, seconds: float) -> None:
+        """Ask this authority nothing more for this client and subject until `seconds` have passed (G8)."""
+        until = self.clock.monotonic() + seconds
+        key = (authority, client_id, subject)
+        with self._lock:
+            self._cooldowns[key] = max(until, self._cooldowns.get(key, 0.0))
+        emit(CooldownStarted(at=self.clock.wall(), authority=authority, purpose=purpose.value, seconds=seconds))
+
+    def check_cooldown(self, authority: str, client_id: str, subject: str | None) -> None:
+        """Raise `Throttled` while a cool-down lasts for this client as such, or for this subject."""
+        with self._lock:
+            if not self._cooldowns:
+                return
+            until = max(
+                self._cooldowns.get((authority, client_id, subject), 0.0),
+                self._cooldowns.get((authority, client_id, None), 0.0),
+            )
+        left = until - self.clock.monotonic()
+        if left > 0:
+            raise Throttled(
+                f"{authority} asked this application for patience and isn't asked for {left:.0f} s more",
+                authority=authority,
+                retry_after=left,
+            )
+
+    def refusal(self, authorities: tuple[str, ...], client_id: str, subject: str | None) -> ProviderUnavailable | None:
+        """Tell why no exchange should begin now: no authority that could answer may be asked."""
+        refusal: ProviderUnavailable | None = None
+        for authority in authorities:
+            try:
+                self.check_cooldown(authority, client_id, subject)
+                self.breaker(authority, Purpose.TOKEN).check()
+            except ProviderUnavailable as error:
+                if refusal is None or (error.retry_after or 0.0) < (refusal.retry_after or 0.0):
+                    refusal = error
+            else:
+                return None
+        return refusal
+
+    def pause(self, seconds: float) -> None:
+        """Sleep on a worker, by this engine's clock."""
+        ends = self.clock.monotonic() + seconds
+        condition = threading.Condition(threading.Lock())
+        with condition:
+            while (left := ends - self.clock.monotonic()) > 0:
+                self.clock.wait(condition, left)
+
+    def run(self, lane: str, job: Callable[[], None]) -> None:
+        """Run a job on a worker, with the caller's context variables."""
+        context = contextvars.copy_context()
+        self.workers.submit(lane, lambda: context.run(job))
+
+    def after_fork(self) -> None:
+        """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
+        self._renew()
+        for breaker in self._breakers.values():
+            breaker.renew_lock()
+        for budget in self._budgets.values():
+            budget.renew_lock()
+
+
+_engines: cachetools.LRUCache[Settings, Engine] = cachetools.LRUCache(64)
+_living: weakref.WeakSet[Engine] = weakref.WeakSet()
+_timers: cachetools.LRUCache[int, tuple[Clock, Timers]] = cachetools.LRUCache(64)
+_registry = threading.Lock()
+
+
+def engine_for(settings: Settings) -> Engine:
+    """Find the engine of these settings; what they equal, they share."""
+    with _registry:
+        engine: Engine | None = _engines.get(settings)
+        if engine is None:
+            engine = _engines[settings] = Engine(settings)
+            _living.add(engine)
+        return engine
+
+
+def engines() -> list[Engine]:
+    """List the engines of this process."""
+    with _registry:
+        return list(_living)
+
+
+def _timers_of(clock: Clock) -> Timers:
+    # One scheduler a process: the engines of a clock share it. Called with the registry's lock held, or in a child that
+    # has one thread.
+    kept = _timers.get(id(clock))
+    if kept is None:
+        kept = _timers[id(clock)] = (clock, Timers(clock))
+    return kept[1]
+
+
+def _after_fork() -> None:
+    global _registry
+    _registry = threading.Lock()
+    _timers.clear()
+    for engine in list(_living):
+        engine.after_fork()
+    for memory in memories():
+        memory.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

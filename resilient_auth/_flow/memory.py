@@ -1,0 +1,207 @@
+"""The tokens of one application object, with what is known about getting each of them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import cachetools
+
+from ..errors import ProviderUnavailable
+from ..events import TokenDropped, emit
+from ..token import Token, TokenRequest
+from .single_flight import Flight, Outcome
+from .timers import Timer
+
+__all__ = ["Exchange", "Memory", "Slot"]
+
+#: Ask the provider: given the flight, which has the deadline, tell how it ended. Runs on a worker.
+Exchange = Callable[[Flight], Outcome]
+
+
+class Slot:
+    """The place of one token. Its token is immutable and swapped whole; readers take no lock."""
+
+    __slots__ = (
+        "__weakref__",
+        "asked_at",
+        "authorities",
+        "denied",
+        "failed_at",
+        "failures",
+        "generation",
+        "last_error",
+        "memory",
+        "not_before",
+        "owner",
+        "pinned",
+        "renew",
+        "request",
+        "signatures",
+        "timer",
+        "token",
+        "told",
+    )
+
+    def __init__(self, request: TokenRequest, memory: Memory, authorities: tuple[str, ...]) -> None:
+        self.request = request
+        self.memory = memory
+        #: The origins that can give this token, in order of preference.
+        self.authorities = authorities
+        self.token: Token | None = None
+        #: How to get it again with nobody asking; None where that can't be (a code, somebody's assertion).
+        self.renew: Exchange | None = None
+        self.failures = 0
+        #: Monotonic time of the last failed exchange.
+        self.failed_at = -1e9
+        #: Monotonic time before which no refresh is begun behind.
+        self.not_before = 0.0
+        #: The provider's last answer was a denial.
+        self.denied = False
+        self.last_error: ProviderUnavailable | None = None
+        self.asked_at = 0.0
+        self.owner: str | None = None
+        self.pinned = False
+        self.timer: Timer | None = None
+        #: The token whose service during a failure was told already.
+        self.told: Token | None = None
+        #: Counts what was forgotten, so that an exchange begun before doesn't bring it back.
+        self.generation = 0
+        #: The calls that the face answers from this slot; see `Memory.hits`.
+        self.signatures: tuple[Hashable, ...] = ()
+
+
+class _Slots(cachetools.LRUCache[TokenRequest, Slot]):
+    """Bounded; the slot that has been touched least recently goes first, a pinned one never."""
+
+    def __init__(self, maxsize: int, evicted: Callable[[Slot], None]) -> None:
+        super().__init__(maxsize)
+        self._evicted = evicted
+
+    def popitem(self) -> tuple[TokenRequest, Slot]:
+        for _ in range(len(self)):
+            request, slot = super().popitem()
+            if not slot.pinned:
+                break
+            self[request] = slot
+        self._evicted(slot)
+        return request, slot
+
+
+class Memory:
+    """Hold an application's slots, at most `max_tokens` of them."""
+
+    def __init__(self, max_tokens: int, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._slots = _Slots(max_tokens, self._forget)
+        self._by_subject: dict[str | None, dict[TokenRequest, Slot]] = {}
+        #: What the face answers without asking anybody: call signature to prepared answer.
+        self.hits: dict[Hashable, Any] = {}
+        _memories.add(self)
+
+    def find(self, request: TokenRequest) -> Slot | None:
+        """Find the slot of a request."""
+        with self._lock:
+            return self._slots.get(request)
+
+    def slot(self, request: TokenRequest, authorities: tuple[str, ...]) -> Slot:
+        """Find the slot of a request, or make it."""
+        with self._lock:
+            slot: Slot | None = self._slots.get(request)
+            if slot is None:
+                slot = Slot(request, self, authorities)
+                self._slots[request] = slot
+                self._by_subject.setdefault(request.subject, {})[request] = slot
+            return slot
+
+    def remember_hit(self, slot: Slot, signature: Hashable, answer: Any) -> None:
+        """Let the face answer `signature` with `answer` for as long as the slot lives."""
+        with self._lock:
+            if self._slots.get(slot.request) is not slot:
+                return
+            if signature not in slot.signatures:
+                if len(slot.signatures) >= 8:
+                    return
+                slot.signatures = (*slot.signatures, signature)
+            self.hits[signature] = answer
+
+    def put(self, slot: Slot, token: Token, owner: str | None = None) -> None:
+        """Keep a token; `owner` is the home account whose removal takes it along, where the request doesn't say."""
+        with self._lock:
+            slot.token = token
+            if owner is not None and self._slots.get(slot.request) is slot:
+                slot.owner = owner
+                self._by_subject.setdefault(owner, {})[slot.request] = slot
+
+    def drop_all(self, reason: str) -> None:
+        """Forget all tokens."""
+        with self._lock:
+            dropped = self._clear_all(list(self._slots.values()))
+        self._tell(dropped, reason)
+
+    def drop_subject(self, subject: str | None, reason: str) -> None:
+        """Forget the tokens of one home account or assertion; None is the application itself."""
+        with self._lock:
+            dropped = self._clear_all(list(self._by_subject.get(subject, {}).values()))
+        self._tell(dropped, reason)
+
+    def drop_token(self, slot: Slot, token: Token, reason: str) -> bool:
+        """Forget one token, unless another one has taken its place already."""
+        with self._lock:
+            if slot.token is not token:
+                return False
+            self._clear(slot)
+        self._tell([slot], reason)
+        return True
+
+    def __iter__(self) -> Iterator[Slot]:
+        with self._lock:
+            return iter(list(self._slots.values()))
+
+    def _tell(self, dropped: list[Slot], reason: str) -> None:
+        for slot in dropped:
+            emit(TokenDropped(at=self._wall(), request=slot.request, reason=reason))
+
+    def _clear_all(self, slots: list[Slot]) -> list[Slot]:
+        held = [slot for slot in slots if slot.token is not None]
+        for slot in slots:
+            self._clear(slot)
+        return held
+
+    def _clear(self, slot: Slot) -> None:
+        slot.token = None
+        slot.denied = False
+        slot.generation += 1
+        for signature in slot.signatures:
+            self.hits.pop(signature, None)
+        slot.signatures = ()
+
+    def _forget(self, slot: Slot) -> None:
+        """Take an evicted slot out of the indexes; the lock is held by whoever evicts."""
+        self._clear(slot)
+        for subject in {slot.request.subject, slot.owner or slot.request.subject}:
+            siblings = self._by_subject.get(subject)
+            if siblings is not None:
+                siblings.pop(slot.request, None)
+                if not siblings:
+                    del self._by_subject[subject]
+        if slot.timer is not None:
+            slot.timer.cancel()
+
+    def after_fork(self) -> None:
+        """Start with a lock of one's own in a forked child; timers and flights were the parent's."""
+        self._lock = threading.Lock()
+        for slot in self._slots.values():
+            slot.timer = None
+            slot.not_before = 0.0
+
+
+_memories: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+def memories() -> list[Memory]:
+    """List the memories of all living application objects."""
+    return list(_memories)

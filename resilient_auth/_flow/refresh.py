@@ -1,0 +1,303 @@
+"""Exchanges: begun once for all who want one, ahead of need, and again when a provider has recovered (G5)."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+
+from .._policy.failure import Purpose
+from .._policy.freshness import Freshness, assess
+from ..errors import CircuitOpen, ProviderUnavailable
+from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
+from .engine import Engine
+from .memory import Exchange, Slot
+from .single_flight import Flight, Outcome
+from .timers import Timer
+
+__all__ = ["await_recovery", "begin", "behind", "keep_fresh", "release"]
+
+#: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
+_AFTER_DENIAL = 60.0
+_NEVER = -1e9
+
+
+def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None = None) -> Flight:
+    """Join the exchange for a slot, or begin one.
+
+    Args:
+        engine: Where it runs.
+        slot: Whose token.
+        exchange: How to ask the provider.
+        variant: Tells exchanges for one slot apart: the claims of a challenge.
+
+    Raises:
+        CircuitOpen: Every authority that could answer failed a moment ago.
+        Throttled: They asked for patience.
+        Overloaded: Too many exchanges wait.
+    """
+    key = (slot.memory, slot.request, variant)
+    flight = engine.flights.find(key)
+    if flight is not None:
+        return flight
+    refusal = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject)
+    if refusal is not None:
+        raise refusal
+    now = engine.clock.monotonic()
+    flight, mine = engine.flights.join(key, now + engine.settings.deadline)
+    if mine:
+        flight.earliest = slot.failed_at + engine.settings.retry.first_delay
+        generation = slot.generation
+        try:
+            engine.run(slot.authorities[0], lambda: _fly(engine, flight, slot, exchange, generation))
+        except ProviderUnavailable as error:
+            engine.flights.end(flight)
+            flight.land(Outcome(error=error))
+            raise
+    return flight
+
+
+def behind(engine: Engine, slot: Slot, exchange: Exchange) -> None:
+    """Begin a refresh that nobody waits for, unless one runs or the last failure is too near."""
+    if engine.clock.monotonic() < slot.not_before:
+        return
+    try:
+        begin(engine, slot, exchange)
+    except ProviderUnavailable as error:
+        await_recovery(engine, slot, error)
+
+
+def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
+    """Make one exchange, on a worker."""
+    started = engine.clock.monotonic()
+    try:
+        outcome = exchange(flight)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+        outcome = Outcome(error=error)
+    try:
+        _note(engine, slot, outcome, engine.clock.monotonic() - started, kept=slot.generation == generation)
+    finally:
+        engine.flights.end(flight)
+        flight.land(outcome)
+
+
+def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, *, kept: bool) -> None:
+    wall, now = engine.clock.wall(), engine.clock.monotonic()
+    request = slot.request
+    if outcome.token is not None:
+        if kept:
+            slot.memory.put(slot, outcome.token, outcome.owner)
+        slot.failures, slot.not_before, slot.failed_at, slot.denied, slot.last_error = 0, 0.0, _NEVER, False, None
+        emit(TokenAcquired(at=wall, request=request, expires_in=outcome.token.life, took=took))
+        recovered(engine, slot)
+        if slot.pinned:
+            _schedule(engine, slot)
+    elif isinstance(outcome.error, ProviderUnavailable):
+        error = outcome.error
+        emit(
+            ExchangeFailed(
+                at=wall, request=request, code=error.code, detail=error.message, retry_after=error.retry_after
+            )
+        )
+        await_recovery(engine, slot, error)
+    elif outcome.error is None:
+        slot.denied = outcome.denied
+        slot.last_error = None
+        slot.not_before = now + _AFTER_DENIAL
+        if outcome.denied:
+            emit(ExchangeDenied(at=wall, request=request, error=str(outcome.result["error"])[:100]))
+        if slot.pinned:
+            _schedule(engine, slot, delay=_AFTER_DENIAL)
+
+
+def _backoff(engine: Engine, slot: Slot, error: ProviderUnavailable) -> float:
+    options = engine.settings.retry
+    if error.retry_after is not None:
+        return error.retry_after + engine.jitter(0.0, 0.5)
+    step = options.first_delay * 2.0 ** min(slot.failures, 10)
+    return min(options.longest_delay, options.first_delay + engine.jitter(0.0, step))
+
+
+def keep_fresh(engine: Engine, slot: Slot) -> None:
+    """Pin a slot: get its token now and refresh it ahead from then on, with or without traffic."""
+    slot.pinned = True
+    _schedule(engine, slot)
+
+
+def release(slot: Slot) -> None:
+    """Unpin a slot."""
+    slot.pinned = False
+    timer, slot.timer = slot.timer, None
+    if timer is not None:
+        timer.cancel()
+
+
+def _schedule(engine: Engine, slot: Slot, delay: float | None = None) -> None:
+    """Have a slot refreshed when it is due, or after `delay` seconds."""
+    wall, now = engine.clock.wall(), engine.clock.monotonic()
+    if delay is None:
+        token = slot.token
+        if token is None:
+            delay = 0.0
+        else:
+            # A little later than due, never later than half of what is left: a fleet that started together spreads.
+            left = max(0.0, token.due_after - token.age(wall, now))
+            spread = max(0.0, min(0.05 * token.life, 0.5 * (token.life - token.due_after)))
+            delay = left + engine.jitter(0.0, spread)
+    release_timer, slot.timer = slot.timer, None
+    if release_timer is not None:
+        release_timer.cancel()
+    emit(RefreshScheduled(at=wall, request=slot.request, delay=delay, reason="keep fresh"))
+    slot.timer = engine.timers.call_at(now + delay, _weakly(slot, lambda s: _refresh_if_due(engine, s)))
+
+
+def _refresh_if_due(engine: Engine, slot: Slot) -> None:
+    if slot.renew is None or not slot.pinned:
+        return
+    state = assess(slot.token, engine.clock.wall(), engine.clock.monotonic(), engine.settings.freshness)
+    if state is Freshness.FRESH:  # traffic was faster
+        _schedule(engine, slot)
+    else:
+        slot.not_before = 0.0
+        behind(engine, slot, slot.renew)
+
+
+def _weakly(slot: Slot, call: Callable[[Slot], None]) -> Callable[[], None]:
+    # A timer must not keep an application object alive that its owner has let go.
+    reference = weakref.ref(slot)
+
+    def run() -> None:
+        living = reference()
+        if living is not None:
+            call(living)
+
+    return run
+
+
+class _Recovery:
+    """The slots that wait for one authority to work again.
+
+    While somebody wants one of them, exactly one exchange goes out at the moment when the authority may be asked
+    again, not at the next request: the neediest slot's. When nothing valid is left for a slot, breaks get short.
+    """
+
+    def __init__(self, engine: Engine, authority: str) -> None:
+        self._engine = weakref.ref(engine)
+        self._authority = authority
+        self._lock = threading.Lock()
+        self._waiting: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._timer: Timer | None = None
+        self._urgent = False
+
+    def add(self, engine: Engine, slot: Slot) -> None:
+        """Let a slot wait here."""
+        urgent = _remaining(engine, slot) <= 0
+        with self._lock:
+            self._waiting.add(slot)
+            if self._timer is not None and self._timer.pending and (self._urgent or not urgent):
+                return
+        self._arm(engine)
+
+    def drain(self, engine: Engine) -> None:
+        """Let all go on, since the authority has answered; those with nothing to serve at once."""
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            timer, self._timer, self._urgent = self._timer, None, False
+        if timer is not None:
+            timer.cancel()
+        for slot in waiting:
+            slot.not_before = 0.0
+            if slot.renew is not None and (slot.pinned or _remaining(engine, slot) <= 0):
+                behind(engine, slot, slot.renew)
+
+    def _wanted(self, engine: Engine) -> list[Slot]:
+        now = engine.clock.monotonic()
+        with self._lock:
+            waiting = list(self._waiting)
+        wanted = [s for s in waiting if s.renew and (s.pinned or now - s.asked_at <= engine.settings.keep_trying)]
+        if len(wanted) < len(waiting):
+            keep = set(wanted)
+            with self._lock:
+                for slot in waiting:
+                    if slot not in keep:
+                        self._waiting.discard(slot)
+        return wanted
+
+    def _arm(self, engine: Engine) -> None:
+        wanted = self._wanted(engine)
+        breaker = engine.breaker(self._authority, Purpose.TOKEN)
+        if not wanted:
+            breaker.relax()
+            with self._lock:
+                self._urgent = False
+            return
+        now = engine.clock.monotonic()
+        soonest_dark = min(_remaining(engine, slot) for slot in wanted)
+        urgent = soonest_dark <= 0
+        if urgent:
+            breaker.hasten()
+        opens_at = breaker.retry_at
+        when = min(slot.not_before for slot in wanted) if opens_at is None else opens_at
+        if not urgent:
+            when = min(when, now + soonest_dark)
+        reference = weakref.ref(self)
+
+        def fire() -> None:
+            recovery, living = reference(), self_engine()
+            if recovery is not None and living is not None:
+                recovery._fire(living)
+
+        self_engine = self._engine
+        with self._lock:
+            self._urgent = urgent
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = engine.timers.call_at(max(when, now + 0.05), fire)
+
+    def _fire(self, engine: Engine) -> None:
+        wanted = self._wanted(engine)
+        opens_at = engine.breaker(self._authority, Purpose.TOKEN).retry_at
+        now = engine.clock.monotonic()
+        if not wanted or (opens_at is not None and now < opens_at):
+            self._arm(engine)
+            return
+        slot = min(wanted, key=lambda s: _remaining(engine, s))
+        assert slot.renew is not None  # noqa: S101 - _wanted says so
+        try:
+            begin(engine, slot, slot.renew)
+        except ProviderUnavailable as error:
+            await_recovery(engine, slot, error)
+        self._arm(engine)
+
+
+def _remaining(engine: Engine, slot: Slot) -> float:
+    token = slot.token
+    return 0.0 if token is None else max(0.0, token.remaining(engine.clock.wall(), engine.clock.monotonic()))
+
+
+def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable) -> None:
+    """Note a failure, and let the slot wait for its authority to work again."""
+    now = engine.clock.monotonic()
+    slot.last_error = error
+    slot.not_before = now + _backoff(engine, slot, error)
+    if not isinstance(error, CircuitOpen):
+        slot.failures += 1
+        slot.failed_at = now
+    if slot.renew is not None:
+        for authority in slot.authorities:
+            recovery_of(engine, authority).add(engine, slot)
+
+
+def recovery_of(engine: Engine, authority: str) -> _Recovery:
+    """Find what waits for one authority."""
+    recovery: _Recovery = engine.recoveries.setdefault(authority, _Recovery(engine, authority))
+    return recovery
+
+
+def recovered(engine: Engine, slot: Slot) -> None:
+    """Wake what waits for the authorities that have just given a token."""
+    for authority in slot.authorities:
+        recovery = engine.recoveries.get(authority)
+        if recovery is not None:
+            recovery.drain(engine)

@@ -1,0 +1,131 @@
+"""One exchange for all who want the same token, and a deadline of his own for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..clock import Clock
+from ..token import Token
+
+__all__ = ["Flight", "Flights", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Outcome:
+    """Tell how an exchange ended: with a token, with an answer that holds none, or with an error."""
+
+    #: What the provider gave.
+    token: Token | None = None
+    #: MSAL's own result: with the token, or the error dict of a denial; None is a valid answer of the silent flow.
+    result: Any = None
+    #: Why there is no answer.
+    error: BaseException | None = None
+    #: The home account that the token belongs to, where the request doesn't say.
+    owner: str | None = None
+
+    @property
+    def denied(self) -> bool:
+        """Tell whether the provider works and said no."""
+        return isinstance(self.result, Mapping) and "error" in self.result
+
+
+class Flight:
+    """An exchange under way. Threads and asyncio tasks wait for it; when they give up, it goes on."""
+
+    __slots__ = ("_callbacks", "_clock", "_done", "deadline", "earliest", "key", "outcome")
+
+    def __init__(self, key: Hashable, deadline: float, clock: Clock) -> None:
+        self.key = key
+        #: Monotonic time after which nobody should count on it any more.
+        self.deadline = deadline
+        #: Monotonic time before which the provider must not be asked: the last exchange's back-off (G9, G10).
+        self.earliest = 0.0
+        self.outcome: Outcome | None = None
+        self._clock = clock
+        self._done = threading.Condition(threading.Lock())
+        self._callbacks: dict[int, Callable[[], None]] | None = {}
+
+    def land(self, outcome: Outcome) -> None:
+        """Hand the outcome to all who wait; the first one counts."""
+        with self._done:
+            if self.outcome is not None:
+                return
+            self.outcome = outcome
+            callbacks, self._callbacks = self._callbacks, None
+            self._done.notify_all()
+        for callback in (callbacks or {}).values():
+            callback()
+
+    def wait(self, timeout: float) -> Outcome | None:
+        """Wait on this thread for at most `timeout` seconds; None when it isn't over by then."""
+        ends = self._clock.monotonic() + timeout
+        with self._done:
+            while self.outcome is None:
+                left = ends - self._clock.monotonic()
+                if left <= 0:
+                    return None
+                self._clock.wait(self._done, left)
+            return self.outcome
+
+    async def wait_async(self, timeout: float) -> Outcome | None:
+        """Wait in this task for at most `timeout` seconds; None when it isn't over by then."""
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(lambda: woken.done() or woken.set_result(None))
+            except RuntimeError:  # the loop closed: whoever waited there is gone
+                return
+
+        me = id(woken)
+        with self._done:
+            if self._callbacks is None:
+                return self.outcome
+            self._callbacks[me] = wake
+        try:
+            async with asyncio.timeout(timeout):
+                await woken
+        except TimeoutError:
+            return self.outcome
+        finally:
+            with self._done:
+                if self._callbacks is not None:
+                    self._callbacks.pop(me, None)
+        return self.outcome
+
+
+class Flights:
+    """Know which exchanges are under way."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, Flight] = {}
+
+    def find(self, key: Hashable) -> Flight | None:
+        """Find the flight for a key, unless it is overdue."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.outcome is None and self._clock.monotonic() < flight.deadline:
+            return flight
+        return None
+
+    def join(self, key: Hashable, deadline: float) -> tuple[Flight, bool]:
+        """Join the flight for a key, or begin one; tells which of the two."""
+        with self._lock:
+            flight = self.find(key)
+            if flight is not None:
+                return flight, False
+            flight = Flight(key, deadline, self._clock)
+            self._flights[key] = flight
+            return flight, True
+
+    def end(self, flight: Flight) -> None:
+        """Forget a flight, so that the next one who asks begins a new one."""
+        with self._lock:
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]

@@ -1,0 +1,480 @@
+"""When a dependency that fails is left alone, and how it is asked again (G9, G10, G11).
+
+    closed ──failure that trips──▶ open ──break is over, next call──▶ half-open ──successes_to_close──▶ closed
+                                     ▲                                    │
+                                     └──────────── a probe failed ────────┘
+    any ──isolate()──▶ isolated        any ──reset()──▶ closed
+
+pybreaker holds the state and decides on every change but the one from open to half-open; the gate around it decides who
+may call. Calls run outside of every lock and their outcomes are replayed through pybreaker afterwards. Each change of
+state begins a new *era*: a verdict on a call that was admitted in an earlier one changes nothing, but for one thing:
+no probe goes out within 5 s of any failure, late ones included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Literal
+
+import pybreaker
+
+from ..clock import Clock, Jitter
+from ..errors import CircuitOpen
+from ..events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event, emit
+from .checks import require, require_number, require_whole
+
+__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict"]
+
+#: Seconds after a failure within which nothing is asked again (G9, G10).
+_FLOOR = 5.0
+#: How far a break is drawn to either side of its middle, as a share of it.
+_SPREAD = 0.2
+#: The failure window moves on in steps of this share of it.
+_SLICES = 10
+
+State = Literal["closed", "open", "half-open", "isolated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOptions:
+    """Choose when a failing dependency is left alone, for how long, and how it is probed (G11).
+
+    Args:
+        consecutive_failures: Failures in a row that open the breaker.
+        failure_rate: Share of the calls in the window, above 0 up to 1, that opens it too when they failed.
+        window: Seconds over which that share is taken. As many without a failure bring breaks back to the first one.
+        minimum_throughput: Verdicts that the window must hold before the share counts.
+        first_break: Seconds of the first break, drawn within a fifth of it; at least 5 (G9).
+        break_growth: Factor by which each failed probe makes breaks longer, and each recovery shorter.
+        longest_break: Seconds that no break exceeds.
+        urgent_break: Bounds in seconds within which a break is drawn while somebody has no token left.
+        probes: Calls that may be out at a time while half-open.
+        probe_lease: Seconds after which a probe without a verdict is given up; longer than an attempt can take.
+        successes_to_close: Probes in a row that must succeed.
+    """
+
+    consecutive_failures: int = 3
+    failure_rate: float = 0.5
+    window: float = 60.0
+    minimum_throughput: int = 10
+    first_break: float = 10.0
+    break_growth: float = 2.0
+    longest_break: float = 60.0
+    urgent_break: tuple[float, float] = (7.5, 9.5)
+    probes: int = 1
+    probe_lease: float = 30.0
+    successes_to_close: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("consecutive_failures", "minimum_throughput", "probes", "successes_to_close"):
+            require_whole(name, getattr(self, name), low=1)
+        require_number("failure_rate", self.failure_rate, low=0.01, high=1.0, unit="")
+        require_number("window", self.window, low=1.0, high=3600.0)
+        require_number("first_break", self.first_break, low=_FLOOR, high=3600.0)
+        require_number("break_growth", self.break_growth, low=1.0, high=10.0, unit="")
+        require_number("longest_break", self.longest_break, low=_FLOOR, high=3600.0)
+        require_number("probe_lease", self.probe_lease, low=1.0, high=3600.0)
+        require(
+            isinstance(self.urgent_break, tuple) and len(self.urgent_break) == 2,
+            f"urgent_break must be a pair of seconds such as (7.5, 9.5), not {self.urgent_break!r}",
+        )
+        low, high = self.urgent_break
+        require_number("the lower bound of urgent_break", low, low=_FLOOR, high=3600.0)
+        require_number("the upper bound of urgent_break", high, low=_FLOOR, high=3600.0)
+        require(low <= high, f"urgent_break of ({low:g}, {high:g}) s has its bounds the wrong way round: swap them")
+        for name, seconds in (("first_break", self.first_break), ("the upper bound of urgent_break", high)):
+            require(
+                seconds <= self.longest_break,
+                f"{name} of {seconds:g} s exceeds longest_break of {self.longest_break:g} s: "
+                "lower the one or raise the other",
+            )
+
+
+class Verdict(Enum):
+    """What a call said about the dependency; NONE where it was cancelled, or the dependency works and said no."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerStatus:
+    """Tell how a breaker stands; times are in seconds since the epoch."""
+
+    name: str
+    state: State
+    #: When this state began.
+    since: float
+    #: Seconds until a call would be let through; None while closed or isolated.
+    retry_after: float | None
+    #: When the first failure since the last success was seen; None where there was none.
+    failing_since: float | None
+    #: What the last failure was, which may be over.
+    last_cause: str | None
+    era: int
+
+
+class Permit:
+    """One call's leave to go out, and its verdict: the first one counts.
+
+    As a context manager it gives itself back without a verdict where none was given.
+    """
+
+    __slots__ = ("_breaker", "_era", "_settled")
+
+    def __init__(self, breaker: Breaker, era: int) -> None:
+        self._breaker = breaker
+        self._era = era
+        self._settled = False
+
+    def success(self) -> None:
+        """Say that the dependency answered as it should."""
+        self._breaker._settle(self, Verdict.SUCCESS)
+
+    def failure(self, cause: str) -> None:
+        """Say that the dependency failed, with a short cause that holds no secret."""
+        self._breaker._settle(self, Verdict.FAILURE, cause)
+
+    def none(self) -> None:
+        """Say nothing about the dependency, and let the next caller probe it."""
+        self._breaker._settle(self, Verdict.NONE)
+
+    def __enter__(self) -> Permit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._settled:
+            self.none()
+
+
+class _ReplayedError(Exception):
+    """A failure, replayed."""
+
+
+def _succeed() -> None:
+    pass
+
+
+def _fail() -> None:
+    raise _ReplayedError
+
+
+class _Window(pybreaker.CircuitMemoryStorage):
+    """Make pybreaker, which knows failures in a row alone, see the failure rate too.
+
+    Its `counter` reads 1 when either limit is reached: the breaker that uses it has a `fail_max` of 1.
+    """
+
+    def __init__(self, options: BreakerOptions, now: Callable[[], float]) -> None:
+        super().__init__(pybreaker.STATE_CLOSED)
+        self._options = options
+        self._now = now
+        self._pace = _SLICES / options.window
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with an empty window."""
+        self._in_a_row = 0
+        #: [number of the slice, verdicts, failures], oldest first.
+        self._slices: deque[list[int]] = deque()
+
+    def _slice(self) -> list[int]:
+        number = int(self._now() * self._pace)
+        slices = self._slices
+        if not slices or slices[-1][0] != number:
+            slices.append([number, 0, 0])
+            while slices[0][0] <= number - _SLICES:
+                slices.popleft()
+        return slices[-1]
+
+    def increment_counter(self) -> None:
+        """Note a failure: pybreaker calls this for each."""
+        self._in_a_row += 1
+        current = self._slice()
+        current[1] += 1
+        current[2] += 1
+
+    def reset_counter(self) -> None:
+        """Note a success: pybreaker calls this for each, and once more when it closes."""
+        self._in_a_row = 0
+        self._slice()[1] += 1
+
+    @property
+    def counter(self) -> int:
+        """Tell pybreaker whether there are too many failures, as 1 or 0."""
+        options = self._options
+        verdicts = sum(s[1] for s in self._slices)
+        failures = sum(s[2] for s in self._slices)
+        return int(
+            self._in_a_row >= options.consecutive_failures
+            or (verdicts >= options.minimum_throughput and failures >= options.failure_rate * verdicts)
+        )
+
+
+class Breaker:
+    """Admit calls to one dependency while it works, and few or none while it doesn't (G11).
+
+    Threads and asyncio tasks may share one: nothing here waits for anything but a lock held for microseconds.
+
+    Args:
+        name: What the dependency is called in errors, events and health.
+        options: The owner's limits.
+        clock: Gives the time; breaks are measured on its monotonic side.
+        jitter: Draws breaks, so that a fleet doesn't come back in step.
+        tell: Called with each event, outside of the lock.
+        authority: The dependency's origin, for the error.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: BreakerOptions,
+        *,
+        clock: Clock,
+        jitter: Jitter,
+        tell: Callable[[Event], None] = emit,
+        authority: str = "",
+    ) -> None:
+        self.name = name
+        self._options = options
+        self._now = clock.monotonic
+        self._wall = clock.wall
+        self._jitter = jitter
+        self._tell = tell
+        self._authority = authority
+        self._era = 0
+        #: Each probe that is out, with the time at which its lease ends.
+        self._probes: dict[Permit, float] = {}
+        #: On the monotonic clock: the end of the last break, the end that it has when hastened, the last failure.
+        self._break_ends = self._urgent_ends = self._last_failure = -math.inf
+        self._window = _Window(options, self._now)
+        self.renew_lock()
+        self._forget(self._now())
+
+    def check(self) -> None:
+        """Raise `CircuitOpen` if a call would be refused now, and take no permit."""
+        with self._lock:
+            self._refuse_unless_ready()
+
+    def admit(self) -> Permit:
+        """Take a permit for one call; its verdict is owed.
+
+        Raises:
+            CircuitOpen: The dependency is left alone; `retry_after` says for how long.
+        """
+        event = None
+        with self._lock:
+            if self._state == "closed":
+                return Permit(self, self._era)
+            now = self._refuse_unless_ready()
+            if self._state == "open":
+                self._circuit.half_open()
+                self._begin_era(now)
+                event = BreakerHalfOpen(at=self._wall(), name=self.name)
+            permit = Permit(self, self._era)
+            self._probes = {probe: end for probe, end in self._probes.items() if end > now}
+            self._probes[permit] = now + self._options.probe_lease
+        if event is not None:
+            self._tell(event)
+        return permit
+
+    def hasten(self) -> None:
+        """Say that somebody has nothing left to serve: breaks are drawn from `urgent_break` from now on.
+
+        A running break ends no later than its urgent end, which was drawn with it, so that calling this again doesn't
+        bring it nearer. It holds through failed probes until the breaker closes or `relax` is called. A success while
+        closed ends it too.
+        """
+        with self._lock:
+            self._hastened = True
+            self._break_ends = min(self._break_ends, self._urgent_ends)
+
+    def relax(self) -> None:
+        """Take `hasten` back, from the next break on: a running one keeps the end that callers were told."""
+        with self._lock:
+            self._hastened = False
+
+    def isolate(self) -> None:
+        """Refuse every call until `reset`."""
+        with self._lock:
+            if self._state == "isolated":
+                return
+            self._isolated = True
+            self._begin_era(self._now())
+        self._tell(BreakerIsolated(at=self._wall(), name=self.name, isolated=True))
+
+    def reset(self) -> None:
+        """Close, and forget every failure and break."""
+        events: list[Event] = []
+        with self._lock:
+            now, wall = self._now(), self._wall()
+            if self._isolated:
+                events.append(BreakerIsolated(at=wall, name=self.name, isolated=False))
+            if self._circuit.current_state != pybreaker.STATE_CLOSED:
+                self._circuit.close()
+                events.append(BreakerClosed(at=wall, name=self.name, seconds=now - self._down_at))
+            self._forget(now)
+        for event in events:
+            self._tell(event)
+
+    def status(self) -> BreakerStatus:
+        """Tell how it stands, for health reports."""
+        with self._lock:
+            now, wall, state = self._now(), self._wall(), self._state
+            return BreakerStatus(
+                name=self.name,
+                state=state,
+                since=wall - (now - self._changed_at),
+                retry_after=max(self._ready_at() - now, 0.0) if state in ("open", "half-open") else None,
+                failing_since=None if self._failing_at is None else wall - (now - self._failing_at),
+                last_cause=self._cause,
+                era=self._era,
+            )
+
+    @property
+    def retry_at(self) -> float | None:
+        """Tell the monotonic time from which a call is let through; None while closed or isolated."""
+        with self._lock:
+            return self._ready_at() if self._state in ("open", "half-open") else None
+
+    def failing(self) -> tuple[bool, float]:
+        """Tell whether it is observed to be down, and the seconds since its first failure after its last success.
+
+        Observed means open or half-open through failures: what an operator isolated isn't.
+        """
+        with self._lock:
+            if self._failing_at is None:
+                return False, 0.0
+            return self._state in ("open", "half-open"), self._now() - self._failing_at
+
+    def renew_lock(self) -> None:
+        """Make a breaker usable in a forked child: the state stays, the parent's calls are forgotten."""
+        self._lock = threading.Lock()
+        # Its own lock may be held by a thread that the child hasn't got; state and counts are in the window.
+        self._circuit = pybreaker.CircuitBreaker(
+            fail_max=1,
+            success_threshold=self._options.successes_to_close,
+            state_storage=self._window,
+            throw_new_error_on_trip=False,
+        )
+        self._probes = {}
+        self._era += 1
+
+    # What follows is called with the lock held, `_settle` excepted.
+
+    @property
+    def _state(self) -> State:
+        return "isolated" if self._isolated else self._window.state  # type: ignore[return-value]
+
+    def _forget(self, now: float) -> None:
+        self._window.forget()
+        self._isolated = False
+        self._hastened = False
+        self._break = self._options.first_break
+        self._break_ends = self._urgent_ends = self._last_failure = -math.inf
+        self._failing_at: float | None = None
+        self._cause: str | None = None
+        self._down_at = now
+        self._begin_era(now)
+
+    def _begin_era(self, now: float) -> None:
+        self._era += 1
+        self._changed_at = now
+        self._probes = {}
+
+    def _ready_at(self) -> float:
+        rested = max(self._break_ends, self._last_failure + _FLOOR)
+        if len(self._probes) < self._options.probes:
+            return rested
+        return max(rested, min(self._probes.values()))
+
+    def _refuse_unless_ready(self) -> float:
+        state, now = self._state, self._now()
+        if state == "closed":
+            return now
+        if state == "isolated":
+            text = f"{self.name} was taken out of use by isolate(); reset() puts it back"
+            raise CircuitOpen(text, authority=self._authority)
+        wait = self._ready_at() - now
+        if wait <= 0:
+            return now
+        if state == "half-open" and self._probes:
+            wait = min(wait, 1.0)
+            what = "is being probed"
+        else:
+            what = "is left alone"
+        text = f"{self.name} isn't asked: it failed ({self._cause}) and {what}; try again in {wait:.1f} s"
+        raise CircuitOpen(text, authority=self._authority, retry_after=wait)
+
+    def _settle(self, permit: Permit, verdict: Verdict, cause: str = "") -> None:
+        event: Event | None = None
+        with self._lock:
+            if permit._settled:
+                return
+            permit._settled = True
+            before = self._state
+            if before == "closed" and verdict is Verdict.SUCCESS and permit._era == self._era:
+                # Where nothing fails, this is all there is to a call: it changes no state and needs no time.
+                self._failing_at = None
+                self._hastened = False
+                self._circuit.call(_succeed)
+                return
+            now = self._now()
+            counts = permit._era == self._era and (before == "closed" or self._probes.pop(permit, now) > now)
+            if verdict is Verdict.FAILURE:
+                quiet = now - max(self._last_failure, self._changed_at)
+                self._last_failure = now
+                if counts:
+                    event = self._failed(now, cause, before, quiet)
+            elif verdict is Verdict.SUCCESS and counts:
+                event = self._probe_succeeded(now)
+        if event is not None:
+            self._tell(event)
+
+    def _probe_succeeded(self, now: float) -> Event | None:
+        self._failing_at = None
+        self._circuit.call(_succeed)
+        if self._state != "closed":
+            return None
+        self._hastened = False
+        self._window.forget()
+        self._break = max(self._break / self._options.break_growth, self._options.first_break)
+        self._begin_era(now)
+        return BreakerClosed(at=self._wall(), name=self.name, seconds=now - self._down_at)
+
+    def _failed(self, now: float, cause: str, before: State, quiet: float) -> Event | None:
+        options = self._options
+        self._cause = cause
+        if self._failing_at is None:
+            self._failing_at = now
+        with contextlib.suppress(_ReplayedError):
+            self._circuit.call(_fail)
+        if before == "closed" and quiet > options.window:
+            self._break = options.first_break
+        if self._state != "open":
+            return None
+        if before == "closed":
+            self._down_at = self._failing_at
+        else:
+            # Kept as seconds and bounded: a number of steps would overflow in a long outage.
+            self._break = min(self._break * options.break_growth, options.longest_break)
+        # The bounds shrink, not what was drawn, or the fleet would come back in step at the longest break.
+        middle = min(self._break, options.longest_break / (1 + _SPREAD))
+        low = max(middle * (1 - _SPREAD), _FLOOR)
+        high = max(middle * (1 + _SPREAD), low)
+        self._break_ends = now + self._jitter(low, high)
+        self._urgent_ends = now + self._jitter(*options.urgent_break)
+        if self._hastened:
+            self._break_ends = min(self._break_ends, self._urgent_ends)
+        self._begin_era(now)
+        return BreakerOpened(at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause)

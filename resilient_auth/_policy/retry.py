@@ -1,0 +1,163 @@
+"""When a failed attempt is made again (G8, G9, G10), with tenacity."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tenacity
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from ..clock import Clock, Jitter
+from ..errors import CircuitOpen, ConnectionFailed, Overloaded, ProviderUnavailable, Throttled
+from .checks import require, require_number, require_whole
+
+__all__ = ["Budget", "RetryOptions", "retrying"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOptions:
+    """Choose how often and how soon a failed attempt is made again.
+
+    Args:
+        attempts: Attempts in one exchange, the first one included. 1 means no retry.
+        first_delay: Seconds before the first retry, at least; the guidance forbids less than 5 (G9, G10).
+        longest_delay: Seconds between two attempts, at most, where the provider didn't ask for more.
+        budget: Retries per authority that may be made in a row without a success; each success earns a tenth.
+    """
+
+    attempts: int = 3
+    first_delay: float = 5.0
+    longest_delay: float = 30.0
+    budget: int = 20
+
+    def __post_init__(self) -> None:
+        require_whole("attempts", self.attempts, low=1, high=20)
+        require_number("first_delay", self.first_delay, low=5.0, high=600.0)
+        require_number("longest_delay", self.longest_delay, low=5.0, high=3600.0)
+        require_whole("budget", self.budget, low=0)
+        require(
+            self.first_delay <= self.longest_delay,
+            f"first_delay of {self.first_delay:g} s exceeds longest_delay of {self.longest_delay:g} s: "
+            "lower the one or raise the other",
+        )
+
+
+class Budget:
+    """Bound an authority's retries, so that many callers can't multiply its load while it fails."""
+
+    def __init__(self, most: int) -> None:
+        self._most = float(most)
+        self._left = float(most)
+        self._lock = threading.Lock()
+
+    def spend(self) -> bool:
+        """Take one retry; False when none is left."""
+        with self._lock:
+            if self._left < 1.0:
+                return False
+            self._left -= 1.0
+            return True
+
+    def earn(self) -> None:
+        """Note a success."""
+        with self._lock:
+            self._left = min(self._most, self._left + 0.1)
+
+    def renew_lock(self) -> None:
+        """Take a lock of its own in a forked child."""
+        self._lock = threading.Lock()
+
+
+class _RetryAfterOrBackoff(wait_base):
+    """Wait as long as the provider asked; else exponentially longer, fully jittered above the first delay."""
+
+    def __init__(self, options: RetryOptions, jitter: Jitter) -> None:
+        self._options = options
+        self._jitter = jitter
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        options = self._options
+        error = _error(retry_state)
+        if isinstance(error, ProviderUnavailable) and error.retry_after is not None:
+            # Never sooner than asked; a little later, so that those who were told the same don't come at once.
+            return error.retry_after + self._jitter(0.0, min(1.0, 0.1 * error.retry_after))
+        step = options.first_delay * 2.0 ** (retry_state.attempt_number - 1)
+        return min(options.longest_delay, options.first_delay + self._jitter(0.0, step))
+
+
+class _StopBeforeDeadline(stop_base):
+    """Stop when the coming attempt would start after the deadline."""
+
+    def __init__(self, deadline: float, clock: Clock) -> None:
+        self._deadline = deadline
+        self._clock = clock
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return self._clock.monotonic() + retry_state.upcoming_sleep >= self._deadline
+
+
+def _error(retry_state: tenacity.RetryCallState) -> BaseException | None:
+    return retry_state.outcome.exception() if retry_state.outcome is not None else None
+
+
+def may_repeat(error: BaseException, *, replayable: bool) -> bool:
+    """Tell whether an attempt that ended so may be made again.
+
+    Args:
+        error: How it ended.
+        replayable: False for what must not be sent twice after an ambiguous failure: authorization codes, passwords.
+    """
+    if not isinstance(error, ProviderUnavailable) or isinstance(error, (CircuitOpen, Overloaded)):
+        return False
+    if replayable:
+        return True
+    # Nothing was taken in: the connection was never made, or the provider said that it didn't even look.
+    return isinstance(error, Throttled) or (isinstance(error, ConnectionFailed) and not error.sent)
+
+
+def retrying(
+    *,
+    options: RetryOptions,
+    attempts: int,
+    deadline: float,
+    replayable: bool,
+    budget: Budget,
+    clock: Clock,
+    jitter: Jitter,
+    sleep: Callable[[float], None],
+    before_sleep: Callable[[int, float, BaseException], None],
+) -> tenacity.Retrying:
+    """Make the controller of one exchange's attempts.
+
+    Args:
+        options: The owner's.
+        attempts: At most so many, the first included.
+        deadline: Monotonic time after which no attempt starts.
+        replayable: See `may_repeat`.
+        budget: The authority's.
+        clock: Tells the time.
+        jitter: Spreads the delays.
+        sleep: Waits.
+        before_sleep: Told the attempt's number, the delay and the error before each wait.
+    """
+    stop = tenacity.stop_after_attempt(attempts) | _StopBeforeDeadline(deadline, clock)
+
+    def may(error: BaseException) -> bool:
+        return may_repeat(error, replayable=replayable)
+
+    def tell(retry_state: tenacity.RetryCallState) -> None:
+        error = _error(retry_state)
+        if error is not None:
+            before_sleep(retry_state.attempt_number, retry_state.upcoming_sleep, error)
+
+    return tenacity.Retrying(
+        sleep=lambda seconds: sleep(float(seconds)),
+        stop=stop | (lambda _state: not budget.spend()),
+        wait=_RetryAfterOrBackoff(options, jitter),
+        retry=tenacity.retry_if_exception(may),
+        before_sleep=tell,
+        reraise=True,
+    )

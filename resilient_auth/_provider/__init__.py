@@ -1,0 +1,1 @@
+"""MSAL and the wire: what asks a provider, and how."""

@@ -1,0 +1,290 @@
+"""What one application object keeps: its engine, its tokens, and how its calls become acquisitions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._flow import refresh
+from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, asking_once
+from .._flow.engine import Engine, engine_for
+from .._flow.memory import Exchange, Memory, Slot
+from .._flow.single_flight import Flight, Outcome
+from .._policy.freshness import due_after
+from ..errors import Closed, ConfigurationError, ProviderUnavailable
+from ..settings import Settings
+from ..token import Token, TokenRequest
+from .token_cache import is_watchable, watch
+from .transport import Journey
+
+__all__ = ["Hit", "Plan", "Session", "check_scopes", "digest"]
+
+RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
+
+
+class Hit:
+    """An answer made ready, good until a refresh is due on either clock and while the cache is the same one."""
+
+    __slots__ = ("answer", "cache", "due_at", "due_on", "expires_at")
+
+    def __init__(self, token: Token, answer: dict[str, Any], cache: Any) -> None:
+        self.answer = answer
+        self.cache = cache
+        self.due_on = token.obtained_on + token.due_after
+        self.due_at = token.obtained_at + token.due_after
+        self.expires_at = token.obtained_at + token.life
+
+
+@dataclass(slots=True)
+class Plan:
+    """How one call is carried out: first `load`, which may read a file, then the acquisition, then `finish`."""
+
+    acquisition: Acquisition
+    finish: Callable[[Served], Any]
+    load: Callable[[], None] | None = None
+    slot: Slot | None = None
+
+    def run(self) -> Any:
+        """Carry it out on this thread."""
+        if self.load is not None:
+            self.load()
+        return self.finish(acquire(self.acquisition))
+
+
+class Session:
+    """The state of one application object that isn't MSAL's.
+
+    Args:
+        settings: The owner's; None for the defaults.
+        home: The `__dict__` in which the application's `token_cache` lives, which the application may swap.
+        cache_name: Under which name.
+    """
+
+    def __init__(self, settings: Settings | None, home: dict[str, Any], cache_name: str = "token_cache") -> None:
+        if settings is not None and not isinstance(settings, Settings):
+            raise ConfigurationError(f"resilience must be Settings(...), not {settings!r}")
+        self.settings = settings or Settings()
+        self.engine: Engine = engine_for(self.settings)
+        self.memory = Memory(self.settings.max_tokens, self.engine.clock.wall)
+        self.home = home
+        self.cache_name = cache_name
+        self._watched: Any = None
+        self._watchable = False
+        self.closed = False
+
+    def look_at_cache(self) -> Any:
+        """Find the application's token cache; a new one there makes what is in memory void."""
+        cache = self.home[self.cache_name]
+        if cache is not self._watched:
+            first = self._watched is None
+            self._watched = cache
+            self._watchable = is_watchable(cache)
+            if self._watchable:
+                watch(cache).tell(self)
+            if not first:
+                self.memory.drop_all("the application replaced its token cache")
+        return cache
+
+    def token_removed(self, entry: Mapping[str, Any]) -> None:
+        """Follow the application, which took an access token out of its cache."""
+        if int(entry.get("expires_on", 0)) > self.engine.clock.wall():  # MSAL sweeps out expired ones by itself
+            self.memory.drop_subject(entry.get("home_account_id"), "the application removed it")
+
+    def cache_replaced(self) -> None:
+        """Follow the application, which loaded its cache anew."""
+        self.memory.drop_all("the application loaded its token cache anew")
+
+    def accounts(self, username: str) -> list[dict[str, Any]]:
+        """List the account entries with this user name, in lower case; none where they can't be followed."""
+        cache = self.look_at_cache()
+        return watch(cache).accounts(username) if self._watchable else []
+
+    def close(self) -> None:
+        """Forget all tokens and end what runs ahead for them."""
+        self.closed = True
+        for slot in self.memory:
+            refresh.release(slot)
+            slot.renew = None
+        self.memory.drop_all("the application closed")
+
+    def plan(
+        self,
+        request: TokenRequest,
+        authorities: tuple[str, ...],
+        exchange_for: Callable[[Slot], Exchange],
+        *,
+        repeatable: bool,
+        read: Callable[[Any], Token | None] | None,
+        signature: Any = None,
+        claims: str | None = None,
+        force: bool = False,
+        silent: bool = False,
+        wait: float | None = None,
+    ) -> Plan:
+        """Plan one call that wants a token which may be held.
+
+        Args:
+            request: What is wanted.
+            authorities: The origins that can give it.
+            exchange_for: Makes the way to ask.
+            repeatable: Whether it may be asked again with nobody calling.
+            read: How to find the token in MSAL's cache.
+            signature: The call, if it may be answered from memory without more ado next time.
+            claims: A claims challenge.
+            force: Don't serve what is held.
+            silent: A denial is None and not an error dict.
+            wait: Seconds for which this caller waits.
+        """
+        if self.closed:
+            raise Closed("this application object was closed: make a new one, or close it later")
+        cache = self.look_at_cache()
+        slot = self.memory.slot(request, authorities)
+        slot.authorities = authorities
+        exchange = exchange_for(slot)
+        if repeatable and slot.renew is None:
+            slot.renew = exchange
+
+        def load() -> None:
+            token = read(cache) if read is not None else None
+            held = slot.token
+            if token is not None and (held is None or held.secret != token.secret):
+                self.memory.put(slot, token)
+            elif token is None and held is not None and not self._watchable and not held.extras:
+                self.memory.drop_token(slot, held, "another process removed it")
+
+        def finish(served: Served) -> Any:
+            answer = self._answer(served)
+            token = served.token
+            if signature is not None and served.reason is None and token is not None and self._watchable:
+                held = _from_cache(token)
+                self.memory.remember_hit(slot, signature, Hit(token, held, cache))
+            return None if silent and answer is not None and "error" in answer else answer
+
+        must_load = read is not None and not (claims or force) and (slot.token is None or not self._watchable)
+        acquisition = acquiring(self.engine, slot, exchange, wait=wait, claims=claims, force=force)
+        return Plan(acquisition, finish, load if must_load else None, slot)
+
+    def once(
+        self, authorities: tuple[str, ...], client_id: str, subject: str | None, ask: Callable[[], Any]
+    ) -> Plan:
+        """Plan one exchange whose result is nobody else's: a code's, a password's, somebody's refresh token's."""
+        if self.closed:
+            raise Closed("this application object was closed: make a new one, or close it later")
+
+        def exchange(flight: Flight) -> Outcome:
+            with Journey(deadline=flight.deadline, subject=subject).under_way():
+                return Outcome(result=ask())
+
+        acquisition = asking_once(self.engine, authorities, client_id, subject, exchange)
+        return Plan(acquisition, lambda served: served.result)
+
+    def token_from(
+        self, result: Mapping[str, Any], response: Mapping[str, Any], journey: Journey, *, extras: bool = False
+    ) -> Token | None:
+        """Make a token of what MSAL returned and what the provider had answered.
+
+        Its life is counted from when the request went out: the provider counts from a moment after that.
+        """
+        if "access_token" not in result:
+            return None
+        clock = self.engine.clock
+        sent_on = clock.wall() if journey.sent_on is None else journey.sent_on
+        sent_at = clock.monotonic() if journey.sent_at is None else journey.sent_at
+        life = _seconds(result.get("expires_in"))
+        if life is None:
+            life = _seconds(response.get("expires_in"))
+        if life is None and response.get("expires_on"):
+            life = max(0.0, float(response["expires_on"]) - sent_on)
+        life = 600.0 if life is None else life  # as MSAL assumes (RFC 6749, section 5.1)
+        refresh_in = _seconds(response.get("refresh_in"))
+        refresh_on = result.get("refresh_on")
+        if refresh_in is None and refresh_on is not None:
+            refresh_in = max(0.0, float(refresh_on) - clock.wall())
+        return Token(
+            secret=str(result["access_token"]),
+            token_type=str(result.get("token_type", "Bearer")),
+            obtained_on=sent_on,
+            obtained_at=sent_at,
+            life=life,
+            due_after=self.due(life, refresh_in),
+            refresh_on=None if refresh_on is None else int(refresh_on),
+            extras={k: v for k, v in result.items() if k != "refresh_token"} if extras else {},
+        )
+
+    def due(self, life: float, refresh_in: float | None) -> float:
+        """Tell after how many seconds of a life a refresh is due."""
+        return due_after(life, refresh_in, self.settings.freshness, self.engine.jitter)
+
+    def _answer(self, served: Served) -> Any:
+        token = served.token
+        if served.source is Source.IDENTITY_PROVIDER:
+            return dict(served.result) if isinstance(served.result, Mapping) else served.result
+        assert token is not None  # noqa: S101 - only the provider's own answers come without
+        clock = self.engine.clock
+        wall, now = clock.wall(), clock.monotonic()
+        answer = _from_cache(token)
+        answer["expires_in"] = max(0, int(token.remaining(wall, now)))
+        answer["token_source"] = served.source.value
+        if served.reason is not None:
+            answer["resilience"] = {
+                "reason": served.reason,
+                "age": round(token.age(wall, now), 3),
+                "remaining": round(token.remaining(wall, now), 3),
+                "provider": _what_is_known(served.error),
+            }
+        return answer
+
+
+def _from_cache(token: Token) -> dict[str, Any]:
+    answer = {
+        **token.extras,
+        "access_token": token.secret,
+        "token_type": token.token_type,
+        "expires_in": 0,
+        "token_source": Source.CACHE.value,
+    }
+    if token.refresh_on is not None:
+        answer["refresh_on"] = token.refresh_on
+    return answer
+
+
+def _what_is_known(error: ProviderUnavailable | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {"code": error.code, "detail": error.message, "retry_after": error.retry_after}
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        return None if value is None else max(0.0, float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def digest(value: object) -> str:
+    """Tell calls apart by what they send, without keeping it."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def check_scopes(scopes: object, *, name: str = "scopes", empty: bool = False, reserved: bool = False) -> tuple[str, ...]:
+    """Take a list of scopes, or say what is wrong with it before anything is sent.
+
+    Returns them sorted and without repetitions.
+    """
+    if isinstance(scopes, (str, bytes)):
+        raise ConfigurationError(f"{name} must be a list of strings, not the string {scopes!r}: write [{scopes!r}]")
+    if not isinstance(scopes, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"{name} must be a list of strings, not {type(scopes).__name__}")
+    for scope in scopes:
+        if not isinstance(scope, str) or not scope or scope != scope.strip():
+            raise ConfigurationError(f"{name} must hold non-empty strings without blanks around them, not {scope!r}")
+    if not scopes and not empty:
+        raise ConfigurationError(f'{name} must not be empty: ask for "<resource>/.default" or for the API\'s scopes')
+    if not reserved and (taken := RESERVED_SCOPES & set(scopes)):
+        raise ConfigurationError(
+            f"{name} must not hold {', '.join(sorted(taken))}: these are asked for by themselves where they are needed"
+        )
+    return tuple(sorted(set(scopes)))

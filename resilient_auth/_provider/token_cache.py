@@ -1,0 +1,215 @@
+"""MSAL's token cache: seen without its access tokens during an exchange, watched for what the application removes."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from typing import Any
+
+from msal import TokenCache
+
+from .._policy.freshness import MSAL_MARGIN
+from ..token import Token
+
+__all__ = ["ExchangeView", "Watch", "after_fork", "is_watchable", "read", "watch"]
+
+ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
+ACCOUNT = "Account"
+
+
+class ExchangeView(TokenCache):  # type: ignore[misc]
+    """A cache in which MSAL finds no access token, so that it asks the provider; what it gets goes to the real one.
+
+    Args:
+        cache: The application's.
+        keep: Tells whether what comes may still be kept: not after the application has removed the account.
+        hide: False for the one flow that must see what it replaces.
+    """
+
+    def __init__(self, cache: Any, keep: Callable[[], bool], *, hide: bool = True) -> None:
+        super().__init__()
+        self._hide = hide
+        self._real = cache
+        self._keep = keep
+        #: What the provider answered, before MSAL tidied it up.
+        self.response: dict[str, Any] = {}
+
+    def search(self, credential_type: str, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Find what there is, access tokens excepted."""
+        if self._hide and credential_type == ACCESS_TOKEN:
+            return iter(())
+        found: Iterator[dict[str, Any]] = self._real.search(credential_type, *args, **kwargs)
+        return found
+
+    def add(self, event: dict[str, Any], **kwargs: Any) -> None:
+        """Keep what was obtained."""
+        self.response = event.get("response") or {}
+        if self._keep():
+            self._real.add(event, **kwargs)
+
+    def modify(self, *args: Any, **kwargs: Any) -> None:
+        """Change or remove an entry: refresh tokens that rotate."""
+        self._real.modify(*args, **kwargs)
+
+    def _get_app_metadata(self, *args: Any, **kwargs: Any) -> Any:
+        return self._real._get_app_metadata(*args, **kwargs)
+
+
+def is_watchable(cache: Any) -> bool:
+    """Tell whether all of a cache's changes go through `modify` and `deserialize` in this process.
+
+    One with a `search` of its own may reload itself from a file that other processes write: it is read each time.
+    """
+    return type(cache).search is TokenCache.search
+
+
+def read(
+    cache: Any, *, scopes: tuple[str, ...], query: dict[str, Any], wall: float, now: float, due: Callable[..., float]
+) -> Token | None:
+    """Find a valid access token in MSAL's cache, the last 300 seconds of its life included.
+
+    Args:
+        cache: MSAL's.
+        scopes: That it must be good for.
+        query: MSAL's other conditions.
+        wall: Seconds since the epoch.
+        now: Seconds on the monotonic clock.
+        due: Tells, from `life` and `refresh_in`, after how many seconds a refresh is due.
+    """
+    best: dict[str, Any] | None = None
+    # MSAL deletes expired entries in passing unless told that now is 0. It holds its lock until the search is closed;
+    # its first find costs the same however many users there are, all others cost more with each of them.
+    with closing(cache.search(ACCESS_TOKEN, target=list(scopes), query=query, now=0)) as found:
+        for entry in found:
+            if best is None or int(entry["expires_on"]) > int(best["expires_on"]):
+                best = entry
+            if int(entry["expires_on"]) - wall >= MSAL_MARGIN:
+                break
+    if best is None:
+        return None
+    life = int(best["expires_on"]) - wall
+    if life <= 0:
+        return None
+    refresh_on = int(best["refresh_on"]) if "refresh_on" in best else None
+    if refresh_on is None and "cached_at" in best:
+        # Half of the whole life, not of what is left of it.
+        whole = int(best["expires_on"]) - int(best["cached_at"])
+        due_after = max(0.0, due(whole, None) - (whole - life))
+    else:
+        due_after = max(0.0, min(life, refresh_on - wall)) if refresh_on is not None else due(life, None)
+    return Token(
+        secret=best["secret"],
+        token_type=best.get("token_type", "Bearer"),
+        obtained_on=wall,
+        obtained_at=now,
+        life=life,
+        due_after=due_after,
+        refresh_on=refresh_on,
+    )
+
+
+class Watch:
+    """Notice what an application does to its token cache, however many application objects share it.
+
+    `modify` is the one method through which MSAL's caches change; `deserialize` replaces everything.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        self._lock = threading.Lock()
+        self._listening: weakref.WeakSet[Any] = weakref.WeakSet()
+        #: Account entries by user name and key, made when first asked for; the names by key.
+        self._accounts: dict[str, dict[tuple[str, ...], dict[str, Any]]] | None = None
+        self._names: dict[tuple[str, ...], str] = {}
+        self._cache = weakref.ref(cache)
+        self._modify = cache.modify
+        cache.modify = self._on_modify
+        if hasattr(cache, "deserialize"):
+            self._deserialize = cache.deserialize
+            cache.deserialize = self._on_deserialize
+
+    def tell(self, listener: Any) -> None:
+        """Have `listener.token_removed(entry)` and `.cache_replaced()` called, for as long as it lives."""
+        with self._lock:
+            self._listening.add(listener)
+
+    def _listeners(self) -> list[Any]:
+        with self._lock:
+            return list(self._listening)
+
+    def _on_modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> Any:
+        result = self._modify(credential_type, old_entry, new_key_value_pairs)
+        if credential_type == ACCOUNT:
+            with self._lock:
+                self._index(old_entry, new_key_value_pairs)
+        elif credential_type == ACCESS_TOKEN and not new_key_value_pairs:
+            for listener in self._listeners():
+                listener.token_removed(old_entry)
+        return result
+
+    def _on_deserialize(self, state: Any) -> Any:
+        result = self._deserialize(state)
+        with self._lock:
+            self._accounts = None
+        for listener in self._listeners():
+            listener.cache_replaced()
+        return result
+
+    def accounts(self, username: str) -> list[dict[str, Any]]:
+        """List the account entries with this user name, in lower case, without looking at all the others."""
+        cache = self._cache()
+        # MSAL calls `modify` with its lock held, so that one always comes first.
+        with getattr(cache, "_lock", nullcontext()), self._lock:
+            if self._accounts is None:
+                self._accounts, self._names = {}, {}
+                for entry in list(cache.search(ACCOUNT)) if cache is not None else []:
+                    self._index(entry, entry)
+            return list(self._accounts.get(username, {}).values())
+
+    def _index(self, old_entry: Any, new: Any) -> None:
+        """Follow one change of an account; the lock is held."""
+        if self._accounts is None:
+            return
+        entry = {**old_entry, **(new or {})}
+        key = tuple(str(entry.get(name) or "").lower() for name in ("home_account_id", "environment", "realm"))
+        former = self._names.pop(key, None)
+        if former is not None:
+            self._accounts[former].pop(key, None)
+            if not self._accounts[former]:
+                del self._accounts[former]
+        if new:
+            name = str(entry.get("username") or "").lower()
+            self._names[key] = name
+            self._accounts.setdefault(name, {})[key] = entry
+
+    def after_fork(self) -> None:
+        """Take locks of its own in a forked child, and give the cache one too: the parent's may be held for ever."""
+        self._lock = threading.Lock()
+        cache = self._cache()
+        if cache is not None:
+            cache._lock = threading.RLock()
+
+
+_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+_making = threading.Lock()
+
+
+def watch(cache: Any) -> Watch:
+    """Find the watch over a cache, or set one up."""
+    with _making:
+        found = getattr(cache, "_resilient_auth_watch", None)
+        if isinstance(found, Watch):
+            return found
+        made = Watch(cache)
+        cache._resilient_auth_watch = made
+        _watches.add(made)
+        return made
+
+
+def after_fork() -> None:
+    """Make the caches of a forked child usable."""
+    global _making
+    _making = threading.Lock()
+    for each in list(_watches):
+        each.after_fork()

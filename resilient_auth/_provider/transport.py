@@ -1,0 +1,310 @@
+"""The http_client that MSAL is given: retry, each attempt through the breaker, then the wire."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from .._flow.engine import Engine
+from .._flow.single_flight import Outcome
+from .._policy.failure import Purpose, judge
+from .._policy.retry import retrying
+from ..errors import AttemptTimeout, CircuitOpen, MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
+from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit
+from .discovery import ALIASES, Document, Documents, fault_in
+from .wire import Answer, Wire, as_failure
+
+__all__ = ["Journey", "Transport", "documents", "origin_of"]
+
+#: Redeeming these twice after an ambiguous failure may use up a code or lock an account.
+_NOT_REPLAYABLE = frozenset({"authorization_code", "password"})
+_DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+#: Seconds; the address answers at once or isn't there.
+_REGION_TIMEOUT = 2.0
+
+#: Seconds between two attempts to get a newer document.
+_DOCUMENT_PAUSE = 60.0
+
+#: The last known good documents of this process, shared by all application objects.
+documents = Documents()
+
+
+@dataclass(slots=True)
+class Journey:
+    """What is known of the exchange for which MSAL calls: set around it, read by the transport."""
+
+    #: Monotonic time after which no attempt goes on.
+    deadline: float
+    #: Monotonic time before which none starts.
+    earliest: float = 0.0
+    #: Whose tokens; a user's throttling isn't everybody's.
+    subject: str | None = None
+    #: Attempts at most; None for the settings'.
+    attempts: int | None = None
+    managed_identity: bool = False
+    #: When the last attempt went out: a token's life is counted from here, on both clocks.
+    sent_on: float | None = None
+    sent_at: float | None = None
+
+    @contextmanager
+    def under_way(self) -> Iterator[Journey]:
+        """Let the transport know of this journey, on this thread."""
+        token = _journey.set(self)
+        try:
+            yield self
+        finally:
+            _journey.reset(token)
+
+
+_journey: contextvars.ContextVar[Journey | None] = contextvars.ContextVar("resilient_auth_journey", default=None)
+
+
+class Transport:
+    """Ask a provider on MSAL's behalf, and raise a `requests.RequestException` where there is no answer.
+
+    Raised, not returned: MSAL replays a 429 or a 5xx that it is returned, for seconds to minutes, without asking again.
+
+    Args:
+        engine: Whose policies hold.
+        wire: Sends one request.
+        client_id: Whose cool-downs hold.
+        server_failed: What to raise for a 5xx status.
+    """
+
+    def __init__(
+        self, engine: Engine, wire: Wire, client_id: str, server_failed: type[ServerFailed] = ServerFailed
+    ) -> None:
+        self._engine = engine
+        self.wire = wire
+        self._client_id = client_id
+        self._server_failed = server_failed
+
+    def post(
+        self, url: str, params: Any = None, data: Any = None, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> Answer:
+        """Post a form, as MSAL's contract for an http_client has it."""
+        grant = data.get("grant_type") if isinstance(data, dict) else None
+        purpose = Purpose.TOKEN if isinstance(data, dict) else Purpose.WS_TRUST
+        journey = _journey.get() or self._journey()
+        options.update(params=params, data=data, headers=headers)
+        if grant != _DEVICE_CODE:
+            return self._ask(purpose, "POST", url, options, journey, replayable=grant not in _NOT_REPLAYABLE)
+        try:
+            journey.attempts = 1
+            return self._ask(purpose, "POST", url, options, journey, replayable=True)
+        except ProviderUnavailable as error:
+            # MSAL polls on after this, and less often, as RFC 8628 (section 3.5) wants it after a failure.
+            told = {"error": "slow_down", "error_description": f"Polling goes on: {error}"}
+            return Answer(400, json.dumps(told), {"content-type": "application/json"})
+
+    def get(self, url: str, params: Any = None, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
+        """Get a document or a managed identity's token, as MSAL's contract for an http_client has it."""
+        journey = _journey.get() or self._journey()
+        purpose = _purpose_of(url, journey)
+        options.update(params=params, headers=headers)
+        if purpose in (Purpose.DISCOVERY, Purpose.ALIASES):
+            return self._document(purpose, url, options)
+        if purpose is Purpose.REGION:
+            now = self._engine.clock.monotonic()
+            journey = Journey(deadline=now + _REGION_TIMEOUT, attempts=1)
+        return self._ask(purpose, "GET", url, options, journey, replayable=True)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.wire.close()
+
+    def _journey(self) -> Journey:
+        return Journey(deadline=self._engine.clock.monotonic() + self._engine.settings.deadline)
+
+    def _ask(
+        self, purpose: Purpose, method: str, url: str, options: dict[str, Any], journey: Journey, *, replayable: bool
+    ) -> Answer:
+        """Make an exchange's attempts."""
+        engine, authority = self._engine, origin_of(url)
+        too_early = journey.earliest - engine.clock.monotonic()
+        if too_early > 0:
+            engine.pause(min(too_early, max(0.0, journey.deadline - engine.clock.monotonic())))
+        attempts = journey.attempts or engine.settings.retry.attempts
+
+        def tell(attempt: int, delay: float, error: BaseException) -> None:
+            code = getattr(error, "code", type(error).__name__)
+            event = RetryScheduled(
+                at=engine.clock.wall(),
+                authority=authority,
+                purpose=purpose.value,
+                attempt=attempt,
+                delay=delay,
+                code=code,
+            )
+            emit(event)
+
+        controller = retrying(
+            options=engine.settings.retry,
+            attempts=attempts,
+            # An attempt with hardly any time left would blame the provider for our hurry.
+            deadline=journey.deadline - min(2.0, engine.settings.attempt_timeout / 2),
+            replayable=replayable,
+            budget=engine.budget(authority),
+            clock=engine.clock,
+            jitter=engine.jitter,
+            sleep=engine.pause,
+            before_sleep=tell,
+        )
+        return controller(self._attempt, purpose, authority, method, url, options, journey)
+
+    def _attempt(
+        self, purpose: Purpose, authority: str, method: str, url: str, options: dict[str, Any], journey: Journey
+    ) -> Answer:
+        """Send one request through the breaker, and judge the answer."""
+        engine = self._engine
+        engine.check_cooldown(authority, self._client_id, journey.subject)
+        with engine.breaker(authority, purpose).admit() as permit:
+            now = engine.clock.monotonic()
+            journey.sent_on, journey.sent_at = engine.clock.wall(), now
+            ends = min(now + engine.settings.attempt_timeout, max(journey.deadline, now + 0.05))
+            try:
+                answer = self.wire.send(method, url, ends=ends, **options)
+            except Exception as error:
+                failure = as_failure(error, authority)
+                permit.failure(failure.code)
+                raise failure from (None if failure is error else error)
+            wall = engine.clock.wall()
+            fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
+            if fault is None:
+                if answer.status_code < 400:
+                    permit.success()
+                    engine.budget(authority).earn()
+                return _without_retry_after(answer)
+            if isinstance(fault, Throttled):
+                permit.none()
+                wait = fault.retry_after if fault.retry_after is not None else engine.settings.retry.first_delay
+                engine.cool_down(authority, purpose, self._client_id, journey.subject, wait)
+                fault.retry_after = wait
+                raise fault
+            permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
+            if fault.retry_after:
+                engine.cool_down(authority, purpose, self._client_id, None, fault.retry_after)
+            if isinstance(fault, ServerFailed):
+                fault = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
+            raise fault
+
+    def _document(self, purpose: Purpose, url: str, options: dict[str, Any]) -> Answer:
+        """Serve the last known good document, and fetch a newer one behind when it is old."""
+        engine = self._engine
+        key = f"{purpose} {url} {json.dumps(options.get('params'), sort_keys=True, default=str)}"
+        held = documents.get(key)
+        if held is None and purpose is Purpose.ALIASES and (options.get("params") or {}).get("api-version") == "1.1":
+            held = Document(Answer(200, ALIASES, {"content-type": "application/json"}), float("-inf"))
+            documents.put(key, held)
+        if held is None:
+            return self._fetch(purpose, url, options, key)
+        now = engine.clock.monotonic()
+        if now - held.obtained_at > engine.settings.discovery_refresh and now - held.tried_at > _DOCUMENT_PAUSE:
+            self._fetch_behind(purpose, url, options, key, held)
+        return held.answer
+
+    def _fetch(self, purpose: Purpose, url: str, options: dict[str, Any], key: str) -> Answer:
+        """Have a document fetched, once for all who wait for it."""
+        engine, authority = self._engine, origin_of(url)
+        engine.breaker(authority, purpose).check()
+        wait = engine.settings.discovery_wait
+        flight, mine = engine.flights.join(("document", key), engine.clock.monotonic() + wait)
+        if mine:
+
+            def fetch() -> None:
+                outcome = Outcome()
+                try:
+                    outcome = Outcome(result=self._fetch_now(purpose, url, options, key))
+                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+                    outcome = Outcome(error=error)
+                finally:
+                    engine.flights.end(flight)
+                    flight.land(outcome)
+
+            engine.run(f"{authority} {purpose}", fetch)
+        outcome = flight.wait(wait)
+        if outcome is None:
+            raise AttemptTimeout(f"{authority} gave no discovery document within {wait:g} s", authority=authority)
+        if outcome.error is not None:
+            raise outcome.error
+        answer: Answer = outcome.result
+        return answer
+
+    def _fetch_now(self, purpose: Purpose, url: str, options: dict[str, Any], key: str) -> Answer:
+        """Fetch a document, and keep it when it is good."""
+        clock = self._engine.clock
+        # Nobody waits through a back-off for a document: the caller goes on without, and asks again.
+        deadline = clock.monotonic() + self._engine.settings.attempt_timeout
+        answer = self._ask(purpose, "GET", url, dict(options), Journey(deadline=deadline, attempts=1), replayable=True)
+        if answer.status_code == 200:
+            fault = fault_in(purpose, answer.text)
+            if fault is not None:
+                emit(DiscoveryRejected(at=clock.wall(), url=url, reason=fault))
+                message = f"{origin_of(url)} gave a discovery document that can't be used: {fault}"
+                raise MalformedAnswer(message, authority=origin_of(url))
+            documents.put(key, Document(answer, clock.monotonic()))
+        return answer
+
+    def _fetch_behind(self, purpose: Purpose, url: str, options: dict[str, Any], key: str, held: Document) -> None:
+        """Have a newer document fetched, and nobody wait for it."""
+        engine = self._engine
+        flight, mine = engine.flights.join(
+            ("document", key), engine.clock.monotonic() + engine.settings.attempt_timeout
+        )
+        if not mine:
+            return
+
+        def fetch() -> None:
+            try:
+                self._fetch_now(purpose, url, options, key)
+            except ProviderUnavailable as error:
+                documents.put(key, replace(held, tried_at=engine.clock.monotonic()))
+                if not isinstance(error, (CircuitOpen, Throttled)):
+                    age = engine.clock.monotonic() - held.obtained_at
+                    emit(DiscoveryServedStale(at=engine.clock.wall(), url=url, age=age, code=error.code))
+            finally:
+                engine.flights.end(flight)
+                flight.land(Outcome(result=held.answer))
+
+        try:
+            engine.workers.submit(f"{origin_of(url)} {purpose}", fetch)
+        except ProviderUnavailable:
+            engine.flights.end(flight)
+
+
+def after_fork() -> None:
+    """Take locks of one's own, in a forked child."""
+    documents.after_fork()
+
+
+def _without_retry_after(answer: Answer) -> Answer:
+    """Hide `Retry-After` from MSAL, which replays any answer that carries it, one user's token to another."""
+    if "retry-after" not in answer.headers:
+        return answer
+    headers = {k: v for k, v in answer.headers.items() if k != "retry-after"}
+    return Answer(answer.status_code, answer.text, headers)
+
+
+def origin_of(url: str) -> str:
+    """Tell the origin of a URL: scheme, host and port."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def _purpose_of(url: str, journey: Journey) -> Purpose:
+    path = urlsplit(url).path.lower()
+    if path.endswith("/.well-known/openid-configuration"):
+        return Purpose.DISCOVERY
+    if path.endswith("/discovery/instance"):
+        return Purpose.ALIASES
+    if "/userrealm/" in path:
+        return Purpose.USER_REALM
+    if path.startswith("/metadata/instance"):
+        return Purpose.REGION
+    return Purpose.MANAGED_IDENTITY if journey.managed_identity else Purpose.WS_TRUST

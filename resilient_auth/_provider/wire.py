@@ -1,0 +1,292 @@
+"""Send one HTTP request and bound everything about it: its connection, its size, and its whole duration."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import certifi
+import httpcore
+import httpx
+import requests
+
+from ..clock import Clock
+from ..errors import AttemptTimeout, ConnectionFailed, MalformedAnswer, NameNotResolved, ProviderUnavailable, TLSFailed
+
+__all__ = ["Answer", "HttpxWire", "OwnersWire", "Wire", "as_failure"]
+
+#: Bytes; no answer of a provider comes near.
+LARGEST_ANSWER = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """What MSAL wants to know of a response."""
+
+    status_code: int
+    text: str
+    #: With lower-case names.
+    headers: Mapping[str, str]
+
+    def raise_for_status(self) -> None:
+        """Raise for a 4xx or 5xx status, as requests does."""
+        if self.status_code >= 400:
+            raise requests.HTTPError(f"HTTP status {self.status_code}")
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status_code})"
+
+
+class Wire(Protocol):
+    """Send one request."""
+
+    def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
+        """Send it and read the whole answer, by monotonic time `ends`."""
+        ...
+
+    def close(self) -> None:
+        """Close idle connections."""
+        ...
+
+
+class _Bounded(threading.local):
+    """The monotonic time by which this thread's request must be over."""
+
+    ends: float | None = None
+
+
+class _BoundedStream(httpcore.NetworkStream):
+    """Make every read and write end in time, so that an answer that trickles can't take for ever."""
+
+    def __init__(self, stream: httpcore.NetworkStream, backend: _BoundedBackend) -> None:
+        self._stream = stream
+        self._backend = backend
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._backend.left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        timeout = self._backend.left(timeout, httpcore.ConnectTimeout)
+        return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._backend)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _BoundedBackend(httpcore.NetworkBackend):
+    def __init__(self, backend: httpcore.NetworkBackend, clock: Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self.bounded = _Bounded()
+
+    def left(self, timeout: float | None, error: type[Exception]) -> float | None:
+        if self.bounded.ends is None:
+            return timeout
+        left = self.bounded.ends - self._clock.monotonic()
+        if left <= 0:
+            raise error("the time for this request is over")
+        return left if timeout is None else min(timeout, left)
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        timeout = self.left(timeout, httpcore.ConnectTimeout)
+        stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _BoundedStream(stream, self)
+
+
+class HttpxWire:
+    """Send requests with httpx, taking `verify`, `proxies` and `timeout` as MSAL takes them.
+
+    Args:
+        clock: Bounds each request's duration.
+        connect_timeout: Seconds for making a connection.
+        verify: False, or the path of a CA bundle or directory, or True for the environment's or certifi's.
+        proxies: By scheme, as requests takes them; None for the environment's.
+        timeout: Seconds, or a pair for connecting and reading; None for the settings'.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        connect_timeout: float,
+        *,
+        verify: bool | str | ssl.SSLContext | None = True,
+        proxies: Mapping[str, str] | None = None,
+        timeout: float | tuple[float | None, float | None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._verify = verify
+        self._proxies = dict(proxies or {})
+        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
+        self._lock = threading.Lock()
+        self._client: httpx.Client | None = None
+        self._backends: list[_BoundedBackend] = []
+        self._process = os.getpid()
+
+    def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
+        """Send a request and read its whole answer."""
+        client = self._open()
+        for backend in self._backends:
+            backend.bounded.ends = ends
+        body = options.pop("data", None)
+        content = {"content": body} if isinstance(body, (str, bytes)) else {"data": body}
+        wanted = {k: v for k, v in options.items() if k in ("params", "headers", "timeout") and v is not None}
+        with client.stream(method, url, follow_redirects=method == "GET", **content, **wanted) as response:
+            parts: list[bytes] = []
+            size = 0
+            for part in response.iter_bytes():
+                size += len(part)
+                if size > LARGEST_ANSWER:
+                    raise MalformedAnswer(f"an answer of more than {LARGEST_ANSWER} bytes")
+                parts.append(part)
+            text = b"".join(parts).decode(_charset(response), errors="replace")
+            return Answer(response.status_code, text, {k.lower(): v for k, v in response.headers.items()})
+
+    def close(self) -> None:
+        """Close idle connections; the next request opens new ones."""
+        with self._lock:
+            client, self._client, self._backends = self._client, None, []
+        if client is not None:
+            client.close()
+
+    def _open(self) -> httpx.Client:
+        if self._process != os.getpid():  # a forked child must not talk on its parent's connections, nor close them
+            self._lock, self._client, self._backends, self._process = threading.Lock(), None, [], os.getpid()
+        with self._lock:
+            if self._client is None:
+                self._client = self._build()
+            return self._client
+
+    def _build(self) -> httpx.Client:
+        context = _tls(self._verify)
+        # Exchanges are rare. A connection kept for long is most likely dead, and finding that out costs a back-off.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=5.0)
+        mounts: dict[str, httpx.BaseTransport | None] = {}
+        for scheme, proxy in self._proxies.items():
+            pattern = "all://" if scheme == "all" else scheme if "://" in scheme else f"{scheme}://"
+            mounts[pattern] = self._bound(httpx.HTTPTransport(verify=context, proxy=proxy, limits=limits)) if proxy else None
+        client = httpx.Client(verify=context, mounts=mounts or None, limits=limits, timeout=self._timeout)
+        for transport in (client._transport, *client._mounts.values()):
+            if isinstance(transport, httpx.HTTPTransport):
+                self._bound(transport)
+        return client
+
+    def _bound(self, transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
+        # httpx offers no way to hand httpcore a network backend; a test pins this one.
+        pool = transport._pool
+        if not isinstance(pool._network_backend, _BoundedBackend):
+            backend = _BoundedBackend(pool._network_backend, self._clock)
+            pool._network_backend = backend
+            self._backends.append(backend)
+        return transport
+
+
+def _charset(response: httpx.Response) -> str:
+    charset = response.charset_encoding
+    try:
+        return charset if charset and "".encode(charset) == b"" else "utf-8"
+    except LookupError:
+        return "utf-8"
+
+
+def _tls(verify: bool | str | ssl.SSLContext | None) -> ssl.SSLContext | bool:
+    """Trust what requests would trust."""
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    if verify is False:
+        return httpx.create_ssl_context(verify=False)
+    # As in requests, the environment's bundle beats a mere True.
+    given = verify if isinstance(verify, (str, os.PathLike)) else None
+    bundle = given or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    bundle = os.fspath(bundle or os.environ.get("SSL_CERT_FILE") or certifi.where())
+    if os.path.isdir(bundle):
+        return ssl.create_default_context(capath=bundle)
+    return ssl.create_default_context(cafile=bundle)
+
+
+class OwnersWire:
+    """Send requests with the `http_client` that the application gave to MSAL."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
+        """Send a request; how long it takes is the owner's client's business."""
+        response = (self.client.get if method == "GET" else self.client.post)(url, **options)
+        headers = {str(k).lower(): str(v) for k, v in getattr(response, "headers", {}).items()}
+        return Answer(response.status_code, response.text, headers)
+
+    def close(self) -> None:
+        """Close the owner's client, as MSAL would."""
+        close = getattr(self.client, "close", None)
+        if close is not None:
+            close()
+
+
+def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
+    """Turn what a client raised into the error that says what happened, to whom."""
+    if isinstance(error, ProviderUnavailable):
+        error.authority = error.authority or authority
+        return error
+    causes = list(_causes(error))
+
+    def any_of(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    names = {type(cause).__name__ for cause in causes}
+    if any_of(socket.gaierror) or "NameResolutionError" in names:
+        failure: ProviderUnavailable = NameNotResolved(
+            f"the name of {authority} could not be resolved", authority=authority
+        )
+        failure.sent = False  # type: ignore[attr-defined]
+        return failure
+    if any_of(ssl.SSLError, requests.exceptions.SSLError):
+        return TLSFailed(f"no trusted TLS connection to {authority}: {_tls_reason(causes)}", authority=authority)
+    never_sent = any_of(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, requests.ConnectTimeout)
+    if never_sent or "NewConnectionError" in names or any_of(ConnectionRefusedError):
+        refused = any_of(ConnectionRefusedError) or any("refused" in str(cause).lower() for cause in causes[:2])
+        how = "refused the connection" if refused else "could not be reached"
+        failure = ConnectionFailed(f"{authority} {how}", authority=authority)
+        failure.sent = False
+        return failure
+    if any_of(httpx.TimeoutException, requests.Timeout, TimeoutError):
+        return AttemptTimeout(f"{authority} didn't answer in time", authority=authority)
+    return ConnectionFailed(f"the connection to {authority} broke: {type(error).__name__}", authority=authority)
+
+
+def _tls_reason(causes: list[BaseException]) -> str:
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message or "the certificate is not trusted"
+    return "the handshake failed"
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    while pending and len(seen) < 20:
+        cause = pending.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

@@ -1,0 +1,12 @@
+"""An identity provider, an API and managed-identity endpoints on loopback that fail on command.
+
+It imports nothing from the rest of the package: tests and drills judge the rest by what its ledger says.
+"""
+
+from .command import serve
+from .directory import User
+from .faults import Fault
+from .ledger import Call, IssuedToken, Ledger
+from .server import Emulator, InjectedFault
+
+__all__ = ["Call", "Emulator", "Fault", "InjectedFault", "IssuedToken", "Ledger", "User", "serve"]

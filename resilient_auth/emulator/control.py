@@ -1,0 +1,97 @@
+"""The emulator's commands over HTTP and JSON, for programs in other processes; never failed, never in the ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from .faults import Fault
+from .messages import Request, Response, json_response
+
+if TYPE_CHECKING:
+    from .server import Emulator
+
+_LOCAL_HOSTS: Final = ("127.0.0.1", "localhost")
+
+Command = Callable[[dict[str, Any]], Any]
+
+
+class Control:
+    """Maps paths to the emulator's methods."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._reads: dict[str, Callable[[], Any]] = {"/state": emulator.state, "/ledger": self._ledger}
+        self._commands: dict[str, Command] = {
+            "/fail": self._fail,
+            "/schedule": self._schedule,
+            "/heal": lambda body: emulator.heal(body.get("endpoint")),
+            "/deny": lambda body: emulator.deny(**body),
+            "/allow": lambda body: emulator.allow(body.get("grant")),
+            "/roll_keys": lambda body: {"kid": emulator.roll_keys()},
+            "/drop_old_keys": lambda body: emulator.drop_old_keys(),
+            "/revoke": lambda body: emulator.revoke(
+                body["subject"], refresh_tokens=bool(body.get("refresh_tokens", False))
+            ),
+            "/add_user": self._add_user,
+            "/approve_device": lambda body: emulator.approve_device(body["user_code"], body["username"]),
+            "/set": emulator.change,
+            "/clear": lambda body: emulator.ledger.clear(),
+        }
+
+    @staticmethod
+    def endpoint_of(request: Request) -> str:
+        """Return the path, which is the command."""
+        return request.path
+
+    def respond(self, request: Request) -> Response:
+        """Carry out a command and answer what came of it."""
+        # A page in a browser can reach loopback by a name of its own; it can't forge the Host header.
+        if request.host.partition(":")[0] not in _LOCAL_HOSTS:
+            return json_response({"error": "this port answers to loopback names only"}, 403)
+        read, command = self._reads.get(request.path), self._commands.get(request.path)
+        if read is None and command is None:
+            return json_response({"error": f"unknown command: use one of {self._paths()}"}, 404)
+        if read is not None:
+            return json_response(read()) if request.method == "GET" else _not_allowed("GET")
+        if command is None or request.method != "POST":
+            return _not_allowed("POST")
+        try:
+            body = json.loads(request.body or b"{}")
+            if not isinstance(body, dict):
+                return json_response({"error": "the body must be a JSON object"}, 400)
+            outcome = command(body)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return json_response({"error": f"{type(error).__name__}: {error}"}, 400)
+        return json_response({"ok": True} | (outcome or {}))
+
+    def _fail(self, body: dict[str, Any]) -> None:
+        options = {name: body[name] for name in ("count", "seconds", "probability", "match") if name in body}
+        fault = Fault.parse(body["fault"], **body.get("options", {}))
+        self._emulator.fail(fault, body.get("endpoint", "*"), **options)
+
+    def _schedule(self, body: dict[str, Any]) -> None:
+        self._emulator.schedule(
+            (float(entry["start"]), float(entry["stop"]), Fault.parse(entry["fault"]), entry.get("endpoint", "*"))
+            for entry in body["plan"]
+        )
+
+    def _add_user(self, body: dict[str, Any]) -> dict[str, Any]:
+        user = self._emulator.add_user(body["username"], body.get("password", "pw"), body.get("oid"))
+        return {"oid": user.oid}
+
+    def _ledger(self) -> dict[str, Any]:
+        ledger = self._emulator.ledger
+        return {
+            "calls": [asdict(call) for call in ledger.calls],
+            "tokens": [asdict(token) | {"revoked": ledger.is_revoked(token)} for token in ledger.tokens],
+        }
+
+    def _paths(self) -> str:
+        return ", ".join((*self._reads, *self._commands))
+
+
+def _not_allowed(method: str) -> Response:
+    return json_response({"error": f"use {method}"}, 405, (("Allow", method),))

@@ -1,0 +1,289 @@
+"""The ways in which a provider breaks, as frozen values.
+
+Faults say what goes wrong; `injection` says where and when, and `wire` makes it happen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from math import ceil
+from typing import Any, Final
+
+_ERROR_PAGE: Final = (
+    "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>"
+    "<body><h1>Service Unavailable</h1><p>The service is temporarily unavailable.</p></body></html>"
+)
+_PORTAL_PAGE: Final = (
+    "<!DOCTYPE html><html><head><title>Guest network</title></head>"
+    "<body><h1>Welcome</h1><form>Accept the terms to go online. <button>Accept</button></form></body></html>"
+)
+_CUT_ANSWER: Final = '{"token_type":"Bearer","expires_in":3599,"access_token":"eyJ0eXAiOiJKV1QiLCJhbGci'
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A way to fail; make one with a constructor below and hand it to `Emulator.fail`."""
+
+    name: str
+
+    @property
+    def host_wide(self) -> bool:
+        """Tell whether it breaks a whole host, its live connections included."""
+        return False
+
+    @staticmethod
+    def refuse() -> Fault:
+        """Close the listener and abort every live connection of the host; the port stays reserved."""
+        return Refuse()
+
+    @staticmethod
+    def reset() -> Fault:
+        """Send RST after the request has been read."""
+        return Reset()
+
+    @staticmethod
+    def black_hole() -> Fault:
+        """Accept, read and never answer; healing aborts those who still wait."""
+        return BlackHole()
+
+    @staticmethod
+    def slow(seconds: float = 2.0) -> Fault:
+        """Answer correctly, `seconds` late."""
+        _positive("seconds", seconds)
+        return Slow(seconds=seconds)
+
+    @staticmethod
+    def trickle(bytes_per_second: float = 1.0, headers: bool = False) -> Fault:
+        """Answer correctly, a few bytes at a time; with `headers`, the header bytes too."""
+        _positive("bytes_per_second", bytes_per_second)
+        return Trickle(bytes_per_second=bytes_per_second, headers=headers)
+
+    @staticmethod
+    def http_503(json: bool = True, retry_after: float | None = None) -> Fault:
+        """Answer 503 with Entra's JSON, or with a page where `json` is false."""
+        return Fault.status(503, retry_after=retry_after) if json else Fault.http_503_html(retry_after)
+
+    @staticmethod
+    def http_503_html(retry_after: float | None = None) -> Fault:
+        """Answer 503 with a gateway's HTML page."""
+        return Answer("http_503_html", 503, _ERROR_PAGE, "text/html; charset=utf-8", retry_after)
+
+    @staticmethod
+    def status(code: int, body: str | None = None, retry_after: float | None = None) -> Fault:
+        """Answer any status of 200 to 599, with an OAuth error body unless `body` is given."""
+        if not 200 <= code <= 599:
+            raise ValueError(f"status code {code} is outside 200 to 599")
+        return Answer(f"http_{code}", code, _error_body(code) if body is None else body, retry_after=retry_after)
+
+    @staticmethod
+    def http_429(retry_after: float | None = 30, as_date: bool = False) -> Fault:
+        """Throttle: 429 with `Retry-After` in seconds, or as an HTTP date."""
+        return Answer("http_429", 429, _error_body(429), retry_after=retry_after, as_date=as_date)
+
+    @staticmethod
+    def html_200() -> Fault:
+        """Answer 200 with a captive portal's page."""
+        return Answer("html_200", 200, _PORTAL_PAGE, "text/html; charset=utf-8")
+
+    @staticmethod
+    def json_array() -> Fault:
+        """Answer 200 with `[]`."""
+        return Answer("json_array", 200, "[]")
+
+    @staticmethod
+    def json_object() -> Fault:
+        """Answer 200 with `{}`."""
+        return Answer("json_object", 200, "{}")
+
+    @staticmethod
+    def truncated_json() -> Fault:
+        """Answer 200 with JSON that breaks off in a string, under a correct content length."""
+        return Answer("truncated_json", 200, _CUT_ANSWER)
+
+    @staticmethod
+    def wrong_content_length() -> Fault:
+        """Promise more bytes than are sent, then close."""
+        return WrongContentLength()
+
+    @staticmethod
+    def tls_failure() -> Fault:
+        """Fail every TLS handshake of the host and abort its live connections."""
+        return TlsFailure()
+
+    @staticmethod
+    def flapping(period: float = 1.0, inner: Fault | None = None) -> Fault:
+        """Fail as `inner` does (503 unless given) for `period` seconds, work for as long, and so on."""
+        _positive("period", period)
+        if isinstance(inner, Flapping):
+            raise ValueError("a flapping fault can't flap inside another one")  # noqa: TRY004 (the type is right)
+        return Flapping(period=period, inner=inner or Fault.http_503())
+
+    @staticmethod
+    def expired_tokens() -> Fault:
+        """Issue tokens that have expired already."""
+        return ExpiredTokens()
+
+    @staticmethod
+    def all() -> dict[str, Fault]:
+        """Return one instance of each fault under its name, for drills and parametrised tests."""
+        return {name: make() for name, make in _CONSTRUCTORS.items()}
+
+    @staticmethod
+    def parse(text: str, **options: Any) -> Fault:
+        """Build a fault from a name such as `"503"`, `"black-hole"`, `"slow:5"` or `"429:30"`.
+
+        Args:
+            text: A name of `all()`, or a status code; after a colon, the first argument of its constructor.
+            options: Further arguments of the constructor.
+
+        Raises:
+            ValueError: There is no such fault, or it doesn't take these arguments.
+        """
+        head, _, argument = text.strip().lower().replace("-", "_").partition(":")
+        name = f"http_{head}" if head[:3].isdigit() else head
+        code = name.removeprefix("http_")
+        known = _CONSTRUCTORS.get(name)
+        if known is None and not (code.isdigit() and len(code) == 3):
+            raise ValueError(f"unknown fault {text!r}: use a status code or one of {', '.join(_CONSTRUCTORS)}")
+        if argument:
+            options.setdefault(_FIRST_ARGUMENT.get(name, "retry_after"), float(argument))
+        if isinstance(options.get("inner"), str):
+            options["inner"] = Fault.parse(options["inner"])
+        try:
+            return known(**options) if known else Fault.status(int(code), **options)
+        except TypeError as error:
+            raise ValueError(f"fault {name!r} doesn't take these arguments: {error}") from error
+
+
+@dataclass(frozen=True)
+class Refuse(Fault):
+    """Nothing listens."""
+
+    name: str = "refuse"
+
+    @property
+    def host_wide(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Reset(Fault):
+    """The connection is reset after the request."""
+
+    name: str = "reset"
+
+
+@dataclass(frozen=True)
+class BlackHole(Fault):
+    """The answer never comes."""
+
+    name: str = "black_hole"
+
+
+@dataclass(frozen=True)
+class Slow(Fault):
+    """The answer comes late."""
+
+    name: str = "slow"
+    seconds: float = 2.0
+
+
+@dataclass(frozen=True)
+class Trickle(Fault):
+    """The answer comes byte by byte."""
+
+    name: str = "trickle"
+    bytes_per_second: float = 1.0
+    headers: bool = False
+
+
+@dataclass(frozen=True)
+class Answer(Fault):
+    """An answer that isn't the one asked for."""
+
+    code: int = 503
+    body: str = ""
+    content_type: str = "application/json; charset=utf-8"
+    retry_after: float | None = None
+    as_date: bool = False
+
+    def retry_after_header(self, now: float) -> str | None:
+        """Return the `Retry-After` to send at wall-clock time `now`, rounded so that it's never too early."""
+        if self.retry_after is None:
+            return None
+        if self.as_date:
+            return formatdate(ceil(now + self.retry_after), usegmt=True)
+        return str(ceil(self.retry_after))
+
+
+@dataclass(frozen=True)
+class WrongContentLength(Fault):
+    """The answer is shorter than promised."""
+
+    name: str = "wrong_content_length"
+
+
+@dataclass(frozen=True)
+class TlsFailure(Fault):
+    """No handshake succeeds."""
+
+    name: str = "tls_failure"
+
+    @property
+    def host_wide(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Flapping(Fault):
+    """A fault that comes and goes."""
+
+    name: str = "flapping"
+    period: float = 1.0
+    inner: Fault = Fault("none")
+
+    @property
+    def host_wide(self) -> bool:
+        return self.inner.host_wide
+
+
+@dataclass(frozen=True)
+class ExpiredTokens(Fault):
+    """Tokens arrive dead."""
+
+    name: str = "expired_tokens"
+
+
+_CONSTRUCTORS: Final[dict[str, Callable[..., Fault]]] = {
+    "refuse": Fault.refuse,
+    "reset": Fault.reset,
+    "black_hole": Fault.black_hole,
+    "slow": Fault.slow,
+    "trickle": Fault.trickle,
+    "http_503": Fault.http_503,
+    "http_503_html": Fault.http_503_html,
+    "http_429": Fault.http_429,
+    "html_200": Fault.html_200,
+    "json_array": Fault.json_array,
+    "json_object": Fault.json_object,
+    "truncated_json": Fault.truncated_json,
+    "wrong_content_length": Fault.wrong_content_length,
+    "tls_failure": Fault.tls_failure,
+    "flapping": Fault.flapping,
+    "expired_tokens": Fault.expired_tokens,
+}
+_FIRST_ARGUMENT: Final = {"slow": "seconds", "trickle": "bytes_per_second", "flapping": "period"}
+
+
+def _error_body(code: int) -> str:
+    error = "temporarily_unavailable" if code == 429 or code >= 500 else "invalid_request"
+    description = f"AADSTS90033: A fault on command, with HTTP status {code}."
+    return json.dumps({"error": error, "error_description": description, "error_codes": [90033]})
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, not {value!r}")

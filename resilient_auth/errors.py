@@ -1,0 +1,154 @@
+"""What can go wrong, as exceptions with a stable `code` each.
+
+    ResilientAuthError
+    ├── ConfigurationError (also ValueError)          an argument or option is wrong; raised before any network call
+    ├── Closed                                        the application object was closed
+    └── ProviderUnavailable (also requests.RequestException)
+        ├── CircuitOpen                               not asked: it failed a moment ago, and its break isn't over
+        ├── Throttled                                 429, or not asked because Retry-After hasn't passed
+        ├── AcquisitionTimeout (also requests.Timeout)    this caller's deadline passed
+        ├── AttemptTimeout (also requests.Timeout)    the provider didn't answer in time
+        ├── ConnectionFailed (also requests.ConnectionError)  refused, reset, unreachable
+        │   └── NameNotResolved
+        ├── TLSFailed (also requests.exceptions.SSLError)
+        ├── ServerFailed                              5xx
+        ├── MalformedAnswer                           not the JSON that it should be: a captive portal, a cut-off body
+        └── Overloaded                                too many exchanges wait already
+
+A denial (`invalid_grant`, `invalid_client` and so on) is no exception: it stays the error dict that MSAL returns.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import requests
+
+__all__ = [
+    "AcquisitionTimeout",
+    "AttemptTimeout",
+    "CircuitOpen",
+    "Closed",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "MalformedAnswer",
+    "NameNotResolved",
+    "Overloaded",
+    "ProviderUnavailable",
+    "ResilientAuthError",
+    "ServerFailed",
+    "TLSFailed",
+    "Throttled",
+]
+
+
+class ResilientAuthError(Exception):
+    """Anything that this package raises of its own."""
+
+    code: ClassVar[str] = "resilient_auth_error"
+
+
+class ConfigurationError(ResilientAuthError, ValueError):
+    """Say which argument or option is wrong, and the fix."""
+
+    code = "configuration"
+
+
+class Closed(ResilientAuthError, RuntimeError):
+    """Say that the application object was closed and can't be asked any more."""
+
+    code = "closed"
+
+
+class ProviderUnavailable(ResilientAuthError, requests.RequestException):
+    """Say that no answer could be had from the provider, and when to ask again.
+
+    Callers of MSAL that catch `requests.RequestException` catch this too.
+    """
+
+    code = "provider_unavailable"
+
+    def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        #: The provider's origin, such as `https://login.microsoftonline.com`.
+        self.authority = authority
+        #: Seconds until an attempt makes sense, where that is known.
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r}, retry_after={self.retry_after!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, self.authority, self.retry_after)
+
+
+def _rebuild(
+    cls: type[ProviderUnavailable], message: str, authority: str, retry_after: float | None
+) -> ProviderUnavailable:
+    return cls(message, authority=authority, retry_after=retry_after)
+
+
+class CircuitOpen(ProviderUnavailable):
+    """Say that the provider wasn't asked, since it failed a moment ago (G11)."""
+
+    code = "circuit_open"
+
+
+class Throttled(ProviderUnavailable):
+    """Say that the provider asked for patience: 429, or `Retry-After` has not passed (G8)."""
+
+    code = "throttled"
+
+
+class AcquisitionTimeout(ProviderUnavailable, requests.Timeout):
+    """Say that this caller's deadline passed; the exchange goes on for others."""
+
+    code = "acquisition_timeout"
+
+
+class AttemptTimeout(ProviderUnavailable, requests.Timeout):
+    """Say that the provider accepted a request and didn't answer in time (G10)."""
+
+    code = "attempt_timeout"
+
+
+class ConnectionFailed(ProviderUnavailable, requests.ConnectionError):
+    """Say that the connection was refused, reset or could not be made."""
+
+    code = "connection_failed"
+    #: Whether the request may have reached the provider before the connection broke.
+    sent: bool = True
+
+
+class NameNotResolved(ConnectionFailed):
+    """Say that the provider's host name could not be resolved."""
+
+    code = "name_not_resolved"
+
+
+class TLSFailed(ProviderUnavailable, requests.exceptions.SSLError):
+    """Say that no trusted TLS connection could be made."""
+
+    code = "tls_failed"
+
+
+class ServerFailed(ProviderUnavailable):
+    """Say that the provider answered with a 5xx status (G9)."""
+
+    code = "server_failed"
+
+
+class MalformedAnswer(ProviderUnavailable):
+    """Say that the answer was not the JSON that it should be."""
+
+    code = "malformed_answer"
+
+
+class Overloaded(ProviderUnavailable):
+    """Say that too many exchanges with this authority wait already."""
+
+    code = "overloaded"

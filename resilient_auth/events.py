@@ -1,0 +1,298 @@
+"""What the package decides, told to whoever wants to know.
+
+Every decision is a frozen dataclass. A listener runs on a thread of its own that ends when there is nothing to tell;
+one that raises or blocks harms nobody but itself. No event holds a token, a secret or an assertion.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar, Protocol
+
+from .token import TokenRequest
+
+__all__ = [
+    "BreakerClosed",
+    "BreakerHalfOpen",
+    "BreakerIsolated",
+    "BreakerOpened",
+    "CooldownStarted",
+    "DiscoveryRejected",
+    "DiscoveryServedStale",
+    "Event",
+    "ExchangeDenied",
+    "ExchangeFailed",
+    "GraceServed",
+    "Listener",
+    "RefreshScheduled",
+    "RetryScheduled",
+    "TokenAcquired",
+    "TokenDropped",
+    "TokenServed",
+    "emit",
+    "subscribe",
+]
+
+_log = logging.getLogger("resilient_auth")
+_log.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Tell that something was decided, at `at` seconds since the epoch."""
+
+    level: ClassVar[int] = logging.DEBUG
+    at: float
+
+    def __str__(self) -> str:
+        told = (f"{f.name}={getattr(self, f.name)!s}" for f in fields(self) if f.name != "at")
+        return f"{type(self).__name__} {' '.join(told)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenAcquired(Event):
+    """A provider gave a token."""
+
+    level = logging.INFO
+    request: TokenRequest
+    expires_in: float
+    #: Seconds that the exchange took.
+    took: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenServed(Event):
+    """A valid token was served because no fresh one could be had; told once per failed refresh and token."""
+
+    level = logging.WARNING
+    request: TokenRequest
+    remaining: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraceServed(Event):
+    """An expired token was served, since the owner opted in; told each time."""
+
+    level = logging.WARNING
+    request: TokenRequest
+    past_expiry: float
+    outage: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenDropped(Event):
+    """A token was forgotten: removed, challenged, evicted or replaced by the application."""
+
+    request: TokenRequest
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeFailed(Event):
+    """No answer could be had from a provider for this request."""
+
+    level = logging.WARNING
+    request: TokenRequest
+    #: The error's stable code.
+    code: str
+    detail: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeDenied(Event):
+    """The provider works and said no."""
+
+    level = logging.WARNING
+    request: TokenRequest
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshScheduled(Event):
+    """A refresh ahead of need, or a probe of a provider that failed, is to run after `delay` seconds."""
+
+    request: TokenRequest
+    delay: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """An attempt failed and another one follows after `delay` seconds."""
+
+    level = logging.INFO
+    authority: str
+    purpose: str
+    attempt: int
+    delay: float
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CooldownStarted(Event):
+    """The provider asked for `seconds` of patience (429)."""
+
+    level = logging.WARNING
+    authority: str
+    purpose: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOpened(Event):
+    """A dependency failed too often and is left alone for `seconds`."""
+
+    level = logging.WARNING
+    name: str
+    seconds: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerHalfOpen(Event):
+    """A break is over, and a probe may go out."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerClosed(Event):
+    """A dependency works again, after `seconds` in which it didn't."""
+
+    level = logging.WARNING
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerIsolated(Event):
+    """An operator took a dependency out of use, or put it back."""
+
+    level = logging.WARNING
+    name: str
+    isolated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryServedStale(Event):
+    """The last known good document was served, since no newer one could be had."""
+
+    level = logging.WARNING
+    url: str
+    age: float
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryRejected(Event):
+    """A discovery document was not of the right shape and was thrown away."""
+
+    level = logging.WARNING
+    url: str
+    reason: str
+
+
+class Listener(Protocol):
+    """Anything that can be called with an event."""
+
+    def __call__(self, event: Event, /) -> object: ...
+
+
+class _Subscription:
+    """Deliver events to one listener, in order, on a thread that lives while there are any."""
+
+    CAPACITY = 1024
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.dropped = 0
+        self._renew()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[Event] = deque()
+        self._running = False
+
+    def put(self, event: Event) -> None:
+        with self._lock:
+            if len(self._queue) >= self.CAPACITY:
+                self._queue.popleft()
+                self.dropped += 1
+            self._queue.append(event)
+            if self._running:
+                return
+            self._running = True
+        try:
+            threading.Thread(target=self._deliver, name="resilient-auth-events", daemon=True).start()
+        except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
+            self._running = False
+
+    def _deliver(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._running = False
+                    return
+                event = self._queue.popleft()
+            try:
+                self.listener(event)
+            except Exception as error:  # noqa: BLE001 - whatever a listener does wrong stays its own
+                _log.warning("A listener failed on %s: %s", type(event).__name__, type(error).__name__)
+
+
+_subscriptions: tuple[_Subscription, ...] = ()
+_changing = threading.Lock()
+
+
+def emit(event: Event) -> None:
+    """Log an event and hand it to the listeners, without waiting for any of them."""
+    if _log.isEnabledFor(event.level):
+        _log.log(event.level, "%s", event)
+    for subscription in _subscriptions:
+        subscription.put(event)
+
+
+def subscribe(listener: Listener) -> Callable[[], None]:
+    """Have `listener` called with every event from now on.
+
+    Args:
+        listener: Called with one `Event` at a time, in order, on a background thread. What it raises is logged by type
+            and goes no further; while it blocks, up to 1,024 events are kept for it, the newest.
+
+    Returns:
+        A function that ends the subscription.
+
+    Raises:
+        TypeError: `listener` can't be called.
+    """
+    if not callable(listener):
+        raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
+    global _subscriptions
+    subscription = _Subscription(listener)
+    with _changing:
+        _subscriptions = (*_subscriptions, subscription)
+
+    def unsubscribe() -> None:
+        global _subscriptions
+        with _changing:
+            _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
+
+    return unsubscribe
+
+
+def _after_fork() -> None:
+    global _changing
+    _changing = threading.Lock()
+    for subscription in _subscriptions:
+        subscription._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
