@@ -43,7 +43,9 @@ class SystemClock:
     # A suspended laptop's monotonic clock stands still on Linux while its tokens age; the boot clock doesn't.
     wall: Callable[[], float] = staticmethod(time.time)
     monotonic: Callable[[], float] = staticmethod(
-        functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+        functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+        if hasattr(time, "CLOCK_BOOTTIME")
+        else time.monotonic
     )
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:

@@ -45,10 +45,10 @@ class Settings:
         jitter: Where randomness comes from; for tests.
     """
 
-    freshness: FreshnessOptions = FreshnessOptions()
-    retry: RetryOptions = RetryOptions()
-    breaker: BreakerOptions = BreakerOptions()
-    fallback: FallbackOptions = FallbackOptions()
+    freshness: FreshnessOptions = field(default_factory=FreshnessOptions)
+    retry: RetryOptions = field(default_factory=RetryOptions)
+    breaker: BreakerOptions = field(default_factory=BreakerOptions)
+    fallback: FallbackOptions = field(default_factory=FallbackOptions)
     wait: float = 30.0
     exchange_deadline: float = 30.0
     connect_timeout: float = 5.0
@@ -146,7 +146,7 @@ _NOT_IN_THE_ENVIRONMENT = frozenset({"clock", "jitter"})
 
 
 def _check_scope_sets(sets: object) -> None:
-    hint = "keep_fresh must be a tuple of tuples of scopes, such as ((\"https://graph.microsoft.com/.default\",),)"
+    hint = 'keep_fresh must be a tuple of tuples of scopes, such as (("https://graph.microsoft.com/.default",),)'
     require(isinstance(sets, tuple), f"{hint}, not {sets!r}")
     for scopes in sets if isinstance(sets, tuple) else ():
         require(isinstance(scopes, tuple) and bool(scopes), f"{hint}; {scopes!r} isn't one")

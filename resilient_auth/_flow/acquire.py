@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.failure import Purpose
+from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
 from ..errors import AcquisitionTimeout, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
@@ -73,7 +73,7 @@ def acquiring(
     settings, clock = engine.settings, engine.clock
     wall, now = clock.wall(), clock.monotonic()
     slot.asked_at = now
-    patience = settings.wait if wait is None else wait
+    patience = longest = settings.wait if wait is None else wait
     token = None if claims or force else slot.token
     if token is not None:
         state = assess(token, wall, now, settings.freshness)
@@ -90,9 +90,16 @@ def acquiring(
     except ProviderUnavailable as error:
         refresh.await_recovery(engine, slot, error)
         return _after_failure(engine, slot, token, error)
+    if patience < longest and flight.doubted:
+        patience = 0.0
     outcome = yield flight, patience
+    if outcome is None and patience < longest:
+        # One wait in vain is enough: who comes next is served at once what is still valid.
+        flight.doubted = True
+        if token is None or token.remaining(clock.wall(), clock.monotonic()) <= 0:
+            outcome = yield flight, longest - patience
     if outcome is None:
-        return _after_failure(engine, slot, token, _too_late(slot.authorities[0], patience))
+        return _after_failure(engine, slot, token, _too_late(slot.authorities[0], longest))
     return _conclude(engine, slot, token, outcome)
 
 

@@ -1,4 +1,4 @@
-"""What all application objects with the same settings share: breakers, cool-downs, budgets, workers, timers, flights."""
+"""What application objects with the same settings share: breakers, cool-downs, budgets, workers, timers, flights."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class Engine:
         self._lock = threading.Lock()
         self.timers = _timers_of(self.clock)
         self.flights = Flights(self.clock)
-        self.workers = Workers(
-            per_lane=self.settings.workers_per_authority, queue=self.settings.queue_per_authority
-        )
+        self.workers = Workers(per_lane=self.settings.workers_per_authority, queue=self.settings.queue_per_authority)
         #: By authority, the tokens that wait for its recovery; see `refresh`.
         self.recoveries: dict[str, Any] = {}
 

@@ -93,8 +93,9 @@ class _Slots(cachetools.LRUCache[TokenRequest, Slot]):
 class Memory:
     """Hold an application's slots, at most `max_tokens` of them."""
 
-    def __init__(self, max_tokens: int, wall: Callable[[], float]) -> None:
-        self._wall = wall
+    def __init__(self, max_tokens: int, engine: Any) -> None:
+        #: Whose policies hold for these tokens; typed loosely, since the engine knows of memories.
+        self.engine = engine
         self._lock = threading.Lock()
         self._slots = _Slots(max_tokens, self._forget)
         self._by_subject: dict[str | None, dict[TokenRequest, Slot]] = {}
@@ -163,7 +164,7 @@ class Memory:
 
     def _tell(self, dropped: list[Slot], reason: str) -> None:
         for slot in dropped:
-            emit(TokenDropped(at=self._wall(), request=slot.request, reason=reason))
+            emit(TokenDropped(at=self.engine.clock.wall(), request=slot.request, reason=reason))
 
     def _clear_all(self, slots: list[Slot]) -> list[Slot]:
         held = [slot for slot in slots if slot.token is not None]

@@ -20,6 +20,8 @@ __all__ = ["await_recovery", "begin", "behind", "keep_fresh", "release"]
 #: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
 _NEVER = -1e9
+#: Seconds over which a fleet's first probes spread once their tokens have run out.
+_URGENT_SPREAD = 3.0
 
 
 def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None = None) -> Flight:
@@ -241,6 +243,9 @@ class _Recovery:
         when = min(slot.not_before for slot in wanted) if opens_at is None else opens_at
         if not urgent:
             when = min(when, now + soonest_dark)
+        if urgent and when <= now:
+            # A fleet whose tokens ran out together must not ask together.
+            when = now + engine.jitter(0.05, _URGENT_SPREAD)
         reference = weakref.ref(self)
 
         def fire() -> None:

@@ -36,7 +36,7 @@ class Outcome:
 class Flight:
     """An exchange under way. Threads and asyncio tasks wait for it; when they give up, it goes on."""
 
-    __slots__ = ("_callbacks", "_clock", "_done", "deadline", "earliest", "key", "outcome")
+    __slots__ = ("_callbacks", "_clock", "_done", "deadline", "doubted", "earliest", "key", "outcome")
 
     def __init__(self, key: Hashable, deadline: float, clock: Clock) -> None:
         self.key = key
@@ -44,6 +44,8 @@ class Flight:
         self.deadline = deadline
         #: Monotonic time before which the provider must not be asked: the last exchange's back-off (G9, G10).
         self.earliest = 0.0
+        #: Set when somebody with a valid token has waited for it in vain.
+        self.doubted = False
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
@@ -60,9 +62,9 @@ class Flight:
         for callback in (callbacks or {}).values():
             callback()
 
-    def wait(self, timeout: float) -> Outcome | None:
-        """Wait on this thread for at most `timeout` seconds; None when it isn't over by then."""
-        ends = self._clock.monotonic() + timeout
+    def wait(self, seconds: float) -> Outcome | None:
+        """Wait on this thread for at most `seconds`; None when it isn't over by then."""
+        ends = self._clock.monotonic() + seconds
         with self._done:
             while self.outcome is None:
                 left = ends - self._clock.monotonic()
@@ -71,14 +73,18 @@ class Flight:
                 self._clock.wait(self._done, left)
             return self.outcome
 
-    async def wait_async(self, timeout: float) -> Outcome | None:
-        """Wait in this task for at most `timeout` seconds; None when it isn't over by then."""
+    async def wait_async(self, seconds: float) -> Outcome | None:
+        """Wait in this task for at most `seconds`; None when it isn't over by then."""
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
 
+        def settle() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
         def wake() -> None:
             try:
-                loop.call_soon_threadsafe(lambda: woken.done() or woken.set_result(None))
+                loop.call_soon_threadsafe(settle)
             except RuntimeError:  # the loop closed: whoever waited there is gone
                 return
 
@@ -88,7 +94,7 @@ class Flight:
                 return self.outcome
             self._callbacks[me] = wake
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await woken
         except TimeoutError:
             return self.outcome

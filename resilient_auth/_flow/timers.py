@@ -79,6 +79,6 @@ class Timers:
                 timer = heapq.heappop(self._heap)[2]
             try:
                 timer._run()
-            except Exception:
+            except Exception:  # noqa: BLE001 - one timer must not end the thread of all
                 _log.exception("A timer failed")
             del timer

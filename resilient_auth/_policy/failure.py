@@ -66,7 +66,9 @@ def judge(
     retry_after = parse_retry_after(headers.get("retry-after"), wall)
     if status == 429:
         wait = "" if retry_after is None else f" for {retry_after:.0f} s"
-        return Throttled(f"{authority} throttles this application{wait} (429)", authority=authority, retry_after=retry_after)
+        return Throttled(
+            f"{authority} throttles this application{wait} (429)", authority=authority, retry_after=retry_after
+        )
     if status >= 500 or status == 408:
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
     # An instance metadata service says these while it is being updated, and means "ask again".

@@ -31,7 +31,8 @@ class FallbackOptions:
         require_number("grace_outage", self.grace_outage, low=0.0, high=7 * 24 * 3600.0)
         require(
             self.grace <= self.grace_outage or not self.grace,
-            f"grace of {self.grace:g} s exceeds grace_outage of {self.grace_outage:g} s: lower the one or raise the other",
+            f"grace of {self.grace:g} s exceeds grace_outage of {self.grace_outage:g} s: "
+            "lower the one or raise the other",
         )
 
 

@@ -40,6 +40,10 @@ class FreshnessOptions:
         require_number("margin_wait", self.margin_wait, low=0.0, high=60.0)
 
 
+#: A margin is never more than this share of a token's life.
+_LARGEST_MARGIN = 0.1
+
+
 class Freshness(Enum):
     """What may be done with a token."""
 
@@ -69,7 +73,7 @@ def assess(token: Token | None, wall: float, now: float, options: FreshnessOptio
         return Freshness.EXPIRED
     if age < token.due_after:
         return Freshness.FRESH
-    # A margin as long as the token's life would make every caller wait.
-    if token.life - age <= min(options.expiry_margin, token.life - token.due_after):
+    # With a short-lived token, a margin of its whole life would make every caller wait.
+    if token.life - age <= min(options.expiry_margin, _LARGEST_MARGIN * token.life):
         return Freshness.EXPIRING
     return Freshness.DUE

@@ -99,6 +99,26 @@ class _StopBeforeDeadline(stop_base):
         return self._clock.monotonic() + retry_state.upcoming_sleep >= self._deadline
 
 
+class _StopWhenSpent(stop_base):
+    """Stop when the authority's budget has no retry left."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return not self._budget.spend()
+
+
+class _StopWhenRefused(stop_base):
+    """Stop when the coming attempt would be refused: its breaker has opened."""
+
+    def __init__(self, refused: Callable[[], bool]) -> None:
+        self._refused = refused
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return self._refused()
+
+
 def _error(retry_state: tenacity.RetryCallState) -> BaseException | None:
     return retry_state.outcome.exception() if retry_state.outcome is not None else None
 
@@ -125,6 +145,7 @@ def retrying(
     deadline: float,
     replayable: bool,
     budget: Budget,
+    refused: Callable[[], bool],
     clock: Clock,
     jitter: Jitter,
     sleep: Callable[[float], None],
@@ -138,12 +159,12 @@ def retrying(
         deadline: Monotonic time after which no attempt starts.
         replayable: See `may_repeat`.
         budget: The authority's.
+        refused: Tells whether an attempt would be refused now.
         clock: Tells the time.
         jitter: Spreads the delays.
         sleep: Waits.
         before_sleep: Told the attempt's number, the delay and the error before each wait.
     """
-    stop = tenacity.stop_after_attempt(attempts) | _StopBeforeDeadline(deadline, clock)
 
     def may(error: BaseException) -> bool:
         return may_repeat(error, replayable=replayable)
@@ -155,7 +176,13 @@ def retrying(
 
     return tenacity.Retrying(
         sleep=lambda seconds: sleep(float(seconds)),
-        stop=stop | (lambda _state: not budget.spend()),
+        # In this order: a retry that isn't made costs no budget.
+        stop=tenacity.stop_any(
+            tenacity.stop_after_attempt(attempts),
+            _StopBeforeDeadline(deadline, clock),
+            _StopWhenRefused(refused),
+            _StopWhenSpent(budget),
+        ),
         wait=_RetryAfterOrBackoff(options, jitter),
         retry=tenacity.retry_if_exception(may),
         before_sleep=tell,

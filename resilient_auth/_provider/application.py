@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import msal.telemetry
 from msal.exceptions import MsalServiceError
 from msal.throttled_http_client import ThrottledHttpClient
+from msal.token_cache import _compute_ext_cache_key
 
 from .._flow import refresh
 from .._flow.memory import Exchange, Slot
 from .._flow.single_flight import Flight, Outcome
+from .._policy.freshness import MSAL_MARGIN
 from ..errors import AttemptTimeout, ConfigurationError, ProviderUnavailable, ServerFailed
-from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
 from . import redaction
-from .session import Hit, Plan, Session, check_scopes, digest
+from .discovery import aliases_of
+from .session import Hit, Plan, Session, check_scopes
 from .token_cache import ExchangeView, read
 from .transport import Journey, Transport, origin_of
 from .wire import HttpxWire, OwnersWire, Wire
@@ -25,7 +28,7 @@ from .wire import HttpxWire, OwnersWire, Wire
 __all__ = ["MsalServerFailed", "ResilientApplication", "transport_for"]
 
 
-class MsalServerFailed(ServerFailed, MsalServiceError):
+class MsalServerFailed(ServerFailed, MsalServiceError):  # type: ignore[misc]
     """A 5xx status, which callers of MSAL may catch as they did."""
 
     _error = None
@@ -109,7 +112,9 @@ class ResilientApplication:
             return
         landed = flight.wait(wait)
         if landed is None:
-            raise AttemptTimeout(f"{self._ra_authority} gave no discovery document in time", authority=self._ra_authority)
+            raise AttemptTimeout(
+                f"{self._ra_authority} gave no discovery document in time", authority=self._ra_authority
+            )
         if landed.error is not None:
             raise landed.error
 
@@ -181,16 +186,32 @@ class ResilientApplication:
 
         def exchange(flight: Flight) -> Outcome:
             generation = slot.generation
-            journey = Journey(deadline=flight.deadline, earliest=flight.earliest, subject=slot.request.subject)
+            journey = Journey(flight.deadline, flight.earliest, subject=slot.request.subject, flight=flight)
             with journey.under_way():
                 view = ExchangeView(session.home[session.cache_name], lambda: slot.generation == generation)
                 shadow = self._ra_shadow(view)
+                shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
                 slot.authorities = self._ra_authorities
                 result = self._ra_try_regions(ask, shadow, journey) if regional else ask(shadow)
             token = session.token_from(result, view.response, journey, extras=extras) if result else None
             return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
 
         return exchange
+
+    def _ra_telemetry(self, shadow: Any, slot: Slot) -> Callable[..., Any]:
+        """Let MSAL tell the provider why it refreshes, which it can't know: its view of the cache is empty."""
+        token, clock = slot.token, self._ra_session.engine.clock
+        reason = msal.telemetry.AT_ABSENT
+        if token is not None:
+            aging = token.remaining(clock.wall(), clock.monotonic()) >= MSAL_MARGIN
+            reason = msal.telemetry.AT_AGING if aging else msal.telemetry.AT_EXPIRED
+        build = _original(shadow, "_build_telemetry_context")
+
+        def telemetry(*args: Any, refresh_reason: Any = None, **kwargs: Any) -> Any:
+            told = reason if refresh_reason == msal.telemetry.AT_ABSENT else refresh_reason
+            return build(*args, refresh_reason=told, **kwargs)
+
+        return telemetry
 
     def _ra_try_regions(self, ask: Callable[[Any], Any], shadow: Any, journey: Journey) -> Any:
         """Ask the regional endpoint first and the global one when that fails (G12)."""
@@ -250,7 +271,7 @@ class ResilientApplication:
             plan.finish = lambda served: _none_for_error(finish(served)) if silent else finish(served)
             return plan
         subject = account.get("home_account_id")
-        variant = self._ra_variant(forwarded_client_claims, kwargs)
+        variant = variant_of(kwargs, client_claims=forwarded_client_claims)
         request = TokenRequest(self._ra_authority, self.client_id, "silent", wanted, subject, variant)
         plain = not (kwargs or forwarded_client_claims)
         return self._ra_plan(
@@ -285,25 +306,24 @@ class ResilientApplication:
             self._ra_authorities,
             lambda slot: self._ra_exchange(ask, slot, extras=extras, regional=regional),
             repeatable=repeatable and not (claims or force),
-            read=(lambda cache: self._ra_read(cache, request)) if readable and not request.variant else None,
+            read=(lambda cache: self._ra_read(cache, request)) if readable else None,
             signature=None if claims or force else signature,
             claims=claims,
             force=force,
             silent=silent,
         )
 
-    def _ra_variant(self, forwarded_client_claims: str | None, kwargs: dict[str, Any]) -> str:
-        if forwarded_client_claims is None and not kwargs:
-            return ""
-        return digest([forwarded_client_claims, kwargs])
-
     def _ra_query(self, request: TokenRequest) -> dict[str, Any]:
+        """Say how MSAL looks the token up in its cache."""
         authority = self._ra_origin.authority
+        extended, _, key_id = request.variant.partition(" ")
         return {
             "client_id": self.client_id,
             "environment": authority.instance,
             "realm": authority.tenant,
             "home_account_id": request.subject,
+            **({"ext_cache_key": extended} if extended else {}),
+            **({"key_id": key_id} if key_id else {}),
         }
 
     def _ra_read(self, cache: Any, request: TokenRequest) -> Token | None:
@@ -312,7 +332,13 @@ class ResilientApplication:
             return None
         clock, due = self._ra_session.engine.clock, self._ra_session.due
         query = self._ra_query(request)
-        return read(cache, scopes=request.scopes, query=query, wall=clock.wall(), now=clock.monotonic(), due=due)
+        # A cache that another library filled may know the authority by another of its names.
+        for environment in (query["environment"], *aliases_of(query["environment"])):
+            query["environment"] = environment
+            found = read(cache, scopes=request.scopes, query=query, wall=clock.wall(), now=clock.monotonic(), due=due)
+            if found is not None:
+                return found
+        return None
 
     def _ra_drop_challenged(self, request: TokenRequest) -> None:
         """Let nobody be served the token that an API has just refused (G17)."""
@@ -457,9 +483,7 @@ class ResilientApplication:
             lambda app: _original(app, "acquire_token_by_refresh_token")(refresh_token, scopes, **kwargs),
         )
 
-    def acquire_token_by_refresh_token(
-        self, refresh_token: str, scopes: list[str], **kwargs: Any
-    ) -> dict[str, Any]:
+    def acquire_token_by_refresh_token(self, refresh_token: str, scopes: list[str], **kwargs: Any) -> dict[str, Any]:
         """Bring a refresh token from elsewhere into the cache, as MSAL's method of this name."""
         result: dict[str, Any] = self._ra_by_refresh_token(refresh_token, scopes, **kwargs).run()
         return result
@@ -510,6 +534,15 @@ def _original(app: Any, name: str) -> Callable[..., Any]:
             method: Callable[..., Any] = kind.__dict__[name].__get__(app)
             return method
     raise AttributeError(name)
+
+
+def variant_of(kwargs: dict[str, Any], **extra: str | None) -> str:
+    """Tell apart calls that MSAL's cache tells apart, by what they send beside the usual: hashes, no secrets."""
+    given = kwargs.get("data")
+    data = {**(given if isinstance(given, dict) else {}), **{k: v for k, v in extra.items() if v is not None}}
+    if not data:
+        return ""
+    return f"{_compute_ext_cache_key(data)} {data.get('key_id') or ''}".rstrip()
 
 
 def _none_for_error(result: Any) -> Any:

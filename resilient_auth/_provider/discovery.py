@@ -14,7 +14,7 @@ import cachetools
 from .._policy.failure import Purpose
 from .wire import Answer
 
-__all__ = ["ALIASES", "Document", "Documents", "fault_in"]
+__all__ = ["ALIASES", "Document", "Documents", "aliases_of", "fault_in"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -97,17 +97,24 @@ def _fault_in_aliases(body: Mapping[str, Any]) -> str | None:
 
 #: The host names of each Microsoft cloud, which MSAL asks for after a failure and with no account. They have not
 #: changed in years; knowing them saves a call that can fail (G14). Source: the instance discovery endpoint.
+_CLOUDS = (
+    ("login.microsoftonline.com", "login.microsoft.com", "sts.windows.net", "login.windows.net"),
+    ("login.partner.microsoftonline.cn", "login.chinacloudapi.cn"),
+    ("login.microsoftonline.us", "login.usgovcloudapi.net"),
+    ("login-us.microsoftonline.com",),
+)
+
+#: The same, as the endpoint would answer.
 ALIASES = json.dumps(
     {
         "api-version": "1.1",
         "metadata": [
-            {"preferred_network": group[0], "preferred_cache": group[-1], "aliases": list(group)}
-            for group in (
-                ("login.microsoftonline.com", "login.microsoft.com", "sts.windows.net", "login.windows.net"),
-                ("login.partner.microsoftonline.cn", "login.chinacloudapi.cn"),
-                ("login.microsoftonline.us", "login.usgovcloudapi.net"),
-                ("login-us.microsoftonline.com",),
-            )
+            {"preferred_network": cloud[0], "preferred_cache": cloud[-1], "aliases": list(cloud)} for cloud in _CLOUDS
         ],
     }
 )
+
+
+def aliases_of(host: str) -> tuple[str, ...]:
+    """List the other names of a Microsoft cloud's host."""
+    return next((tuple(name for name in cloud if name != host) for cloud in _CLOUDS if host in cloud), ())

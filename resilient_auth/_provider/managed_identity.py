@@ -19,6 +19,7 @@ from .transport import Journey, Transport, origin_of
 
 __all__ = ["ManagedIdentityClient", "wrap_managed_identity"]
 
+_Original = msal.ManagedIdentityClient
 _IMDS = "http://169.254.169.254"
 
 
@@ -77,16 +78,23 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
     def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]:
         """Get the managed identity's token, as MSAL's method of this name; a held one is served in a microsecond."""
         if claims_challenge is None:
-            find, monotonic, wall, home = self._ra_fast
-            hit = find(resource) if resource.__class__ is str else None
-            if hit is not None:
-                now = monotonic()
-                if now < hit.due_at and wall() < hit.due_on and home["_token_cache"] is hit.cache:
-                    answer: dict[str, Any] = hit.answer.copy()
-                    answer["expires_in"] = int(hit.expires_at - now)
-                    return answer
+            answer = self._ra_client_hit(resource)
+            if answer is not None:
+                return answer
         result: dict[str, Any] = self._ra_for_client(resource=resource, claims_challenge=claims_challenge).run()
         return result
+
+    def _ra_client_hit(self, resource: Any) -> dict[str, Any] | None:
+        """Answer from memory, if nothing but the time needs a look."""
+        find, monotonic, wall, home = self._ra_fast
+        hit = find(resource) if resource.__class__ is str else None
+        if hit is not None:
+            now = monotonic()
+            if now < hit.due_at and wall() < hit.due_on and home["_token_cache"] is hit.cache:
+                answer: dict[str, Any] = hit.answer.copy()
+                answer["expires_in"] = int(hit.expires_at - now)
+                return answer
+        return None
 
     def keep_fresh(self, *, resource: str) -> None:
         """Get a token and refresh it ahead of need from now on, with or without traffic (G5). Returns at once."""
@@ -139,15 +147,15 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
 
         def exchange(flight: Flight) -> Outcome:
             generation = slot.generation
-            journey = Journey(deadline=flight.deadline, earliest=flight.earliest, managed_identity=True)
+            journey = Journey(flight.deadline, flight.earliest, managed_identity=True, flight=flight)
             with journey.under_way():
                 # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
                 cache = session.home["_token_cache"]
                 view = ExchangeView(cache, lambda: slot.generation == generation, hide=not claims_challenge)
-                shadow = object.__new__(msal.ManagedIdentityClient)
+                shadow = object.__new__(_Original)
                 shadow.__dict__.update(self.__dict__)
                 shadow._token_cache = view
-                result = msal.ManagedIdentityClient.acquire_token_for_client(
+                result = _Original.acquire_token_for_client(
                     shadow, resource=resource, claims_challenge=claims_challenge
                 )
             token = session.token_from(result, view.response, journey) if result else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import inspect
@@ -14,7 +15,7 @@ from ..errors import ConfigurationError, ProviderUnavailable
 from ..settings import Settings
 from ..token import TokenRequest
 from . import token_cache, transport
-from .application import ResilientApplication, _original, authority_of, throttled, transport_for
+from .application import ResilientApplication, _original, authority_of, throttled, transport_for, variant_of
 from .managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .session import Plan, Session, check_scopes
 
@@ -67,11 +68,9 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
             token_cache=arguments["token_cache"],
         )
         self._ra_begin(session, self, type(self), transport_, authority)
-        try:
+        # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
+        with contextlib.suppress(ProviderUnavailable):
             self._ra_bind()
-        except ProviderUnavailable:
-            # The provider is down. MSAL couldn't be built; we are, and go on as soon as it is up.
-            pass
         self._ra_pin()
 
     def _ra_initialise(self) -> None:
@@ -157,22 +156,31 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Get the application's own token, as MSAL's method of this name; a held one is served in a microsecond."""
-        if not (claims_challenge or fmi_path or forwarded_client_claims or kwargs) and scopes.__class__ is list:
-            find, monotonic, wall, home = self._ra_fast
-            try:
-                hit = find(tuple(scopes))
-            except TypeError:
-                hit = None
-            if hit is not None:
-                now = monotonic()
-                if now < hit.due_at and wall() < hit.due_on and home["token_cache"] is hit.cache:
-                    answer: dict[str, Any] = hit.answer.copy()
-                    answer["expires_in"] = int(hit.expires_at - now)
-                    return answer
+        if not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
+            answer = self._ra_client_hit(scopes)
+            if answer is not None:
+                return answer
         result: dict[str, Any] = self._ra_for_client(
             scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs
         ).run()
         return result
+
+    def _ra_client_hit(self, scopes: Any) -> dict[str, Any] | None:
+        """Answer from memory, if nothing but the time needs a look."""
+        if scopes.__class__ is not list:
+            return None
+        find, monotonic, wall, home = self._ra_fast
+        try:
+            hit = find(tuple(scopes))
+        except TypeError:
+            return None
+        if hit is not None:
+            now = monotonic()
+            if now < hit.due_at and wall() < hit.due_on and home["token_cache"] is hit.cache:
+                answer: dict[str, Any] = hit.answer.copy()
+                answer["expires_in"] = int(hit.expires_at - now)
+                return answer
+        return None
 
     def _ra_for_client(
         self,
@@ -187,8 +195,10 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
             raise ConfigurationError("acquire_token_for_client takes no force_refresh: tokens are refreshed ahead")
         options = dict(kwargs)
         if fmi_path is not None:
+            if not isinstance(fmi_path, str):
+                raise ConfigurationError(f"fmi_path must be a string, not {type(fmi_path).__name__}")
             options["fmi_path"] = fmi_path
-        variant = self._ra_variant(forwarded_client_claims, options)
+        variant = variant_of(kwargs, fmi_path=fmi_path, client_claims=forwarded_client_claims)
         if forwarded_client_claims is not None:
             options["forwarded_client_claims"] = forwarded_client_claims
         if claims_challenge is not None:
@@ -241,7 +251,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         options = dict(kwargs)
         if claims_challenge is not None:
             options["claims_challenge"] = claims_challenge
-        variant = self._ra_variant(forwarded_client_claims, kwargs)
+        variant = variant_of(kwargs, client_claims=forwarded_client_claims)
         if forwarded_client_claims is not None:
             options["forwarded_client_claims"] = forwarded_client_claims
         return self._ra_plan(
@@ -258,9 +268,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
             extras=True,
         )
 
-    def _ra_by_user_federated_identity_credential(
-        self, scopes: Any, assertion: str, *args: Any, **kwargs: Any
-    ) -> Plan:
+    def _ra_by_user_federated_identity_credential(self, scopes: Any, assertion: str, *args: Any, **kwargs: Any) -> Plan:
         check_scopes(scopes, empty=True)
         return self._ra_once(
             assertion,
@@ -344,7 +352,8 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
     kind = next((ours for theirs, ours in kinds if isinstance(app, theirs)), None)
     if kind is None:
         raise ConfigurationError(
-            f"app must be an application of MSAL's, such as msal.ConfidentialClientApplication, not {type(app).__name__}"
+            "app must be an application of MSAL's, such as msal.ConfidentialClientApplication, "
+            f"not {type(app).__name__}"
         )
     session = Session(resilience, app.__dict__)
     raw = app.http_client.http_client

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ from ..token import Token, TokenRequest
 from .token_cache import is_watchable, watch
 from .transport import Journey
 
-__all__ = ["Hit", "Plan", "Session", "check_scopes", "digest"]
+__all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
 RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
@@ -68,7 +66,7 @@ class Session:
             raise ConfigurationError(f"resilience must be Settings(...), not {settings!r}")
         self.settings = settings or Settings()
         self.engine: Engine = engine_for(self.settings)
-        self.memory = Memory(self.settings.max_tokens, self.engine.clock.wall)
+        self.memory = Memory(self.settings.max_tokens, self.engine)
         self.home = home
         self.cache_name = cache_name
         self._watched: Any = None
@@ -167,9 +165,7 @@ class Session:
         acquisition = acquiring(self.engine, slot, exchange, wait=wait, claims=claims, force=force)
         return Plan(acquisition, finish, load if must_load else None, slot)
 
-    def once(
-        self, authorities: tuple[str, ...], client_id: str, subject: str | None, ask: Callable[[], Any]
-    ) -> Plan:
+    def once(self, authorities: tuple[str, ...], client_id: str, subject: str | None, ask: Callable[[], Any]) -> Plan:
         """Plan one exchange whose result is nobody else's: a code's, a password's, somebody's refresh token's."""
         if self.closed:
             raise Closed("this application object was closed: make a new one, or close it later")
@@ -264,12 +260,9 @@ def _seconds(value: object) -> float | None:
         return None
 
 
-def digest(value: object) -> str:
-    """Tell calls apart by what they send, without keeping it."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()
-
-
-def check_scopes(scopes: object, *, name: str = "scopes", empty: bool = False, reserved: bool = False) -> tuple[str, ...]:
+def check_scopes(
+    scopes: object, *, name: str = "scopes", empty: bool = False, reserved: bool = False
+) -> tuple[str, ...]:
     """Take a list of scopes, or say what is wrong with it before anything is sent.
 
     Returns them sorted and without repetitions.

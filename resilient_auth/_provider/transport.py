@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .._flow.engine import Engine
-from .._flow.single_flight import Outcome
+from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose, judge
 from .._policy.retry import retrying
 from ..errors import AttemptTimeout, CircuitOpen, MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
@@ -48,6 +47,8 @@ class Journey:
     #: Attempts at most; None for the settings'.
     attempts: int | None = None
     managed_identity: bool = False
+    #: Told when an attempt fails, before the next one: who has a valid token needn't wait for that.
+    flight: Flight | None = None
     #: When the last attempt went out: a token's life is counted from here, on both clocks.
     sent_on: float | None = None
     sent_at: float | None = None
@@ -143,6 +144,8 @@ class Transport:
                 code=code,
             )
             emit(event)
+            if journey.flight is not None:
+                journey.flight.doubted = True
 
         controller = retrying(
             options=engine.settings.retry,
@@ -151,6 +154,7 @@ class Transport:
             deadline=journey.deadline - min(2.0, engine.settings.attempt_timeout / 2),
             replayable=replayable,
             budget=engine.budget(authority),
+            refused=lambda: engine.breaker(authority, purpose).status().state != "closed",
             clock=engine.clock,
             jitter=engine.jitter,
             sleep=engine.pause,
@@ -170,7 +174,7 @@ class Transport:
             ends = min(now + engine.settings.attempt_timeout, max(journey.deadline, now + 0.05))
             try:
                 answer = self.wire.send(method, url, ends=ends, **options)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
                 permit.failure(failure.code)
                 raise failure from (None if failure is error else error)

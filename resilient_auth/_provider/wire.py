@@ -184,7 +184,9 @@ class HttpxWire:
         mounts: dict[str, httpx.BaseTransport | None] = {}
         for scheme, proxy in self._proxies.items():
             pattern = "all://" if scheme == "all" else scheme if "://" in scheme else f"{scheme}://"
-            mounts[pattern] = self._bound(httpx.HTTPTransport(verify=context, proxy=proxy, limits=limits)) if proxy else None
+            mounts[pattern] = (
+                self._bound(httpx.HTTPTransport(verify=context, proxy=proxy, limits=limits)) if proxy else None
+            )
         client = httpx.Client(verify=context, mounts=mounts or None, limits=limits, timeout=self._timeout)
         for transport in (client._transport, *client._mounts.values()):
             if isinstance(transport, httpx.HTTPTransport):

@@ -5,8 +5,8 @@ It imports nothing from the rest of the package: tests and drills judge the rest
 
 from .command import serve
 from .directory import User
+from .emulator import Emulator, InjectedFault
 from .faults import Fault
 from .ledger import Call, IssuedToken, Ledger
-from .server import Emulator, InjectedFault
 
 __all__ = ["Call", "Emulator", "Fault", "InjectedFault", "IssuedToken", "Ledger", "User", "serve"]

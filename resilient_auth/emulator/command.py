@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
-from .server import Emulator
+from .emulator import Emulator
 
 
 def serve(argv: Sequence[str] | None = None) -> int:

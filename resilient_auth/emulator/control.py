@@ -11,7 +11,7 @@ from .faults import Fault
 from .messages import Request, Response, json_response
 
 if TYPE_CHECKING:
-    from .server import Emulator
+    from .emulator import Emulator
 
 _LOCAL_HOSTS: Final = ("127.0.0.1", "localhost")
 

@@ -26,7 +26,7 @@ class Listener:
     def __init__(self, port: int, on_connection: Callable[[Stream], None]) -> None:
         self._on_connection = on_connection
         # Bound and never listening: it keeps the port while nothing listens there.
-        self._reservation = _bound(port)
+        self._reservation = _reserved(port)
         self.port: int = self._reservation.getsockname()[1]
         self._listening: socket.socket | None = None
         self._closed = False
@@ -40,8 +40,7 @@ class Listener:
     def listen(self) -> None:
         """Accept connections from now on, unless the port was given back."""
         if self._listening is None and not self._closed:
-            self._listening = _bound(self.port)
-            self._listening.listen(_BACKLOG)
+            self._listening = _listening(self.port)
             asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
     def refuse(self) -> None:
@@ -99,14 +98,29 @@ class Certificates:
         return context
 
 
-def _bound(port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _reserved(port: int) -> socket.socket:
+    """Bind a port for good: this fails where anybody has it, and makes anybody else fail from then on."""
+    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind((LOOPBACK, port))
-        bound.setblocking(False)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind((LOOPBACK, port))
+        # Only now may a socket share the port, and only one that says so and has this user's rights.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except OSError:
-        bound.close()
+        reserved.close()
         raise
-    return bound
+    return reserved
+
+
+def _listening(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.setblocking(False)
+    try:
+        listening.bind((LOOPBACK, port))
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening

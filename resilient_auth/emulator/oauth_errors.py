@@ -10,7 +10,7 @@ from .messages import Request, Response, json_response
 
 
 @dataclass(eq=False)
-class Refusal(Exception):  # noqa: N818 (an answer, not a mistake)
+class Refusal(Exception):
     """An OAuth error that a request earned."""
 
     error: str

@@ -58,7 +58,7 @@ def test_everything_else_is_there_too(idp, control, ask, desktop):
     """Settings, keys, users, devices and denials can be commanded from outside."""
     control.post("/set", json={"token_lifetime": 60, "refresh_in": 30})
     assert ask().json()["refresh_in"] == 30
-    assert control.post("/roll_keys").json()["kid"] == idp._keys.current.kid
+    assert control.post("/roll_keys").json()["kid"] == idp._running.keys.current.kid
     control.post("/drop_old_keys")
     assert control.post("/add_user", json={"username": "eve@contoso.com"}).json()["oid"]
     app = desktop()

@@ -97,6 +97,8 @@ def test_refuse_keeps_the_port_from_others(idp):
         handle = idp.fail(Fault.refuse())
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", port))
+        with pytest.raises(OSError, match="in use"):
+            Emulator(port=port).start()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 1)
         handle.stop()
@@ -247,19 +249,18 @@ def test_a_schedule_runs_by_itself(idp, ask):
 def test_flapping_goes_on_and_off(idp, client, ask):
     """A flapping fault fails, works and fails again; a flapping refusal re-listens in between."""
     idp.fail(Fault.flapping(0.1, Fault.status(502)))
-    seen = []
-    deadline = time.monotonic() + 0.45
-    while time.monotonic() < deadline:
+    seen: list[int] = []
+    while len(seen) < 4:
         status = ask().status_code
         if seen[-1:] != [status]:
             seen.append(status)
-    assert seen[:4] == [502, 200, 502, 200]
+    assert seen in ([502, 200, 502, 200], [200, 502, 200, 502])
     idp.heal()
 
     idp.fail(Fault.flapping(0.1, Fault.refuse()))
     outcomes = set()
-    deadline = time.monotonic() + 0.3
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + 5
+    while outcomes != {0, 200} and time.monotonic() < deadline:
         try:
             outcomes.add(ask().status_code)
         except httpx.TransportError:

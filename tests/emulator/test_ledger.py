@@ -37,7 +37,7 @@ def test_it_keeps_no_secrets(idp, client, ask, token_url):
     idp.add_user("ann@contoso.com", "pw-hush")
     user = client.post(token_url, data=form | {"scope": "openid offline_access api://a/b"}).json()
     client.get(f"{idp.api_url}/api/x?code=hush", headers={"Authorization": f"Bearer {answer['access_token']}"})
-    shown = f"{idp.ledger.calls}{idp.ledger.tokens}{idp.state()}{idp._directory.users}"
+    shown = f"{idp.ledger.calls}{idp.ledger.tokens}{idp.state()}{idp._running.directory.users}"
     for secret in ("hush", answer["access_token"], user["access_token"], user["refresh_token"], user["id_token"]):
         assert secret not in shown
     assert {token.kind for token in idp.ledger.tokens} == {"access", "refresh", "id"}

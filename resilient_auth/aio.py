@@ -1,0 +1,249 @@
+"""The same faces for asyncio: a held token without a thread hop, everything else awaited, the loop never blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ._flow.acquire import acquire_async
+from ._provider.msal_app import ManagedIdentityClient
+from ._provider.msal_app import wrap as _wrap
+from ._provider.session import Plan
+from .settings import Settings
+
+__all__ = ["Application", "ManagedIdentity", "wrap"]
+
+
+async def _carry_out(plan: Plan | None) -> Any:
+    """Carry a plan out in this task; what may read a file runs on a thread."""
+    if plan is None:
+        return None
+    if plan.load is not None:
+        await _on_a_thread(plan.load)
+    return plan.finish(await acquire_async(plan.acquisition))
+
+
+async def _on_a_thread(call: Callable[[], Any]) -> Any:
+    """Run a call on a daemon thread of its own, so that neither the loop nor the process's exit waits for it."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if done.done():  # the task was cancelled
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = context.run(call)
+        except BaseException as raised:  # noqa: BLE001 - it is raised in the task
+            # A future refuses StopIteration, and nothing else.
+            error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:  # the loop closed: whoever waited there is gone
+            return
+
+    threading.Thread(target=run, name="resilient-auth-aio", daemon=True).start()
+    return await done
+
+
+class Application:
+    """An MSAL application whose methods are coroutines; see `wrap`. Arguments and results are MSAL's."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    @property
+    def app(self) -> Any:
+        """The application underneath, with the same methods for threads."""
+        return self._app
+
+    @property
+    def token_cache(self) -> Any:
+        """MSAL's token cache, which may be swapped."""
+        return self._app.token_cache
+
+    @token_cache.setter
+    def token_cache(self, cache: Any) -> None:
+        self._app.token_cache = cache
+
+    async def acquire_token_for_client(
+        self,
+        scopes: list[str],
+        claims_challenge: str | None = None,
+        fmi_path: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Get the application's own token."""
+        app = self._app
+        if not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
+            answer: dict[str, Any] | None = app._ra_client_hit(scopes)
+            if answer is not None:
+                return answer
+        result: dict[str, Any] = await _carry_out(
+            app._ra_for_client(scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs)
+        )
+        return result
+
+    async def acquire_token_silent(self, scopes: list[str], account: Any, **kwargs: Any) -> dict[str, Any] | None:
+        """Get a user's token without interaction; None when that can't be."""
+        return await self._silent(scopes, account, kwargs, silent=True)
+
+    async def acquire_token_silent_with_error(
+        self, scopes: list[str], account: Any, **kwargs: Any
+    ) -> dict[str, Any] | None:
+        """Get a user's token without interaction, with the error dict of a denial."""
+        return await self._silent(scopes, account, kwargs, silent=False)
+
+    async def _silent(
+        self, scopes: list[str], account: Any, kwargs: dict[str, Any], *, silent: bool
+    ) -> dict[str, Any] | None:
+        app = self._app
+        if not kwargs:
+            answer: dict[str, Any] | None = app._ra_hit_for(scopes, account)
+            if answer is not None:
+                return answer
+        named = dict.fromkeys(
+            ("authority", "force_refresh", "claims_challenge", "forwarded_client_claims", "auth_scheme")
+        )
+        options = dict(kwargs)
+        given = [options.pop(name, default) for name, default in named.items()]
+        result: dict[str, Any] | None = await _carry_out(
+            app._ra_silent(scopes, account, *given, options, silent=silent)
+        )
+        return result
+
+    async def acquire_token_on_behalf_of(
+        self, user_assertion: str, scopes: list[str], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Exchange a user's token for one to an API behind."""
+        return await self._planned("_ra_on_behalf_of", user_assertion, scopes, *args, **kwargs)
+
+    async def acquire_token_by_auth_code_flow(
+        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Redeem an authorization code."""
+        return await self._planned("_ra_by_auth_code_flow", auth_code_flow, auth_response, scopes, **kwargs)
+
+    async def acquire_token_by_authorization_code(
+        self, code: str, scopes: list[str], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Redeem an authorization code."""
+        return await self._planned("_ra_by_authorization_code", code, scopes, *args, **kwargs)
+
+    async def acquire_token_by_refresh_token(
+        self, refresh_token: str, scopes: list[str], **kwargs: Any
+    ) -> dict[str, Any]:
+        """Bring a refresh token from elsewhere into the cache."""
+        return await self._planned("_ra_by_refresh_token", refresh_token, scopes, **kwargs)
+
+    async def acquire_token_by_username_password(
+        self, username: str, password: str, scopes: list[str], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Sign in with a password."""
+        return await self._planned("_ra_by_username_password", username, password, scopes, *args, **kwargs)
+
+    async def acquire_token_by_user_federated_identity_credential(
+        self, scopes: list[str], assertion: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Exchange a federated identity credential for a user's token."""
+        name = "_ra_by_user_federated_identity_credential"
+        return await self._planned(name, scopes, assertion, *args, **kwargs)
+
+    async def initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Begin a device flow."""
+        return await self._planned("_ra_initiate_device_flow", scopes, **kwargs)
+
+    async def _planned(self, name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        result: dict[str, Any] = await _carry_out(getattr(self._app, name)(*args, **kwargs))
+        return result
+
+    async def close(self) -> None:
+        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
+        await _on_a_thread(self._app.close)
+
+    async def __aenter__(self) -> Application:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def keep_fresh(self, scopes: list[str], account: dict[str, Any] | None = None) -> None:
+        """Refresh a token ahead of need from now on, with or without traffic (G5). Returns at once."""
+        self._app.keep_fresh(scopes, account)
+
+    def __getattr__(self, name: str) -> Any:
+        # All other methods of MSAL's: get_accounts, remove_account, the interactive ones, ...
+        value = getattr(self._app, name)
+        if not callable(value) or name.startswith("_"):
+            return value
+
+        @functools.wraps(value)
+        async def method(*args: Any, **kwargs: Any) -> Any:
+            return await _on_a_thread(functools.partial(value, *args, **kwargs))
+
+        return method
+
+
+class ManagedIdentity:
+    """A managed identity client whose methods are coroutines; see `wrap`."""
+
+    def __init__(self, app: ManagedIdentityClient) -> None:
+        self._app = app
+
+    @property
+    def app(self) -> ManagedIdentityClient:
+        """The client underneath, with the same methods for threads."""
+        return self._app
+
+    async def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]:
+        """Get the managed identity's token."""
+        if claims_challenge is None:
+            answer = self._app._ra_client_hit(resource)
+            if answer is not None:
+                return answer
+        result: dict[str, Any] = await _carry_out(
+            self._app._ra_for_client(resource=resource, claims_challenge=claims_challenge)
+        )
+        return result
+
+    def keep_fresh(self, *, resource: str) -> None:
+        """Refresh the token ahead of need from now on, with or without traffic (G5). Returns at once."""
+        self._app.keep_fresh(resource=resource)
+
+    async def close(self) -> None:
+        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
+        await _on_a_thread(self._app.close)
+
+    async def __aenter__(self) -> ManagedIdentity:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
+    """Give an application coroutines in place of its methods.
+
+    Args:
+        app: One of ours, of MSAL's, or a subclass's; a managed identity client too.
+        resilience: As for `resilient_auth.wrap`.
+
+    Returns:
+        An object with the same methods, to be awaited. A token that is held is returned without leaving the loop's
+        thread; a cancelled task harms no other.
+    """
+    resilient = _wrap(app, resilience=resilience)
+    return ManagedIdentity(resilient) if isinstance(resilient, ManagedIdentityClient) else Application(resilient)

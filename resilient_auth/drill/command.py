@@ -1,0 +1,155 @@
+"""The drill's command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .client import PEER, SDK
+from .plan import QUICK, SCENARIOS, Plan, Scenario
+from .report import About, render
+from .run import Outcome, run
+from .terminal import Progress, console, introduce, show
+from .wording import summary
+
+__all__ = ["exit_status", "main"]
+
+_REPORT = "drill-report.html"
+_SHORT: dict[str, Any] = {"healthy": 3.0, "outage": 12.0, "recovery": 6.0, "token_lifetime": 308.0}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the drill; see `resilient_auth.drill.main`."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    try:
+        options = parser.parse_args(given)
+        plan = _plan(options)
+        files = [Path(name) for name in (options.report, options.json) if name is not None]
+        for file in files:
+            if not file.parent.is_dir() or file.is_dir():
+                raise ValueError(f"can't write {file}: name a file in a folder that exists")
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as end:  # argparse ends by this, after --help as well
+        return int(end.code or 0)
+    screen = console()
+    introduce(screen, plan)
+    started = time.time()
+    try:
+        with Progress(screen) as progress:
+            outcomes = run(plan, progress.watch)
+    except KeyboardInterrupt:
+        print("interrupted: no verdict", file=sys.stderr)
+        return 130
+    about = About(
+        command=" ".join(("resilient-auth drill", *given)),
+        started=started,
+        took=time.time() - started,
+        versions=_versions(),
+        plan=plan,
+    )
+    show(screen, outcomes)
+    if options.report is not None:
+        Path(options.report).write_text(render(outcomes, about), encoding="utf-8")
+        screen.print(f"Report: {options.report}")
+    if options.json is not None:
+        Path(options.json).write_text(json.dumps(_as_json(outcomes, about), indent=2) + "\n", encoding="utf-8")
+    screen.print(f"[dim]{about.took:.0f} s[/]")
+    return exit_status(outcomes)
+
+
+def exit_status(outcomes: Sequence[Outcome]) -> int:
+    """Return 0 where the SDK served every request with a valid token in hand under every fault, else 1."""
+    return 0 if outcomes and all(outcome.sdk.flawless for outcome in outcomes) else 1
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    names = options.fault or (QUICK if options.quick else [scenario.name for scenario in SCENARIOS])
+    chosen: dict[str, Any] = {"scenarios": tuple(dict.fromkeys(_scenario(name) for name in names))}
+    if options.quick:
+        chosen |= _SHORT
+    given = {field.name: getattr(options, field.name, None) for field in fields(Plan)}
+    return Plan(**chosen | {name: value for name, value in given.items() if value is not None})
+
+
+def _scenario(name: str) -> Scenario:
+    wanted = name.strip().lower().replace("-", "_")
+    for scenario in SCENARIOS:
+        if wanted in (scenario.name, scenario.name.removeprefix("http_")):
+            return scenario
+    raise ValueError(f"there is no fault {name!r}: use one of {', '.join(s.name for s in SCENARIOS)}")
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "resilient-auth": __version__,
+        "msal": version("msal"),
+        "httpx": version("httpx"),
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _as_json(outcomes: Sequence[Outcome], about: About) -> dict[str, Any]:
+    plan = {k: v for k, v in asdict(about.plan).items() if k != "scenarios"}
+    return {
+        "command": about.command,
+        "started": about.started,
+        "took": about.took,
+        "versions": about.versions,
+        "clock": "real time",
+        "plan": plan,
+        "summary": summary(outcomes),
+        "passed": exit_status(outcomes) == 0,
+        "faults": [
+            {
+                "name": outcome.scenario.name,
+                "title": outcome.scenario.title,
+                PEER: asdict(outcome.peer),
+                SDK: asdict(outcome.sdk) | {"flawless": outcome.sdk.flawless},
+            }
+            for outcome in outcomes
+        ],
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Plan()
+    parser = argparse.ArgumentParser(
+        prog="resilient-auth drill",
+        description="Break an identity provider on loopback in every way that providers break, and see which client "
+        "keeps the application running: plain MSAL or resilient-auth.",
+        epilog=f"Faults: {', '.join(scenario.name for scenario in SCENARIOS)}. Exit status 1 when resilient-auth failed a "
+        "request while it held a valid token.",
+    )
+    parser.add_argument("--quick", action="store_true", help=f"a short run for CI: {', '.join(QUICK)}")
+    parser.add_argument("--fault", action="append", metavar="NAME", help="drill this fault alone; repeatable")
+    parser.add_argument("--report", default=_REPORT, metavar="PATH", help="where the report goes (%(default)s)")
+    parser.add_argument("--no-report", dest="report", action="store_const", const=None, help="write no report")
+    parser.add_argument("--json", metavar="PATH", help="write the findings as JSON too")
+    numbers = (
+        ("threads", int, "N", "threads in each client"),
+        ("rate", float, "N", "requests a second in each client, all threads together"),
+        ("outage", float, "SECONDS", "length of the outage"),
+        ("recovery", float, "SECONDS", "how long to wait for fresh tokens afterwards, at most"),
+        ("token_lifetime", float, "SECONDS", "life of the tokens"),
+        ("refresh_in", float, "SECONDS", "when the provider wants them refreshed"),
+        ("msal_timeout", float, "SECONDS", "plain MSAL's time-out; 0 for none, as MSAL is by default"),
+        ("parallel", int, "N", "faults drilled at the same time"),
+    )
+    for name, kind, unit, text in numbers:
+        flags = [f"--{name.replace('_', '-')}", *(["--duration"] if name == "outage" else [])]
+        default = getattr(defaults, name)
+        parser.add_argument(*flags, dest=name, type=kind, metavar=unit, help=f"{text} ({default:g})")
+    return parser

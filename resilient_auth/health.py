@@ -1,0 +1,95 @@
+"""How the application stands: time to dark for every token, and every breaker's state (G25, G26)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ._flow.engine import engines
+from ._flow.memory import memories
+from ._policy.breaker import BreakerStatus
+from ._policy.freshness import Freshness, assess
+from .token import fingerprint
+
+__all__ = ["Health", "TokenHealth", "health"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenHealth:
+    """Tell how one token stands."""
+
+    authority: str
+    client_id: str
+    flow: str
+    scopes: tuple[str, ...]
+    #: A hash of whose token it is; None for the application's own.
+    subject: str | None
+    state: Literal["fresh", "due", "expiring", "expired"]
+    #: Seconds until there is nothing valid left to serve.
+    time_to_dark: float
+    #: Refreshed ahead without traffic.
+    pinned: bool
+    #: Failed exchanges since the last success, and the code of the last one's error.
+    failures: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Tell how the whole process stands."""
+
+    #: "ok": all is fresh and closed; "degraded": something is due, failing or open, and every token that was asked for
+    #: is still valid; "dark": somebody who asks now gets nothing.
+    verdict: Literal["ok", "degraded", "dark"]
+    #: Seconds until the first token that is in use goes dark; None when none is held.
+    time_to_dark: float | None
+    tokens: tuple[TokenHealth, ...]
+    breakers: tuple[BreakerStatus, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether a readiness probe should pass: an outage with valid tokens in hand is no reason to stop."""
+        return self.verdict != "dark"
+
+
+def health() -> Health:
+    """Look at every token and every breaker of this process. Nothing is asked of anybody, no secret is told."""
+    tokens: list[TokenHealth] = []
+    in_use: list[float] = []
+    for memory in memories():
+        engine = memory.engine
+        wall, now = engine.clock.wall(), engine.clock.monotonic()
+        for slot in memory:
+            token, request = slot.token, slot.request
+            if token is None and slot.last_error is None:
+                continue
+            remaining = 0.0 if token is None else max(0.0, token.remaining(wall, now))
+            if slot.pinned or now - slot.asked_at <= engine.settings.keep_trying or remaining > 0:
+                in_use.append(remaining)
+            tokens.append(
+                TokenHealth(
+                    authority=request.authority,
+                    client_id=request.client_id,
+                    flow=request.flow,
+                    scopes=request.scopes,
+                    subject=None if request.subject is None else fingerprint(request.subject),
+                    state=assess(token, wall, now, engine.settings.freshness).value,
+                    time_to_dark=remaining,
+                    pinned=slot.pinned,
+                    failures=slot.failures,
+                    last_error=None if slot.last_error is None else slot.last_error.code,
+                )
+            )
+    breakers = tuple(breaker.status() for engine in engines() for breaker in engine.breakers())
+    dark = any(remaining <= 0 for remaining in in_use)
+    troubled = (
+        any(status.state != "closed" for status in breakers)
+        or any(token.state != Freshness.FRESH.value for token in tokens)
+        or any(token.failures for token in tokens)
+    )
+    return Health(
+        verdict="dark" if dark else "degraded" if troubled else "ok",
+        time_to_dark=min(in_use, default=None),
+        tokens=tuple(tokens),
+        breakers=breakers,
+    )

@@ -1,0 +1,144 @@
+"""What tests of applications need: a clock that stands still, captured events, and the emulator as a pytest fixture.
+
+Register the fixtures with `pytest_plugins = ["resilient_auth.testing"]` in the top-level `conftest.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from .events import Event, subscribe
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+
+__all__ = ["CapturedEvents", "ManualClock", "capture_events", "identity_provider", "no_jitter"]
+
+_E = TypeVar("_E", bound=Event)
+
+
+def no_jitter(low: float, high: float) -> float:
+    """Pick the middle, always."""
+    return (low + high) / 2
+
+
+class ManualClock:
+    """A clock that moves when told to. Give it to `Settings(clock=...)`.
+
+    Args:
+        start: Seconds since the epoch at which its wall clock starts; the real time when not given, since MSAL's own
+            cache knows no other.
+    """
+
+    def __init__(self, start: float | None = None) -> None:
+        self._wall = time.time() if start is None else start
+        self._monotonic = 1_000.0
+        self._lock = threading.Lock()
+        self._waiting: dict[int, threading.Condition] = {}
+
+    def wall(self) -> float:
+        """Tell seconds since the epoch."""
+        return self._wall
+
+    def monotonic(self) -> float:
+        """Tell seconds that only grow."""
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and wake whoever waits for it."""
+        if seconds < 0:
+            raise ValueError("time passes forwards: set the wall clock back with jump()")
+        self._monotonic += seconds
+        self._wall += seconds
+        self._wake()
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock, and it alone, forwards or back."""
+        self._wall += seconds
+        self._wake()
+
+    def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
+        """Wait on a condition until it is notified, or this clock has moved by `timeout` seconds."""
+        me = threading.get_ident()
+        ends = None if timeout is None else self._monotonic + timeout
+        with self._lock:
+            self._waiting[me] = condition
+        try:
+            # Real time is looked at now and then, so that a move between the caller's look and this wait isn't missed.
+            return condition.wait(0.05) if ends is None or self._monotonic < ends else False
+        finally:
+            with self._lock:
+                self._waiting.pop(me, None)
+
+    def _wake(self) -> None:
+        with self._lock:
+            waiting = list(self._waiting.values())
+        for condition in waiting:
+            with condition:
+                condition.notify_all()
+
+
+class CapturedEvents:
+    """The events that were told while capturing."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def of(self, kind: type[_E]) -> list[_E]:
+        """List those of one kind."""
+        with self._changed:
+            return [event for event in self._events if isinstance(event, kind)]
+
+    def wait_for(self, kind: type[_E], *, count: int = 1, timeout: float = 10.0) -> list[_E]:
+        """Wait until there are `count` of a kind, for at most `timeout` real seconds.
+
+        Raises:
+            AssertionError: There weren't.
+        """
+        ends = time.monotonic() + timeout
+        with self._changed:
+            while len(found := [event for event in self._events if isinstance(event, kind)]) < count:
+                left = ends - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    raise AssertionError(f"{len(found)} of {count} {kind.__name__} events within {timeout:g} s")
+            return found
+
+    def __iter__(self) -> Iterator[Event]:
+        with self._changed:
+            return iter(list(self._events))
+
+
+@contextmanager
+def capture_events() -> Iterator[CapturedEvents]:
+    """Capture the events that are told meanwhile. They come on a thread of their own: use `wait_for`."""
+    captured = CapturedEvents()
+    unsubscribe: Callable[[], None] = subscribe(captured)
+    try:
+        yield captured
+    finally:
+        unsubscribe()
+
+
+try:
+    import pytest
+except ModuleNotFoundError:  # outside of tests
+    pass
+else:
+
+    @pytest.fixture
+    def identity_provider() -> Iterator[Emulator]:
+        """An identity provider on loopback that fails on command; see `resilient_auth.emulator`."""
+        from .emulator import Emulator
+
+        with Emulator() as emulator:
+            yield emulator
