@@ -30,6 +30,7 @@ _HOMES = {
     "Throttled": "errors",
     "health": "health",
     "subscribe": "events",
+    "wait_at_most": "_flow.acquire",
     "wrap": "_provider.msal_app",
 }
 _MODULES = ("aio", "errors", "events", "msal")
@@ -61,11 +62,13 @@ __all__ = [
     "health",
     "msal",
     "subscribe",
+    "wait_at_most",
     "wrap",
 ]
 
 if TYPE_CHECKING:
     from . import aio, errors, events, msal
+    from ._flow.acquire import wait_at_most
     from ._provider.msal_app import wrap
     from .errors import (
         AcquisitionTimeout,

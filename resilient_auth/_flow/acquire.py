@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from .._policy.checks import require_number
 from .._policy.failure import Purpose
 from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
@@ -19,7 +22,32 @@ from .engine import Engine
 from .memory import Exchange, Slot
 from .single_flight import Flight, Outcome
 
-__all__ = ["Acquisition", "Served", "Source", "acquire", "acquire_async", "acquiring", "asking_once"]
+__all__ = ["Acquisition", "Served", "Source", "acquire", "acquire_async", "acquiring", "asking_once", "wait_at_most"]
+
+
+_patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("resilient_auth_patience", default=None)
+
+
+@contextmanager
+def wait_at_most(seconds: float) -> Iterator[None]:
+    """Have the calls in this block wait for at most `seconds` when there is nothing to serve.
+
+    In place of `Settings.wait`, for a caller with a deadline of its own; the exchange goes on for others. Works for
+    threads and for asyncio tasks. The shorter one of nested blocks holds.
+
+    Args:
+        seconds: More than 0.
+
+    Raises:
+        ConfigurationError: `seconds` isn't a positive number.
+    """
+    require_number("seconds", seconds, low=0.001, high=3600.0)
+    outer = _patience.get()
+    token = _patience.set(seconds if outer is None else min(seconds, outer))
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 class Source(StrEnum):
@@ -53,7 +81,6 @@ def acquiring(
     slot: Slot,
     exchange: Exchange,
     *,
-    wait: float | None = None,
     claims: str | None = None,
     force: bool = False,
 ) -> Acquisition:
@@ -63,7 +90,6 @@ def acquiring(
         engine: Whose policies hold.
         slot: The token's place.
         exchange: How to ask the provider.
-        wait: Seconds that this caller waits when there is nothing to serve; the settings' when None.
         claims: A claims challenge: what is held must not be served any more (G17).
         force: Don't serve what is held.
 
@@ -73,7 +99,7 @@ def acquiring(
     settings, clock = engine.settings, engine.clock
     wall, now = clock.wall(), clock.monotonic()
     slot.asked_at = now
-    patience = longest = settings.wait if wait is None else wait
+    patience = longest = _patience.get() or settings.wait
     token = None if claims or force else slot.token
     if token is not None:
         state = assess(token, wall, now, settings.freshness)
@@ -106,11 +132,14 @@ def acquiring(
 def _conclude(engine: Engine, slot: Slot, token: Token | None, outcome: Outcome) -> Served:
     if isinstance(outcome.error, ProviderUnavailable):
         return _after_failure(engine, slot, token, outcome.error)
-    if outcome.error is not None:
-        raise outcome.error
     if outcome.token is not None:
         return Served(Source.IDENTITY_PROVIDER, outcome.token, outcome.result)
     wall, now = engine.clock.wall(), engine.clock.monotonic()
+    if outcome.error is not None:
+        # Something of the application's own failed, such as the function that makes its assertions.
+        if token is None or token.remaining(wall, now) <= 0 or not isinstance(outcome.error, Exception):
+            raise outcome.error
+        return Served(Source.CACHE, token, reason="exchange_error")
     if token is not None and outcome.denied and after_denial(token, wall, now) is Fallback.SERVE:
         return Served(Source.CACHE, token, reason="denied")
     if token is not None and not outcome.denied and token.remaining(wall, now) > 0:
@@ -179,9 +208,10 @@ def asking_once(
         flight.land(outcome)
 
     engine.run(authorities[0], job)
-    outcome = yield flight, engine.settings.wait
+    patience = _patience.get() or engine.settings.wait
+    outcome = yield flight, patience
     if outcome is None:
-        raise _too_late(authorities[0], engine.settings.wait)
+        raise _too_late(authorities[0], patience)
     if outcome.error is not None:
         raise outcome.error
     return Served(Source.IDENTITY_PROVIDER, result=outcome.result)

@@ -168,8 +168,26 @@ def _timers_of(clock: Clock) -> Timers:
     return kept[1]
 
 
+_held: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    # What another thread is in the middle of changing must not be copied half changed.
+    _held.append(_registry)
+    _registry.acquire()
+    for lock in (*(engine._lock for engine in _living), *(memory._lock for memory in memories())):
+        lock.acquire()
+        _held.append(lock)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().release()
+
+
 def _after_fork() -> None:
     global _registry
+    _held.clear()
     _registry = threading.Lock()
     _timers.clear()
     for engine in list(_living):
@@ -179,4 +197,4 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,11 +12,11 @@ from .._policy.freshness import Freshness, assess
 from ..errors import CircuitOpen, ProviderUnavailable
 from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
 from .engine import Engine
-from .memory import Exchange, Slot
+from .memory import Exchange, Slot, memories
 from .single_flight import Flight, Outcome
 from .timers import Timer
 
-__all__ = ["await_recovery", "begin", "behind", "keep_fresh", "release"]
+__all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "release"]
 
 #: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
@@ -102,12 +103,18 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, *, kept: bo
             )
         )
         await_recovery(engine, slot, error)
-    elif outcome.error is None:
-        slot.denied = outcome.denied
-        slot.last_error = None
-        slot.not_before = now + _AFTER_DENIAL
+    else:
+        # An answer without a token: the provider works. Or an error of the caller's, which says nothing about it.
+        if outcome.error is None:
+            slot.denied = outcome.denied
+            slot.last_error = None
+        else:
+            kind = type(outcome.error).__name__
+            emit(ExchangeFailed(at=wall, request=request, code="exchange_error", detail=kind, retry_after=None))
         if outcome.denied:
             emit(ExchangeDenied(at=wall, request=request, error=str(outcome.result["error"])[:100]))
+        recovered(engine, slot)
+        slot.not_before = now + _AFTER_DENIAL
         if slot.pinned:
             _schedule(engine, slot, delay=_AFTER_DENIAL)
 
@@ -239,6 +246,8 @@ class _Recovery:
         urgent = soonest_dark <= 0
         if urgent:
             breaker.hasten()
+        else:
+            breaker.relax()
         opens_at = breaker.retry_at
         when = min(slot.not_before for slot in wanted) if opens_at is None else opens_at
         if not urgent:
@@ -269,11 +278,11 @@ class _Recovery:
             return
         slot = min(wanted, key=lambda s: _remaining(engine, s))
         assert slot.renew is not None  # noqa: S101 - _wanted says so
+        # However that exchange ends, it comes back here: to `add` after a failure, to `drain` after an answer.
         try:
             begin(engine, slot, slot.renew)
         except ProviderUnavailable as error:
             await_recovery(engine, slot, error)
-        self._arm(engine)
 
 
 def _remaining(engine: Engine, slot: Slot) -> float:
@@ -306,3 +315,15 @@ def recovered(engine: Engine, slot: Slot) -> None:
         recovery = engine.recoveries.get(authority)
         if recovery is not None:
             recovery.drain(engine)
+
+
+def _after_fork() -> None:
+    # The parent's timers aren't there: what is pinned is scheduled anew.
+    for memory in memories():
+        for slot in memory:
+            if slot.pinned:
+                _schedule(memory.engine, slot)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -13,7 +13,7 @@ from ..clock import Clock
 __all__ = ["Timer", "Timers"]
 
 _log = logging.getLogger("resilient_auth")
-_LONGEST_WAIT = 60.0  # clocks may jump: look at least so often
+_LONGEST_WAIT = 10.0  # timers get cancelled and clocks jump: look at least so often
 
 
 class Timer:

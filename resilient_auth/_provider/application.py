@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,7 +92,16 @@ class ResilientApplication:
             _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
         )
 
-    # --- being ready ---
+        _applications.add(self)
+
+    def _ra_after_fork(self) -> None:
+        """Replace MSAL's locks in a forked child: another thread of the parent may have held them."""
+        state = self._ra_origin.__dict__
+        if "_telemetry_lock" in state:
+            state["_telemetry_lock"] = threading.Lock()
+        for throttle in (self.__dict__.get("http_client"), state.get("http_client")):
+            if throttle is not None:
+                throttle._expiring_mapping._lock = threading.Lock()
 
     def _ra_bind(self) -> None:
         """Have MSAL's own initialisation behind us; only that needs the discovery document."""
@@ -154,8 +165,6 @@ class ResilientApplication:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # --- asking MSAL ---
 
     def _ra_shadow(self, view: Any) -> Any:
         """Make a passing copy of the application that finds no access token in its cache, so that MSAL asks."""
@@ -234,8 +243,6 @@ class ResilientApplication:
             return ask(self._ra_shadow(view))
 
         return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
-
-    # --- users ---
 
     def _ra_silent(
         self,
@@ -442,8 +449,6 @@ class ResilientApplication:
         _original(self, "remove_account")(account)
         self._ra_session.memory.drop_subject(account.get("home_account_id"), "the application removed the account")
 
-    # --- exchanges that are nobody else's ---
-
     def _ra_by_auth_code_flow(
         self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
     ) -> Plan:
@@ -504,8 +509,6 @@ class ResilientApplication:
         result: dict[str, Any] = self._ra_by_username_password(username, password, scopes, *args, **kwargs).run()
         return result
 
-    # --- ahead of need ---
-
     def _ra_keep_fresh(self, plan: Plan) -> None:
         """Pin the token of a plan, which the caller need not wait for."""
         slot = plan.slot
@@ -515,6 +518,15 @@ class ResilientApplication:
             plan.load()
         plan.acquisition.close()
         refresh.keep_fresh(self._ra_session.engine, slot)
+
+
+#: The living ones, for a fork.
+_applications: weakref.WeakSet[ResilientApplication] = weakref.WeakSet()
+
+
+def applications() -> list[ResilientApplication]:
+    """List the living applications of this process."""
+    return list(_applications)
 
 
 class _Entries:

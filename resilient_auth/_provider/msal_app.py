@@ -15,7 +15,15 @@ from ..errors import ConfigurationError, ProviderUnavailable
 from ..settings import Settings
 from ..token import TokenRequest
 from . import token_cache, transport
-from .application import ResilientApplication, _original, authority_of, throttled, transport_for, variant_of
+from .application import (
+    ResilientApplication,
+    _original,
+    applications,
+    authority_of,
+    throttled,
+    transport_for,
+    variant_of,
+)
 from .managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .session import Plan, Session, check_scopes
 
@@ -372,7 +380,13 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
 def _after_fork() -> None:
     transport.after_fork()
     token_cache.after_fork()
+    for app in applications():
+        app._ra_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=token_cache.before_fork,
+        after_in_parent=token_cache.after_fork_in_parent,
+        after_in_child=_after_fork,
+    )

@@ -120,7 +120,6 @@ class Session:
         claims: str | None = None,
         force: bool = False,
         silent: bool = False,
-        wait: float | None = None,
     ) -> Plan:
         """Plan one call that wants a token which may be held.
 
@@ -134,7 +133,6 @@ class Session:
             claims: A claims challenge.
             force: Don't serve what is held.
             silent: A denial is None and not an error dict.
-            wait: Seconds for which this caller waits.
         """
         if self.closed:
             raise Closed("this application object was closed: make a new one, or close it later")
@@ -162,7 +160,7 @@ class Session:
             return None if silent and answer is not None and "error" in answer else answer
 
         must_load = read is not None and not (claims or force) and (slot.token is None or not self._watchable)
-        acquisition = acquiring(self.engine, slot, exchange, wait=wait, claims=claims, force=force)
+        acquisition = acquiring(self.engine, slot, exchange, claims=claims, force=force)
         return Plan(acquisition, finish, load if must_load else None, slot)
 
     def once(self, authorities: tuple[str, ...], client_id: str, subject: str | None, ask: Callable[[], Any]) -> Plan:

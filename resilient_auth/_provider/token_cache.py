@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from msal import TokenCache
@@ -81,12 +81,17 @@ def read(
     best: dict[str, Any] | None = None
     # MSAL deletes expired entries in passing unless told that now is 0. It holds its lock until the search is closed;
     # its first find costs the same however many users there are, all others cost more with each of them.
-    with closing(cache.search(ACCESS_TOKEN, target=list(scopes), query=query, now=0)) as found:
+    found = cache.search(ACCESS_TOKEN, target=list(scopes), query=query, now=0)
+    try:
         for entry in found:
             if best is None or int(entry["expires_on"]) > int(best["expires_on"]):
                 best = entry
             if int(entry["expires_on"]) - wall >= MSAL_MARGIN:
                 break
+    finally:
+        close = getattr(found, "close", None)
+        if close is not None:
+            close()
     if best is None:
         return None
     life = int(best["expires_on"]) - wall
@@ -118,6 +123,7 @@ class Watch:
 
     def __init__(self, cache: Any) -> None:
         self._lock = threading.Lock()
+        self._held: Any = None
         self._listening: weakref.WeakSet[Any] = weakref.WeakSet()
         #: Account entries by user name and key, made when first asked for; the names by key.
         self._accounts: dict[str, dict[tuple[str, ...], dict[str, Any]]] | None = None
@@ -183,8 +189,21 @@ class Watch:
             self._names[key] = name
             self._accounts.setdefault(name, {})[key] = entry
 
+    def before_fork(self) -> None:
+        """Let no other thread be in the middle of a change, if that can be had soon."""
+        lock = getattr(self._cache(), "_lock", None)
+        # A search that somebody began and never finished holds it for ever.
+        self._held = lock if lock is not None and lock.acquire(timeout=1.0) else None
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
     def after_fork(self) -> None:
         """Take locks of its own in a forked child, and give the cache one too: the parent's may be held for ever."""
+        self._held = None
         self._lock = threading.Lock()
         cache = self._cache()
         if cache is not None:
@@ -205,6 +224,18 @@ def watch(cache: Any) -> Watch:
         cache._resilient_auth_watch = made
         _watches.add(made)
         return made
+
+
+def before_fork() -> None:
+    """Get the caches ready to be copied."""
+    for each in list(_watches):
+        each.before_fork()
+
+
+def after_fork_in_parent() -> None:
+    """Go on after they were."""
+    for each in list(_watches):
+        each.after_fork_in_parent()
 
 
 def after_fork() -> None:

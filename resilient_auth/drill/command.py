@@ -34,10 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(given)
         plan = _plan(options)
-        files = [Path(name) for name in (options.report, options.json) if name is not None]
-        for file in files:
-            if not file.parent.is_dir() or file.is_dir():
-                raise ValueError(f"can't write {file}: name a file in a folder that exists")
+        _check_files(options.report, options.json)
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
@@ -81,6 +78,13 @@ def _plan(options: argparse.Namespace) -> Plan:
         chosen |= _SHORT
     given = {field.name: getattr(options, field.name, None) for field in fields(Plan)}
     return Plan(**chosen | {name: value for name, value in given.items() if value is not None})
+
+
+def _check_files(*names: str | None) -> None:
+    # Before the drill and not after it, when there would be something to lose.
+    for file in (Path(name) for name in names if name is not None):
+        if not file.parent.is_dir() or file.is_dir():
+            raise ValueError(f"can't write {file}: name a file in a folder that exists")
 
 
 def _scenario(name: str) -> Scenario:
@@ -130,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="resilient-auth drill",
         description="Break an identity provider on loopback in every way that providers break, and see which client "
         "keeps the application running: plain MSAL or resilient-auth.",
-        epilog=f"Faults: {', '.join(scenario.name for scenario in SCENARIOS)}. Exit status 1 when resilient-auth failed a "
-        "request while it held a valid token.",
+        epilog=f"Faults: {', '.join(scenario.name for scenario in SCENARIOS)}. Exit status 1 when resilient-auth "
+        "failed a request while it held a valid token.",
     )
     parser.add_argument("--quick", action="store_true", help=f"a short run for CI: {', '.join(QUICK)}")
     parser.add_argument("--fault", action="append", metavar="NAME", help="drill this fault alone; repeatable")

@@ -38,7 +38,7 @@ class ClientProcess:
         self._ended_well = False
         self.ready = threading.Event()
         self.served = self.failed = 0
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with arguments of our own
             [sys.executable, "-m", f"{__package__}.client"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

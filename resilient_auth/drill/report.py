@@ -13,8 +13,10 @@ from .plan import Plan
 from .run import Outcome
 from .timeline import Axis, strip
 from .wording import (
+    FRESH,
     LONG_DRILL,
     NAMES,
+    NOTHING,
     calls,
     clock_note,
     headline,
@@ -91,7 +93,7 @@ def _figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
     slowest = [max(findings, key=lambda one: one.longest or 0.0) for findings in pairs]
     yield _figure_row("Longest wait of a request", [longest(finding) for finding in slowest])
     counted = [sum(finding.calls or 0 for finding in findings) for findings in pairs]
-    yield _figure_row("Calls at the provider while it was struggling", [f"{count:,}" for count in counted])
+    yield _figure_row("Calls that reached the provider", [f"{count:,}" for count in counted])
     yield "</tbody></table>"
 
 
@@ -125,28 +127,29 @@ _LEGEND = (
 
 def _timelines(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield "<h2>Second by second</h2>"
-    yield "<p>Each strip is one client's requests over time. The outage starts at 0 s.</p>"
+    yield (
+        "<p>Each strip is one client's requests over time. The outage starts at 0 s. A strip ends when both clients have "
+        "a fresh token again, or the drill stopped waiting for it.</p>"
+    )
     items = (f'<li><svg viewBox="0 0 22 14" aria-hidden="true">{mark}</svg>{text}</li>' for mark, text in _LEGEND)
     yield f'<ul class="legend">{"".join(items)}</ul>'
     yield '<div class="faults">'
+    axis = Axis(*(finding for outcome in outcomes for finding in (outcome.peer, outcome.sdk)))
     for outcome in outcomes:
-        yield from _card(outcome)
+        yield from _card(outcome, axis)
     yield "</div>"
 
 
-def _card(outcome: Outcome) -> Iterator[str]:
-    axis = Axis(outcome.peer, outcome.sdk)
+def _card(outcome: Outcome, axis: Axis) -> Iterator[str]:
     scenario = outcome.scenario
     yield f'<article class="fault"><h3>{escape(scenario.title)}</h3><p>{escape(scenario.story)}</p>'
     for name, finding in zip(NAMES, (outcome.peer, outcome.sdk), strict=True):
         share = percent(finding.served, finding.requests)
-        yield (
-            f'<div class="lane"><div class="who"><div>{name} '
-            f'<b class="{_kind(finding.served, finding.requests)}">{share}</b></div><span>{_aside(finding)}</span></div>'
-        )
+        figure = f'<b class="{_kind(finding.served, finding.requests)}">{share}</b>'
+        yield f'<div class="lane"><div class="who"><div>{name} {figure}</div><span>{_aside(finding)}</span></div>'
         label = f"{scenario.title}: {name} served {share} of the requests in the dark"
         yield strip(finding, axis, label=label, discards=finding is outcome.peer) + "</div>"
-    yield _axis(axis) + "</article>"
+    yield _axis(axis, outcome.peer.healed) + "</article>"
 
 
 def _aside(finding: Finding) -> str:
@@ -156,9 +159,9 @@ def _aside(finding: Finding) -> str:
     return escape(", ".join(told))
 
 
-def _axis(axis: Axis) -> str:
+def _axis(axis: Axis, healed: float) -> str:
     marks = "".join(f'<span style="left:{100 * axis.share(m):.2f}%">{m:g} s</span>' for m in axis.marks())
-    left, right = 100 * axis.share(0.0), 100 * axis.share(axis.healed)
+    left, right = 100 * axis.share(0.0), 100 * axis.share(healed)
     dark = f'<em style="left:{left:.2f}%;width:{right - left:.2f}%">provider dark</em>'
     return f'<div class="axis" aria-hidden="true">{marks}{dark}</div>'
 
@@ -178,12 +181,10 @@ def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield f'<tr><th scope="row">{escape(outcome.scenario.title)}</th>{cells}</tr>'
     yield "</tbody></table></div>"
     yield (
-        '<p class="small soft">Served: with a token that the provider\'s own ledger calls valid at that moment. Waits and '
-        "calls are those of the dark. A request that comes due while its thread still waits for the one before it shares "
-        "that one's fate. Refused connections never reach the provider, so it can't count them (–). Fresh after: time from the "
-        "end of the outage to the first token issued since; – if none came while the drill waited. A client with a "
-        "valid token in hand can do without one: resilient-auth then leaves a provider that failed alone for "
-        "longer, and asks every few seconds only when it has nothing left to serve.</p>"
+        '<p class="small soft">Served: with a token that the provider\'s own ledger calls valid at that moment. Waits '
+        "and calls are those of the dark. A request that comes due while its thread still waits for the one before it "
+        f"shares that one's fate. Calls: {NOTHING} where connections are refused, since the provider never sees them. "
+        f"Fresh after: time from the end of the outage to the first token issued since. {FRESH}</p>"
     )
 
 
@@ -214,9 +215,9 @@ def _method(about: About) -> Iterator[str]:
         f"a time-out of {plan.msal_timeout:g} s, which it hasn't by default" if plan.msal_timeout else "no time-out"
     )
     yield (
-        f"<p>Under each fault, each client had a process and an emulated provider of its own, over real TLS on loopback: "
-        f"{plan.threads} threads asked <code>acquire_token_for_client</code> {plan.rate:g} times a second in all, for "
-        f"{plan.healthy:g} s of health, {plan.outage:g} s of outage and up to {plan.recovery:g} s of recovery. Plain "
+        "<p>Under each fault, each client had a process and an emulated provider of its own, over real TLS on "
+        f"loopback: {plan.threads} threads asked <code>acquire_token_for_client</code> {plan.rate:g} times a second in "
+        f"all, for {plan.healthy:g} s of health, {plan.outage:g} s of outage and up to {plan.recovery:g} s of recovery. Plain "
         f"MSAL was given {timeout}; resilient-auth ran on its default settings. The clients reported each request with "
         "a hash of its token, and the providers' ledgers decided afterwards which hashes stood for valid ones.</p>"
     )

@@ -18,7 +18,7 @@ from .judge import Finding
 from .plan import Plan
 from .run import Outcome
 from .scene import Phase, Scene
-from .wording import NAMES, calls, clock_note, headline, longest, percent, recovery, shortfalls, summary, wait
+from .wording import FRESH, NAMES, calls, clock_note, headline, longest, percent, recovery, shortfalls, summary, wait
 
 __all__ = ["Progress", "introduce", "show"]
 
@@ -89,9 +89,7 @@ def show(screen: Console, outcomes: Sequence[Outcome]) -> None:
     screen.print(
         Text(
             "Served: with a token that the provider's ledger calls valid at that moment. Waits, and calls that reached "
-            "the provider, are those of the dark. Fresh: first token issued after the outage; – if none came in time. A "
-            "client with a valid token in hand can do without one, and resilient-auth then leaves a provider that "
-            "failed alone for longer.",
+            "the provider, are those of the dark. Fresh: time from its end to the first token issued since. " + FRESH,
             style="dim",
         )
     )
@@ -131,10 +129,10 @@ def _picture(scenes: Sequence[Scene], passed: float) -> Table:
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_lines=False)
-    table.add_column("Fault", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("Fault")
     table.add_column("Client", no_wrap=True)
-    for title in ("Requests", "Served", "p50", "p99", "max", "Calls", "Fresh"):
+    for title in ("Asked", "Served", "p50", "p99", "max", "Calls", "Fresh"):
         table.add_column(title, justify="right", no_wrap=True)
     for outcome in outcomes:
         for number, (name, finding) in enumerate(zip(NAMES, (outcome.peer, outcome.sdk), strict=True)):

@@ -28,7 +28,6 @@ class Axis:
     def __init__(self, *findings: Finding) -> None:
         self.first = min(finding.began for finding in findings)
         self.last = max(finding.ended for finding in findings)
-        self.healed = max(finding.healed for finding in findings)
 
     def share(self, moment: float) -> float:
         """Place a moment between 0 and 1."""
@@ -51,11 +50,11 @@ def strip(finding: Finding, axis: Axis, *, label: str, discards: bool) -> str:
         discards: Whether to mark when the token came within MSAL's margin.
     """
     height = _TALL + _GAP + _TICKS
-    dark, light = _x(axis, 0.0), _x(axis, finding.healed)
+    dark, light, end = _x(axis, 0.0), _x(axis, finding.healed), _x(axis, finding.ended)
     parts = [
         f'<svg class="strip" viewBox="0 0 {_WIDTH:g} {height:g}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(label)}">',
-        f'<rect class="ground" width="{_WIDTH:g}" height="{_TALL:g}"/>',
+        f'<rect class="ground" width="{end:.1f}" height="{_TALL:g}"/>',
         f'<rect class="dark" x="{dark:.1f}" width="{light - dark:.1f}" height="{height:g}"/>',
         *_bars(finding, axis),
         *_calls(finding, axis),

@@ -11,14 +11,15 @@ from .plan import MSAL_MARGIN, Plan
 from .run import Outcome
 
 __all__ = [
+    "FRESH",
     "LONG_DRILL",
     "NAMES",
+    "NOTHING",
     "calls",
     "clock_note",
     "headline",
     "percent",
     "recovery",
-    "seconds",
     "shortfalls",
     "summary",
     "totals",
@@ -30,6 +31,12 @@ NAMES = (PEER_NAME, SDK)
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for no value
 #: The 9-minute outage, in which MSAL's margin costs half of the requests.
 LONG_DRILL = "resilient-auth drill --fault http_503 --token-lifetime 600 --refresh-in 300 --outage 540"
+
+#: Why a fresh token may come late, which needs saying next to the number.
+FRESH = (
+    "A client with a valid token in hand can do without a fresh one: resilient-auth then leaves a provider that failed "
+    "alone for longer, and asks every few seconds only when it has nothing left to serve."
+)
 
 
 def percent(part: int, whole: int) -> str:
@@ -50,11 +57,6 @@ def wait(value: float | None) -> str:
     return f"{value * 1000:.0f} ms" if value >= 0.0095 else f"{value * 1000:.1f} ms"
 
 
-def seconds(value: float) -> str:
-    """Write a length of time in seconds."""
-    return f"{value:g} s"
-
-
 def longest(finding: Finding) -> str:
     """Write the longest wait; a lower bound where a request hung to the end."""
     return f"> {wait(finding.longest)}" if finding.hung else wait(finding.longest)
@@ -66,8 +68,10 @@ def calls(finding: Finding) -> str:
 
 
 def recovery(finding: Finding) -> str:
-    """Write how long the first fresh token took after the outage."""
-    return NOTHING if finding.recovered is None else f"{finding.recovered:.1f} s"
+    """Write how long the first fresh token took after the outage; a lower bound where none came in time."""
+    if finding.recovered is None:
+        return f"> {math.floor(finding.ended - finding.healed)} s"
+    return f"{finding.recovered:.1f} s"
 
 
 def totals(findings: Iterable[Finding]) -> tuple[int, int, int]:
@@ -118,8 +122,9 @@ def clock_note(plan: Plan) -> tuple[str, ...]:
     usable = plan.token_lifetime - MSAL_MARGIN
     if usable < plan.outage:
         margin = (
-            f"MSAL takes a token with under {MSAL_MARGIN:.0f} s left for expired. So {max(usable, 0):g} s into a token's "
-            f"life, plain MSAL throws it away, while the provider's ledger calls it valid for {MSAL_MARGIN:.0f} s more."
+            f"MSAL takes a token with under {MSAL_MARGIN:.0f} s left for expired. So {max(usable, 0):g} s into a "
+            "token's life, plain MSAL throws it away, while the provider's ledger calls it valid for "
+            f"{MSAL_MARGIN:.0f} s more."
         )
     else:
         margin = (
@@ -129,8 +134,8 @@ def clock_note(plan: Plan) -> tuple[str, ...]:
     return (
         "The drill runs in real time, on the machine's own clock; nothing is simulated. "
         f"Tokens live {plan.token_lifetime:g} s and are due for a refresh after {plan.refresh_in:g} s (refresh_in).",
-        f"{margin} The life is short so that a drill of a minute gets there. The rule is the one that costs MSAL half of "
-        "its requests in a 9-minute outage with 600 s tokens and refresh_in 300 s, in which the token stays valid "
+        f"{margin} The life is short so that a drill of a minute gets there. The rule is the one that costs MSAL half "
+        "of its requests in a 9-minute outage with 600 s tokens and refresh_in 300 s, in which the token stays valid "
         "throughout; with the short refresh_in it shows at its worst. Before refresh_in has passed, an outage costs "
         "neither client anything.",
         f"With longer tokens: {LONG_DRILL}",
