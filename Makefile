@@ -22,6 +22,9 @@ drill: .venv/.base ## Break an identity provider in every way; see who kept the 
 test: .venv/.test ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
+conformance: .venv/.test ## Run MSAL's own released tests against the drop-in
+	$(BIN)/python -m tests.conformance
+
 lint: .venv/.lint .venv/.test ## Style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +40,4 @@ bench: .venv/.bench ## Measure against the peers, in one run
 clean: ## Remove what was built
 	rm -rf .venv docs/_build build dist .coverage*
 
-.PHONY: help drill test lint docs bench clean
+.PHONY: help drill test conformance lint docs bench clean

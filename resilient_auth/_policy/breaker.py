@@ -35,7 +35,7 @@ __all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict"]
 #: Seconds after a failure within which nothing is asked again (G9, G10).
 _FLOOR = 5.0
 #: How far a break is drawn to either side of its middle, as a share of it.
-_SPREAD = 0.2
+_SPREAD = 0.5
 #: The failure window moves on in steps of this share of it.
 _SLICES = 10
 
@@ -51,7 +51,8 @@ class BreakerOptions:
         failure_rate: Share of the calls in the window, above 0 up to 1, that opens it too when they failed.
         window: Seconds over which that share is taken. As many without a failure bring breaks back to the first one.
         minimum_throughput: Verdicts that the window must hold before the share counts.
-        first_break: Seconds of the first break, drawn within a fifth of it; at least 5 (G9).
+        first_break: Seconds of the first break, drawn from half of it to one and a half, so that a fleet spreads; at
+            least 5 (G9).
         break_growth: Factor by which each failed probe makes breaks longer, and each recovery shorter.
         longest_break: Seconds that no break exceeds.
         urgent_break: Bounds in seconds within which a break is drawn while somebody has no token left.

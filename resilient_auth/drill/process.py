@@ -70,7 +70,9 @@ class ClientProcess:
         """Why its records aren't whole, if they aren't."""
         if self._ended_well:
             return None
-        return f"its process ended with status {self._process.poll()}: {' '.join(self._last_words)[-300:]}"
+        # The kind of error and not its text, which might quote an answer of the provider.
+        words = self._last_words[-1].partition(":")[0][:80] if self._last_words else "no word of why"
+        return f"its process ended with status {self._process.poll()}: {words}"
 
     def start(self, at: float) -> None:
         """Have it ask from `at` on, in seconds since the epoch."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 __all__ = ["Request", "encode", "parse", "with_those_behind"]
+
+_ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,6 @@ def with_those_behind(requests: Iterable[Request], interval: float) -> Iterator[
     for request in requests:
         yield request
         left = request.wait - interval
-        while left > 0:
+        while left > _ROUNDING:
             yield replace(request, began=request.ended - left, wait=left)
             left -= interval

@@ -35,7 +35,7 @@ LONG_DRILL = "resilient-auth drill --fault http_503 --token-lifetime 600 --refre
 #: Why a fresh token may come late, which needs saying next to the number.
 FRESH = (
     "A client with a valid token in hand can do without a fresh one: resilient-auth then leaves a provider that failed "
-    "alone for longer, and asks every few seconds only when it has nothing left to serve."
+    "alone for longer, and probes it more often only when it has nothing left to serve."
 )
 
 
@@ -136,7 +136,7 @@ def clock_note(plan: Plan) -> tuple[str, ...]:
         f"Tokens live {plan.token_lifetime:g} s and are due for a refresh after {plan.refresh_in:g} s (refresh_in).",
         f"{margin} The life is short so that a drill of a minute gets there. The rule is the one that costs MSAL half "
         "of its requests in a 9-minute outage with 600 s tokens and refresh_in 300 s, in which the token stays valid "
-        "throughout; with the short refresh_in it shows at its worst. Before refresh_in has passed, an outage costs "
-        "neither client anything.",
+        "throughout; with the short refresh_in it shows at its worst. An outage that ends before refresh_in has "
+        "passed costs neither client anything.",
         f"With longer tokens: {LONG_DRILL}",
     )

@@ -246,9 +246,9 @@ class TestBreak:
         for _ in range(4):
             b.half_open().failure("503")
             spans.append(b.break_left)
-        assert spans == pytest.approx([12, 24, 48, 60, 60])
+        assert spans == pytest.approx([15, 30, 60, 60, 60])
         low, high = b.draws[-2]
-        assert (low, high) == pytest.approx((40, 60))
+        assert (low, high) == pytest.approx((20, 60))
 
     def test_a_long_outage_overflows_nothing(self) -> None:
         """Thousands of failed probes still leave a break of a minute, and one recovery halves it."""
@@ -256,7 +256,7 @@ class TestBreak:
         b.open()
         for _ in range(2000):
             b.half_open().failure("503")
-        assert b.break_left == pytest.approx(50)
+        assert b.break_left == pytest.approx(40)
         b.half_open().success()
         b.open()
         assert b.break_left == pytest.approx(30)
@@ -357,7 +357,7 @@ class TestUrgency:
         b.breaker.relax()
         assert b.break_left == pytest.approx(8.5), "callers were told this end"
         b.half_open().failure("503")
-        assert b.break_left == pytest.approx(50)
+        assert b.break_left == pytest.approx(40)
 
     @pytest.mark.parametrize("ending", ["close", "success while closed", "reset"])
     def test_it_ends_with_the_outage(self, ending: str) -> None:
