@@ -158,8 +158,7 @@ def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: Provi
             emit(GraceServed(at=wall, request=slot.request, past_expiry=past, outage=down_for or 0.0))
             return Served(Source.GRACE, token, reason=error.code, error=error)
         case _:
-            # One error object reaches all who waited; each raises a copy, so that no traceback grows without end.
-            raise copy.copy(error) from error.__cause__
+            raise _own(error)
 
 
 def _serve_held(
@@ -179,6 +178,14 @@ def _down_for(engine: Engine, slot: Slot) -> float | None:
     """Tell for how many seconds every authority that could answer has been seen to fail; None where one hasn't."""
     seen = [engine.breaker(authority, Purpose.TOKEN).failing() for authority in slot.authorities]
     return min(seconds for _, seconds in seen) if seen and all(down for down, _ in seen) else None
+
+
+def _own(error: BaseException) -> BaseException:
+    """Make this caller's own copy of an error that reaches all who waited.
+
+    Its traceback doesn't grow with each of them, nor does it hold the worker's frames, in which there are secrets.
+    """
+    return copy.copy(error) if isinstance(error, ProviderUnavailable) else error
 
 
 def _too_late(authority: str, patience: float) -> AcquisitionTimeout:
@@ -213,7 +220,7 @@ def asking_once(
     if outcome is None:
         raise _too_late(authorities[0], patience)
     if outcome.error is not None:
-        raise outcome.error
+        raise _own(outcome.error)
     return Served(Source.IDENTITY_PROVIDER, result=outcome.result)
 
 

@@ -84,16 +84,20 @@ class Engine:
             self._cooldowns[key] = max(until, self._cooldowns.get(key, 0.0))
         emit(CooldownStarted(at=self.clock.wall(), authority=authority, purpose=purpose.value, seconds=seconds))
 
-    def check_cooldown(self, authority: str, client_id: str, subject: str | None) -> None:
-        """Raise `Throttled` while a cool-down lasts for this client as such, or for this subject."""
+    def cooldown_left(self, authority: str, client_id: str, subject: str | None) -> float:
+        """Tell for how many seconds a cool-down lasts, for this client as such or for this subject; 0 for none."""
         with self._lock:
             if not self._cooldowns:
-                return
+                return 0.0
             until = max(
                 self._cooldowns.get((authority, client_id, subject), 0.0),
                 self._cooldowns.get((authority, client_id, None), 0.0),
             )
-        left = until - self.clock.monotonic()
+        return max(0.0, until - self.clock.monotonic())
+
+    def check_cooldown(self, authority: str, client_id: str, subject: str | None) -> None:
+        """Raise `Throttled` while a cool-down lasts for this client as such, or for this subject."""
+        left = self.cooldown_left(authority, client_id, subject)
         if left > 0:
             raise Throttled(
                 f"{authority} asked this application for patience and isn't asked for {left:.0f} s more",

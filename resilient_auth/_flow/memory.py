@@ -86,6 +86,8 @@ class _Slots(cachetools.LRUCache[TokenRequest, Slot]):
             if not slot.pinned:
                 break
             self[request] = slot
+        else:  # all are pinned
+            request, slot = super().popitem()
         self._evicted(slot)
         return request, slot
 
@@ -118,10 +120,10 @@ class Memory:
                 self._by_subject.setdefault(request.subject, {})[request] = slot
             return slot
 
-    def remember_hit(self, slot: Slot, signature: Hashable, answer: Any) -> None:
-        """Let the face answer `signature` with `answer` for as long as the slot lives."""
+    def remember_hit(self, slot: Slot, token: Token, signature: Hashable, answer: Any) -> None:
+        """Let the face answer `signature` with `answer`, made of `token`, unless that has been dropped meanwhile."""
         with self._lock:
-            if self._slots.get(slot.request) is not slot:
+            if slot.token is not token or self._slots.get(slot.request) is not slot:
                 return
             if signature not in slot.signatures:
                 if len(slot.signatures) >= 8:

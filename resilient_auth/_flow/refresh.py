@@ -250,6 +250,7 @@ class _Recovery:
             breaker.relax()
         opens_at = breaker.retry_at
         when = min(slot.not_before for slot in wanted) if opens_at is None else opens_at
+        when = max(when, now + min(self._cooldown_left(engine, slot) for slot in wanted))
         if not urgent:
             when = min(when, now + soonest_dark)
         if urgent and when <= now:
@@ -268,6 +269,9 @@ class _Recovery:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = engine.timers.call_at(max(when, now + 0.05), fire)
+
+    def _cooldown_left(self, engine: Engine, slot: Slot) -> float:
+        return engine.cooldown_left(self._authority, slot.request.client_id, slot.request.subject)
 
     def _fire(self, engine: Engine) -> None:
         wanted = self._wanted(engine)

@@ -147,7 +147,7 @@ class ResilientApplication:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if self._ra_origin is not self:
             return getattr(self._ra_origin, name)
-        if not self._ra_bound and not self.__dict__.get("_ra_initialising"):
+        if not self._ra_bound and self.__dict__.get("_ra_initialising") != threading.get_ident():
             self._ra_bind()
             return object.__getattribute__(self, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

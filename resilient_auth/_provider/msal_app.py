@@ -7,6 +7,7 @@ import copy
 import hashlib
 import inspect
 import os
+import threading
 from typing import Any
 
 import msal
@@ -71,7 +72,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         arguments.update(http_client=transport_)
         self.__dict__.update(
             _ra_arguments=arguments,
-            _ra_initialising=False,
+            _ra_initialising=None,
             client_id=client_id,
             token_cache=arguments["token_cache"],
         )
@@ -84,12 +85,12 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
     def _ra_initialise(self) -> None:
         arguments = dict(self._ra_arguments)
         given = self.__dict__["token_cache"]
-        self.__dict__["_ra_initialising"] = True
+        self.__dict__["_ra_initialising"] = threading.get_ident()
         try:
             # From MSAL's own initialiser on: those of a subclass of ours have run, or are running.
             _original(self, "__init__")(**arguments)
         finally:
-            self.__dict__["_ra_initialising"] = False
+            self.__dict__["_ra_initialising"] = None
             # MSAL replaces a cache that is falsy, such as one with a length of 0.
             self.__dict__["token_cache"] = given
         self._ra_ready()
@@ -369,7 +370,13 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
     wrapped = object.__new__(kind)
     # A fresh throttle: what MSAL's has seen was returned to it, and would be replayed.
     seconds = 60 if isinstance(app, msal.PublicClientApplication) else 5
-    wrapped.__dict__["http_client"] = throttled(transport_, None, seconds)
+    wire = wrapped.__dict__["http_client"] = throttled(transport_, None, seconds)
+    # What MSAL does on the caller's thread goes over our transport too.
+    for name in ("client", "_regional_client", "authority"):
+        part = copy.copy(app.__dict__.get(name))
+        if part is not None:
+            part._http_client = wire
+        wrapped.__dict__[name] = part
     authority = transport.origin_of(app.authority.token_endpoint)
     wrapped._ra_begin(session, app, type(app), transport_, authority)
     wrapped._ra_bind()

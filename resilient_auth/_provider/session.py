@@ -156,7 +156,7 @@ class Session:
             token = served.token
             if signature is not None and served.reason is None and token is not None and self._watchable:
                 held = _from_cache(token)
-                self.memory.remember_hit(slot, signature, Hit(token, held, cache))
+                self.memory.remember_hit(slot, token, signature, Hit(token, held, cache))
             return None if silent and answer is not None and "error" in answer else answer
 
         must_load = read is not None and not (claims or force) and (slot.token is None or not self._watchable)

@@ -172,12 +172,15 @@ class Transport:
             now = engine.clock.monotonic()
             journey.sent_on, journey.sent_at = engine.clock.wall(), now
             ends = min(now + engine.settings.attempt_timeout, max(journey.deadline, now + 0.05))
+            failure: ProviderUnavailable | None = None
             try:
                 answer = self.wire.send(method, url, ends=ends, **options)
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
+            if failure is not None:
+                # Raised here and not there: what a client raises holds the request, and so its secrets.
                 permit.failure(failure.code)
-                raise failure from (None if failure is error else error)
+                raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
             if fault is None:
@@ -216,7 +219,9 @@ class Transport:
     def _fetch(self, purpose: Purpose, url: str, options: dict[str, Any], key: str) -> Answer:
         """Have a document fetched, once for all who wait for it."""
         engine, authority = self._engine, origin_of(url)
-        engine.breaker(authority, purpose).check()
+        breaker = engine.breaker(authority, purpose)
+        breaker.hasten()  # somebody has none at all
+        breaker.check()
         wait = engine.settings.discovery_wait
         flight, mine = engine.flights.join(("document", key), engine.clock.monotonic() + wait)
         if mine:

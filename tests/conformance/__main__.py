@@ -39,7 +39,7 @@ DELIBERATE = {
     ),
 }
 
-_PLUGIN = '''
+_PLUGIN = """
 import os
 import msal
 from resilient_auth.emulator import Emulator
@@ -65,10 +65,10 @@ if os.environ["DROP_IN"] == "1":
 
 def pytest_unconfigure():
     emulator.stop()
-'''
+"""
 
 # The distribution's tests import these from files that it doesn't hold.
-_HTTP_CLIENT = '''
+_HTTP_CLIENT = """
 import requests
 
 
@@ -97,7 +97,7 @@ class MinimalResponse:
     def raise_for_status(self):
         if self.raw is not None:
             self.raw.raise_for_status()
-'''
+"""
 
 _LEFT_OUT = ("e2e", "e2e_manual", "mi_e2e", "agentic_e2e", "fmi_e2e", "benchmark", "cryptography")
 

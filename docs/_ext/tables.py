@@ -1,0 +1,154 @@
+"""Tables that are made from the code when the documentation is built, so that they can't go stale."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from resilient_auth import Settings, errors, events
+from resilient_auth.emulator import Fault
+
+_PREFIX = "RESILIENT_AUTH_"
+_GROUPS = ("freshness", "retry", "breaker", "fallback")
+_FOR_TESTS = ("clock", "jitter")
+
+
+class _Table(SphinxDirective):
+    """Draw a table of what `rows` tells."""
+
+    head: ClassVar[Sequence[str]]
+    widths: ClassVar[Sequence[int]]
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        group = nodes.tgroup(cols=len(self.head))
+        group += [nodes.colspec(colwidth=width) for width in self.widths]
+        group += nodes.thead("", _row(self.head))
+        group += nodes.tbody("", *(_row(cells) for cells in self.rows()))
+        return [nodes.table("", group)]
+
+
+def _row(cells: Sequence[str]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *_inline(cell))) for cell in cells))
+
+
+def _inline(text: str) -> Iterable[nodes.Node]:
+    for part in re.split(r"(`[^`]+`)", text):
+        yield nodes.literal(part[1:-1], part[1:-1]) if part.startswith("`") else nodes.Text(part)
+
+
+def _summary(documented: Any) -> str:
+    """Tell the first paragraph of a docstring."""
+    return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+
+
+def _arguments(kind: type[Any]) -> dict[str, str]:
+    """Tell what the section `Args` of a docstring says of each argument."""
+    _, _, section = (inspect.getdoc(kind) or "").partition("Args:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(section.partition("\n\n")[0]).splitlines():
+        if not line.startswith(" "):
+            name, _, line = line.partition(":")
+        found[name] = f"{found.get(name, '')} {line.strip()}".strip()
+    return found
+
+
+def _unit(default: object, meaning: str) -> str:
+    if isinstance(default, int):
+        return "count"
+    if "econds" in meaning:
+        return "seconds"
+    if isinstance(default, float):
+        return "factor" if meaning.startswith("Factor") else "share"
+    return "scopes"
+
+
+class SettingsTable(_Table):
+    """List the options of a group, or those of `Settings` itself."""
+
+    optional_arguments = 1
+    head = ("Option", "Default", "Unit", "Environment variable", "Meaning")
+    widths = (18, 10, 8, 30, 44)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        group = self.arguments[0] if self.arguments else ""
+        kind: Any = type(getattr(Settings(), group)) if group else Settings
+        meanings = _arguments(kind)
+        for option in dataclasses.fields(kind):
+            if not group and option.name in (*_GROUPS, *_FOR_TESTS):
+                continue
+            variable = f"{_PREFIX}{group}_{option.name}" if group else f"{_PREFIX}{option.name}"
+            meaning = meanings[option.name]
+            default = option.default
+            told = f"{default:g}" if isinstance(default, float) else f"{default!r}"
+            yield f"`{option.name}`", f"`{told}`", _unit(default, meaning), f"`{variable.upper()}`", meaning
+
+
+class EventTable(_Table):
+    """List the events."""
+
+    head = ("Event", "Level", "Fields besides `at`", "Told when")
+    widths = (20, 10, 30, 50)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for name in events.__all__:
+            kind = getattr(events, name)
+            if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event:
+                told = ", ".join(f"`{f.name}`" for f in dataclasses.fields(kind) if f.name != "at")
+                yield f"`{name}`", logging.getLevelName(kind.level), told, _summary(kind)
+
+
+class ErrorTable(_Table):
+    """List the exceptions with their codes."""
+
+    head = ("Exception", "`code`", "Meaning")
+    widths = (24, 24, 60)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for name in errors.__all__:
+            kind = getattr(errors, name)
+            yield f"`{name}`", f"`{kind.code}`", _summary(kind)
+
+
+class ErrorTree(SphinxDirective):
+    """Show the tree that is drawn at the top of the module."""
+
+    def run(self) -> list[nodes.Node]:
+        drawn = [line for line in (errors.__doc__ or "").splitlines() if line.startswith("    ")]
+        text = inspect.cleandoc("\n" + "\n".join(drawn))
+        return [nodes.literal_block(text, text, language="text")]
+
+
+class FaultTable(_Table):
+    """List the emulator's faults."""
+
+    head = ("Name", "Constructor", "What it does")
+    widths = (22, 40, 50)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for name in Fault.all():
+            make = getattr(Fault, name)
+            parameters = inspect.signature(make).parameters.values()
+            told = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
+            yield f"`{name}`", f"`Fault.{name}({told})`", _summary(make)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("settings-table", SettingsTable)
+    app.add_directive("event-table", EventTable)
+    app.add_directive("error-table", ErrorTable)
+    app.add_directive("error-tree", ErrorTree)
+    app.add_directive("fault-table", FaultTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,27 @@
+"""How the documentation is built; `make docs` does it."""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "_ext")]
+
+import resilient_auth  # noqa: E402 - found by the line above
+
+project = "resilient-auth"
+author = "The resilient-auth authors"
+copyright = "The resilient-auth authors, MIT licence"
+version = release = resilient_auth.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "tables"]
+exclude_patterns = ["_build", "_ext"]
+myst_heading_anchors = 3
+
+# In our docstrings, single backticks mark code.
+default_role = "code"
+add_module_names = False
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"resilient-auth {release}"
+html_show_sphinx = False
