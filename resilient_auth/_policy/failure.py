@@ -76,13 +76,13 @@ def judge(
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
     if purpose not in _JSON:
         return None
-    fault = _shape(purpose, status, text)
+    fault = _shape(purpose, status, text, wall)
     if fault is None:
         return None
     return MalformedAnswer(f"{authority} answered {status} with {fault}", authority=authority, retry_after=retry_after)
 
 
-def _shape(purpose: Purpose, status: int, text: str) -> str | None:
+def _shape(purpose: Purpose, status: int, text: str, wall: float) -> str | None:
     # A tenant that doesn't exist, or a realm that isn't known, is said with a 4xx and any body.
     if purpose in (Purpose.DISCOVERY, Purpose.USER_REALM) and 400 <= status < 500:
         return None
@@ -92,12 +92,12 @@ def _shape(purpose: Purpose, status: int, text: str) -> str | None:
         return "what isn't JSON"
     if not isinstance(body, dict):
         return "JSON that isn't an object"
-    if purpose is Purpose.TOKEN and status < 400:
-        return _token_shape(body)
+    if status < 400 and (purpose is Purpose.TOKEN or (purpose is Purpose.MANAGED_IDENTITY and "access_token" in body)):
+        return _token_shape(body, wall)
     return None
 
 
-def _token_shape(body: dict[str, Any]) -> str | None:
+def _token_shape(body: dict[str, Any], wall: float) -> str | None:
     """Tell what is wrong with a successful answer of a token or device authorization endpoint (RFC 6749, 5.1)."""
     if "error" in body or "device_code" in body:
         return None
@@ -106,6 +106,11 @@ def _token_shape(body: dict[str, Any]) -> str | None:
     for name in ("expires_in", "ext_expires_in", "refresh_in", "expires_on"):
         if not _is_seconds(body.get(name, 0)):
             return f"a token whose {name} isn't a number of seconds"
+    # Such an answer must not take the place of a token that is still valid.
+    if int(body.get("expires_in", 1)) <= 0 or (
+        "expires_in" not in body and int(body.get("expires_on", wall + 1)) <= wall
+    ):
+        return "a token that is over already"
     return None
 
 

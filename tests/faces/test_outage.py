@@ -300,10 +300,10 @@ def test_a_retry_after_of_zero_is_no_fast_retry_loop(idp: Emulator, daemon, cloc
     assert len(idp.ledger.token_calls()) <= 2
 
 
-def test_health_tells_of_the_outage(idp: Emulator, daemon, clock, eventually):
+def test_health_tells_of_the_outage(idp: Emulator, daemon, settings, clock, eventually):
     """During an outage the token's time to dark and its last error are told, and the process stays ready."""
     idp.refresh_in = 60
-    app = daemon(client_id="told-by-health")
+    app = daemon(client_id="told-by-health", resilience=settings(retry=ra.RetryOptions(attempts=1)))
     app.acquire_token_for_client(SCOPE)
     idp.fail(Fault.http_503())
     clock.skip(61)
