@@ -118,7 +118,8 @@ class ErrorTable(_Table):
     def rows(self) -> Iterable[Sequence[str]]:
         for name in errors.__all__:
             kind = getattr(errors, name)
-            yield f"`{name}`", f"`{kind.code}`", _summary(kind)
+            meaning = _summary(kind).removeprefix("Say that ")
+            yield f"`{name}`", f"`{kind.code}`", meaning[0].upper() + meaning[1:]
 
 
 class ErrorTree(SphinxDirective):

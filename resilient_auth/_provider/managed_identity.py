@@ -13,6 +13,7 @@ from .._flow.single_flight import Flight, Outcome
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import TokenRequest
+from .exchange import transport_for
 from .session import Plan, Session
 from .token_cache import ExchangeView, read
 from .transport import Journey, Transport, origin_of
@@ -56,8 +57,6 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
         resilience: Settings | None = None,
         **kwargs: Any,
     ) -> None:
-        from .application import transport_for
-
         cache = msal.TokenCache() if token_cache is None else token_cache
         session = Session(resilience, self.__dict__, "_token_cache")
         transport = transport_for(session, "", {"http_client": http_client})

@@ -16,15 +16,9 @@ from ..errors import ConfigurationError, ProviderUnavailable
 from ..settings import Settings
 from ..token import TokenRequest
 from . import token_cache, transport
-from .application import (
-    ResilientApplication,
-    _original,
-    applications,
-    authority_of,
-    throttled,
-    transport_for,
-    variant_of,
-)
+from .application import ResilientApplication, variant_of
+from .binding import applications, authority_of
+from .exchange import original, throttled, transport_for
 from .managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .session import Plan, Session, check_scopes
 
@@ -88,7 +82,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         self.__dict__["_ra_initialising"] = threading.get_ident()
         try:
             # From MSAL's own initialiser on: those of a subclass of ours have run, or are running.
-            _original(self, "__init__")(**arguments)
+            original(self, "__init__")(**arguments)
         finally:
             self.__dict__["_ra_initialising"] = None
             # MSAL replaces a cache that is falsy, such as one with a length of 0.
@@ -118,12 +112,12 @@ class PublicClientApplication(ClientApplication, msal.PublicClientApplication): 
         """Sign a user in with a browser or a broker, as MSAL's method of this name."""
         check_scopes(scopes, empty=True)
         self._ra_bind()
-        result: dict[str, Any] = _original(self, "acquire_token_interactive")(scopes, *args, **kwargs)
+        result: dict[str, Any] = original(self, "acquire_token_interactive")(scopes, *args, **kwargs)
         return result
 
     def _ra_initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> Plan:
         check_scopes(scopes or [], empty=True)
-        return self._ra_once(None, lambda app: _original(app, "initiate_device_flow")(scopes, **kwargs))
+        return self._ra_once(None, lambda app: original(app, "initiate_device_flow")(scopes, **kwargs))
 
     def initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         """Begin a device flow, as MSAL's method of this name."""
@@ -133,7 +127,7 @@ class PublicClientApplication(ClientApplication, msal.PublicClientApplication): 
     def acquire_token_by_device_flow(self, flow: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Poll until the user has signed in, as MSAL's method of this name; a failing provider doesn't end it."""
         self._ra_bind()
-        result: dict[str, Any] = _original(self, "acquire_token_by_device_flow")(flow, *args, **kwargs)
+        result: dict[str, Any] = original(self, "acquire_token_by_device_flow")(flow, *args, **kwargs)
         return result
 
 
@@ -214,7 +208,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
             options["claims_challenge"] = claims_challenge
         return self._ra_plan(
             TokenRequest(self._ra_authority, self.client_id, "client_credentials", wanted, None, variant),
-            lambda app: _original(app, "acquire_token_for_client")(list(scopes), **copy.deepcopy(options)),
+            lambda app: original(app, "acquire_token_for_client")(list(scopes), **copy.deepcopy(options)),
             signature=None if options else tuple(scopes),
             claims=claims_challenge,
             regional=True,
@@ -225,7 +219,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         self._ra_bind()
         memory = self._ra_session.memory
         memory.drop_subject(None, "the application removed its tokens")
-        _original(self, "remove_tokens_for_client")()
+        original(self, "remove_tokens_for_client")()
         memory.drop_subject(None, "the application removed its tokens")
 
     def acquire_token_on_behalf_of(
@@ -267,7 +261,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
             TokenRequest(
                 self._ra_authority, self.client_id, "on_behalf_of", wanted, hashlib.sha256(raw).hexdigest(), variant
             ),
-            lambda app: _original(app, "acquire_token_on_behalf_of")(
+            lambda app: original(app, "acquire_token_on_behalf_of")(
                 user_assertion, list(scopes), **copy.deepcopy(options)
             ),
             claims=claims_challenge,
@@ -281,7 +275,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         check_scopes(scopes, empty=True)
         return self._ra_once(
             assertion,
-            lambda app: _original(app, "acquire_token_by_user_federated_identity_credential")(
+            lambda app: original(app, "acquire_token_by_user_federated_identity_credential")(
                 scopes, assertion, *args, **kwargs
             ),
         )

@@ -191,7 +191,7 @@ class TestRetryAfter:
         assert parse_retry_after(text, WALL) == seconds
 
     @pytest.mark.parametrize("text", [None, "", " ", "-5", "-0.1", "soon", "1e3", "inf", "nan", "٣٠", "1,5", "1 2",
-                                      "Wed, 99 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 99999 22:13:20 GMT", "0x10"])  # fmt: skip
+                                      "Wed, 99 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 99999 22:13:20 GMT"])  # fmt: skip
     def test_what_cant_be_read_counts_as_none(self, text: str | None) -> None:
         """Garbage and negative seconds leave the wait to our own back-off."""
         assert parse_retry_after(text, WALL) is None

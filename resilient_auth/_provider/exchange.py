@@ -1,0 +1,166 @@
+"""Asking MSAL: with a passing copy of the application that finds no access token in its cache, over our transport."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msal.telemetry
+from msal.exceptions import MsalServiceError
+from msal.throttled_http_client import ThrottledHttpClient
+
+from .._flow.memory import Exchange, Slot
+from .._flow.single_flight import Flight, Outcome
+from .._policy.freshness import MSAL_MARGIN
+from ..errors import ProviderUnavailable, ServerFailed
+from ..token import fingerprint
+from . import redaction
+from .binding import BoundLater
+from .session import Plan, Session
+from .token_cache import ExchangeView
+from .transport import Journey, Transport
+from .wire import HttpxWire, OwnersWire, Wire
+
+__all__ = ["Asking", "MsalServerFailed", "original", "throttled", "transport_for"]
+
+
+class MsalServerFailed(ServerFailed, MsalServiceError):  # type: ignore[misc]
+    """A 5xx status, which callers of MSAL may catch as they did."""
+
+    _error = None
+    _error_description = None
+
+
+def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -> Transport:
+    """Build the http_client that MSAL is to have: around the owner's, or our own that does what MSAL's would.
+
+    Args:
+        session: Whose engine it uses.
+        client_id: For cool-downs.
+        arguments: MSAL's `http_client`, `verify`, `proxies` and `timeout`.
+    """
+    owners = arguments.get("http_client")
+    settings = session.settings
+    wire: Wire
+    if owners is not None:
+        # An application of ours that is wrapped again must not be retried twice.
+        wire = owners.wire if isinstance(owners, Transport) else OwnersWire(owners)
+    else:
+        wire = HttpxWire(
+            settings.clock,
+            settings.connect_timeout,
+            verify=arguments.get("verify", True),
+            proxies=arguments.get("proxies"),
+            timeout=arguments.get("timeout"),
+        )
+    redaction.install()
+    return Transport(session.engine, wire, client_id, MsalServerFailed)
+
+
+def throttled(transport: Transport, http_cache: Any, seconds: int) -> Any:
+    """Put MSAL's own throttle in front of the transport, as its constructor would."""
+    return ThrottledHttpClient(transport, http_cache=http_cache, default_throttle_time=seconds)
+
+
+def original(app: Any, name: str) -> Callable[..., Any]:
+    """Find MSAL's own method, past ours."""
+    for kind in type(app).__mro__:
+        if kind.__module__.partition(".")[0] == "msal" and name in kind.__dict__:
+            method: Callable[..., Any] = kind.__dict__[name].__get__(app)
+            return method
+    raise AttributeError(name)
+
+
+class Asking(BoundLater):
+    """Carry exchanges out."""
+
+    def _ra_shadow(self, view: Any) -> Any:
+        """Make a passing copy of the application that finds no access token in its cache, so that MSAL asks."""
+        self._ra_bind()
+        origin = self._ra_origin
+        shadow = object.__new__(self._ra_kind)
+        shadow.__dict__.update(origin.__dict__)
+        instance = origin.authority.instance
+        throttled = shadow.__dict__["http_client"] = self.__dict__["http_client"]
+        if origin is not self:
+            shadow.authority = copy.copy(origin.authority)
+            shadow.authority._http_client = throttled
+        shadow.__dict__["token_cache"] = view
+        for name in ("client", "_regional_client"):
+            client = origin.__dict__.get(name)
+            if client is not None:
+                client = shadow.__dict__[name] = copy.copy(client)
+                client._http_client = throttled
+                client.on_obtaining_tokens = lambda event: view.add(dict(event, environment=instance))
+                client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
+        return shadow
+
+    def _ra_exchange(
+        self, ask: Callable[[Any], Any], slot: Slot, *, extras: bool = False, regional: bool = False
+    ) -> Exchange:
+        """Make the exchange that calls MSAL: `ask` is given the passing copy of the application."""
+        session = self._ra_session
+
+        def exchange(flight: Flight) -> Outcome:
+            generation = slot.generation
+            journey = Journey(flight.deadline, flight.earliest, subject=slot.request.subject, flight=flight)
+            with journey.under_way():
+                view = ExchangeView(session.home[session.cache_name], lambda: slot.generation == generation)
+                shadow = self._ra_shadow(view)
+                shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
+                slot.authorities = self._ra_authorities
+                result = self._ra_try_regions(ask, shadow, journey) if regional else ask(shadow)
+            token = session.token_from(result, view.response, journey, extras=extras) if result else None
+            return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
+
+        return exchange
+
+    def _ra_telemetry(self, shadow: Any, slot: Slot) -> Callable[..., Any]:
+        """Let MSAL tell the provider why it refreshes, which it can't know: its view of the cache is empty."""
+        token, clock = slot.token, self._ra_session.engine.clock
+        reason = msal.telemetry.AT_ABSENT
+        if token is not None:
+            aging = token.remaining(clock.wall(), clock.monotonic()) >= MSAL_MARGIN
+            reason = msal.telemetry.AT_AGING if aging else msal.telemetry.AT_EXPIRED
+        build = original(shadow, "_build_telemetry_context")
+
+        def telemetry(*args: Any, refresh_reason: Any = None, **kwargs: Any) -> Any:
+            told = reason if refresh_reason == msal.telemetry.AT_ABSENT else refresh_reason
+            return build(*args, refresh_reason=told, **kwargs)
+
+        return telemetry
+
+    def _ra_try_regions(self, ask: Callable[[Any], Any], shadow: Any, journey: Journey) -> Any:
+        """Ask the regional endpoint first and the global one when that fails (G12)."""
+        if shadow.__dict__.get("_regional_client") is None:
+            return ask(shadow)
+        journey.attempts = 1
+        try:
+            return ask(shadow)
+        except ProviderUnavailable:
+            shadow._regional_client = None
+            journey.attempts = None
+            return ask(shadow)
+
+    def _ra_once(self, subject: object, ask: Callable[[Any], Any]) -> Plan:
+        """Plan an exchange whose result is nobody else's."""
+        session = self._ra_session
+
+        def asked() -> Any:
+            view = ExchangeView(session.home[session.cache_name], lambda: True)
+            return ask(self._ra_shadow(view))
+
+        return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
+
+
+def _home_account_id(response: dict[str, Any]) -> str | None:
+    """Tell whose tokens an answer holds, as MSAL names it in its cache."""
+    text = response.get("client_info")
+    try:
+        told = json.loads(base64.urlsafe_b64decode(f"{text}===")) if text else {}
+        return f"{told['uid']}.{told['utid']}" if "uid" in told and "utid" in told else None
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,347 @@
+"""What is told of every decision, and that nobody is harmed by who listens."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import pickle
+import select
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from resilient_auth import events
+from resilient_auth._flow.acquire import Served, Source
+from resilient_auth._flow.memory import Memory
+from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth.errors import ProviderUnavailable
+from resilient_auth.events import BreakerHalfOpen, Event, ExchangeFailed, TokenAcquired, emit, subscribe
+from resilient_auth.testing import ManualClock, capture_events
+from resilient_auth.token import Token, TokenRequest, fingerprint
+
+SECRET = "eyJ0eXAi.SECRET.c2ln"
+REQUEST = TokenRequest("https://login.example", "app", "client_credentials", ("api://x/.default",), "user.tenant")
+KINDS = [kind for name in events.__all__ if isinstance(kind := getattr(events, name), type) and issubclass(kind, Event)]
+
+
+def told(name: str) -> BreakerHalfOpen:
+    return BreakerHalfOpen(at=0.0, name=name)
+
+
+def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something holds, for a moment at most."""
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, "it never held"
+        time.sleep(0.001)
+
+
+class Listener:
+    """A listener that can be held up."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.entered, self.may_go_on = threading.Event(), threading.Event()
+        self.threads: set[threading.Thread] = set()
+        self.may_go_on.set()
+
+    def __call__(self, event: Event) -> None:
+        self.threads.add(threading.current_thread())
+        self.entered.set()
+        assert self.may_go_on.wait(10.0)
+        assert isinstance(event, BreakerHalfOpen)
+        self.heard.append(event.name)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    unsubscribe = subscribe(listener)
+    yield listener
+    unsubscribe()
+    listener.may_go_on.set()
+
+
+class TestDelivery:
+    def test_events_come_in_order(self, listener: Listener) -> None:
+        """One at a time, each once."""
+        names = [str(n) for n in range(500)]
+        for name in names:
+            emit(told(name))
+        until(lambda: len(listener.heard) == 500)
+        assert listener.heard == names
+
+    def test_a_listener_runs_on_a_thread_of_its_own(self, listener: Listener) -> None:
+        """Never on the thread of whoever decided."""
+        emit(told("x"))
+        until(lambda: listener.heard)
+        assert threading.current_thread() not in listener.threads
+
+    def test_its_thread_ends_when_there_is_nothing_to_tell(self, listener: Listener) -> None:
+        """And comes again when there is."""
+        for name in ("first", "second"):
+            emit(told(name))
+            until(lambda n=name: n in listener.heard)
+            until(lambda: not any(thread.is_alive() for thread in listener.threads))
+
+    def test_a_listener_that_blocks_delays_nobody(self, listener: Listener) -> None:
+        """Neither who emits nor another listener."""
+        other = Listener()
+        unsubscribe = subscribe(other)
+        listener.may_go_on.clear()
+        began = time.monotonic()
+        for n in range(100):
+            emit(told(str(n)))
+        assert time.monotonic() - began < 1.0
+        until(lambda: len(other.heard) == 100)
+        assert listener.heard == []
+        listener.may_go_on.set()
+        until(lambda: len(listener.heard) == 100)
+        unsubscribe()
+
+    def test_a_listener_that_blocks_keeps_the_newest_1024(self, listener: Listener) -> None:
+        """What is kept for it is bounded."""
+        listener.may_go_on.clear()
+        emit(told("held"))
+        assert listener.entered.wait(5.0)
+        for n in range(3000):
+            emit(told(str(n)))
+        listener.may_go_on.set()
+        until(lambda: listener.heard[-1:] == ["2999"])
+        assert listener.heard == ["held", *(str(n) for n in range(3000 - 1024, 3000))]
+
+    def test_a_listener_that_raises_hears_the_next_event(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The failure is logged by type alone, and harms no other listener."""
+        heard: list[Event] = []
+
+        def clumsy(event: Event) -> None:
+            heard.append(event)
+            raise ValueError(SECRET)
+
+        unsubscribe = subscribe(clumsy)
+        with caplog.at_level(logging.DEBUG, "resilient_auth"), capture_events() as captured:
+            emit(told("1"))
+            emit(told("2"))
+            until(lambda: len(heard) == 2)
+            captured.wait_for(BreakerHalfOpen, count=2)
+            until(lambda: caplog.text.count("A listener failed on BreakerHalfOpen: ValueError") == 2)
+        unsubscribe()
+        assert SECRET not in caplog.text
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    @pytest.mark.xfail(
+        strict=True,
+        reason="BUG: events._Subscription._deliver catches Exception only: a listener that raises SystemExit (or "
+        "pytest.fail) ends its thread with _running still True, and it never hears anything again",
+    )
+    def test_a_listener_that_wants_to_exit_hears_the_next_event(self) -> None:
+        """`sys.exit()` in a listener stays its own affair too."""
+        heard: list[Event] = []
+
+        def leaving(event: Event) -> None:
+            heard.append(event)
+            raise SystemExit(1)
+
+        unsubscribe = subscribe(leaving)
+        try:
+            emit(told("1"))
+            until(lambda: heard)
+            time.sleep(0.05)
+            emit(told("2"))
+            until(lambda: len(heard) == 2, 0.5)
+        finally:
+            unsubscribe()
+
+    def test_a_listener_may_emit_and_subscribe(self) -> None:
+        """No lock is held while it runs."""
+        heard: list[str] = []
+        ends: list[Callable[[], None]] = []
+
+        def busy(event: Event) -> None:
+            assert isinstance(event, BreakerHalfOpen)
+            heard.append(event.name)
+            if event.name == "1":
+                ends.append(subscribe(lambda _: None))
+                emit(told("2"))
+
+        ends.append(subscribe(busy))
+        emit(told("1"))
+        until(lambda: heard == ["1", "2"])
+        for end in ends:
+            end()
+
+    def test_after_unsubscribing_nothing_more_is_heard(self, listener: Listener) -> None:
+        """And ending it twice is harmless."""
+        other = Listener()
+        unsubscribe = subscribe(other)
+        emit(told("1"))
+        until(lambda: other.heard and listener.heard)
+        unsubscribe()
+        unsubscribe()
+        emit(told("2"))
+        until(lambda: "2" in listener.heard)
+        assert other.heard == ["1"]
+
+    @pytest.mark.xfail(
+        strict=True,
+        reason="BUG: after unsubscribe() what was queued before is still delivered (up to 1,024 events): "
+        "_Subscription has no end, so `ends the subscription` holds for new events only",
+    )
+    def test_unsubscribing_drops_what_was_queued(self) -> None:
+        """The listener's owner may have closed what it writes to."""
+        slow = Listener()
+        slow.may_go_on.clear()
+        unsubscribe = subscribe(slow)
+        for n in range(5):
+            emit(told(str(n)))
+        assert slow.entered.wait(5.0)
+        unsubscribe()
+        slow.may_go_on.set()
+        until(lambda: not any(thread.is_alive() for thread in slow.threads))
+        assert len(slow.heard) <= 1
+
+    def test_one_listener_may_subscribe_twice(self) -> None:
+        """Each subscription has an end of its own."""
+        heard: list[Event] = []
+        ends = [subscribe(heard.append), subscribe(heard.append)]
+        ends.pop()()
+        emit(told("x"))
+        until(lambda: heard)
+        time.sleep(0.01)
+        assert len(heard) == 1
+        ends.pop()()
+
+    def test_what_cant_be_called_is_refused(self) -> None:
+        """With what it should be."""
+        with pytest.raises(TypeError, match="listener must be a function"):
+            subscribe("print")  # type: ignore[arg-type]
+
+    def test_threads_emit_together(self) -> None:
+        """Nothing is lost, and each thread's own events stay in order."""
+        with capture_events() as captured:
+            start = threading.Barrier(8)
+
+            def run(me: int) -> None:
+                start.wait()
+                for n in range(100):
+                    emit(told(f"{me} {n}"))
+
+            threads = [threading.Thread(target=run, args=(me,)) for me in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            heard = [e.name for e in captured.wait_for(BreakerHalfOpen, count=800)]
+        for me in range(8):
+            assert [h for h in heard if h.startswith(f"{me} ")] == [f"{me} {n}" for n in range(100)]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    def test_a_forked_childs_listener_hears_the_childs_events(self, listener: Listener) -> None:
+        """Even when the parent's was in the middle of one, whose queue stays the parent's."""
+        listener.may_go_on.clear()
+        emit(told("parent's"))
+        emit(told("parent's, queued"))
+        assert listener.entered.wait(5.0)
+        read, write = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            try:
+                unsubscribe = subscribe(lambda event: os.write(write, f"{event.name};".encode()))  # type: ignore[attr-defined]
+                emit(told("child's"))
+                time.sleep(5.0)
+                unsubscribe()
+            finally:
+                os._exit(0)
+        try:
+            ready, _, _ = select.select([read], [], [], 5.0)
+            assert ready
+            assert os.read(read, 1000) == b"child's;"
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(read)
+            os.close(write)
+        listener.may_go_on.set()
+        until(lambda: listener.heard == ["parent's", "parent's, queued"])
+
+
+class TestLogging:
+    def test_events_are_logged_at_their_own_level(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Through the standard library, as text that names what happened."""
+        with caplog.at_level(logging.DEBUG, "resilient_auth"):
+            emit(told("x"))
+            emit(ExchangeFailed(at=0.0, request=REQUEST, code="server_failed", detail="503", retry_after=None))
+        levels = [(r.levelname, r.getMessage().split()[0]) for r in caplog.records if r.name == "resilient_auth"]
+        assert levels == [("DEBUG", "BreakerHalfOpen"), ("WARNING", "ExchangeFailed")]
+
+    def test_nothing_is_printed_where_nobody_set_up_logging(self) -> None:
+        """A NullHandler keeps the last-resort handler away."""
+        assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("resilient_auth").handlers)
+
+
+class TestSecrets:
+    TOKEN = Token(SECRET, "Bearer", 1e9, 1.0, 3600.0, 1800.0, extras={"refresh_token": SECRET, "id_token": SECRET})
+
+    @pytest.mark.parametrize(
+        "thing",
+        [
+            TOKEN,
+            Outcome(token=TOKEN, result={"access_token": SECRET}),
+            Served(Source.CACHE, TOKEN, {"access_token": SECRET}),
+            Memory(3, None).slot(dataclasses.replace(REQUEST, subject=fingerprint(SECRET)), ()),
+            Flight(("x",), 0.0, ManualClock()),
+            TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, took=1.0),
+        ],
+        ids=lambda thing: type(thing).__name__,
+    )
+    def test_no_text_of_it_tells_a_secret(self, thing: Any) -> None:
+        """Neither repr, nor str, nor a format, nor inside of a list."""
+        if isinstance(thing, Flight):
+            thing.land(Outcome(token=self.TOKEN))
+        text = f"{thing!r} {thing!s} {thing} {[thing]} {{{thing!r}: 1}}"
+        assert "SECRET" not in text
+
+    def test_a_token_tells_a_fingerprint(self) -> None:
+        """Two log lines can be matched by it."""
+        assert fingerprint(SECRET) in repr(self.TOKEN)
+        assert fingerprint(SECRET) == fingerprint(SECRET.encode())
+
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_a_token_cant_be_pickled(self, protocol: int) -> None:
+        """Alone or within something else: a sealed store is where tokens are written down."""
+        for thing in (self.TOKEN, [self.TOKEN], Outcome(token=self.TOKEN)):
+            with pytest.raises(TypeError, match="can't be pickled"):
+                pickle.dumps(thing, protocol)
+
+    def test_events_tell_whose_token_by_a_hash(self) -> None:
+        """An account's id is nobody's business in a log line."""
+        text = str(TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, took=1.0))
+        assert "user.tenant" not in text
+        assert fingerprint("user.tenant") in text
+        assert "client_credentials" in text
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_every_event_is_frozen_and_given_by_name(self, kind: type[Event]) -> None:
+        """A listener can't change what the next one sees."""
+        values: dict[str, Any] = {field.name: "x" for field in dataclasses.fields(kind)}
+        event = kind(**values)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            event.at = 1.0  # type: ignore[misc]
+        with pytest.raises(TypeError):
+            kind(0.0)  # type: ignore[misc]
+        assert str(event).startswith(kind.__name__)
+        assert pickle.loads(pickle.dumps(event)) == event
+
+    def test_an_error_tells_its_message_only(self) -> None:
+        """Not the exception beneath it, which may quote a body."""
+        error = ProviderUnavailable("the host broke")
+        error.__cause__ = ValueError(SECRET)
+        assert "SECRET" not in f"{error} {error!r}"
