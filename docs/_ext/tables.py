@@ -39,7 +39,11 @@ class _Table(SphinxDirective):
 
 
 def _row(cells: Sequence[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *_inline(cell))) for cell in cells))
+    return nodes.row("", *(nodes.entry("", *_paragraphs(cell)) for cell in cells))
+
+
+def _paragraphs(cell: str) -> Iterable[nodes.Node]:
+    return [nodes.paragraph("", "", *_inline(line)) for line in cell.splitlines()]
 
 
 def _inline(text: str) -> Iterable[nodes.Node]:
@@ -78,8 +82,8 @@ class SettingsTable(_Table):
     """List the options of a group, or those of `Settings` itself."""
 
     optional_arguments = 1
-    head = ("Option", "Default", "Unit", "Environment variable", "Meaning")
-    widths = (18, 10, 8, 30, 44)
+    head = ("Option and environment variable", "Default", "Unit", "Meaning")
+    widths = (40, 10, 8, 44)
 
     def rows(self) -> Iterable[Sequence[str]]:
         group = self.arguments[0] if self.arguments else ""
@@ -92,7 +96,7 @@ class SettingsTable(_Table):
             meaning = meanings[option.name]
             default = option.default
             told = f"{default:g}" if isinstance(default, float) else f"{default!r}"
-            yield f"`{option.name}`", f"`{told}`", _unit(default, meaning), f"`{variable.upper()}`", meaning
+            yield f"`{option.name}`\n`{variable.upper()}`", f"`{told}`", _unit(default, meaning), meaning
 
 
 class EventTable(_Table):

@@ -1,0 +1,129 @@
+"""What can go wrong at an API, as exceptions that are also httpx's.
+
+    ResilientAuthError
+    ├── TokenUnavailable (also httpx.TransportError)           the credential gave no token
+    └── ApiUnavailable (also httpx.TransportError)             no answer could be had from the API
+        ├── ApiCircuitOpen                                     not asked: it failed a moment ago
+        ├── ApiDeadlinePassed (also httpx.TimeoutException)    the whole call took too long
+        ├── ApiAttemptTimeout (also httpx.ReadTimeout)         one attempt took too long
+        ├── ApiNameNotResolved (also httpx.ConnectError)
+        ├── ApiConnectionRefused (also httpx.ConnectError)
+        ├── ApiBulkheadFull (also httpx.PoolTimeout)           too many calls are under way
+        └── ApiAnsweredError                                   a 429 or 5xx; only fallback functions see it
+
+Other failures, such as a connection that breaks, stay what httpx raises. Each error has two messages: `str(error)` for
+logs, `error.user_message` for whoever waits in front of a screen (G20).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import httpx
+
+from ..errors import ResilientAuthError
+
+__all__ = [
+    "ApiAnsweredError",
+    "ApiAttemptTimeout",
+    "ApiBulkheadFull",
+    "ApiCircuitOpen",
+    "ApiConnectionRefused",
+    "ApiDeadlinePassed",
+    "ApiNameNotResolved",
+    "ApiUnavailable",
+    "TokenUnavailable",
+]
+
+
+class TokenUnavailable(ResilientAuthError, httpx.TransportError):
+    """Say that a credential gave no token, or that the provider denied it."""
+
+    code = "token_unavailable"
+
+
+class ApiUnavailable(ResilientAuthError, httpx.TransportError):
+    """Say that no answer could be had from an API, and when to ask again (G19)."""
+
+    code = "api_unavailable"
+    _told: ClassVar[str] = "This service can't be reached right now."
+
+    def __init__(
+        self, message: str, *, origin: str = "", retry_after: float | None = None, request: Any = None
+    ) -> None:
+        super().__init__(message, request=request)
+        self.message = message
+        #: The API's origin, such as `https://api.example`, or what the transport's `key` made of the request.
+        self.origin = origin
+        #: Seconds until an attempt makes sense, where that is known.
+        self.retry_after = retry_after
+
+    @property
+    def user_message(self) -> str:
+        """Say it to a user: nothing technical, and when to try again."""
+        if self.retry_after is None:
+            return f"{self._told} Please try again later."
+        seconds = max(1, math.ceil(self.retry_after))
+        return f"{self._told} Please try again in {seconds} second{'s' if seconds > 1 else ''}."
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r}, retry_after={self.retry_after!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, self.origin, self.retry_after)
+
+
+def _rebuild(cls: type[ApiUnavailable], message: str, origin: str, retry_after: float | None) -> ApiUnavailable:
+    return cls(message, origin=origin, retry_after=retry_after)
+
+
+class ApiCircuitOpen(ApiUnavailable):
+    """Say that the API wasn't asked, since it failed a moment ago or was isolated (G11)."""
+
+    code = "api_circuit_open"
+    _told = "This service has a problem and is given a moment to recover."
+
+
+class ApiDeadlinePassed(ApiUnavailable, httpx.TimeoutException):
+    """Say that the time for the whole call is over, retries and waiting included (G19)."""
+
+    code = "api_deadline_passed"
+    _told = "This took too long and was stopped."
+
+
+class ApiAttemptTimeout(ApiUnavailable, httpx.ReadTimeout):
+    """Say that the API didn't answer one attempt in time (G10)."""
+
+    code = "api_attempt_timeout"
+    _told = "The service didn't answer in time."
+
+
+class ApiNameNotResolved(ApiUnavailable, httpx.ConnectError):
+    """Say that the API's host name could not be resolved (G20)."""
+
+    code = "api_name_not_resolved"
+    _told = "The service's address can't be found right now."
+
+
+class ApiConnectionRefused(ApiUnavailable, httpx.ConnectError):
+    """Say that nothing listens at the API's address."""
+
+    code = "api_connection_refused"
+    _told = "The service isn't running right now."
+
+
+class ApiBulkheadFull(ApiUnavailable, httpx.PoolTimeout):
+    """Say that as many calls as may be are under way, and that the queue for them is full or too slow (G11)."""
+
+    code = "api_bulkhead_full"
+    _told = "The service is very busy right now."
+
+
+class ApiAnsweredError(ApiUnavailable):
+    """Say that the API answered 429 or 5xx, to a fallback function: without one the answer itself is returned."""
+
+    code = "api_answered_error"
+    _told = "The service has a problem right now."
+    #: The answer, whose body isn't read yet.
+    response: Any = None

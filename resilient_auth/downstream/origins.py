@@ -1,0 +1,104 @@
+"""To whom a token may be sent: https origins that the owner named."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+import httpx
+
+from .._policy.checks import require
+from ..errors import ConfigurationError
+
+__all__ = ["Origins", "named_origin", "origin_of"]
+
+_PORTS = {"https": 443, "http": 80}
+
+
+def origin_of(scheme: str, host: str, port: int | None) -> str:
+    """Write an origin in the one way in which origins are compared: lower case, and no default port."""
+    host = host.lower().strip("[]")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}" if port in (None, _PORTS.get(scheme)) else f"{scheme}://{shown}:{port}"
+
+
+def named_origin(name: str, value: object, *, allow_http_loopback: bool = False, bare: bool = True) -> str:
+    """Check an origin that an owner named.
+
+    Args:
+        name: The argument that it was given as.
+        value: Such as `https://api.example`.
+        allow_http_loopback: Whether `http://localhost` and its like will do.
+        bare: Whether a path is refused.
+
+    Raises:
+        ConfigurationError: It is no origin, or a token sent there could be read on the way.
+    """
+    require(isinstance(value, (str, httpx.URL)), f"{name} must be a URL such as 'https://api.example', not {value!r}")
+    try:
+        url = httpx.URL(value)  # type: ignore[arg-type]
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigurationError(f"{name} is no URL that can be read: {error}") from None
+    origin = origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
+    require(
+        url.scheme in _PORTS and bool(url.host),
+        f"{name} must begin with https:// and a host, such as 'https://api.example', not {origin!r}",
+    )
+    require(not url.userinfo, f"{name} holds a user name or password: take it out of the URL")
+    if bare:
+        extra = url.path not in ("", "/") or bool(url.query) or bool(url.fragment)
+        require(not extra, f"{name} must be an origin without a path: {origin!r}")
+    if url.scheme == "http":
+        require(
+            allow_http_loopback and is_loopback(url.host),
+            f"{name} must be https, not {origin!r}: a token sent over http can be read on the way "
+            "(allow_http_loopback=True permits it to this machine, for tests)",
+        )
+    return origin
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Origins:
+    """Know the origins that a token may go to; where none were named, the first one asked becomes the one."""
+
+    def __init__(self, named: str | Iterable[str] | None, *, allow_http_loopback: bool = False) -> None:
+        self._allow_http_loopback = allow_http_loopback
+        self._named: frozenset[str] | None = None
+        if named is None:
+            return
+        given = [named] if isinstance(named, (str, httpx.URL)) else list(named)
+        require(bool(given), "origins is empty: name the origins that the token may go to, or leave it out")
+        self._named = frozenset(
+            named_origin("origins", origin, allow_http_loopback=allow_http_loopback) for origin in given
+        )
+
+    def allows(self, origin: str) -> bool:
+        """Tell whether a token may go there; a request without it may.
+
+        Raises:
+            ConfigurationError: It is the http side of an origin whose https side the token may go to.
+        """
+        named = self._named
+        if named is None:
+            # Two first requests at once are answered alike unless they differ; then the later one gets no token.
+            first = named_origin("the URL of the first request", origin, allow_http_loopback=self._allow_http_loopback)
+            named = self.__dict__.setdefault("_first", frozenset({first}))
+            self._named = named
+        if origin in named:
+            return True
+        if origin.startswith("http://") and f"https{origin[4:]}" in {o.rpartition(":")[0] if _ported(o) else o for o in named}:
+            raise ConfigurationError(f"{origin} would get its token over http, where it can be read: use https")
+        return False
+
+
+def _ported(origin: str) -> bool:
+    return origin.rpartition(":")[2].isdigit()
