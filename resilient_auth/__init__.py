@@ -29,6 +29,8 @@ _HOMES = {
     "TLSFailed": "errors",
     "Throttled": "errors",
     "health": "health",
+    "isolate": "health",
+    "reset": "health",
     "subscribe": "events",
     "wait_at_most": "_flow.acquire",
     "wrap": "_provider.msal_app",
@@ -60,7 +62,9 @@ __all__ = [
     "errors",
     "events",
     "health",
+    "isolate",
     "msal",
+    "reset",
     "subscribe",
     "wait_at_most",
     "wrap",
@@ -87,7 +91,7 @@ if TYPE_CHECKING:
         TLSFailed,
     )
     from .events import subscribe
-    from .health import health
+    from .health import health, isolate, reset
     from .settings import BreakerOptions, FallbackOptions, FreshnessOptions, RetryOptions, Settings
 
 

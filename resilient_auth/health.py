@@ -1,4 +1,4 @@
-"""How the application stands: time to dark for every token, and every breaker's state (G25, G26)."""
+"""How the application stands: time to dark for every token, every breaker's state, and an operator's hand on those."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Literal
 
 from ._flow.engine import engines
 from ._flow.memory import memories
-from ._policy.breaker import BreakerStatus
+from ._policy.breaker import Breaker, BreakerStatus
 from ._policy.freshness import Freshness, assess
+from .errors import ConfigurationError
 from .token import fingerprint
 
-__all__ = ["Health", "TokenHealth", "health"]
+__all__ = ["Health", "TokenHealth", "health", "isolate", "reset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,3 +94,40 @@ def health() -> Health:
         tokens=tuple(tokens),
         breakers=breakers,
     )
+
+
+def isolate(authority: str) -> None:
+    """Ask an authority nothing more until `reset`: an operator's decision, such as for a rehearsal (G26).
+
+    Tokens that are valid are still served. Holds for this process.
+
+    Args:
+        authority: Its origin, such as `https://login.microsoftonline.com`.
+
+    Raises:
+        ConfigurationError: No application of this process has asked it for a token yet.
+    """
+    for breaker in _breakers_of(authority):
+        breaker.isolate()
+
+
+def reset(authority: str) -> None:
+    """Take an isolation back, or a break: the authority may be asked again at once.
+
+    Args:
+        authority: Its origin, such as `https://login.microsoftonline.com`.
+
+    Raises:
+        ConfigurationError: No application of this process has asked it for a token yet.
+    """
+    for breaker in _breakers_of(authority):
+        breaker.reset()
+
+
+def _breakers_of(authority: str) -> list[Breaker]:
+    known = [breaker for engine in engines() for breaker in engine.breakers()]
+    found = [breaker for breaker in known if breaker.authority == authority.rstrip("/")]
+    if not found:
+        origins = ", ".join(sorted({breaker.authority for breaker in known})) or "none yet"
+        raise ConfigurationError(f"authority must be one that was asked for a token ({origins}), not {authority!r}")
+    return found

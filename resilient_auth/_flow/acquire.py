@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Any
 
 from .._policy.checks import require_number
-from .._policy.failure import Purpose
 from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
 from ..errors import AcquisitionTimeout, ProviderUnavailable
@@ -125,7 +124,7 @@ def acquiring(
         if token is None or token.remaining(clock.wall(), clock.monotonic()) <= 0:
             outcome = yield flight, longest - patience
     if outcome is None:
-        return _after_failure(engine, slot, token, _too_late(slot.authorities[0], longest))
+        return _after_failure(engine, slot, token, _too_late(engine, slot.authorities[0], longest, flight))
     return _conclude(engine, slot, token, outcome)
 
 
@@ -176,7 +175,7 @@ def _serve_held(
 
 def _down_for(engine: Engine, slot: Slot) -> float | None:
     """Tell for how many seconds every authority that could answer has been seen to fail; None where one hasn't."""
-    seen = [engine.breaker(authority, Purpose.TOKEN).failing() for authority in slot.authorities]
+    seen = [engine.breaker(authority, slot.purpose).failing() for authority in slot.authorities]
     return min(seconds for _, seconds in seen) if seen and all(down for down, _ in seen) else None
 
 
@@ -188,10 +187,12 @@ def _own(error: BaseException) -> BaseException:
     return copy.copy(error) if isinstance(error, ProviderUnavailable) else error
 
 
-def _too_late(authority: str, patience: float) -> AcquisitionTimeout:
-    return AcquisitionTimeout(
-        f"no token from {authority} within {patience:g} s; the exchange goes on, ask again", authority=authority
-    )
+def _too_late(engine: Engine, authority: str, patience: float, flight: Flight) -> AcquisitionTimeout:
+    known = flight.last_error
+    so_far = "it hasn't answered yet" if known is None else f"so far: {known.message}"
+    retry_after = None if flight.next_attempt is None else max(0.0, flight.next_attempt - engine.clock.monotonic())
+    message = f"no token from {authority} within {patience:g} s ({so_far}); the exchange goes on, ask again"
+    return AcquisitionTimeout(message, authority=authority, retry_after=retry_after)
 
 
 def asking_once(
@@ -218,7 +219,7 @@ def asking_once(
     patience = _patience.get() or engine.settings.wait
     outcome = yield flight, patience
     if outcome is None:
-        raise _too_late(authorities[0], patience)
+        raise _too_late(engine, authorities[0], patience, flight)
     if outcome.error is not None:
         raise _own(outcome.error)
     return Served(Source.IDENTITY_PROVIDER, result=outcome.result)

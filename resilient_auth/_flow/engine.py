@@ -44,8 +44,8 @@ class Engine:
         self.timers = _timers_of(self.clock)
         self.flights = Flights(self.clock)
         self.workers = Workers(per_lane=self.settings.workers_per_authority, queue=self.settings.queue_per_authority)
-        #: By authority, the tokens that wait for its recovery; see `refresh`.
-        self.recoveries: dict[str, Any] = {}
+        #: By authority and purpose, the tokens that wait for recovery; see `refresh`.
+        self.recoveries: dict[tuple[str, Purpose], Any] = {}
 
     def breaker(self, authority: str, purpose: Purpose) -> Breaker:
         """Find the breaker around one authority, for one purpose."""
@@ -105,13 +105,15 @@ class Engine:
                 retry_after=left,
             )
 
-    def refusal(self, authorities: tuple[str, ...], client_id: str, subject: str | None) -> ProviderUnavailable | None:
+    def refusal(
+        self, authorities: tuple[str, ...], client_id: str, subject: str | None, purpose: Purpose = Purpose.TOKEN
+    ) -> ProviderUnavailable | None:
         """Tell why no exchange should begin now: no authority that could answer may be asked."""
         refusal: ProviderUnavailable | None = None
         for authority in authorities:
             try:
                 self.check_cooldown(authority, client_id, subject)
-                self.breaker(authority, Purpose.TOKEN).check()
+                self.breaker(authority, purpose).check()
             except ProviderUnavailable as error:
                 if refusal is None or (error.retry_after or 0.0) < (refusal.retry_after or 0.0):
                     refusal = error

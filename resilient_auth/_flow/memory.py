@@ -9,6 +9,7 @@ from typing import Any
 
 import cachetools
 
+from .._policy.failure import Purpose
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
 from ..token import Token, TokenRequest
@@ -37,6 +38,7 @@ class Slot:
         "not_before",
         "owner",
         "pinned",
+        "purpose",
         "renew",
         "request",
         "signatures",
@@ -45,8 +47,10 @@ class Slot:
         "told",
     )
 
-    def __init__(self, request: TokenRequest, memory: Memory, authorities: tuple[str, ...]) -> None:
+    def __init__(self, request: TokenRequest, memory: Memory, authorities: tuple[str, ...], purpose: Purpose) -> None:
         self.request = request
+        #: What the authorities are asked for; each purpose has a breaker of its own.
+        self.purpose = purpose
         self.memory = memory
         #: The origins that can give this token, in order of preference.
         self.authorities = authorities
@@ -110,12 +114,12 @@ class Memory:
         with self._lock:
             return self._slots.get(request)
 
-    def slot(self, request: TokenRequest, authorities: tuple[str, ...]) -> Slot:
+    def slot(self, request: TokenRequest, authorities: tuple[str, ...], purpose: Purpose = Purpose.TOKEN) -> Slot:
         """Find the slot of a request, or make it."""
         with self._lock:
             slot: Slot | None = self._slots.get(request)
             if slot is None:
-                slot = Slot(request, self, authorities)
+                slot = Slot(request, self, authorities, purpose)
                 self._slots[request] = slot
                 self._by_subject.setdefault(request.subject, {})[request] = slot
             return slot

@@ -43,7 +43,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     flight = engine.flights.find(key)
     if flight is not None:
         return flight
-    refusal = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject)
+    refusal = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject, slot.purpose)
     if refusal is not None:
         raise refusal
     now = engine.clock.monotonic()
@@ -190,9 +190,10 @@ class _Recovery:
     again, not at the next request: the neediest slot's. When nothing valid is left for a slot, breaks get short.
     """
 
-    def __init__(self, engine: Engine, authority: str) -> None:
+    def __init__(self, engine: Engine, authority: str, purpose: Purpose) -> None:
         self._engine = weakref.ref(engine)
         self._authority = authority
+        self._purpose = purpose
         self._lock = threading.Lock()
         self._waiting: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._timer: Timer | None = None
@@ -235,7 +236,7 @@ class _Recovery:
 
     def _arm(self, engine: Engine) -> None:
         wanted = self._wanted(engine)
-        breaker = engine.breaker(self._authority, Purpose.TOKEN)
+        breaker = engine.breaker(self._authority, self._purpose)
         if not wanted:
             breaker.relax()
             with self._lock:
@@ -275,7 +276,7 @@ class _Recovery:
 
     def _fire(self, engine: Engine) -> None:
         wanted = self._wanted(engine)
-        opens_at = engine.breaker(self._authority, Purpose.TOKEN).retry_at
+        opens_at = engine.breaker(self._authority, self._purpose).retry_at
         now = engine.clock.monotonic()
         if not wanted or (opens_at is not None and now < opens_at):
             self._arm(engine)
@@ -304,19 +305,19 @@ def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable) -> No
         slot.failed_at = now
     if slot.renew is not None:
         for authority in slot.authorities:
-            recovery_of(engine, authority).add(engine, slot)
+            _recovery_of(engine, authority, slot.purpose).add(engine, slot)
 
 
-def recovery_of(engine: Engine, authority: str) -> _Recovery:
-    """Find what waits for one authority."""
-    recovery: _Recovery = engine.recoveries.setdefault(authority, _Recovery(engine, authority))
+def _recovery_of(engine: Engine, authority: str, purpose: Purpose) -> _Recovery:
+    key = (authority, purpose)
+    recovery: _Recovery = engine.recoveries.get(key) or engine.recoveries.setdefault(key, _Recovery(engine, *key))
     return recovery
 
 
 def recovered(engine: Engine, slot: Slot) -> None:
     """Wake what waits for the authorities that have just given a token."""
     for authority in slot.authorities:
-        recovery = engine.recoveries.get(authority)
+        recovery = engine.recoveries.get((authority, slot.purpose))
         if recovery is not None:
             recovery.drain(engine)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..clock import Clock
+from ..errors import ProviderUnavailable
 from ..token import Token
 
 __all__ = ["Flight", "Flights", "Outcome"]
@@ -36,7 +37,18 @@ class Outcome:
 class Flight:
     """An exchange under way. Threads and asyncio tasks wait for it; when they give up, it goes on."""
 
-    __slots__ = ("_callbacks", "_clock", "_done", "deadline", "doubted", "earliest", "key", "outcome")
+    __slots__ = (
+        "_callbacks",
+        "_clock",
+        "_done",
+        "deadline",
+        "doubted",
+        "earliest",
+        "key",
+        "last_error",
+        "next_attempt",
+        "outcome",
+    )
 
     def __init__(self, key: Hashable, deadline: float, clock: Clock) -> None:
         self.key = key
@@ -46,6 +58,9 @@ class Flight:
         self.earliest = 0.0
         #: Set when somebody with a valid token has waited for it in vain.
         self.doubted = False
+        #: How its last attempt failed, and the monotonic time of the next one.
+        self.last_error: ProviderUnavailable | None = None
+        self.next_attempt: float | None = None
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())

@@ -252,7 +252,8 @@ class Breaker:
         self._wall = clock.wall
         self._jitter = jitter
         self._tell = tell
-        self._authority = authority
+        #: The dependency's origin.
+        self.authority = authority
         self._era = 0
         #: Each probe that is out, with the time at which its lease ends.
         self._probes: dict[Permit, float] = {}
@@ -405,7 +406,7 @@ class Breaker:
             return now
         if state == "isolated":
             text = f"{self.name} was taken out of use by isolate(); reset() puts it back"
-            raise CircuitOpen(text, authority=self._authority)
+            raise CircuitOpen(text, authority=self.authority)
         wait = self._ready_at() - now
         if wait <= 0:
             return now
@@ -415,7 +416,7 @@ class Breaker:
         else:
             what = "is left alone"
         text = f"{self.name} isn't asked: it failed ({self._cause}) and {what}; try again in {wait:.1f} s"
-        raise CircuitOpen(text, authority=self._authority, retry_after=wait)
+        raise CircuitOpen(text, authority=self.authority, retry_after=wait)
 
     def _settle(self, permit: Permit, verdict: Verdict, cause: str = "") -> None:
         event: Event | None = None

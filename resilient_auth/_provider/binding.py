@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from .._flow.single_flight import Outcome
 from ..errors import AttemptTimeout, ConfigurationError
 from .session import Session
-from .transport import Transport, origin_of
+from .transport import Transport, origin_of, time_left
 
 __all__ = ["BoundLater", "applications", "authority_of"]
 
@@ -64,7 +64,7 @@ class BoundLater:
         if self._ra_bound:
             return
         engine = self._ra_session.engine
-        wait = engine.settings.discovery_wait
+        wait = time_left(engine)
         flight, mine = engine.flights.join(("bind", self._ra_session), engine.clock.monotonic() + wait + 1.0)
         if mine:
             outcome = Outcome()

@@ -47,7 +47,7 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
     wire: Wire
     if owners is not None:
         # An application of ours that is wrapped again must not be retried twice.
-        wire = owners.wire if isinstance(owners, Transport) else OwnersWire(owners)
+        wire = owners.wire if isinstance(owners, Transport) else OwnersWire(owners, settings.clock)
     else:
         wire = HttpxWire(
             settings.clock,

@@ -10,6 +10,7 @@ import msal
 from .._flow import refresh
 from .._flow.memory import Exchange, Slot
 from .._flow.single_flight import Flight, Outcome
+from .._policy.failure import Purpose
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import TokenRequest
@@ -73,6 +74,12 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
             _ra_transport=transport,
             _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
         )
+        for scopes in session.settings.keep_fresh:
+            if len(scopes) != 1:
+                raise ConfigurationError(
+                    f"keep_fresh must name one resource at a time for a managed identity, not {scopes}"
+                )
+            self.keep_fresh(resource=scopes[0].removesuffix("/.default"))
 
     def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]:
         """Get the managed identity's token, as MSAL's method of this name; a held one is served in a microsecond."""
@@ -137,6 +144,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
                 now=clock.monotonic(),
                 due=session.due,
             ),
+            purpose=Purpose.MANAGED_IDENTITY,
             signature=None if claims_challenge else resource,
             claims=claims_challenge,
         )

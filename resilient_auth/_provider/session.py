@@ -11,6 +11,7 @@ from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, ask
 from .._flow.engine import Engine, engine_for
 from .._flow.memory import Exchange, Memory, Slot
 from .._flow.single_flight import Flight, Outcome
+from .._policy.failure import Purpose
 from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable
 from ..settings import Settings
@@ -116,6 +117,7 @@ class Session:
         *,
         repeatable: bool,
         read: Callable[[Any], Token | None] | None,
+        purpose: Purpose = Purpose.TOKEN,
         signature: Any = None,
         claims: str | None = None,
         force: bool = False,
@@ -129,6 +131,7 @@ class Session:
             exchange_for: Makes the way to ask.
             repeatable: Whether it may be asked again with nobody calling.
             read: How to find the token in MSAL's cache.
+            purpose: Whose breaker holds.
             signature: The call, if it may be answered from memory without more ado next time.
             claims: A claims challenge.
             force: Don't serve what is held.
@@ -137,7 +140,7 @@ class Session:
         if self.closed:
             raise Closed("this application object was closed: make a new one, or close it later")
         cache = self.look_at_cache()
-        slot = self.memory.slot(request, authorities)
+        slot = self.memory.slot(request, authorities, purpose)
         slot.authorities = authorities
         exchange = exchange_for(slot)
         if repeatable and slot.renew is None:

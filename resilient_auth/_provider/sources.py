@@ -7,14 +7,12 @@ import concurrent.futures
 import inspect
 import itertools
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msal
 
-from .._flow.engine import Engine
 from .._flow.memory import Exchange, Slot
 from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose
@@ -307,9 +305,11 @@ def _keywords(function: Callable[..., Any]) -> frozenset[str] | None:
 
 
 def _msal_name(app: Any) -> str:
-    return type(app).__name__.removeprefix("_Wrapped").replace("Client", "ClientApplication", 1) if type(
-        app
-    ).__name__.startswith("_Wrapped") else type(app).__name__
+    return (
+        type(app).__name__.removeprefix("_Wrapped").replace("Client", "ClientApplication", 1)
+        if type(app).__name__.startswith("_Wrapped")
+        else type(app).__name__
+    )
 
 
 def source_for(

@@ -19,7 +19,7 @@ from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, em
 from .discovery import ALIASES, Document, Documents, fault_in
 from .wire import Answer, Wire, as_failure
 
-__all__ = ["Journey", "Transport", "documents", "origin_of"]
+__all__ = ["Journey", "Transport", "documents", "origin_of", "time_left"]
 
 #: Redeeming these twice after an ambiguous failure may use up a code or lock an account.
 _NOT_REPLAYABLE = frozenset({"authorization_code", "password"})
@@ -64,6 +64,14 @@ class Journey:
 
 
 _journey: contextvars.ContextVar[Journey | None] = contextvars.ContextVar("resilient_auth_journey", default=None)
+
+
+def time_left(engine: Engine) -> float:
+    """Tell how many seconds the exchange under way has left; outside of one, how long a constructor waits."""
+    journey = _journey.get()
+    if journey is None:
+        return engine.settings.discovery_wait
+    return max(0.0, journey.deadline - engine.clock.monotonic())
 
 
 class Transport:
@@ -146,6 +154,9 @@ class Transport:
             emit(event)
             if journey.flight is not None:
                 journey.flight.doubted = True
+                journey.flight.next_attempt = engine.clock.monotonic() + delay
+                if isinstance(error, ProviderUnavailable):
+                    journey.flight.last_error = error
 
         controller = retrying(
             options=engine.settings.retry,
@@ -222,14 +233,15 @@ class Transport:
         breaker = engine.breaker(authority, purpose)
         breaker.hasten()  # somebody has none at all
         breaker.check()
-        wait = engine.settings.discovery_wait
+        outer = _journey.get()
+        wait = engine.settings.discovery_wait if outer is None else time_left(engine)
         flight, mine = engine.flights.join(("document", key), engine.clock.monotonic() + wait)
         if mine:
 
             def fetch() -> None:
                 outcome = Outcome()
                 try:
-                    outcome = Outcome(result=self._fetch_now(purpose, url, options, key))
+                    outcome = Outcome(result=self._fetch_now(purpose, url, options, key, outer))
                 except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
                     outcome = Outcome(error=error)
                 finally:
@@ -245,12 +257,18 @@ class Transport:
         answer: Answer = outcome.result
         return answer
 
-    def _fetch_now(self, purpose: Purpose, url: str, options: dict[str, Any], key: str) -> Answer:
-        """Fetch a document, and keep it when it is good."""
+    def _fetch_now(
+        self, purpose: Purpose, url: str, options: dict[str, Any], key: str, outer: Journey | None = None
+    ) -> Answer:
+        """Fetch a document, and keep it when it is good.
+
+        A constructor doesn't wait through a back-off for it; an exchange does, for as long as it has time.
+        """
         clock = self._engine.clock
-        # Nobody waits through a back-off for a document: the caller goes on without, and asks again.
-        deadline = clock.monotonic() + self._engine.settings.attempt_timeout
-        answer = self._ask(purpose, "GET", url, dict(options), Journey(deadline=deadline, attempts=1), replayable=True)
+        journey = Journey(clock.monotonic() + self._engine.settings.attempt_timeout, attempts=1)
+        if outer is not None:
+            journey = Journey(outer.deadline, flight=outer.flight)
+        answer = self._ask(purpose, "GET", url, dict(options), journey, replayable=True)
         if answer.status_code == 200:
             fault = fault_in(purpose, answer.text)
             if fault is not None:

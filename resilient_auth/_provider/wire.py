@@ -229,11 +229,14 @@ def _tls(verify: bool | str | ssl.SSLContext | None) -> ssl.SSLContext | bool:
 class OwnersWire:
     """Send requests with the `http_client` that the application gave to MSAL."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, clock: Clock) -> None:
         self.client = client
+        self._clock = clock
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
-        """Send a request; how long it takes is the owner's client's business."""
+        """Send a request. How long it takes is the owner's client's business, but for a session without a time-out."""
+        if "timeout" not in options and _has_no_timeout(self.client):
+            options["timeout"] = max(0.1, ends - self._clock.monotonic())
         response = (self.client.get if method == "GET" else self.client.post)(url, **options)
         headers = {str(k).lower(): str(v) for k, v in getattr(response, "headers", {}).items()}
         return Answer(response.status_code, response.text, headers)
@@ -243,6 +246,15 @@ class OwnersWire:
         close = getattr(self.client, "close", None)
         if close is not None:
             close()
+
+
+def _has_no_timeout(client: Any) -> bool:
+    """Tell whether this is a requests session that would wait for ever."""
+    if not isinstance(client, requests.Session):
+        return False
+    # MSAL, and who follows its advice, wraps `request` in a partial that has the time-out.
+    keywords = getattr(client.request, "keywords", {})
+    return keywords.get("timeout") is None
 
 
 def as_failure(error: Exception, authority: str) -> ProviderUnavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Iterable
 
 import httpx
@@ -72,33 +73,32 @@ class Origins:
 
     def __init__(self, named: str | Iterable[str] | None, *, allow_http_loopback: bool = False) -> None:
         self._allow_http_loopback = allow_http_loopback
-        self._named: frozenset[str] | None = None
+        self._lock = threading.Lock()
+        self._named: frozenset[str] = frozenset()
         if named is None:
             return
         given = [named] if isinstance(named, (str, httpx.URL)) else list(named)
         require(bool(given), "origins is empty: name the origins that the token may go to, or leave it out")
         self._named = frozenset(
-            named_origin("origins", origin, allow_http_loopback=allow_http_loopback) for origin in given
+            named_origin("each of origins", origin, allow_http_loopback=allow_http_loopback) for origin in given
         )
 
-    def allows(self, origin: str) -> bool:
-        """Tell whether a token may go there; a request without it may.
+    def allow(self, scheme: str, host: str, port: int | None) -> bool:
+        """Tell whether a token may go there; a request without one may.
 
         Raises:
-            ConfigurationError: It is the http side of an origin whose https side the token may go to.
+            ConfigurationError: It would go over http to a host whose https side was named, or that was asked first.
         """
-        named = self._named
-        if named is None:
-            # Two first requests at once are answered alike unless they differ; then the later one gets no token.
-            first = named_origin("the URL of the first request", origin, allow_http_loopback=self._allow_http_loopback)
-            named = self.__dict__.setdefault("_first", frozenset({first}))
-            self._named = named
-        if origin in named:
+        origin = origin_of(scheme, host, port)
+        if origin in self._named:
             return True
-        if origin.startswith("http://") and f"https{origin[4:]}" in {o.rpartition(":")[0] if _ported(o) else o for o in named}:
+        if not self._named:
+            first = named_origin(
+                "the URL of the first request", origin, allow_http_loopback=self._allow_http_loopback
+            )
+            with self._lock:
+                self._named = self._named or frozenset({first})
+            return origin in self._named
+        if scheme == "http" and any(httpx.URL(known).host == host for known in self._named):
             raise ConfigurationError(f"{origin} would get its token over http, where it can be read: use https")
         return False
-
-
-def _ported(origin: str) -> bool:
-    return origin.rpartition(":")[2].isdigit()

@@ -1,0 +1,231 @@
+"""Send a token with each request, and get another one where the API wants that (G17, G22).
+
+    ask ──▶ send ──┬─ anything but a 401 of an origin that got the token ──────────────▶ the answer
+                   ├─ claims challenge ─▶ forget, ask with the claims ─┬─ another one ─▶ send once more ─▶ the answer
+                   ├─ plain 401 ────────▶ forget, ask ─────────────────┘   └─ the same ──────────────────▶ the answer
+                   └─ malformed challenge, or a body that is gone ─────────────────────▶ the answer
+
+One generator decides; the drivers of httpx, httpx2 and requests send.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, NamedTuple
+
+import cachetools
+import httpx
+
+from .._flow.acquire import wait_at_most
+from .._policy.checks import require_number
+from ..clock import Clock, SystemClock
+from ..events import ApiRefusedToken, emit
+from ..token import fingerprint
+from .challenge import Wanted, read
+from .deadline import Deadline, shared
+from .origins import Origins, origin_of
+from .replay import replayable
+from .source import TokenSource
+
+__all__ = ["Ask", "BearerAuth", "BearerFlow", "BearerRules", "Send"]
+
+#: Seconds in which no new token is asked for after a new one was refused as well: it isn't the token.
+_PAUSE = 30.0
+_NEVER = float("inf")
+_SYSTEM = SystemClock()
+
+
+class Ask(NamedTuple):
+    """Ask the credential, and send its token back into the generator."""
+
+    claims: str | None
+    #: The token that was refused, to be forgotten first where `forget` is set.
+    refused: str | None
+    forget: bool
+
+
+class Send(NamedTuple):
+    """Send the request with this token; send back the challenges of a 401 to it, or None for any other answer."""
+
+    token: str
+
+
+Steps = Generator[Ask | Send, Any, None]
+
+
+class BearerRules:
+    """Decide what to do about each answer, and remember which tokens were refused."""
+
+    def __init__(self, *, takes_claims: bool, clock: Clock = _SYSTEM) -> None:
+        self._takes_claims = takes_claims
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: What was asked for in place of which token.
+        self._met: cachetools.LRUCache[tuple[str, str | None], bool] = cachetools.LRUCache(256)
+        self._resume_at = -_NEVER
+
+    def steps(self, origin: str, body_is_there: Callable[[], bool]) -> Steps:
+        """Take one request through."""
+        token = yield Ask(None, None, False)
+        challenges: Sequence[str] | None = yield Send(token)
+        if challenges is None:
+            return
+        wanted = read(challenges)
+        claims = wanted if isinstance(wanted, str) else None
+        emit(ApiRefusedToken(at=self._clock.wall(), origin=origin, claims=claims is not None))
+        if wanted is Wanted.UNCLEAR or not body_is_there() or not self._may_ask(claims):
+            return
+        key = (fingerprint(token), claims)
+        with self._lock:
+            # Many requests were on their way with this token. The first to be refused has it replaced, the others
+            # find its successor.
+            met = key in self._met
+        successor = yield Ask(None if met else claims, token, not met)
+        with self._lock:
+            self._met[key] = True
+        if successor == token:
+            return
+        challenges = yield Send(successor)
+        if challenges is not None and claims is None:
+            with self._lock:
+                self._resume_at = self._clock.monotonic() + _PAUSE
+
+    def _may_ask(self, claims: str | None) -> bool:
+        if claims is not None:
+            return self._takes_claims
+        return self._clock.monotonic() >= self._resume_at
+
+
+class BearerFlow:
+    """What the classes for httpx and for httpx2 share; see `BearerAuth`."""
+
+    #: httpx, or its fork.
+    _library: ClassVar[Any] = httpx
+
+    def __init__(
+        self,
+        credential: Any,
+        *scopes: str,
+        origins: str | Iterable[str] | None = None,
+        tenant_id: str | None = None,
+        cae: bool = True,
+        deadline: float | None = None,
+        allow_http_loopback: bool = False,
+        clock: Clock = _SYSTEM,
+    ) -> None:
+        if deadline is not None:
+            require_number("deadline", deadline, low=0.01, high=3600.0)
+        self._source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id)
+        self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
+        self._rules = BearerRules(takes_claims=self._source.takes_claims, clock=clock)
+        self._deadline = _NEVER if deadline is None else deadline
+        self._clock = clock
+
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """Take a request through, blocking while a token is fetched."""
+        flow = _Flow(self, request)
+        if flow.steps is None:
+            yield request
+            return
+        step = next(flow.steps)
+        try:
+            while True:
+                if isinstance(step, Ask):
+                    flow.read_before(step, lambda: flow.response.read())
+                    with flow.patience():
+                        if step.forget and step.refused is not None:
+                            self._source.forget(step.refused)
+                        told: Any = self._source.token(step.claims)
+                else:
+                    flow.sign(step.token)
+                    flow.response = yield request
+                    told = flow.refusal(step.token)
+                step = flow.steps.send(told)
+        except StopIteration:
+            return
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """Take a request through in a task."""
+        flow = _Flow(self, request)
+        if flow.steps is None:
+            yield request
+            return
+        step = next(flow.steps)
+        while True:
+            if isinstance(step, Ask):
+                if flow.response is not None:
+                    await flow.response.aread()
+                with flow.patience():
+                    if step.forget and step.refused is not None:
+                        await self._source.forget_async(step.refused)
+                    told: Any = await self._source.token_async(step.claims)
+            else:
+                flow.sign(step.token)
+                flow.response = yield request
+                told = flow.refusal(step.token)
+            try:
+                step = flow.steps.send(told)
+            except StopIteration:
+                return
+
+
+class _Flow:
+    """One request on its way."""
+
+    def __init__(self, auth: BearerFlow, request: Any) -> None:
+        self.request = request
+        self.response: Any = None
+        self.steps: Steps | None = None
+        url = request.url
+        self._allow = auth._origins.allow
+        host = url.raw_host.decode("ascii")
+        if self._allow(url.scheme, host, url.port):
+            self.deadline = shared(request.extensions, auth._deadline, auth._clock.monotonic)
+            self.steps = auth._rules.steps(
+                origin_of(url.scheme, host, url.port), lambda: replayable(request.stream, auth._library)
+            )
+
+    def sign(self, token: str) -> None:
+        self.request.headers["Authorization"] = f"Bearer {token}"
+
+    def patience(self) -> AbstractContextManager[None]:
+        """Bound the wait for a token by what is left of the call's time."""
+        left = self.deadline.left()
+        return nullcontext() if left == _NEVER else wait_at_most(min(max(left, 0.001), 3600.0))
+
+    def refusal(self, token: str) -> list[str] | None:
+        """Tell a 401's challenges, if it answers our token: a redirect may have led elsewhere, without it."""
+        response = self.response
+        if response.status_code != 401:
+            return None
+        asked = response.request if response._request is not None else self.request
+        url = asked.url
+        if asked.headers.get("Authorization") != f"Bearer {token}":
+            return None
+        if not self._allow(url.scheme, url.raw_host.decode("ascii"), url.port):
+            return None
+        challenges: list[str] = response.headers.get_list("WWW-Authenticate")
+        return challenges
+
+
+class BearerAuth(BearerFlow, httpx.Auth):
+    """Send a token with each request of an httpx client, sync or async (G17, G22).
+
+    Args:
+        credential: Anything with azure-core's `get_token` or `get_token_info`, such as `ResilientCredential`, or a
+            function; see `TokenSource`. asyncio's kind in an `httpx.AsyncClient` alone. A credential that offers
+            `invalidate(token)` has refused tokens replaced; see `ForgettingCredential`.
+        scopes: What the token is for; none where the credential is a function.
+        origins: Where the token may go, such as `https://api.example`. Requests to other origins go without it. When
+            not given, the origin of the first request is the one.
+        tenant_id: Another tenant than the credential's own.
+        cae: Ask for tokens that can be revoked early: claims challenges are handled here.
+        deadline: Seconds that the whole call may take, with its waits for tokens; None for no bound of its own.
+        allow_http_loopback: Let the token go to this machine over http, for tests.
+        clock: Where the time comes from; for tests.
+
+    Raises:
+        ConfigurationError: An argument is wrong; or, at a request, its URL is http.
+    """

@@ -1,0 +1,30 @@
+"""Which request bodies can be sent twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["replayable"]
+
+
+def replayable(stream: Any, library: Any) -> bool:
+    """Tell whether a request's body is there to be sent again.
+
+    Bytes are; so is a form whose files can be wound back. A generator isn't, nor is a file given as the body: httpx
+    doesn't wind it back, so what went out again would be empty.
+
+    Args:
+        stream: The request's.
+        library: httpx or httpx2.
+    """
+    if isinstance(stream, library.ByteStream):
+        return True
+    fields = getattr(stream, "fields", None)
+    return isinstance(fields, list) and all(_rewinds(getattr(field, "file", b"")) for field in fields)
+
+
+def _rewinds(file: Any) -> bool:
+    if isinstance(file, (str, bytes)):
+        return True
+    seekable = getattr(file, "seekable", None)
+    return seekable is not None and bool(seekable())
