@@ -23,11 +23,13 @@ _HOMES = {
     "Overloaded": "errors",
     "ProviderUnavailable": "errors",
     "ResilientAuthError": "errors",
+    "ResilientCredential": "credential",
     "RetryOptions": "settings",
     "ServerFailed": "errors",
     "Settings": "settings",
     "TLSFailed": "errors",
     "Throttled": "errors",
+    "TokenDenied": "errors",
     "health": "health",
     "isolate": "health",
     "reset": "health",
@@ -52,11 +54,13 @@ __all__ = [
     "Overloaded",
     "ProviderUnavailable",
     "ResilientAuthError",
+    "ResilientCredential",
     "RetryOptions",
     "ServerFailed",
     "Settings",
     "TLSFailed",
     "Throttled",
+    "TokenDenied",
     "__version__",
     "aio",
     "errors",
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     from . import aio, errors, events, msal
     from ._flow.acquire import wait_at_most
     from ._provider.msal_app import wrap
+    from .credential import ResilientCredential
     from .errors import (
         AcquisitionTimeout,
         AttemptTimeout,
@@ -89,6 +94,7 @@ if TYPE_CHECKING:
         ServerFailed,
         Throttled,
         TLSFailed,
+        TokenDenied,
     )
     from .events import subscribe
     from .health import health, isolate, reset

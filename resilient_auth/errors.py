@@ -3,6 +3,7 @@
     ResilientAuthError
     ├── ConfigurationError (also ValueError)          an argument or option is wrong; raised before any network call
     ├── Closed                                        the application object was closed
+    ├── TokenDenied                                   a credential's provider works and said no
     └── ProviderUnavailable (also requests.RequestException)
         ├── CircuitOpen                               not asked: it failed a moment ago, and its break isn't over
         ├── Throttled                                 429, or not asked because Retry-After hasn't passed
@@ -15,7 +16,8 @@
         ├── MalformedAnswer                           not the JSON that it should be: a captive portal, a cut-off body
         └── Overloaded                                too many exchanges wait already
 
-A denial (`invalid_grant`, `invalid_client` and so on) is no exception: it stays the error dict that MSAL returns.
+A denial (`invalid_grant`, `invalid_client` and so on) stays the error dict that MSAL returns. Credentials alone, which
+return nothing but tokens, raise it as `TokenDenied`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ __all__ = [
     "ServerFailed",
     "TLSFailed",
     "Throttled",
+    "TokenDenied",
 ]
 
 
@@ -58,6 +61,32 @@ class Closed(ResilientAuthError, RuntimeError):
     """Say that the application object was closed and can't be asked any more."""
 
     code = "closed"
+
+
+class TokenDenied(ResilientAuthError):
+    """Say that the provider works and gave a credential no token: asking again won't help.
+
+    Args:
+        error: OAuth's code, such as `invalid_client`.
+        description: What the provider said about it.
+        claims: What it wants of the next sign-in, where it said so.
+    """
+
+    code = "token_denied"
+
+    def __init__(self, error: str = "denied", description: str = "", *, claims: str | None = None) -> None:
+        self.message = f"{error}: {description}" if description else error
+        super().__init__(self.message)
+        self.error = error
+        self.description = description
+        self.claims = claims
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_denial, (type(self), self.error, self.description, self.claims)
+
+
+def _rebuild_denial(cls: type[TokenDenied], error: str, description: str, claims: str | None) -> TokenDenied:
+    return cls(error, description, claims=claims)
 
 
 class ProviderUnavailable(ResilientAuthError, requests.RequestException):

@@ -17,20 +17,25 @@ from typing import ClassVar, Protocol
 from .token import TokenRequest
 
 __all__ = [
+    "ApiRefusedToken",
     "BreakerClosed",
     "BreakerHalfOpen",
     "BreakerIsolated",
     "BreakerOpened",
+    "BulkheadRefused",
     "CooldownStarted",
     "DiscoveryRejected",
     "DiscoveryServedStale",
     "Event",
     "ExchangeDenied",
     "ExchangeFailed",
+    "FallbackServed",
     "GraceServed",
+    "HedgeSent",
     "Listener",
     "RefreshScheduled",
     "RetryScheduled",
+    "SourceSwitched",
     "TokenAcquired",
     "TokenDropped",
     "TokenServed",
@@ -197,6 +202,53 @@ class DiscoveryRejected(Event):
     level = logging.WARNING
     url: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSwitched(Event):
+    """A credential gives tokens for these scopes from another one of its sources (G12)."""
+
+    level = logging.WARNING
+    scopes: tuple[str, ...]
+    source: str
+    #: The one that gave them before.
+    previous: str
+    #: The code of the failure that made it switch, or `recovered` when it went back.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRefusedToken(Event):
+    """An API answered 401 to a token, with a claims challenge or without."""
+
+    level = logging.INFO
+    origin: str
+    claims: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkheadRefused(Event):
+    """A call to an API was refused, since too many are under way."""
+
+    level = logging.WARNING
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackServed(Event):
+    """A fallback's answer was served in place of an API's; `code` says what had failed."""
+
+    level = logging.WARNING
+    name: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeSent(Event):
+    """A request that had no answer yet was sent to an API a second time."""
+
+    name: str
 
 
 class Listener(Protocol):

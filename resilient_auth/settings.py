@@ -39,7 +39,8 @@ class Settings:
         workers_per_authority: Exchanges with one authority at the same time, at most.
         queue_per_authority: Exchanges with one authority that may wait for a worker, at most.
         max_tokens: Tokens that an application object holds in memory, at most; the least recently refreshed goes first.
-        keep_fresh: Scopes of `acquire_token_for_client` to keep fresh without any traffic: `(("scope",), ...)`.
+        keep_fresh: Scopes of `acquire_token_for_client` to keep fresh without any traffic: `(("scope",), ...)`; for a managed
+            identity, one resource each.
         keep_trying: Seconds after the last request for a token for which its recovery is still attempted.
         clock: Where the time comes from; for tests.
         jitter: Where randomness comes from; for tests.

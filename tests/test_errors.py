@@ -44,6 +44,7 @@ def test_codes_are_stable_and_unique() -> None:
         "ServerFailed": "server_failed",
         "MalformedAnswer": "malformed_answer",
         "Overloaded": "overloaded",
+        "TokenDenied": "token_denied",
     }
     assert len({kind.code for kind in KINDS}) == len(KINDS)
 

@@ -49,6 +49,11 @@ def wait_at_most(seconds: float) -> Iterator[None]:
         _patience.reset(token)
 
 
+def patience_of(seconds: float) -> float:
+    """Tell for how many seconds this caller waits: `seconds`, or what `wait_at_most` says."""
+    return _patience.get() or seconds
+
+
 class Source(StrEnum):
     """Where a token that was served came from; MSAL's values of `token_source`, and one more."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
@@ -16,7 +16,7 @@ from .memory import Exchange, Slot, memories
 from .single_flight import Flight, Outcome
 from .timers import Timer
 
-__all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "release"]
+__all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "release", "under_way"]
 
 #: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
@@ -39,7 +39,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
         Throttled: They asked for patience.
         Overloaded: Too many exchanges wait.
     """
-    key = (slot.memory, slot.request, variant)
+    key = _key(slot, variant)
     flight = engine.flights.find(key)
     if flight is not None:
         return flight
@@ -58,6 +58,15 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
             flight.land(Outcome(error=error))
             raise
     return flight
+
+
+def under_way(engine: Engine, slot: Slot) -> Flight | None:
+    """Find the exchange for a slot, if one is under way."""
+    return engine.flights.find(_key(slot, None))
+
+
+def _key(slot: Slot, variant: str | None) -> Hashable:
+    return slot.memory, slot.request, variant
 
 
 def behind(engine: Engine, slot: Slot, exchange: Exchange) -> None:

@@ -19,7 +19,7 @@ from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, em
 from .discovery import ALIASES, Document, Documents, fault_in
 from .wire import Answer, Wire, as_failure
 
-__all__ = ["Journey", "Transport", "documents", "origin_of", "time_left"]
+__all__ = ["Journey", "Transport", "documents", "once_then_elsewhere", "origin_of", "time_left"]
 
 #: Redeeming these twice after an ambiguous failure may use up a code or lock an account.
 _NOT_REPLAYABLE = frozenset({"authorization_code", "password"})
@@ -64,6 +64,17 @@ class Journey:
 
 
 _journey: contextvars.ContextVar[Journey | None] = contextvars.ContextVar("resilient_auth_journey", default=None)
+_elsewhere: contextvars.ContextVar[bool] = contextvars.ContextVar("resilient_auth_elsewhere", default=False)
+
+
+@contextmanager
+def once_then_elsewhere() -> Iterator[None]:
+    """Have exchanges begun in this block make one attempt, since their caller has another source to ask (G12)."""
+    token = _elsewhere.set(True)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
 
 
 def time_left(engine: Engine) -> float:
@@ -139,7 +150,7 @@ class Transport:
         too_early = journey.earliest - engine.clock.monotonic()
         if too_early > 0:
             engine.pause(min(too_early, max(0.0, journey.deadline - engine.clock.monotonic())))
-        attempts = journey.attempts or engine.settings.retry.attempts
+        attempts = journey.attempts or (1 if _elsewhere.get() else engine.settings.retry.attempts)
 
         def tell(attempt: int, delay: float, error: BaseException) -> None:
             code = getattr(error, "code", type(error).__name__)

@@ -130,21 +130,23 @@ class BearerFlow:
             yield request
             return
         step = next(flow.steps)
-        try:
-            while True:
-                if isinstance(step, Ask):
-                    flow.read_before(step, lambda: flow.response.read())
-                    with flow.patience():
-                        if step.forget and step.refused is not None:
-                            self._source.forget(step.refused)
-                        told: Any = self._source.token(step.claims)
-                else:
-                    flow.sign(step.token)
-                    flow.response = yield request
-                    told = flow.refusal(step.token)
+        while True:
+            if isinstance(step, Ask):
+                if flow.response is not None:
+                    # Read, it frees its connection while the provider is asked.
+                    flow.response.read()
+                with flow.patience():
+                    if step.forget and step.refused is not None:
+                        self._source.forget(step.refused)
+                    told: Any = self._source.token(step.claims)
+            else:
+                flow.sign(step.token)
+                flow.response = yield request
+                told = flow.refusal(step.token)
+            try:
                 step = flow.steps.send(told)
-        except StopIteration:
-            return
+            except StopIteration:
+                return
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Take a request through in a task."""

@@ -93,9 +93,7 @@ class Origins:
         if origin in self._named:
             return True
         if not self._named:
-            first = named_origin(
-                "the URL of the first request", origin, allow_http_loopback=self._allow_http_loopback
-            )
+            first = named_origin("the URL of the first request", origin, allow_http_loopback=self._allow_http_loopback)
             with self._lock:
                 self._named = self._named or frozenset({first})
             return origin in self._named

@@ -164,7 +164,7 @@ def sign_in(idp: Emulator) -> Callable[..., dict[str, Any]]:
     """Sign a user in by authorization code and PKCE."""
 
     def run(app: Any, username: str = "ann@contoso.com", scopes: list[str] = USER_SCOPE) -> dict[str, Any]:
-        flow = app.initiate_auth_code_flow(scopes, redirect_uri="http://localhost/back")
+        flow = app.initiate_auth_code_flow(scopes, redirect_uri="http://localhost/back", response_mode="form_post")
         result: dict[str, Any] = app.acquire_token_by_auth_code_flow(flow, idp.sign_in(flow["auth_uri"], username))
         return result
 

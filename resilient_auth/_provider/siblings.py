@@ -1,0 +1,137 @@
+"""One application for other tenants, and for tokens under continuous access evaluation (G17)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msal
+
+from ..errors import ConfigurationError
+from .msal_app import ConfidentialClientApplication, PublicClientApplication
+
+__all__ = ["Siblings"]
+
+_CAE = "cp1"
+_SHARED = frozenset({"common", "organizations", "consumers"})
+
+#: Of a wrapped application, what a sibling's constructor is given: argument, and MSAL's attribute.
+_KEPT = {
+    "client_id": "client_id",
+    "client_credential": "client_credential",
+    "client_claims": "client_claims",
+    "client_capabilities": "_client_capabilities",
+    "app_name": "app_name",
+    "app_version": "app_version",
+    "azure_region": "_region_configured",
+    "instance_discovery": "_instance_discovery",
+}
+
+
+class Siblings:
+    """Make and keep the siblings of an application, which differ from it in tenant and declared capabilities alone.
+
+    Args:
+        app: A resilient application.
+        tenants: Other tenants that may be asked for; `*` for any.
+        shared_cache: Whether siblings need the refresh tokens in its cache.
+    """
+
+    def __init__(self, app: Any, tenants: frozenset[str], *, shared_cache: bool) -> None:
+        self._app = app
+        self._tenants = tenants
+        self._shared_cache = shared_cache
+        self._made: dict[tuple[str | None, bool], Any] = {}
+
+    def find(self, tenant_id: str | None, *, cae: bool) -> Any:
+        """Find the application for a tenant, with or without CAE, as `missing` has made it.
+
+        Raises:
+            ConfigurationError: The tenant is another one than the application's, and none that may be asked for.
+        """
+        key = self._key(tenant_id, cae)
+        return self._app if key == (None, False) else self._made[key]
+
+    def missing(self, tenant_id: str | None, *, cae: bool) -> Callable[[], object] | None:
+        """Tell how to make that application where there is none yet; it may ask for a discovery document."""
+        key = self._key(tenant_id, cae)
+        if key == (None, False) or key in self._made:
+            return None
+        return lambda: self._made.setdefault(key, self._make(*key))
+
+    def close(self) -> None:
+        """Forget the siblings' tokens; the connections are the application's."""
+        for app in list(self._made.values()):
+            app._ra_session.close()
+
+    def _key(self, tenant_id: str | None, cae: bool) -> tuple[str | None, bool]:
+        authority = _entra(self._app)
+        if authority is None:  # B2C, ADFS and others have one tenant and no CAE
+            return None, False
+        own = _own_tenants(self._app, authority[1])
+        declared = {str(name).lower() for name in _argument(self._app, "client_capabilities") or ()}
+        with_cae = cae and _CAE not in declared
+        if tenant_id is None or tenant_id.lower() in own:
+            return None, with_cae
+        bound = self._app._ra_bound
+        if not ({"*", tenant_id.lower()} & self._tenants or own & _SHARED):
+            if not bound:  # its tenant's other name isn't known yet
+                return None, with_cae
+            raise ConfigurationError(
+                f"tenant_id {tenant_id!r} isn't the tenant of application {self._app.client_id}: add it to "
+                "additionally_allowed_tenants if tokens of that tenant are really wanted"
+            )
+        return tenant_id.lower(), with_cae
+
+    def _make(self, tenant_id: str | None, cae: bool) -> Any:
+        app = self._app
+        origin, tenant = _entra(app) or ("", "")
+        given = app.__dict__.get("_ra_arguments")
+        arguments = dict(given) if given else {name: _argument(app, name) for name in _KEPT}
+        for name in ("verify", "proxies", "timeout"):
+            arguments.pop(name, None)
+        arguments.update(
+            authority=f"{origin}/{tenant_id or tenant}",
+            http_client=app._ra_transport,
+            token_cache=app.token_cache if self._shared_cache else msal.TokenCache(),
+            resilience=app._ra_session.settings.but(keep_fresh=()),
+        )
+        if cae:
+            arguments["client_capabilities"] = [*(arguments.get("client_capabilities") or ()), _CAE]
+        if isinstance(app, msal.ConfidentialClientApplication):
+            return ConfidentialClientApplication(**arguments)
+        return PublicClientApplication(**arguments)
+
+
+def _argument(app: Any, name: str) -> Any:
+    given = app.__dict__.get("_ra_arguments")
+    return given.get(name) if given else app._ra_origin.__dict__.get(_KEPT[name])
+
+
+def _entra(app: Any) -> tuple[str, str] | None:
+    """Tell an application's origin and tenant, where it is one of Entra's."""
+    given = app.__dict__.get("_ra_arguments")
+    if given is None:
+        authority = app._ra_origin.authority
+        plain = not authority.is_adfs and not authority._is_b2c and not app._ra_origin.__dict__.get("_oidc_authority")
+        url = f"https://{authority.instance}/{authority.tenant}" if plain else ""
+    else:
+        url = "" if given.get("oidc_authority") else str(given.get("authority") or _DEFAULT)
+    parts = urlsplit(url)
+    path = [part for part in parts.path.split("/") if part]
+    if len(path) != 1 or path[0].lower() == "adfs" or (parts.hostname or "").endswith(".ciamlogin.com"):
+        return None
+    return f"https://{parts.netloc}", path[0]
+
+
+_DEFAULT = "https://login.microsoftonline.com/common"
+
+
+def _own_tenants(app: Any, tenant: str) -> set[str]:
+    """Tell the names of an application's tenant: the one in its authority, and the one that discovery gave."""
+    names = {tenant.lower()}
+    if app._ra_bound:
+        path = urlsplit(app._ra_origin.authority.token_endpoint).path.split("/")
+        names.add(path[1].lower())
+    return names

@@ -1,0 +1,90 @@
+"""Time-outs that end at a moment, and not so long after each byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+__all__ = ["Until", "bound"]
+
+
+class Until(float):
+    """A time-out in seconds that also knows when everything must be over.
+
+    httpcore hands a request's time-outs down to its network stream as they are, and so this one arrives there, whichever
+    thread reads. Whoever takes it for a plain number sees what was left when the attempt began.
+    """
+
+    __slots__ = ("ends", "now")
+    ends: float
+    now: Callable[[], float]
+
+    @classmethod
+    def at(cls, ends: float, now: Callable[[], float], most: float | None) -> Until:
+        """Make one that ends at `ends` by `now`, and after `most` seconds of silence."""
+        left = max(0.001, ends - now())
+        until = cls(left if most is None else min(left, most))
+        until.ends = ends
+        until.now = now
+        return until
+
+
+def _left(timeout: float | None) -> float | None:
+    if type(timeout) is not Until:
+        return timeout
+    left = timeout.ends - timeout.now()
+    if left <= 0:
+        raise TimeoutError("the time for this request is over")
+    return min(float(timeout), left)
+
+
+class _Stream:
+    """A network stream whose every read and write ends in time, so that an answer that trickles does too."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.close = stream.close
+        self.get_extra_info = stream.get_extra_info
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> Any:
+        return self._stream.read(max_bytes, _left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left(timeout))
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+
+
+class _Backend:
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> _Stream:
+        return _Stream(self._backend.connect_tcp(host, port, _left(timeout), local_address, socket_options))
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> _Stream:
+        return _Stream(self._backend.connect_unix_socket(path, _left(timeout), socket_options))
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)
+
+
+def bound(transport: Any) -> None:
+    """Have a blocking transport of httpx's or httpx2's honour `Until`; others are left as they are.
+
+    httpx offers no way to hand httpcore a network backend; a test pins this one.
+    """
+    pool = getattr(transport, "_pool", None)
+    backend = getattr(pool, "_network_backend", None)
+    if pool is not None and backend is not None and not isinstance(backend, _Backend):
+        pool._network_backend = _Backend(backend)

@@ -1,0 +1,141 @@
+"""Plain httpx clients with the token, the deadline, the retries, the breaker and the bulkhead in them."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import httpx
+
+from .._policy.checks import require
+from .bearer import BearerAuth
+from .options import TransportOptions
+from .origins import named_origin
+from .transport import AsyncResilientTransport, ResilientTransport
+
+__all__ = ["api_client", "async_api_client"]
+
+
+def api_client(
+    base_url: str | httpx.URL,
+    credential: Any,
+    scopes: str | Iterable[str] = (),
+    *,
+    options: TransportOptions | None = None,
+    origins: Iterable[str] = (),
+    tenant_id: str | None = None,
+    key: Callable[[httpx.Request], str] | None = None,
+    fallback: Callable[[httpx.Request, httpx.TransportError], httpx.Response | None] | None = None,
+    verify: ssl.SSLContext | bool = True,
+    transport: httpx.BaseTransport | None = None,
+    allow_http_loopback: bool = False,
+    **client: Any,
+) -> httpx.Client:
+    """Make an httpx client for one API, that gets its tokens and survives the API's failures.
+
+    Args:
+        base_url: The API's https URL. The token goes to its origin alone.
+        credential: As for `BearerAuth`.
+        scopes: One scope, or several; none where the credential is a function.
+        options: As for `ResilientTransport`.
+        origins: Further origins that the token may go to.
+        tenant_id: As for `BearerAuth`.
+        key: As for `ResilientTransport`.
+        fallback: As for `ResilientTransport`.
+        verify: Whom to trust, as for httpx.
+        transport: The transport underneath; one of httpx's with the environment's proxies when not given.
+        allow_http_loopback: Let the token go to this machine over http, for tests.
+        client: Further arguments of `httpx.Client`.
+
+    Returns:
+        A client to be used and closed like any other.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+    """
+    options = options or TransportOptions()
+    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, allow_http_loopback, client)
+    wrapped = transport or httpx.HTTPTransport(**_wire(base_url, options, verify, client))
+    return httpx.Client(
+        transport=ResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
+    )
+
+
+def async_api_client(
+    base_url: str | httpx.URL,
+    credential: Any,
+    scopes: str | Iterable[str] = (),
+    *,
+    options: TransportOptions | None = None,
+    origins: Iterable[str] = (),
+    tenant_id: str | None = None,
+    key: Callable[[httpx.Request], str] | None = None,
+    fallback: Callable[[httpx.Request, httpx.TransportError], Any] | None = None,
+    verify: ssl.SSLContext | bool = True,
+    transport: httpx.AsyncBaseTransport | None = None,
+    allow_http_loopback: bool = False,
+    **client: Any,
+) -> httpx.AsyncClient:
+    """Make an asyncio httpx client for one API; see `api_client` for the arguments.
+
+    Returns:
+        A client to be used and closed like any other.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+    """
+    options = options or TransportOptions()
+    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, allow_http_loopback, client)
+    wrapped = transport or httpx.AsyncHTTPTransport(**_wire(base_url, options, verify, client))
+    return httpx.AsyncClient(
+        transport=AsyncResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
+    )
+
+
+def _parts(
+    base_url: str | httpx.URL,
+    credential: Any,
+    scopes: str | Iterable[str],
+    options: TransportOptions,
+    origins: Iterable[str],
+    tenant_id: str | None,
+    allow_http_loopback: bool,
+    client: dict[str, Any],
+) -> dict[str, Any]:
+    for name in ("auth", "mounts", "proxy", "cert"):
+        require(name not in client, f"{name} has no place here: use transport=, or make an httpx.Client of your own")
+    origin = named_origin("base_url", base_url, allow_http_loopback=allow_http_loopback, bare=False)
+    auth = BearerAuth(
+        credential,
+        *((scopes,) if isinstance(scopes, str) else tuple(scopes)),
+        origins=[origin, *((origins,) if isinstance(origins, str) else origins)],
+        tenant_id=tenant_id,
+        deadline=options.deadline,
+        allow_http_loopback=allow_http_loopback,
+        clock=options.clock,
+    )
+    parts: dict[str, Any] = {"auth": auth, "base_url": base_url}
+    if "timeout" not in client:
+        parts["timeout"] = httpx.Timeout(options.attempt_timeout, connect=options.connect_timeout)
+    return parts
+
+
+def _wire(
+    base_url: str | httpx.URL, options: TransportOptions, verify: ssl.SSLContext | bool, client: dict[str, Any]
+) -> dict[str, Any]:
+    most = options.concurrency
+    trusts = client.get("trust_env", True)
+    wire: dict[str, Any] = {name: client.pop(name) for name in ("http1", "http2") if name in client} | {
+        "verify": verify,
+        "trust_env": trusts,
+        "limits": client.pop("limits", httpx.Limits(max_connections=most, max_keepalive_connections=min(most, 100))),
+    }
+    url = httpx.URL(base_url)
+    # A client that is given a transport doesn't look at the environment's proxies any more.
+    if trusts and not urllib.request.proxy_bypass(url.host):
+        proxy = urllib.request.getproxies().get(url.scheme) or urllib.request.getproxies().get("all")
+        if proxy:
+            wire["proxy"] = proxy
+    return wire

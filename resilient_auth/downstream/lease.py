@@ -1,0 +1,51 @@
+"""What a call holds while it is under way: the breaker's permit and a slot of the bulkhead, given back exactly once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .._policy.breaker import Permit
+    from .bulkhead import Bulkhead
+
+__all__ = ["Lease"]
+
+
+class Lease:
+    """Hold a permit and a slot. The first verdict counts; the slot is left once, whoever asks how often."""
+
+    __slots__ = ("_permit", "_slots")
+
+    def __init__(self, permit: Permit, bulkhead: Bulkhead) -> None:
+        self._permit = permit
+        # Taking the last item out of a list is atomic: two threads can't both do it.
+        self._slots = [bulkhead]
+
+    @property
+    def held(self) -> bool:
+        """Tell whether the slot is still taken."""
+        return bool(self._slots)
+
+    def judge(self, cause: str | None) -> None:
+        """Give the verdict and keep the slot: a cause for a failure, None for nothing said about the API."""
+        if cause is None:
+            self._permit.none()
+        else:
+            self._permit.failure(cause)
+
+    def succeed(self) -> None:
+        """Say that the API answered as it should, and leave."""
+        self._permit.success()
+        self._leave()
+
+    def fail(self, cause: str | None) -> None:
+        """Give the verdict, and leave."""
+        self.judge(cause)
+        self._leave()
+
+    def _leave(self) -> None:
+        try:
+            bulkhead = self._slots.pop()
+        except IndexError:
+            return
+        bulkhead.leave()
