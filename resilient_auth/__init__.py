@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 # Loaded when first used: importing this package must cost next to nothing.
 _HOMES = {
     "AcquisitionTimeout": "errors",
+    "AsyncResilientTransport": "downstream",
     "AttemptTimeout": "errors",
+    "BearerAuth": "downstream",
     "BreakerOptions": "settings",
     "CircuitOpen": "errors",
     "Closed": "errors",
@@ -24,12 +26,15 @@ _HOMES = {
     "ProviderUnavailable": "errors",
     "ResilientAuthError": "errors",
     "ResilientCredential": "credential",
+    "ResilientTransport": "downstream",
     "RetryOptions": "settings",
     "ServerFailed": "errors",
     "Settings": "settings",
     "TLSFailed": "errors",
     "Throttled": "errors",
     "TokenDenied": "errors",
+    "TransportOptions": "downstream",
+    "api_client": "downstream",
     "health": "health",
     "isolate": "health",
     "reset": "health",
@@ -37,11 +42,13 @@ _HOMES = {
     "wait_at_most": "_flow.acquire",
     "wrap": "_provider.msal_app",
 }
-_MODULES = ("aio", "errors", "events", "msal")
+_MODULES = ("aio", "downstream", "errors", "events", "msal")
 
 __all__ = [
     "AcquisitionTimeout",
+    "AsyncResilientTransport",
     "AttemptTimeout",
+    "BearerAuth",
     "BreakerOptions",
     "CircuitOpen",
     "Closed",
@@ -55,14 +62,18 @@ __all__ = [
     "ProviderUnavailable",
     "ResilientAuthError",
     "ResilientCredential",
+    "ResilientTransport",
     "RetryOptions",
     "ServerFailed",
     "Settings",
     "TLSFailed",
     "Throttled",
     "TokenDenied",
+    "TransportOptions",
     "__version__",
     "aio",
+    "api_client",
+    "downstream",
     "errors",
     "events",
     "health",
@@ -75,10 +86,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import aio, errors, events, msal
+    from . import aio, downstream, errors, events, msal
     from ._flow.acquire import wait_at_most
     from ._provider.msal_app import wrap
     from .credential import ResilientCredential
+    from .downstream import AsyncResilientTransport, BearerAuth, ResilientTransport, TransportOptions, api_client
     from .errors import (
         AcquisitionTimeout,
         AttemptTimeout,

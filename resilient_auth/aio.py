@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from ._flow.acquire import acquire_async
+from ._flow.acquire import Served, acquire_async
 from ._provider.msal_app import ManagedIdentityClient
 from ._provider.msal_app import wrap as _wrap
 from ._provider.session import Plan
+from .downstream import async_api_client as api_client
+from .errors import ProviderUnavailable
 from .settings import Settings
 
-__all__ = ["Application", "ManagedIdentity", "wrap"]
+if TYPE_CHECKING:
+    from ._provider.azure_shapes import AccessToken, AccessTokenInfo
+    from ._provider.credentials import Answer, Step, Steps
+
+__all__ = ["Application", "ManagedIdentity", "ResilientCredential", "api_client", "wrap"]
 
 
 async def _carry_out(plan: Plan | None) -> Any:
@@ -24,7 +31,12 @@ async def _carry_out(plan: Plan | None) -> Any:
         return None
     if plan.load is not None:
         await _on_a_thread(plan.load)
-    return plan.finish(await acquire_async(plan.acquisition))
+    try:
+        return plan.finish(await acquire_async(plan.acquisition))
+    except ProviderUnavailable:
+        if plan.moot is None or not await _on_a_thread(plan.moot):
+            raise
+        return None
 
 
 async def _on_a_thread(call: Callable[[], Any]) -> Any:
@@ -232,6 +244,119 @@ class ManagedIdentity:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+class ResilientCredential:
+    """Give tokens as `resilient_auth.ResilientCredential` does, to be awaited.
+
+    Args:
+        sources: As there, and also credentials and functions that are coroutines. These are awaited in the caller's
+            event loop; what blocks is asked on a thread.
+        account: As there.
+        resilience: As there.
+        additionally_allowed_tenants: As there.
+        failover_after: As there, in seconds.
+
+    Raises:
+        ConfigurationError: An argument is wrong; raised before any network call.
+    """
+
+    def __init__(
+        self,
+        *sources: Any,
+        account: Mapping[str, Any] | None = None,
+        resilience: Settings | None = None,
+        additionally_allowed_tenants: Iterable[str] = (),
+        failover_after: float = 2.0,
+    ) -> None:
+        # Where azure-core is installed it is imported there, which costs more than the rest of this module.
+        from ._provider.credentials import CredentialCore
+
+        self._core = CredentialCore(
+            sources,
+            account=account,
+            resilience=resilience,
+            additionally_allowed_tenants=additionally_allowed_tenants,
+            failover_after=failover_after,
+            asynchronous=True,
+        )
+        self._find = self._core.find
+
+    async def get_token(
+        self,
+        *scopes: str,
+        claims: str | None = None,
+        tenant_id: str | None = None,
+        enable_cae: bool = False,
+        **_: Any,
+    ) -> AccessToken:
+        """Get an access token for scopes; arguments, result and errors are those of the blocking one."""
+        if not (claims or tenant_id or enable_cae):
+            answer = self._find(scopes)
+            if answer is not None:
+                return answer.access
+        loop = asyncio.get_running_loop()
+        return (await _step_through(self._core.steps(scopes, claims, tenant_id, enable_cae, loop))).access
+
+    async def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
+        """Get an access token for scopes, and the time from which to ask again; as the blocking one does."""
+        if not options:
+            answer = self._find(scopes)
+            if answer is not None:
+                return answer.info
+        return (await _step_through(self._core.steps_with(scopes, options, asyncio.get_running_loop()))).info
+
+    async def invalidate(self, token: str) -> None:
+        """Forget a token that an API refused, if it is still held; its successor stays."""
+        self._core.forget(token)
+
+    async def close(self) -> None:
+        """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
+        for credential in self._core.close():
+            close = getattr(credential, "close", None)
+            if close is not None:
+                closing = close() if inspect.iscoroutinefunction(close) else await _on_a_thread(close)
+                if inspect.isawaitable(closing):
+                    await closing
+
+    async def __aenter__(self) -> ResilientCredential:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"ResilientCredential({self._core!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a ResilientCredential can't be pickled: make one in each process")
+
+
+async def _step_through(steps: Steps) -> Answer:
+    """Carry a call through in this task."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                with step.limits():
+                    served = await _take(step)
+            except Exception as error:  # noqa: BLE001 - the steps decide what it means
+                step = steps.throw(error)
+            else:
+                step = steps.send(served)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+
+
+async def _take(step: Step) -> Served | None:
+    plan = step.plan
+    if plan is None:
+        await _on_a_thread(step.run)
+        return None
+    if plan.load is not None:
+        await _on_a_thread(plan.load)
+    return await acquire_async(plan.acquisition)
 
 
 def wrap(app: Any, *, resilience: Settings | None = None) -> Any:

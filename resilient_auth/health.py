@@ -65,7 +65,9 @@ def health() -> Health:
             if token is None and slot.last_error is None:
                 continue
             remaining = 0.0 if token is None else max(0.0, token.remaining(wall, now))
-            if slot.pinned or now - slot.asked_at <= engine.settings.keep_trying or remaining > 0:
+            wanted = slot.pinned or now - slot.asked_at <= engine.settings.keep_trying
+            # One that ran out unasked is no trouble: whoever asks next gets a new one, unless that is known to fail.
+            if remaining > 0 or (wanted and slot.last_error is not None):
                 in_use.append(remaining)
             tokens.append(
                 TokenHealth(
@@ -85,7 +87,7 @@ def health() -> Health:
     dark = any(remaining <= 0 for remaining in in_use)
     troubled = (
         any(status.state != "closed" for status in breakers)
-        or any(token.state != Freshness.FRESH.value for token in tokens)
+        or any(token.state in (Freshness.DUE.value, Freshness.EXPIRING.value) for token in tokens)
         or any(token.failures for token in tokens)
     )
     return Health(

@@ -193,8 +193,8 @@ class TestRefusals:
                 r"keep_fresh",
                 marks=pytest.mark.xfail(
                     strict=True,
-                    reason="BUG: settings accepts more keep_fresh sets than max_tokens: one pinned token silently evicts "
-                    "the other, whose refresh ahead ends",
+                    reason="BUG: settings accepts more keep_fresh sets than max_tokens: one pinned token silently "
+                    "evicts the other, whose refresh ahead ends",
                 ),
             ),
             pytest.param(

@@ -128,6 +128,9 @@ def acquiring(
         flight.doubted = True
         if token is None or token.remaining(clock.wall(), clock.monotonic()) <= 0:
             outcome = yield flight, longest - patience
+    if slot.token is not token:
+        # Removed or challenged meanwhile, or replaced by a newer one.
+        token = None if claims or force else slot.token
     if outcome is None:
         return _after_failure(engine, slot, token, _too_late(engine, slot.authorities[0], longest, flight))
     return _conclude(engine, slot, token, outcome)

@@ -26,6 +26,11 @@ from .workers import Workers
 __all__ = ["Engine", "engine_for", "engines"]
 
 
+#: Seconds after a cool-down within which another one is one more in a row.
+_IN_A_ROW = 60.0
+_NO_COOLDOWN = (0.0, 0)
+
+
 class Engine:
     """Hold what exchanges share. Nothing in here does I/O."""
 
@@ -36,7 +41,10 @@ class Engine:
         self._renew()
         self._breakers: cachetools.LRUCache[tuple[str, str], Breaker] = cachetools.LRUCache(1024)
         self._budgets: cachetools.LRUCache[str, Budget] = cachetools.LRUCache(1024)
-        self._cooldowns: cachetools.LRUCache[tuple[str, str, str | None], float] = cachetools.LRUCache(16_384)
+        #: The end on the monotonic clock, and how many came in a row.
+        self._cooldowns: cachetools.LRUCache[tuple[str, str, str | None], tuple[float, int]] = cachetools.LRUCache(
+            16_384
+        )
 
     def _renew(self) -> None:
         """Begin with fresh threads, locks and flights: at first, and in a forked child."""
@@ -77,11 +85,19 @@ class Engine:
             return budget
 
     def cool_down(self, authority: str, purpose: Purpose, client_id: str, subject: str | None, seconds: float) -> None:
-        """Ask this authority nothing more for this client and subject until `seconds` have passed (G8)."""
-        until = self.clock.monotonic() + seconds
+        """Ask this authority nothing more for this client and subject until `seconds` have passed (G8).
+
+        Cool-downs in a row get longer, up to an urgent break, where the provider asks for less: one that never says
+        when must not be asked every few seconds for ever.
+        """
+        now = self.clock.monotonic()
         key = (authority, client_id, subject)
         with self._lock:
-            self._cooldowns[key] = max(until, self._cooldowns.get(key, 0.0))
+            until, in_a_row = self._cooldowns.get(key, (0.0, 0))
+            in_a_row = in_a_row + 1 if now - until < _IN_A_ROW else 1
+            least = min(self.settings.breaker.urgent_break[0], self.settings.retry.first_delay * in_a_row)
+            seconds = max(seconds, least if in_a_row > 1 else 0.0)
+            self._cooldowns[key] = (max(now + seconds, until), in_a_row)
         emit(CooldownStarted(at=self.clock.wall(), authority=authority, purpose=purpose.value, seconds=seconds))
 
     def cooldown_left(self, authority: str, client_id: str, subject: str | None) -> float:
@@ -90,8 +106,8 @@ class Engine:
             if not self._cooldowns:
                 return 0.0
             until = max(
-                self._cooldowns.get((authority, client_id, subject), 0.0),
-                self._cooldowns.get((authority, client_id, None), 0.0),
+                self._cooldowns.get((authority, client_id, subject), _NO_COOLDOWN)[0],
+                self._cooldowns.get((authority, client_id, None), _NO_COOLDOWN)[0],
             )
         return max(0.0, until - self.clock.monotonic())
 
@@ -120,14 +136,6 @@ class Engine:
             else:
                 return None
         return refusal
-
-    def pause(self, seconds: float) -> None:
-        """Sleep on a worker, by this engine's clock."""
-        ends = self.clock.monotonic() + seconds
-        condition = threading.Condition(threading.Lock())
-        with condition:
-            while (left := ends - self.clock.monotonic()) > 0:
-                self.clock.wait(condition, left)
 
     def run(self, lane: str, job: Callable[[], None]) -> None:
         """Run a job on a worker, with the caller's context variables."""

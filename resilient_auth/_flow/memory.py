@@ -39,6 +39,7 @@ class Slot:
         "owner",
         "pinned",
         "purpose",
+        "refused",
         "renew",
         "request",
         "signatures",
@@ -67,6 +68,8 @@ class Slot:
         self.last_error: ProviderUnavailable | None = None
         self.asked_at = 0.0
         self.owner: str | None = None
+        #: The fingerprint of a token that an API has refused, and that must not come back from MSAL's cache.
+        self.refused: str | None = None
         self.pinned = False
         self.timer: Timer | None = None
         #: The token whose service during a failure was told already.
@@ -104,6 +107,8 @@ class Memory:
         self.engine = engine
         self._lock = threading.Lock()
         self._slots = _Slots(max_tokens, self._forget)
+        #: Not yet told.
+        self._evicted: list[Slot] = []
         self._by_subject: dict[str | None, dict[TokenRequest, Slot]] = {}
         #: What the face answers without asking anybody: call signature to prepared answer.
         self.hits: dict[Hashable, Any] = {}
@@ -122,7 +127,9 @@ class Memory:
                 slot = Slot(request, self, authorities, purpose)
                 self._slots[request] = slot
                 self._by_subject.setdefault(request.subject, {})[request] = slot
-            return slot
+            evicted, self._evicted = self._evicted, []
+        self._tell(evicted, "there are more than max_tokens")
+        return slot
 
     def remember_hit(self, slot: Slot, token: Token, signature: Hashable, answer: Any) -> None:
         """Let the face answer `signature` with `answer`, made of `token`, unless that has been dropped meanwhile."""
@@ -188,6 +195,8 @@ class Memory:
 
     def _forget(self, slot: Slot) -> None:
         """Take an evicted slot out of the indexes; the lock is held by whoever evicts."""
+        if slot.token is not None:
+            self._evicted.append(slot)
         self._clear(slot)
         for subject in {slot.request.subject, slot.owner or slot.request.subject}:
             siblings = self._by_subject.get(subject)

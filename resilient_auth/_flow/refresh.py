@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
-from ..errors import CircuitOpen, ProviderUnavailable
+from ..errors import AcquisitionTimeout, CircuitOpen, Overloaded, ProviderUnavailable
 from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
 from .engine import Engine
 from .memory import Exchange, Slot, memories
@@ -21,8 +21,9 @@ __all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "rele
 #: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
 _NEVER = -1e9
-#: Seconds over which a fleet's first probes spread once their tokens have run out.
+#: Seconds over which a fleet's first probes spread once their tokens have run out, and while they are valid.
 _URGENT_SPREAD = 3.0
+_CALM_SPREAD = 60.0
 
 
 def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None = None) -> Flight:
@@ -50,6 +51,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     flight, mine = engine.flights.join(key, now + engine.settings.deadline)
     if mine:
         flight.earliest = slot.failed_at + engine.settings.retry.first_delay
+        flight.spare = variant is None and _remaining(engine, slot) > 0
         generation = slot.generation
         try:
             engine.run(slot.authorities[0], lambda: _fly(engine, flight, slot, exchange, generation))
@@ -66,7 +68,8 @@ def under_way(engine: Engine, slot: Slot) -> Flight | None:
 
 
 def _key(slot: Slot, variant: str | None) -> Hashable:
-    return slot.memory, slot.request, variant
+    # After a removal nobody may join an exchange that began before it.
+    return slot.memory, slot.request, slot.generation, variant
 
 
 def behind(engine: Engine, slot: Slot, exchange: Exchange) -> None:
@@ -87,7 +90,9 @@ def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generat
     except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
         outcome = Outcome(error=error)
     try:
-        _note(engine, slot, outcome, engine.clock.monotonic() - started, kept=slot.generation == generation)
+        # One that was overdue and replaced brings no news: its token is older, its failure is over.
+        if engine.flights.is_current(flight):
+            _note(engine, slot, outcome, engine.clock.monotonic() - started, kept=slot.generation == generation)
     finally:
         engine.flights.end(flight)
         flight.land(outcome)
@@ -111,7 +116,7 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, *, kept: bo
                 at=wall, request=request, code=error.code, detail=error.message, retry_after=error.retry_after
             )
         )
-        await_recovery(engine, slot, error)
+        await_recovery(engine, slot, error, exchanged=not isinstance(error, (CircuitOpen, Overloaded)))
     else:
         # An answer without a token: the provider works. Or an error of the caller's, which says nothing about it.
         if outcome.error is None:
@@ -129,11 +134,23 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, *, kept: bo
 
 
 def _backoff(engine: Engine, slot: Slot, error: ProviderUnavailable) -> float:
-    options = engine.settings.retry
-    if error.retry_after is not None:
-        return error.retry_after + engine.jitter(0.0, 0.5)
-    step = options.first_delay * 2.0 ** min(slot.failures, 10)
-    return min(options.longest_delay, options.first_delay + engine.jitter(0.0, step))
+    """Tell for how many seconds to leave a provider alone that failed for this slot."""
+    options, remaining = engine.settings.retry, _remaining(engine, slot)
+    if isinstance(error, CircuitOpen):
+        wait = 0.0  # its breaks grow by themselves
+    elif remaining > 0:
+        step = options.first_delay * 2.0 ** min(slot.failures, 10)
+        wait = min(options.longest_delay, options.first_delay + engine.jitter(0.0, step))
+    else:
+        wait = engine.jitter(*engine.settings.breaker.urgent_break)
+    if error.retry_after is None:
+        return max(wait, options.first_delay)
+    return max(wait, error.retry_after + engine.jitter(0.0, _spread(remaining)))
+
+
+def _spread(remaining: float) -> float:
+    """Tell over how many seconds to spread what many were told to do at once, given how long one can wait."""
+    return max(_URGENT_SPREAD, min(_CALM_SPREAD, remaining / 4))
 
 
 def keep_fresh(engine: Engine, slot: Slot) -> None:
@@ -178,6 +195,25 @@ def _refresh_if_due(engine: Engine, slot: Slot) -> None:
     else:
         slot.not_before = 0.0
         behind(engine, slot, slot.renew)
+        _watch_over(engine, slot)
+
+
+def _watch_over(engine: Engine, slot: Slot) -> None:
+    """See to it that an exchange which nobody waits for, and which never ends, isn't the last one."""
+    flight = under_way(engine, slot)
+    if flight is None:
+        return
+
+    # The flight's key holds the memory, which must be free to go.
+    watched = weakref.ref(flight)
+
+    def look(slot: Slot) -> None:
+        flight = watched()
+        if flight is not None and flight.outcome is None:
+            origin = slot.authorities[0]
+            await_recovery(engine, slot, AcquisitionTimeout(f"an exchange with {origin} never ended", authority=origin))
+
+    slot.timer = engine.timers.call_at(flight.deadline, _weakly(slot, look))
 
 
 def _weakly(slot: Slot, call: Callable[[Slot], None]) -> Callable[[], None]:
@@ -260,7 +296,9 @@ class _Recovery:
             breaker.relax()
         opens_at = breaker.retry_at
         when = min(slot.not_before for slot in wanted) if opens_at is None else opens_at
-        when = max(when, now + min(self._cooldown_left(engine, slot) for slot in wanted))
+        cooldown = min(self._cooldown_left(engine, slot) for slot in wanted)
+        if now + cooldown > when:
+            when = now + cooldown + engine.jitter(0.0, _spread(soonest_dark))
         if not urgent:
             when = min(when, now + soonest_dark)
         if urgent and when <= now:
@@ -297,6 +335,8 @@ class _Recovery:
             begin(engine, slot, slot.renew)
         except ProviderUnavailable as error:
             await_recovery(engine, slot, error)
+        else:
+            _watch_over(engine, slot)
 
 
 def _remaining(engine: Engine, slot: Slot) -> float:
@@ -304,12 +344,19 @@ def _remaining(engine: Engine, slot: Slot) -> float:
     return 0.0 if token is None else max(0.0, token.remaining(engine.clock.wall(), engine.clock.monotonic()))
 
 
-def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable) -> None:
-    """Note a failure, and let the slot wait for its authority to work again."""
+def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, exchanged: bool = False) -> None:
+    """Note a failure, and let the slot wait for its authority to work again.
+
+    Args:
+        engine: Whose policies hold.
+        slot: Whose token.
+        error: What happened.
+        exchanged: Whether the provider was asked; a refusal of our own is no failure of its.
+    """
     now = engine.clock.monotonic()
     slot.last_error = error
     slot.not_before = now + _backoff(engine, slot, error)
-    if not isinstance(error, CircuitOpen):
+    if exchanged:
         slot.failures += 1
         slot.failed_at = now
     if slot.renew is not None:

@@ -38,6 +38,7 @@ class Flight:
     """An exchange under way. Threads and asyncio tasks wait for it; when they give up, it goes on."""
 
     __slots__ = (
+        "__weakref__",
         "_callbacks",
         "_clock",
         "_done",
@@ -48,6 +49,7 @@ class Flight:
         "last_error",
         "next_attempt",
         "outcome",
+        "spare",
     )
 
     def __init__(self, key: Hashable, deadline: float, clock: Clock) -> None:
@@ -58,6 +60,8 @@ class Flight:
         self.earliest = 0.0
         #: Set when somebody with a valid token has waited for it in vain.
         self.doubted = False
+        #: Whether a valid token was held when it began.
+        self.spare = False
         #: How its last attempt failed, and the monotonic time of the next one.
         self.last_error: ProviderUnavailable | None = None
         self.next_attempt: float | None = None
@@ -144,6 +148,10 @@ class Flights:
             flight = Flight(key, deadline, self._clock)
             self._flights[key] = flight
             return flight, True
+
+    def is_current(self, flight: Flight) -> bool:
+        """Tell whether no other flight has taken this one's place, it being overdue."""
+        return self._flights.get(flight.key) is flight
 
     def end(self, flight: Flight) -> None:
         """Forget a flight, so that the next one who asks begins a new one."""

@@ -6,6 +6,7 @@ threads, because a process that ends must never wait for a provider that hangs.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from ..errors import Overloaded
 
 __all__ = ["Workers"]
 
+_log = logging.getLogger("resilient_auth")
 _IDLE_SECONDS = 5.0
 
 Job = Callable[[], None]
@@ -78,6 +80,8 @@ class Workers:
                 lane, job = self._ready.popleft()
             try:
                 job()
+            except Exception:  # noqa: BLE001 - a job that fails must not take its lane's place along
+                _log.exception("An exchange's job failed")
             finally:
                 del job
                 with self._changed:

@@ -68,7 +68,7 @@ class BreakerOptions:
     first_break: float = 10.0
     break_growth: float = 2.0
     longest_break: float = 60.0
-    urgent_break: tuple[float, float] = (7.5, 9.5)
+    urgent_break: tuple[float, float] = (8.5, 9.5)
     probes: int = 1
     probe_lease: float = 30.0
     successes_to_close: int = 1
@@ -84,7 +84,7 @@ class BreakerOptions:
         require_number("probe_lease", self.probe_lease, low=1.0, high=3600.0)
         require(
             isinstance(self.urgent_break, tuple) and len(self.urgent_break) == 2,
-            f"urgent_break must be a pair of seconds such as (7.5, 9.5), not {self.urgent_break!r}",
+            f"urgent_break must be a pair of seconds such as (8.5, 9.5), not {self.urgent_break!r}",
         )
         low, high = self.urgent_break
         require_number("the lower bound of urgent_break", low, low=_FLOOR, high=3600.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
@@ -44,7 +45,9 @@ def parse_retry_after(value: str | None, wall: float) -> float | None:
     try:
         seconds = float(value) if value.isascii() and value.replace(".", "", 1).isdigit() else None
         if seconds is None:
-            seconds = parsedate_to_datetime(value).timestamp() - wall
+            date = parsedate_to_datetime(value)
+            # An HTTP date is GMT, in its old forms too, which don't say so.
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall
     except (ValueError, OverflowError, TypeError):
         return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
@@ -84,7 +87,8 @@ def judge(
 
 def _shape(purpose: Purpose, status: int, text: str, wall: float) -> str | None:
     # A tenant that doesn't exist, or a realm that isn't known, is said with a 4xx and any body.
-    if purpose in (Purpose.DISCOVERY, Purpose.USER_REALM) and 400 <= status < 500:
+    # What a managed identity's endpoint says with one varies: its status is what counts.
+    if purpose in (Purpose.DISCOVERY, Purpose.USER_REALM, Purpose.MANAGED_IDENTITY) and 400 <= status < 500:
         return None
     try:
         body: Any = json.loads(text)
@@ -92,7 +96,7 @@ def _shape(purpose: Purpose, status: int, text: str, wall: float) -> str | None:
         return "what isn't JSON"
     if not isinstance(body, dict):
         return "JSON that isn't an object"
-    if status < 400 and (purpose is Purpose.TOKEN or (purpose is Purpose.MANAGED_IDENTITY and "access_token" in body)):
+    if status < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY):
         return _token_shape(body, wall)
     return None
 

@@ -40,6 +40,8 @@ class FreshnessOptions:
         require_number("margin_wait", self.margin_wait, low=0.0, high=60.0)
 
 
+#: A token is never due before this share of its life.
+_SOONEST_DUE = 0.05
 #: A margin is never more than this share of a token's life.
 _LARGEST_MARGIN = 0.1
 
@@ -61,7 +63,7 @@ def due_after(life: float, refresh_in: float | None, options: FreshnessOptions, 
     if refresh_in is not None and 0 <= refresh_in <= life:
         return refresh_in
     spread = options.due_jitter
-    return life * min(1.0, options.due_fraction + jitter(-spread, spread))
+    return life * min(1.0, max(_SOONEST_DUE, options.due_fraction + jitter(-spread, spread)))
 
 
 def assess(token: Token | None, wall: float, now: float, options: FreshnessOptions) -> Freshness:

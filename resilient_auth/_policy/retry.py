@@ -81,9 +81,11 @@ class _RetryAfterOrBackoff(wait_base):
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         options = self._options
         error = _error(retry_state)
-        if isinstance(error, ProviderUnavailable) and error.retry_after is not None:
+        # Less than a second is no answer to when: a clock that runs ahead makes that of a date.
+        if isinstance(error, ProviderUnavailable) and (error.retry_after or 0.0) >= 1.0:
             # Never sooner than asked; a little later, so that those who were told the same don't come at once.
-            return error.retry_after + self._jitter(0.0, min(1.0, 0.1 * error.retry_after))
+            asked = error.retry_after or 0.0
+            return asked + self._jitter(0.0, min(3.0, 0.3 * asked))
         step = options.first_delay * 2.0 ** (retry_state.attempt_number - 1)
         return min(options.longest_delay, options.first_delay + self._jitter(0.0, step))
 
@@ -123,14 +125,18 @@ def _error(retry_state: tenacity.RetryCallState) -> BaseException | None:
     return retry_state.outcome.exception() if retry_state.outcome is not None else None
 
 
-def may_repeat(error: BaseException, *, replayable: bool) -> bool:
+def may_repeat(error: BaseException, *, replayable: bool, spare: bool = False) -> bool:
     """Tell whether an attempt that ended so may be made again.
 
     Args:
         error: How it ended.
         replayable: False for what must not be sent twice after an ambiguous failure: authorization codes, passwords.
+        spare: Whether a valid token is held, so that there is time to come back later, and apart from others who were
+            told the same `Retry-After`.
     """
     if not isinstance(error, ProviderUnavailable) or isinstance(error, (CircuitOpen, Overloaded)):
+        return False
+    if spare and error.retry_after is not None:
         return False
     if replayable:
         return True
@@ -150,6 +156,7 @@ def retrying(
     jitter: Jitter,
     sleep: Callable[[float], None],
     before_sleep: Callable[[int, float, BaseException], None],
+    spare: bool = False,
 ) -> tenacity.Retrying:
     """Make the controller of one exchange's attempts.
 
@@ -164,10 +171,11 @@ def retrying(
         jitter: Spreads the delays.
         sleep: Waits.
         before_sleep: Told the attempt's number, the delay and the error before each wait.
+        spare: See `may_repeat`.
     """
 
     def may(error: BaseException) -> bool:
-        return may_repeat(error, replayable=replayable)
+        return may_repeat(error, replayable=replayable, spare=spare)
 
     def tell(retry_state: tenacity.RetryCallState) -> None:
         error = _error(retry_state)

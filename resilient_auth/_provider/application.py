@@ -59,13 +59,29 @@ class ResilientApplication(Asking):
         variant = variant_of(kwargs, client_claims=forwarded_client_claims)
         request = TokenRequest(self._ra_authority, self.client_id, "silent", wanted, subject, variant)
         plain = not (kwargs or forwarded_client_claims)
-        return self._ra_plan(
+        plan = self._ra_plan(
             request,
             ask,
             signature=(subject, tuple(scopes)) if plain else None,
             claims=claims_challenge,
             force=bool(force_refresh),
             silent=silent,
+        )
+        plan.moot = lambda: not self._ra_has_refresh_token(subject)
+        return plan
+
+    def _ra_has_refresh_token(self, subject: Any) -> bool:
+        """Tell whether MSAL would have anything to ask with for a user, as far as that is known."""
+        if not self._ra_bound:
+            return True
+        cache = self._ra_session.look_at_cache()
+        instance = self._ra_origin.authority.instance
+        return any(
+            entry
+            for environment in (instance, *aliases_of(instance))
+            for entry in list(
+                cache.search("RefreshToken", query={"environment": environment, "home_account_id": subject})
+            )
         )
 
     def _ra_plan(

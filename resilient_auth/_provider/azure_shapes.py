@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ProviderUnavailable, ResilientAuthError, TokenDenied
 
@@ -33,7 +33,12 @@ else:
             """An access token, its end of validity and the time of its refresh, in seconds since the epoch."""
 
             def __init__(
-                self, token: str, expires_on: int, *, token_type: str = "Bearer", refresh_on: int | None = None
+                self,
+                token: str,
+                expires_on: int,
+                *,
+                token_type: str = "Bearer",
+                refresh_on: int | None = None,
             ) -> None:
                 self.token = token
                 self.expires_on = expires_on
@@ -45,8 +50,6 @@ else:
 
 
 __all__ = ["AccessToken", "AccessTokenInfo", "for_azure"]
-
-_E = TypeVar("_E", bound=ResilientAuthError)
 
 #: The silent flow has nothing to offer: in a chain, another credential may.
 SIGN_IN_AGAIN = "interaction_required"
@@ -71,7 +74,7 @@ def for_azure(error: ProviderUnavailable | TokenDenied) -> ResilientAuthError:
 
 
 @functools.cache
-def _both(ours: type[_E], theirs: type[Any]) -> type[_E]:
+def _both(ours: type[Any], theirs: type[Any]) -> type[Any]:
     def reduce(error: Any) -> Any:
         # azure-core need not be there where it is unpickled.
         if isinstance(error, ProviderUnavailable):
@@ -89,6 +92,7 @@ def _both(ours: type[_E], theirs: type[Any]) -> type[_E]:
         "exc_type": None,
         "exc_value": None,
         "exc_traceback": None,
+        "exc_msg": "",
         "continuation_token": None,
         "__reduce__": reduce,
         "__str__": lambda error: error.message,
@@ -99,5 +103,5 @@ def _both(ours: type[_E], theirs: type[Any]) -> type[_E]:
     return type(ours.__name__, (ours, theirs), attributes)
 
 
-def _rebuild(kind: type[_E], args: tuple[Any, ...], options: dict[str, Any]) -> _E:
+def _rebuild(kind: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return kind(*args, **options)

@@ -1,11 +1,11 @@
 """What both faces of a credential share: which source is asked, what is held ready, and what goes wrong.
 
-    one source        ask it ─┬─ token ─▶ serve
-                              ├─ denial ─▶ TokenDenied
-                              └─ failure ─▶ ProviderUnavailable
-    several, in order ask the first that isn't known to fail ─┬─ token or denial ─▶ as above
-                                                              └─ failure ─▶ the next one
-                      a source that failed is asked behind, and comes first again as soon as it has given a token
+one source        ask it ─┬─ token ─▶ serve
+                          ├─ denial ─▶ TokenDenied
+                          └─ failure ─▶ ProviderUnavailable
+several, in order ask the first that isn't known to fail ─┬─ token or denial ─▶ as above
+                                                          └─ failure ─▶ the next one
+                  a source that failed is asked behind, and comes first again as soon as it has given a token
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._flow import refresh
-from .._flow.acquire import Served, patience_of, wait_at_most
+from .._flow.acquire import Served, acquire, patience_of, wait_at_most
 from .._flow.memory import Slot
 from .._policy.checks import require_number
 from ..errors import AcquisitionTimeout, Closed, ConfigurationError, ProviderUnavailable, TokenDenied
@@ -33,7 +33,7 @@ from .azure_shapes import SIGN_IN_AGAIN, AccessToken, AccessTokenInfo, for_azure
 from .foreign import AnyCredential
 from .session import Plan, check_scopes
 from .sources import Source, Wanted, source_for
-from .transport import once_then_elsewhere
+from .transport import Journey, once_then_elsewhere
 
 __all__ = ["Answer", "CredentialCore", "Step", "Steps"]
 
@@ -47,7 +47,29 @@ _EXAMPLE = '"https://vault.azure.net/.default"'
 class Answer:
     """A token in both of azure-core's shapes, made once, with all that tells whether it may still be served."""
 
-    __slots__ = ("access", "cache", "cache_name", "due_at", "due_on", "home", "info", "monotonic", "slot", "token", "wall")
+    #: Set where it may be served again without asking anybody.
+    slot: Slot
+    home: Mapping[str, Any]
+    cache_name: str
+    cache: Any
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+    due_on: float
+    due_at: float
+
+    __slots__ = (
+        "access",
+        "cache",
+        "cache_name",
+        "due_at",
+        "due_on",
+        "home",
+        "info",
+        "monotonic",
+        "slot",
+        "token",
+        "wall",
+    )
 
     def __init__(self, token: Token) -> None:
         expires_on = int(token.expires_on)
@@ -66,6 +88,16 @@ class Step:
     plan: Plan | None = None
     #: Seconds for which to wait for it, where there is another source to ask.
     patience: float | None = None
+
+    def run(self) -> Served | None:
+        """Do it on this thread."""
+        if self.plan is None:
+            assert self.call is not None  # noqa: S101 - it is one or the other
+            self.call()
+            return None
+        if self.plan.load is not None:
+            self.plan.load()
+        return acquire(self.plan.acquisition)
 
     def limits(self) -> AbstractContextManager[object]:
         """Give the plan no more time, and no more attempts, than another source leaves it."""
@@ -111,7 +143,9 @@ class CredentialCore:
                 "a function"
             )
         if account is not None and not (isinstance(account, Mapping) and account.get("home_account_id")):
-            raise ConfigurationError("account must be one that get_accounts() returned, or None for the application's own")
+            raise ConfigurationError(
+                "account must be one that get_accounts() returned, or None for the application's own"
+            )
         if resilience is not None and not isinstance(resilience, Settings):
             raise ConfigurationError(f"resilience must be Settings(...), not {type(resilience).__name__}")
         require_number("failover_after", failover_after, low=0.01, high=3600.0)
@@ -168,7 +202,7 @@ class CredentialCore:
         if self.closed:
             raise Closed("this credential was closed: make a new one, or close it later")
         wanted = _check(scopes, claims, tenant_id, enable_cae)
-        if not (claims or loop is not None):
+        if not claims:
             answer = self.find(_key(wanted))
             if answer is not None:
                 return answer
@@ -179,6 +213,15 @@ class CredentialCore:
             return (yield from self._ask(wanted))
         except (ProviderUnavailable, TokenDenied) as error:
             raise for_azure(error) from None
+
+    def steps_with(self, scopes: tuple[str, ...], options: Any, loop: Any = None) -> Steps:
+        """Take one call through whose options come as a mapping."""
+        if options is not None and not isinstance(options, Mapping):
+            raise ConfigurationError(f"options must be a mapping, not {type(options).__name__}")
+        told = options or {}
+        enable_cae = told.get("enable_cae")
+        cae = False if enable_cae is None else enable_cae
+        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae, loop)
 
     def _ask(self, wanted: Wanted) -> Steps:
         failures: list[tuple[str, ProviderUnavailable]] = []
@@ -214,13 +257,14 @@ class CredentialCore:
 
     def _answer(self, wanted: Wanted, source: Source, plan: Plan, served: Served, *, first: bool) -> Answer:
         token, slot, session = served.token, plan.slot, source.session
-        if token is None:
-            token = session.token_now(served.result)
+        if token is None and isinstance(served.result, Mapping):
+            # A broker's or a cloud shell's, which MSAL holds by itself.
+            token = session.token_from(served.result, {}, Journey(0.0))
         if token is None:
             raise _denial(served.result)
         answer = Answer(token)
         cache = session.home[session.cache_name]
-        if slot is None or served.reason is not None or not (session.watchable or cache is None):
+        if slot is None or served.reason is not None or not (session._watchable or cache is None):
             return answer
         clock = session.engine.clock
         answer.slot, answer.home, answer.cache_name, answer.cache = slot, session.home, session.cache_name, cache
@@ -373,7 +417,9 @@ def _check_tenants(tenants: Iterable[str]) -> frozenset[str]:
         raise ConfigurationError('additionally_allowed_tenants must be a list of tenants, or ["*"] for any')
     for tenant in listed:
         if not isinstance(tenant, str) or not (tenant == "*" or _TENANT.fullmatch(tenant)):
-            raise ConfigurationError(f"additionally_allowed_tenants must hold tenants' ids or domain names, not {tenant!r}")
+            raise ConfigurationError(
+                f"additionally_allowed_tenants must hold tenants' ids or domain names, not {tenant!r}"
+            )
     return frozenset(tenant.lower() for tenant in listed)
 
 

@@ -25,7 +25,7 @@ from .redaction import redact
 from .session import Plan, Session
 from .wire import _causes, as_failure
 
-__all__ = ["AnyCredential", "Wanted"]
+__all__ = ["AnyCredential", "Wanted", "drop", "slots_with"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class AnyCredential:
         self._coroutine = inspect.iscoroutinefunction(ask.method)
         if self._coroutine and not asynchronous:
             raise ConfigurationError(
-                f"sources must not hold {ask.name}, whose tokens are awaited: use resilient_auth.aio.ResilientCredential"
+                f"sources must not hold {ask.name}, whose tokens are awaited: use "
+                "resilient_auth.aio.ResilientCredential"
             )
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
@@ -60,9 +61,10 @@ class AnyCredential:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self, wanted: Wanted) -> None:
-        return None
+        """Tell what must be done before a plan can be made: nothing."""
 
     def plan(self, wanted: Wanted) -> Plan:
+        """Plan how a token is had."""
         variant = json.dumps([wanted.tenant_id, wanted.enable_cae]) if wanted.tenant_id or wanted.enable_cae else ""
         request = TokenRequest(self.name, self.name, "credential", wanted.scopes, None, variant)
         if wanted.claims:
@@ -172,7 +174,12 @@ class AnyCredential:
             refresh_on=None if told.refresh_on is None else int(told.refresh_on),
         )
 
+    def forget(self, token: str) -> None:
+        """Forget this very token; what it holds by itself, somebody else's credential keeps."""
+        drop(self.session, token)
+
     def close(self) -> None:
+        """Forget the tokens held in memory."""
         self.session.close()
 
     @property
@@ -201,6 +208,19 @@ class _Ask:
             return self.method(*wanted.scopes, **given)
         taken = {n: v for n, v in given.items() if self._takes is None or n in self._takes}
         return self.method(wanted.scopes, **taken)
+
+
+def slots_with(session: Session, secret: str) -> list[Slot]:
+    """Find the places of one token."""
+    return [slot for slot in session.memory if (held := slot.token) is not None and held.secret == secret]
+
+
+def drop(session: Session, secret: str) -> None:
+    """Forget one token wherever it is held, and leave its successor alone."""
+    for slot in slots_with(session, secret):
+        held = slot.token
+        if held is not None and held.secret == secret:
+            session.memory.drop_token(slot, held, "refused by an API")
 
 
 def _way_to_ask(source: Any) -> _Ask:

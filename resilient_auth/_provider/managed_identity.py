@@ -13,7 +13,7 @@ from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
-from ..token import TokenRequest
+from ..token import Token, TokenRequest, fingerprint
 from .exchange import transport_for
 from .session import Plan, Session
 from .token_cache import ExchangeView, read
@@ -127,23 +127,25 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
             "home_account_id": None,
         }
         clock = session.engine.clock
+
+        def found(cache: Any) -> Token | None:
+            wall, now = clock.wall(), clock.monotonic()
+            return read(cache, scopes=(resource,), query=query, wall=wall, now=now, due=session.due)
+
         if claims_challenge:
-            slot = session.memory.find(request)
-            if slot is not None and slot.token is not None:
+            # MSAL needs the refused token in its cache, to tell its hash; nobody else may find it there.
+            slot = session.memory.slot(request, (endpoint,), Purpose.MANAGED_IDENTITY)
+            refused = slot.token or found(session.look_at_cache())
+            if refused is not None:
+                slot.refused = fingerprint(refused.secret)
+            if slot.token is not None:
                 session.memory.drop_token(slot, slot.token, "claims challenge")
         return session.plan(
             request,
             (endpoint,),
             lambda slot: self._ra_exchange(slot, resource, claims_challenge),
             repeatable=not claims_challenge,
-            read=lambda cache: read(
-                cache,
-                scopes=(resource,),
-                query=query,
-                wall=clock.wall(),
-                now=clock.monotonic(),
-                due=session.due,
-            ),
+            read=found,
             purpose=Purpose.MANAGED_IDENTITY,
             signature=None if claims_challenge else resource,
             claims=claims_challenge,

@@ -15,7 +15,7 @@ from .._policy.failure import Purpose
 from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable
 from ..settings import Settings
-from ..token import Token, TokenRequest
+from ..token import Token, TokenRequest, fingerprint
 from .token_cache import is_watchable, watch
 from .transport import Journey
 
@@ -45,12 +45,19 @@ class Plan:
     finish: Callable[[Served], Any]
     load: Callable[[], None] | None = None
     slot: Slot | None = None
+    #: Tells after a failure whether MSAL would have answered without asking: there is nothing to ask with.
+    moot: Callable[[], bool] | None = None
 
     def run(self) -> Any:
         """Carry it out on this thread."""
         if self.load is not None:
             self.load()
-        return self.finish(acquire(self.acquisition))
+        try:
+            return self.finish(acquire(self.acquisition))
+        except ProviderUnavailable:
+            if self.moot is None or not self.moot():
+                raise
+            return None
 
 
 class Session:
@@ -148,6 +155,8 @@ class Session:
 
         def load() -> None:
             token = read(cache) if read is not None else None
+            if token is not None and slot.refused is not None and fingerprint(token.secret) == slot.refused:
+                token = None
             held = slot.token
             if token is not None and (held is None or held.secret != token.secret):
                 self.memory.put(slot, token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,9 +60,12 @@ class Siblings:
             return None
         return lambda: self._made.setdefault(key, self._make(*key))
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._made.values()))
+
     def close(self) -> None:
         """Forget the siblings' tokens; the connections are the application's."""
-        for app in list(self._made.values()):
+        for app in self:
             app._ra_session.close()
 
     def _key(self, tenant_id: str | None, cae: bool) -> tuple[str | None, bool]:

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import inspect
-import itertools
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msal
 
-from .._flow.memory import Exchange, Slot
-from .._flow.single_flight import Flight, Outcome
-from .._policy.failure import Purpose
-from ..errors import AttemptTimeout, ConfigurationError, ProviderUnavailable, Throttled
+from ..errors import ConfigurationError
 from ..settings import Settings
-from ..token import Token, TokenRequest
 from .application import ResilientApplication
+from .foreign import AnyCredential, Wanted, drop, slots_with
 from .managed_identity import ManagedIdentityClient
 from .msal_app import wrap
 from .session import Plan, Session
 from .siblings import Siblings
-from .token_like import token_of
-from .verdicts import denial_in, failure_in
 
 __all__ = ["Source", "Wanted", "source_for"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Say which token somebody wants of a credential."""
-
-    scopes: tuple[str, ...]
-    claims: str | None = None
-    tenant_id: str | None = None
-    enable_cae: bool = False
 
 
 class Source(Protocol):
     """Plan how a token is had from one place."""
 
     name: str
-    session: Session
+
+    @property
+    def session(self) -> Session:
+        """Whose engine and memory it uses."""
+        ...
 
     def prepare(self, wanted: Wanted) -> Callable[[], object] | None:
         """Tell what must be done before a plan can be made, and may take a moment; None for nothing."""
@@ -52,6 +35,10 @@ class Source(Protocol):
 
     def plan(self, wanted: Wanted) -> Plan:
         """Plan it; nothing is asked of anybody yet."""
+        ...
+
+    def forget(self, token: str) -> None:
+        """Forget this very token, which an API refused."""
         ...
 
     def close(self) -> None:
@@ -89,9 +76,14 @@ class _Application:
             return plan
         plan = app._ra_silent(scopes, self._account, None, False, wanted.claims, None, None, {}, silent=False)
         if app is not self._app:
-            # The cache is the other application's too, for its refresh token: the access tokens there are of another kind.
+            # The cache is shared for its refresh token: the access tokens there are of another kind.
             plan.load = None
         return plan
+
+    def forget(self, token: str) -> None:
+        for app in (self._app, *self._siblings):
+            for slot in slots_with(app._ra_session, token):
+                app._ra_drop_challenged(slot.request)
 
     def close(self) -> None:
         self._siblings.close()
@@ -119,6 +111,12 @@ class _ManagedIdentity:
         return self._app._ra_for_client(
             resource=wanted.scopes[0].removesuffix("/.default"), claims_challenge=wanted.claims
         )
+
+    def forget(self, token: str) -> None:
+        cache = self.session.look_at_cache()
+        for entry in [e for e in cache.search("AccessToken", now=0) if e.get("secret") == token]:
+            cache.remove_at(entry)
+        drop(self.session, token)
 
     def close(self) -> None:
         if self._ours:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose, judge
 from .._policy.retry import retrying
-from ..errors import AttemptTimeout, CircuitOpen, MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
+from ..errors import AttemptTimeout, CircuitOpen, Closed, MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
 from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit
 from .discovery import ALIASES, Document, Documents, fault_in
 from .wire import Answer, Wire, as_failure
@@ -104,6 +105,8 @@ class Transport:
         self.wire = wire
         self._client_id = client_id
         self._server_failed = server_failed
+        self._closed = False
+        self._closing = threading.Condition(threading.Lock())
 
     def post(
         self, url: str, params: Any = None, data: Any = None, headers: Mapping[str, str] | None = None, **options: Any
@@ -136,8 +139,19 @@ class Transport:
         return self._ask(purpose, "GET", url, options, journey, replayable=True)
 
     def close(self) -> None:
-        """Close idle connections."""
+        """End back-offs, and close idle connections."""
+        with self._closing:
+            self._closed = True
+            self._closing.notify_all()
         self.wire.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep on a worker, by the engine's clock, until then or until this is closed."""
+        clock = self._engine.clock
+        ends = clock.monotonic() + seconds
+        with self._closing:
+            while not self._closed and (left := ends - clock.monotonic()) > 0:
+                clock.wait(self._closing, left)
 
     def _journey(self) -> Journey:
         return Journey(deadline=self._engine.clock.monotonic() + self._engine.settings.deadline)
@@ -149,7 +163,7 @@ class Transport:
         engine, authority = self._engine, origin_of(url)
         too_early = journey.earliest - engine.clock.monotonic()
         if too_early > 0:
-            engine.pause(min(too_early, max(0.0, journey.deadline - engine.clock.monotonic())))
+            self._pause(min(too_early, max(0.0, journey.deadline - engine.clock.monotonic())))
         attempts = journey.attempts or (1 if _elsewhere.get() else engine.settings.retry.attempts)
 
         def tell(attempt: int, delay: float, error: BaseException) -> None:
@@ -175,11 +189,12 @@ class Transport:
             # An attempt with hardly any time left would blame the provider for our hurry.
             deadline=journey.deadline - min(2.0, engine.settings.attempt_timeout / 2),
             replayable=replayable,
+            spare=journey.flight is not None and journey.flight.spare,
             budget=engine.budget(authority),
             refused=lambda: engine.breaker(authority, purpose).status().state != "closed",
             clock=engine.clock,
             jitter=engine.jitter,
-            sleep=engine.pause,
+            sleep=self._pause,
             before_sleep=tell,
         )
         return controller(self._attempt, purpose, authority, method, url, options, journey)
@@ -189,6 +204,8 @@ class Transport:
     ) -> Answer:
         """Send one request through the breaker, and judge the answer."""
         engine = self._engine
+        if self._closed:
+            raise Closed("this application object was closed: make a new one, or close it later")
         engine.check_cooldown(authority, self._client_id, journey.subject)
         with engine.breaker(authority, purpose).admit() as permit:
             now = engine.clock.monotonic()
@@ -212,7 +229,8 @@ class Transport:
                 return _without_retry_after(answer)
             if isinstance(fault, Throttled):
                 permit.none()
-                wait = fault.retry_after if fault.retry_after is not None else engine.settings.retry.first_delay
+                asked = fault.retry_after or 0.0
+                wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
                 engine.cool_down(authority, purpose, self._client_id, journey.subject, wait)
                 fault.retry_after = wait
                 raise fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import socket
 import ssl
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlencode, urlsplit
 
 import certifi
 import httpcore
@@ -148,10 +150,20 @@ class HttpxWire:
         client = self._open()
         for backend in self._backends:
             backend.bounded.ends = ends
-        body = options.pop("data", None)
-        content = {"content": body} if isinstance(body, (str, bytes)) else {"data": body}
-        wanted = {k: v for k, v in options.items() if k in ("params", "headers", "timeout") and v is not None}
-        with client.stream(method, url, follow_redirects=method == "GET", **content, **wanted) as response:
+        headers = {k: v for k, v in (options.get("headers") or {}).items() if v is not None}
+        body = options.get("data")
+        if isinstance(body, Mapping):
+            body = _form(body)
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        query = _form(options.get("params") or {})
+        if query:
+            url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
+        timeout = options.get("timeout")
+        wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        redirects = method == "GET"
+        with client.stream(
+            method, url, content=body, headers=headers, follow_redirects=redirects, **wanted
+        ) as response:
             parts: list[bytes] = []
             size = 0
             for part in response.iter_bytes():
@@ -203,10 +215,14 @@ class HttpxWire:
         return transport
 
 
+def _form(fields: Mapping[str, Any]) -> str:
+    """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
+    return urlencode([(k, v) for k, v in fields.items() if v is not None], doseq=True)
+
+
 def _charset(response: httpx.Response) -> str:
-    charset = response.charset_encoding
     try:
-        return charset if charset and "".encode(charset) == b"" else "utf-8"
+        return codecs.lookup(response.charset_encoding or "utf-8").name
     except LookupError:
         return "utf-8"
 

@@ -6,7 +6,7 @@ client ── BearerAuth ──▶ deadline ─▶ retry ─▶ breaker ─▶ b
 from .._policy.breaker import BreakerOptions, BreakerStatus
 from .bearer import BearerAuth
 from .client import api_client, async_api_client
-from .deadline import deadline
+from .deadlines import deadline
 from .errors import (
     ApiAnsweredError,
     ApiAttemptTimeout,

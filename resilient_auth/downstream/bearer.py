@@ -24,7 +24,7 @@ from ..clock import Clock, SystemClock
 from ..events import ApiRefusedToken, emit
 from ..token import fingerprint
 from .challenge import Wanted, read
-from .deadline import Deadline, shared
+from .deadlines import shared
 from .origins import Origins, origin_of
 from .replay import replayable
 from .source import TokenSource

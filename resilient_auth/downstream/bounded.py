@@ -11,8 +11,8 @@ __all__ = ["Until", "bound"]
 class Until(float):
     """A time-out in seconds that also knows when everything must be over.
 
-    httpcore hands a request's time-outs down to its network stream as they are, and so this one arrives there, whichever
-    thread reads. Whoever takes it for a plain number sees what was left when the attempt began.
+    httpcore hands a request's time-outs down to its network stream as they are, and so this one arrives there,
+    whichever thread reads. Whoever takes it for a plain number sees what was left when the attempt began.
     """
 
     __slots__ = ("ends", "now")
@@ -20,10 +20,9 @@ class Until(float):
     now: Callable[[], float]
 
     @classmethod
-    def at(cls, ends: float, now: Callable[[], float], most: float | None) -> Until:
-        """Make one that ends at `ends` by `now`, and after `most` seconds of silence."""
-        left = max(0.001, ends - now())
-        until = cls(left if most is None else min(left, most))
+    def at(cls, left: float, most: float | None, ends: float, now: Callable[[], float]) -> Until:
+        """Make one that ends at `ends` by `now`, of which `left` seconds are left, and after `most` of silence."""
+        until = cls(left if most is None or most > left else most)
         until.ends = ends
         until.now = now
         return until
@@ -79,12 +78,61 @@ class _Backend:
         self._backend.sleep(seconds)
 
 
-def bound(transport: Any) -> None:
-    """Have a blocking transport of httpx's or httpx2's honour `Until`; others are left as they are.
+class _AsyncStream:
+    """The same for asyncio."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.aclose = stream.aclose
+        self.get_extra_info = stream.get_extra_info
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> Any:
+        return await self._stream.read(max_bytes, _left(timeout))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, _left(timeout))
+
+    async def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> _AsyncStream:
+        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+
+
+class _AsyncBackend:
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> _AsyncStream:
+        return _AsyncStream(await self._backend.connect_tcp(host, port, _left(timeout), local_address, socket_options))
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> _AsyncStream:
+        return _AsyncStream(await self._backend.connect_unix_socket(path, _left(timeout), socket_options))
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)
+
+
+def bound(transport: Any) -> bool:
+    """Have a transport of httpx's or httpx2's own honour `Until`; others are left as they are.
 
     httpx offers no way to hand httpcore a network backend; a test pins this one.
+
+    Returns:
+        Whether it does so.
     """
     pool = getattr(transport, "_pool", None)
     backend = getattr(pool, "_network_backend", None)
-    if pool is not None and backend is not None and not isinstance(backend, _Backend):
-        pool._network_backend = _Backend(backend)
+    if pool is None or backend is None:
+        return False
+    if not isinstance(backend, (_Backend, _AsyncBackend)):
+        pool._network_backend = (_AsyncBackend if hasattr(pool, "handle_async_request") else _Backend)(backend)
+    return True

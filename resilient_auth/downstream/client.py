@@ -55,7 +55,7 @@ def api_client(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    options = options or TransportOptions()
+    options = _checked(options)
     parts = _parts(base_url, credential, scopes, options, origins, tenant_id, allow_http_loopback, client)
     wrapped = transport or httpx.HTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.Client(
@@ -86,12 +86,20 @@ def async_api_client(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    options = options or TransportOptions()
+    options = _checked(options)
     parts = _parts(base_url, credential, scopes, options, origins, tenant_id, allow_http_loopback, client)
     wrapped = transport or httpx.AsyncHTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.AsyncClient(
         transport=AsyncResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
     )
+
+
+def _checked(options: TransportOptions | None) -> TransportOptions:
+    require(
+        options is None or isinstance(options, TransportOptions),
+        f"options must be TransportOptions(...), not {options!r}",
+    )
+    return options or TransportOptions()
 
 
 def _parts(

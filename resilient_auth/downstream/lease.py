@@ -35,13 +35,15 @@ class Lease:
 
     def succeed(self) -> None:
         """Say that the API answered as it should, and leave."""
-        self._permit.success()
-        self._leave()
+        if self._slots:
+            self._permit.success()
+            self._leave()
 
     def fail(self, cause: str | None) -> None:
         """Give the verdict, and leave."""
-        self.judge(cause)
-        self._leave()
+        if self._slots:
+            self.judge(cause)
+            self._leave()
 
     def _leave(self) -> None:
         try:

@@ -30,8 +30,8 @@ class TransportOptions:
         attempt_timeout: Seconds in which one attempt must bring the head of an answer.
         connect_timeout: Seconds for making a connection.
         attempts: Attempts in one call, the first one included. 1 means no retry.
-        first_delay: Seconds before the first retry, at least. The 5 s of G9 and G10 are for the identity provider, whose
-            tokens are held for an hour; an API's caller waits now, and has the deadline and the budget as bounds.
+        first_delay: Seconds before the first retry, at least. The 5 s of G9 and G10 are for the identity provider,
+            whose tokens are held for an hour; an API's caller waits now, within the deadline and the budget.
         longest_delay: Seconds between two attempts, at most, where the API didn't ask for more.
         retry_budget: Retries and hedges per key that may be made in a row without a success; each success earns a
             tenth.

@@ -77,7 +77,7 @@ class Origins:
         self._named: frozenset[str] = frozenset()
         if named is None:
             return
-        given = [named] if isinstance(named, (str, httpx.URL)) else list(named)
+        given = list(named) if isinstance(named, Iterable) and not isinstance(named, str) else [named]
         require(bool(given), "origins is empty: name the origins that the token may go to, or leave it out")
         self._named = frozenset(
             named_origin("each of origins", origin, allow_http_loopback=allow_http_loopback) for origin in given

@@ -29,12 +29,11 @@ from ..errors import CircuitOpen, ConfigurationError
 from ..events import BulkheadRefused, FallbackServed, HedgeSent, RetryScheduled, emit
 from .bounded import Until
 from .bulkhead import Bulkhead, Place
-from .deadline import Deadline, inherited, wanted
+from .deadlines import Deadline, inherited, wanted
 from .errors import ApiUnavailable
 from .failure import Dialect, Failure, explain
 from .lease import Lease
 from .options import TransportOptions
-from .origins import origin_of
 from .replay import replayable
 from .retry import FAILING, SAFE, delay_before, may_repeat
 
@@ -162,18 +161,26 @@ class Pipeline:
         self._has_fallback = has_fallback
         self._body = body
         self._dialect = dialect
+        #: Whether the wrapped transport honours `Until`.
+        self.bounded = False
         self._now = options.clock.monotonic
         self._lock = threading.Lock()
         self._circuits: cachetools.LRUCache[str, Circuit] = cachetools.LRUCache(_MOST_KEYS)
+        self._last: Circuit | None = None
         self._abandoned: deque[Lease] = deque()
         _living.add(self)
 
     def circuit(self, name: str) -> Circuit:
         """Find what the calls with one key share."""
+        last = self._last
+        if last is not None and last.name == name:
+            return last
         with self._lock:
             circuit: Circuit | None = self._circuits.get(name)
             if circuit is None:
                 circuit = self._circuits[name] = Circuit(name, self.options)
+            # It can't be evicted before another key was asked for, and so stood here.
+            self._last = circuit
             return circuit
 
     def breakers(self) -> tuple[BreakerStatus, ...]:
@@ -218,7 +225,7 @@ class Pipeline:
                 answer = yield Consult(request, error)
                 if answer is not None:
                     return self._marked(answer, error, circuit)
-            raise error
+            raise
         if self._has_fallback and not result.good:
             answer = yield from self._instead_of(result, call)
             if answer is not None:
@@ -307,24 +314,21 @@ class Pipeline:
         began = self._now()
         left = call.ends - began
         seconds = min(options.attempt_timeout, left)
-        head = Until.at(began + seconds, self._now, call.timeouts.get("read"))
+        timeouts, ends = call.timeouts, began + seconds
+        head = Until.at(seconds, timeouts.get("read"), ends, self._now)
         own = request.extensions
         request.extensions = {
             **own,
             "timeout": {
-                "connect": Until.at(
-                    began + seconds,
-                    self._now,
-                    _least(call.timeouts.get("connect"), options.connect_timeout),
-                ),
+                "connect": Until.at(min(seconds, options.connect_timeout), timeouts.get("connect"), ends, self._now),
                 "read": head,
-                "write": Until.at(began + seconds, self._now, call.timeouts.get("write")),
-                "pool": _least(call.timeouts.get("pool"), seconds),
+                "write": Until.at(seconds, timeouts.get("write"), ends, self._now),
+                "pool": Until.at(seconds, timeouts.get("pool"), ends, self._now),
             },
         }
         try:
             response = yield Send(request, seconds)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call ends in it
             return self._failed(error, call, lease, self._now() - began)
         except BaseException:
             lease.fail(None)
@@ -416,6 +420,8 @@ class Pipeline:
                 ends=call.ends,
                 now=self._now,
                 dialect=self._dialect,
+                bounded=self.bounded,
+                patience=options.longest_delay,
                 abandoned=self._abandoned,
             )
         return Result(response, None, retry_after)
@@ -477,12 +483,9 @@ class Pipeline:
 
 
 def _origin_key(request: Any) -> str:
+    # httpx has it in lower case and without a default port already.
     url = request.url
-    return origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
-
-
-def _least(first: float | None, second: float) -> float:
-    return second if first is None else min(first, second)
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
 def _code_of(result: Result) -> str:

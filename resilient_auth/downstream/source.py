@@ -41,8 +41,8 @@ class TokenSource:
     """Ask a credential for one set of scopes, in whichever of the usual shapes it has.
 
     Args:
-        credential: Has `get_token_info(*scopes, options={...})` or `get_token(*scopes, ...)`, as azure-core's do, or is a
-            function. A function is called with `claims=` if it takes that, and gives the token, something with a
+        credential: Has `get_token_info(*scopes, options={...})` or `get_token(*scopes, ...)`, as azure-core's do, or is
+            a function. A function is called with `claims=` if it takes that, and gives the token, something with a
             `token`, or a result of MSAL's.
         scopes: What the token is for.
         cae: Whether to ask for tokens that can be revoked early (G17).
@@ -61,7 +61,8 @@ class TokenSource:
         if ask is None:
             require(
                 callable(credential),
-                f"the credential must have get_token or get_token_info, or be a function, not {type(credential).__name__}",
+                "the credential must have get_token or get_token_info, or be a function, "
+                f"not {type(credential).__name__}",
             )
             ask = credential
             self._takes = _keywords(ask)

@@ -12,12 +12,12 @@ import httpx
 from .failure import Dialect, explain
 from .lease import Lease
 
-__all__ = ["AsyncBody", "Body", "Tracked"]
+__all__ = ["AsyncBody", "AsyncTracked", "Body", "SyncTracked"]
 
 _NEVER = float("inf")
 
 
-class Tracked:
+class _Tracked:
     """What the blocking and the asyncio bodies share."""
 
     def __init__(
@@ -29,6 +29,8 @@ class Tracked:
         ends: float,
         now: Callable[[], float],
         dialect: Dialect,
+        bounded: bool,
+        patience: float,
         abandoned: deque[Lease],
     ) -> None:
         self._stream = stream
@@ -37,6 +39,10 @@ class Tracked:
         self._ends = ends
         self._now = now
         self._dialect = dialect
+        #: Each read ends in time by itself.
+        self._bounded = bounded
+        #: What is told as `retry_after` when the time was over.
+        self._patience = patience
         self._abandoned = abandoned
 
     def _check(self) -> None:
@@ -48,10 +54,11 @@ class Tracked:
     def _broken(self, error: BaseException) -> Exception | None:
         """Judge what ended a read; returns what to raise in its place."""
         if not isinstance(error, Exception):
-            self._lease.judge(None)
+            self._lease.fail(None)
             return None
         failure = explain(error, self._name, self._dialect)
-        self._lease.judge(failure.cause)
+        # The transport underneath drops the connection of a body that broke.
+        self._lease.fail(failure.cause)
         if isinstance(error, TimeoutError) or (
             isinstance(error, self._dialect.library.TimeoutException) and self._now() >= self._ends
         ):
@@ -60,7 +67,9 @@ class Tracked:
 
     def _late(self) -> Exception:
         return self._dialect.deadline_passed(
-            f"the answer of {self._name} was still coming when the time for the call was over", origin=self._name
+            f"the answer of {self._name} was still coming when the time for the call was over",
+            origin=self._name,
+            retry_after=self._patience,
         )
 
     def __del__(self) -> None:
@@ -70,10 +79,11 @@ class Tracked:
             self._abandoned.append(self._lease)
 
 
-class Body(Tracked, httpx.SyncByteStream):
+class SyncTracked(_Tracked):
     """A body that is read by a thread."""
 
-    def __iter__(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator[bytes]:
+        """Read it part by part."""
         if self._ends != _NEVER:
             self._check()
         try:
@@ -99,15 +109,20 @@ class Body(Tracked, httpx.SyncByteStream):
             self._lease.succeed()
 
 
-class AsyncBody(Tracked, httpx.AsyncByteStream):
+class AsyncTracked(_Tracked):
     """A body that is read by a task."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Read it part by part."""
         parts = self._stream.__aiter__()
         try:
-            if self._ends == _NEVER:
+            if self._bounded or self._ends == _NEVER:
+                if self._ends != _NEVER:
+                    self._check()
                 async for part in parts:
                     yield part
+                    if self._ends != _NEVER:
+                        self._check()
             else:
                 while True:
                     self._check()
@@ -132,3 +147,17 @@ class AsyncBody(Tracked, httpx.AsyncByteStream):
             await self._stream.aclose()
         finally:
             self._lease.succeed()
+
+
+class Body(SyncTracked, httpx.SyncByteStream):
+    """httpx's kind of a body."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.parts()
+
+
+class AsyncBody(AsyncTracked, httpx.AsyncByteStream):
+    """httpx's kind of a body for asyncio."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.parts()

@@ -99,7 +99,7 @@ class Driver(_Resilient):
         super().__init__(wrapped, options, key, fallback)
         if wrapped is None:
             self._wrapped = self._dialect.library.HTTPTransport(limits=self._limits())
-        bound(self._wrapped)
+        self._pipeline.bounded = bound(self._wrapped)
         self._sleep = sleep
 
     def handle_request(self, request: Any) -> Any:
@@ -242,6 +242,7 @@ class AsyncDriver(_Resilient):
         super().__init__(wrapped, options, key, fallback)
         if wrapped is None:
             self._wrapped = self._dialect.library.AsyncHTTPTransport(limits=self._limits())
+        self._pipeline.bounded = bound(self._wrapped)
         self._sleep = sleep
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -275,6 +276,8 @@ class AsyncDriver(_Resilient):
 
     async def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Send):
+            if self._pipeline.bounded:
+                return await self._wrapped.handle_async_request(effect.request)
             async with asyncio.timeout(effect.seconds):
                 return await self._wrapped.handle_async_request(effect.request)
         if isinstance(effect, Wait):
@@ -335,7 +338,7 @@ async def _turn(effect: LineUp) -> bool:
 
 
 class ResilientTransport(Driver, httpx.BaseTransport):
-    """Keep calls from hanging, from hammering an API that is down, and from failing for a moment's fault (G11, G19, G20).
+    """Keep calls from hanging, from hammering an API that is down, and from failing for a moment's fault (G11, G19).
 
     Args:
         wrapped: The transport underneath; httpx's own when not given.

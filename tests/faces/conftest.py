@@ -38,7 +38,7 @@ _ENVIRONMENT = (
 
 
 class SkippingClock:
-    """The real clock, which can also skip ahead: a test needn't wait through a back-off, and a deadline still passes."""
+    """The real clock, which can also skip ahead: no test waits through a back-off, and deadlines still pass."""
 
     def __init__(self) -> None:
         self._skipped = 0.0

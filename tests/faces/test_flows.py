@@ -190,7 +190,7 @@ def test_an_expired_token_is_not_served(idp: Emulator, daemon, hasty, clock):
 
 
 def test_grace_is_served_where_the_owner_asked_for_it(idp: Emulator, daemon, settings, clock):
-    """An owner who opted in gets an expired token while the provider is seen to be down, marked, and only for so long."""
+    """Who opted in gets an expired token while the provider is seen to be down, marked, and only for so long."""
     grace = ra.FallbackOptions(grace=600, grace_outage=1200)
     app = daemon(
         resilience=settings(fallback=grace, wait=0.5, exchange_deadline=0.5, attempt_timeout=0.5, connect_timeout=0.5)
@@ -343,7 +343,9 @@ def test_a_refresh_under_way_serves_no_removed_account(idp: Emulator, desktop, s
 )
 def test_an_unknown_user_is_none_in_an_outage_too(idp: Emulator, desktop, sign_in, settings):
     """Whoever has no refresh token must sign in, and needs no provider to be told so."""
-    app = desktop(resilience=settings(retry=ra.RetryOptions(attempts=1), breaker=ra.BreakerOptions(consecutive_failures=1)))
+    app = desktop(
+        resilience=settings(retry=ra.RetryOptions(attempts=1), breaker=ra.BreakerOptions(consecutive_failures=1))
+    )
     sign_in(app, "ann@contoso.com")
     ann = app.get_accounts()[0]
     idp.fail(Fault.http_503())
@@ -492,7 +494,7 @@ def test_device_code_polls_on_through_a_failing_provider(idp: Emulator, desktop,
 
 
 def test_device_code_slows_down_when_the_provider_fails(idp: Emulator, desktop):
-    """After a failure polling goes on less often (RFC 8628, section 3.5), and the breaker's error isn't the flow's end."""
+    """After a failure polling goes on less often (RFC 8628, section 3.5)."""
     app = desktop()
     flow = app.initiate_device_flow(USER_SCOPE)
     idp.fail(Fault.http_503(), "token")
@@ -611,9 +613,7 @@ AMBIGUOUS = [Fault.reset(), Fault.http_503(), Fault.html_200(), Fault.wrong_cont
 def test_an_authorization_code_is_not_sent_twice_after_an_ambiguous_failure(idp: Emulator, desktop, fault):
     """A code whose redemption failed in an unknown way isn't redeemed again: the caller decides."""
     app = desktop()
-    flow = app.initiate_auth_code_flow(
-        USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post"
-    )
+    flow = app.initiate_auth_code_flow(USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post")
     answer = idp.sign_in(flow["auth_uri"], "ann@contoso.com")
     idp.fail(fault, "token")
     with pytest.raises(ra.ProviderUnavailable):
@@ -638,9 +638,7 @@ def test_a_password_is_not_sent_twice_after_an_ambiguous_failure(idp: Emulator, 
 def test_a_code_is_sent_again_when_the_connection_was_refused(idp: Emulator, desktop, clock, eventually):
     """Where nothing was sent, nothing can have been used up: the redemption is made again and succeeds."""
     app = desktop()
-    flow = app.initiate_auth_code_flow(
-        USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post"
-    )
+    flow = app.initiate_auth_code_flow(USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post")
     answer = idp.sign_in(flow["auth_uri"], "ann@contoso.com")
     results: list[Any] = []
     with capture_events() as events:
@@ -658,9 +656,7 @@ def test_a_code_is_sent_again_when_the_connection_was_refused(idp: Emulator, des
 def test_a_code_is_sent_again_when_the_provider_did_not_look(idp: Emulator, desktop, clock):
     """A 429 says that nothing was taken in."""
     app = desktop()
-    flow = app.initiate_auth_code_flow(
-        USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post"
-    )
+    flow = app.initiate_auth_code_flow(USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post")
     answer = idp.sign_in(flow["auth_uri"], "ann@contoso.com")
     results: list[Any] = []
     with capture_events() as events:
@@ -676,7 +672,9 @@ def test_a_code_is_sent_again_when_the_provider_did_not_look(idp: Emulator, desk
 def test_what_is_given_is_not_changed(idp: Emulator, desktop, sign_in):
     """MSAL changes the flow that it is given; a caller of ours may use it again."""
     app = desktop()
-    flow = app.initiate_auth_code_flow(USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post", claims_challenge="{}")
+    flow = app.initiate_auth_code_flow(
+        USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post", claims_challenge="{}"
+    )
     kept = dict(flow)
     app.acquire_token_by_auth_code_flow(flow, idp.sign_in(flow["auth_uri"], "ann@contoso.com"))
     assert flow == kept

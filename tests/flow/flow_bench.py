@@ -1,4 +1,4 @@
-"""A bench for the flow on real threads: one engine on a manual clock, and an exchange that the test holds in its hand."""
+"""A bench for the flow on real threads: one engine on a manual clock, and an exchange in the test's hand."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A world in which time passes in steps: jobs run one at a time, in order, and nobody waits for real.
 
 `World` is a clock, the workers and the timers of any number of engines. A job runs on a thread of its own, but only
-while the world lets it: when it sleeps, the next one in the order of time goes on. So a nine-minute outage of two hundred
-processes takes seconds, and the same seconds each time.
+while the world lets it: when it sleeps, the next one in the order of time goes on. So a nine-minute outage of two
+hundred processes takes seconds, and the same seconds each time.
 """
 
 from __future__ import annotations
@@ -265,6 +265,7 @@ class Provider:
             self.world.sleep(max(0.0, ends - self.world.now))
             raise AttemptTimeout("no answer", authority=HOST)
         if call.answer == "refuse":
+            self.world.sleep(0.001)
             error = ConnectionFailed("refused", authority=HOST)
             error.sent = False
             raise error

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -157,7 +158,7 @@ class TestExpiring:
         first.join()
         assert first.got[0].token is token
         later = Threads(20, bench.ask)
-        later.join()
+        until(lambda: later.done() == 20, 2.0)
         assert {secret(served) for served in later.got} == {token.secret}
         assert bench.exchanges.made == 1
         gate.set()
@@ -385,12 +386,6 @@ class TestDeadlines:
         gate.set()
         bench.rest()
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: refresh._fly notes an overdue flight's late success like any other: it overwrites the newer token "
-        "that its replacement has brought meanwhile (and a late failure marks the slot failing, sets a back-off and "
-        "lets it wait for recovery). Compare flights, or obtained_at, before Memory.put",
-    )
     def test_an_overdue_flight_doesnt_replace_a_newer_token(self) -> None:
         """What comes late is older."""
         bench = Bench()
@@ -564,13 +559,6 @@ class TestRefused:
         first.join()
         assert len(first.got) == 3
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: refresh.await_recovery counts a refusal that never left the process (Throttled by a cool-down, "
-        "Overloaded) as a failed exchange: each such ask adds to slot.failures (health) and moves slot.failed_at, so "
-        "that the first exchange after Retry-After is held back for 5 s more (flight.earliest). Only CircuitOpen is "
-        "exempt",
-    )
     def test_asking_during_a_cool_down_doesnt_make_it_longer(self) -> None:
         """What was never asked can't have failed."""
         bench = Bench()
@@ -597,13 +585,13 @@ class TestIsolation:
         """At the same authority, in another lane's place; and at another one, though the first one's lane is full."""
         bench = Bench(workers_per_authority=4)
         gate = bench.exchanges.hold()
-        hung = [Threads(1, lambda slot=bench.new_slot(f"hung {n}"): bench.ask(slot)) for n in range(3)]
+        hung = [Threads(1, partial(bench.ask, bench.new_slot(f"hung {n}"))) for n in range(3)]
         until(lambda: bench.exchanges.made == 3)
         bench.exchanges.gate = None
         began = time.monotonic()
         assert bench.ask(bench.new_slot("b")).source is Source.IDENTITY_PROVIDER
         bench.exchanges.gate = gate
-        hung += [Threads(1, lambda slot=bench.new_slot(f"more {n}"): bench.ask(slot)) for n in range(9)]
+        hung += [Threads(1, partial(bench.ask, bench.new_slot(f"more {n}"))) for n in range(9)]
         until(lambda: bench.exchanges.made == 5)
         bench.exchanges.gate = None
         elsewhere = bench.new_slot("c", host="https://other.example")
@@ -844,11 +832,6 @@ class TestRemoval:
         caller.join()
         assert bench.slot.token is None
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: refresh.begin joins a flight that began before the application removed the token (the flight's "
-        "key lacks slot.generation): who asks after remove_account() is given the removed account's token",
-    )
     def test_who_asks_afterwards_doesnt_get_it(self) -> None:
         """A removal takes effect at once: the next caller begins an exchange of his own."""
         bench = Bench()
@@ -865,12 +848,6 @@ class TestRemoval:
         after.join()
         assert bench.exchanges.made == 2
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: acquire.acquiring keeps the token that it looked up before it waited: _conclude and _after_failure "
-        "serve it although the application removed it (or an API challenged it) meanwhile; with grace or after a "
-        "denial that is up to 30 s later. Check slot.token is token before falling back",
-    )
     def test_a_token_removed_during_the_wait_isnt_fallen_back_on(self) -> None:
         """A waiter whose exchange fails looks again at what may still be served."""
         bench = Bench()

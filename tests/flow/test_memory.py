@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 
 import pytest
@@ -91,11 +90,6 @@ class TestBound:
         gc.collect()
         assert gone() is None
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: Memory._forget tells nobody: TokenDropped says 'removed, challenged, evicted or replaced', and an "
-        "owner whose max_tokens is too small can't see it",
-    )
     def test_an_eviction_is_told(self) -> None:
         """As a dropped token, with the reason."""
         bench = Bench()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 
+import pytest
 from flow_bench import Threads, until
 
 from resilient_auth._flow.single_flight import Flight, Flights, Outcome
@@ -60,12 +61,9 @@ class TestFlight:
         flight, outcome = Flight("key", 1e9, SystemClock()), Outcome(result=1)
         flight.land(outcome)
         waiting = flight.wait_async(20.0)
-        try:
+        with pytest.raises(StopIteration) as end:
             waiting.send(None)
-        except StopIteration as end:
-            assert end.value is outcome
-        else:
-            raise AssertionError("it was suspended")
+        assert end.value.value is outcome
 
     async def test_a_task_whose_time_runs_out_leaves_no_callback(self) -> None:
         """And is told that there is nothing yet."""

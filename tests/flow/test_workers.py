@@ -86,12 +86,6 @@ def test_a_full_queue_is_refused_by_name() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: workers._work lets a job's exception end its thread after _release() has handed the lane's next job to "
-    "_ready: with no idle worker nobody takes that one, the lane's place is never given back, and with all places lost "
-    "the authority's lane is dead for good. Catch and log what a job raises",
-)
 def test_a_job_that_raises_leaves_its_place() -> None:
     """The next one in its lane runs."""
     workers, gate = Workers(per_lane=1, queue=10), Gate()

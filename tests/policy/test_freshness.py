@@ -156,11 +156,6 @@ class TestDue:
         options = FreshnessOptions(due_fraction=0.95, due_jitter=0.25)
         assert due_after(100.0, None, options, lambda low, high: high) == 100.0
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: freshness.due_after goes below 0 when due_jitter exceeds due_fraction (0.1 and 0.25 are both "
-        "accepted): such a token is due from its first moment, so that every request begins another exchange",
-    )
     def test_a_refresh_is_never_due_before_the_token_came(self) -> None:
         """The earliest fraction and the earliest jitter leave some of the life, or are refused together."""
         try:

@@ -110,16 +110,11 @@ class TestDelays:
     def test_retry_after_is_honoured_and_never_undercut(
         self, kind: type[ProviderUnavailable], seconds: float, jitter: Jitter
     ) -> None:
-        """What the provider asked for, up to a second more, also beyond our own longest delay (G8)."""
+        """What the provider asked for, up to three seconds more, also beyond our own longest delay (G8)."""
         run = Run([kind("x", retry_after=seconds), "token"], jitter=jitter)
         run.go()
-        assert seconds <= run.at[1] <= seconds + 1.0
+        assert seconds <= run.at[1] <= seconds + 3.0
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: retry._RetryAfterOrBackoff takes Retry-After: 0 (or a date that has passed, as with a client "
-        "clock a minute ahead) as leave to repeat a 5xx at once: three attempts in the same instant (G9)",
-    )
     @pytest.mark.parametrize("kind", [ServerFailed, Throttled])
     def test_a_retry_after_of_nothing_is_no_leave_to_hammer(self, kind: type[ProviderUnavailable]) -> None:
         """`Retry-After: 0` leaves no fast retry loop."""

@@ -62,12 +62,12 @@ def deadline(seconds: float) -> Iterator[None]:
 
 def wanted(extensions: dict[str, Any], default: float) -> float:
     """Tell how many seconds a call may take by its own extension, by the call around it, or by the default."""
-    own = extensions.get(EXTENSION, default)
-    if own is None:
-        seconds = math.inf
-    else:
-        require_number("the extension 'deadline'", own, low=0.0)
-        seconds = float(own)
+    seconds = default
+    if EXTENSION in extensions:
+        own = extensions[EXTENSION]
+        if own is not None:
+            require_number("the extension 'deadline'", own, low=0.0)
+        seconds = math.inf if own is None else float(own)
     for outer in (inherited.get(), extensions.get(_SHARED)):
         if outer is not None:
             seconds = min(seconds, outer.left())

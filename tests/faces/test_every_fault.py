@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any
@@ -29,13 +30,6 @@ FAULTS = {
     "http_200_no_text": Fault.status(200, '{"access_token": 5, "expires_in": 3600}'),
 }
 every_fault = pytest.mark.parametrize("name", FAULTS)
-DEAD = pytest.mark.xfail(
-    strict=True,
-    reason="BUG: a token that is dead on arrival (expires_in 0) replaces the valid one in hand, and is served",
-)
-with_a_token = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=DEAD if name == "expired_tokens" else ()) for name in FAULTS]
-)
 SLOWEST = 0.25
 
 
@@ -80,7 +74,7 @@ def storm_of_tasks(app: Any, tasks: int) -> list[tuple[Any, float]]:
     return asyncio.run(main())
 
 
-@with_a_token
+@every_fault
 def test_a_valid_token_in_hand_is_served_through_every_fault(idp: Emulator, daemon, clock, eventually, name):
     """Every one of 64 threads and 400 tasks gets a valid token at once, and a fresh one comes after the fault."""
     idp.refresh_in = 60
@@ -122,16 +116,19 @@ def test_with_nothing_in_hand_every_fault_is_a_typed_error_in_time(
     app = daemon(resilience=hasty)
     idp.fail(FAULTS[name])
     begun = time.monotonic()
+    error: Any = None
     try:
         answer = app.acquire_token_for_client(SCOPE)
-    except ra.ProviderUnavailable as error:
-        assert time.monotonic() - begun < hasty.wait + SLOWEST
+    except ra.ProviderUnavailable as raised:
+        error = raised
+    assert time.monotonic() - begun < hasty.wait + SLOWEST
+    if error is None:
+        assert name == "flapping", answer
+    else:
         assert isinstance(error, requests.RequestException)
         assert error.authority == idp.url
         assert error.code
         assert idp.url in str(error)
-    else:
-        assert name in ("flapping", "expired_tokens"), answer
     idp.heal()
 
     def works() -> bool:
@@ -220,7 +217,7 @@ def test_cold_threads_and_tasks_together_cause_one_call(idp: Emulator, daemon):
     assert len(idp.ledger.token_calls()) == 1
 
 
-def test_400_due_callers_cause_one_call(idp: Emulator, daemon, clock, together):
+def test_400_due_callers_cause_one_call(idp: Emulator, daemon, clock, together, eventually):
     """A due token is refreshed once behind however many callers there are."""
     idp.refresh_in = 60
     app = daemon()
@@ -230,6 +227,7 @@ def test_400_due_callers_cause_one_call(idp: Emulator, daemon, clock, together):
     answers = together(400, lambda: app.acquire_token_for_client(SCOPE))
     assert {answer["access_token"] for answer in answers} == {held}
     assert {answer["resilience"]["reason"] for answer in answers} == {"refreshing"}
+    eventually(lambda: app.acquire_token_for_client(SCOPE)["access_token"] != held)
     assert len(idp.ledger.token_calls()) == 2
 
 
@@ -238,7 +236,12 @@ def test_a_second_token_is_not_delayed_by_the_fault_of_the_first(idp: Emulator, 
     """One API's token that can't be had holds up nobody who wants another API's."""
     app = daemon()
     idp.fail(fault, "token", match={"scope": SCOPE[0]})
-    threading.Thread(target=lambda: pytest.raises(Exception, app.acquire_token_for_client, SCOPE), daemon=True).start()
+
+    def suffer() -> None:
+        with contextlib.suppress(ra.ProviderUnavailable):
+            app.acquire_token_for_client(SCOPE)
+
+    threading.Thread(target=suffer, daemon=True).start()
     time.sleep(0.1)
     begun = time.monotonic()
     other = app.acquire_token_for_client(["https://vault.azure.net/.default"])
@@ -268,9 +271,9 @@ def test_an_open_circuit_answers_at_once_and_says_when(idp: Emulator, daemon, ha
     app = daemon(resilience=hasty)
     idp.fail(Fault.refuse())
     for _ in range(3):
+        clock.skip(5.5)
         with pytest.raises(ra.ConnectionFailed):
             app.acquire_token_for_client(SCOPE)
-        clock.skip(5.5)
     calls = len(idp.ledger.calls)
     begun = time.monotonic()
     with pytest.raises(ra.CircuitOpen) as caught:
@@ -298,6 +301,38 @@ def test_a_retry_after_of_zero_is_no_fast_retry_loop(idp: Emulator, daemon, cloc
         assert app.acquire_token_for_client(SCOPE)["access_token"]
         time.sleep(0.01)
     assert len(idp.ledger.token_calls()) <= 2
+
+
+HAMMERED = pytest.mark.xfail(
+    strict=True, reason="BUG: 429 without a (useful) Retry-After is asked again every 5 s, for ever"
+)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.http_503(),
+        Fault.refuse(),
+        Fault.html_200(),
+        Fault.http_429(30),
+        pytest.param(Fault.http_429(None), marks=HAMMERED),
+        pytest.param(Fault.http_429(1), marks=HAMMERED),
+    ],
+    ids=["503", "refused", "portal", "429 for 30 s", "429", "429 for 1 s"],
+)
+def test_nine_minutes_of_an_outage_are_at_most_40_calls(idp: Emulator, daemon, clock, fault):
+    """With steady traffic and a due token, a process asks a provider that is down 40 times at most."""
+    idp.refresh_in = 60
+    app = daemon()
+    app.acquire_token_for_client(SCOPE)
+    idp.ledger.clear()
+    idp.fail(fault)
+    clock.skip(61)
+    for _ in range(270):
+        assert app.acquire_token_for_client(SCOPE)["access_token"]
+        clock.skip(2)
+        time.sleep(0.008)
+    assert len([call for call in idp.ledger.calls if call.endpoint in ("token", "handshake")]) <= 40
 
 
 def test_health_tells_of_the_outage(idp: Emulator, daemon, settings, clock, eventually):

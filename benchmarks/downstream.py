@@ -1,0 +1,145 @@
+"""What the transports cost: a call that succeeds on loopback, over raw httpx; 500 tasks at once; a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import httpx
+
+import resilient_auth as ra
+from resilient_auth.downstream import ApiCircuitOpen
+
+from .measure import in_turns, table
+
+#: In a process of its own, so that it takes no time from the client's interpreter.
+_SERVER = """
+import asyncio
+class Answer(asyncio.Protocol):
+    def connection_made(self, transport): self.transport = transport
+    def data_received(self, data):
+        if b"/slow" in data:
+            asyncio.get_running_loop().call_later(0.1, self.answer)
+        else:
+            self.answer()
+    def answer(self):
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+async def main():
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+_PAIRS = 1500
+_OPTIONS = ra.TransportOptions(retry_budget=0)
+
+
+def run() -> None:
+    """Measure against a server on loopback."""
+    server = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        _threads(f"{url}/quick")
+        asyncio.run(_tasks(f"{url}/quick"))
+        asyncio.run(_at_once(f"{url}/slow"))
+    finally:
+        server.kill()
+        server.wait()
+    _refusals()
+
+
+def _threads(url: str) -> None:
+    with (
+        httpx.Client(transport=httpx.HTTPTransport()) as raw,
+        httpx.Client(transport=ra.ResilientTransport()) as ours,
+    ):
+        costs = _Costs("httpx", "httpx on ResilientTransport")
+        for _ in range(_PAIRS):
+            for name, client in zip(costs.names, (raw, ours), strict=True):
+                begun = costs.begin()
+                client.get(url)
+                costs.end(name, begun)
+    costs.tell("a call that succeeds on loopback")
+
+
+async def _tasks(url: str) -> None:
+    async with (
+        httpx.AsyncClient(transport=httpx.AsyncHTTPTransport()) as raw,
+        httpx.AsyncClient(transport=ra.AsyncResilientTransport()) as ours,
+    ):
+        costs = _Costs("httpx", "httpx on AsyncResilientTransport")
+        for _ in range(_PAIRS):
+            for name, client in zip(costs.names, (raw, ours), strict=True):
+                begun = costs.begin()
+                await client.get(url)
+                costs.end(name, begun)
+    costs.tell("the same, awaited")
+
+
+class _Costs:
+    """Medians of calls made in turns, on the wall and at the processor: the latter counts no neighbour."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self._taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+
+    def begin(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def end(self, name: str, begun: tuple[float, float]) -> None:
+        self._taken[name].append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+
+    def tell(self, title: str) -> None:
+        for index, by in enumerate(("", " (processor time)")):
+            costs = {name: statistics.median(t[index] for t in taken) for name, taken in self._taken.items()}
+            table(title + by, costs)
+            raw, ours = costs.values()
+            print(f"  added: {(ours - raw) * 1e6:.1f} us (to stay under: 60 us)")
+
+
+async def _at_once(url: str) -> None:
+    """Let 500 tasks call what takes 100 ms: in turn it would take 50 s."""
+    limits = httpx.Limits(max_connections=512, max_keepalive_connections=512)
+    taken = {}
+    for name, transport in (
+        ("httpx", httpx.AsyncHTTPTransport(limits=limits)),
+        ("httpx on AsyncResilientTransport", ra.AsyncResilientTransport()),
+    ):
+        async with httpx.AsyncClient(transport=transport, timeout=30) as client:
+            begun = time.perf_counter()
+            answers = await asyncio.gather(*(client.get(url) for _ in range(500)))
+            taken[name] = time.perf_counter() - begun
+            assert all(answer.status_code == 200 for answer in answers)
+    table("500 tasks at once, each 100 ms at the server", taken, unit="ms", scale=1e3)
+
+
+def _refusals() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("nobody is there")
+
+    transport = ra.ResilientTransport(httpx.MockTransport(refuse), options=_OPTIONS)
+    request = httpx.Request("GET", "https://api.example/orders")
+    costs = in_turns({"ApiCircuitOpen": _opened(transport, request)})
+    table("a refusal by an open breaker (to stay under: 50 us)", costs)
+
+
+def _opened(transport: httpx.BaseTransport, request: httpx.Request) -> Callable[[], None]:
+    for _ in range(_OPTIONS.breaker.consecutive_failures):
+        try:
+            transport.handle_request(request)
+        except httpx.ConnectError:
+            continue
+
+    def ask() -> None:
+        try:
+            transport.handle_request(request)
+        except (ApiCircuitOpen, httpx.ConnectError):
+            return
+
+    return ask

@@ -1,0 +1,146 @@
+"""A credential in azure-core's shape that keeps giving tokens through an outage of its provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._provider.azure_shapes import AccessToken, AccessTokenInfo
+from ._provider.credentials import Answer, CredentialCore, Steps
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+__all__ = ["AccessToken", "AccessTokenInfo", "ResilientCredential"]
+
+
+class ResilientCredential:
+    """Give tokens to Azure SDK clients, and to whoever asks in their way, while the provider fails.
+
+    A token that is valid is served whatever happens to the provider; it is refreshed behind.
+
+    Args:
+        sources: Where tokens come from, in order of preference (G12): an application of ours or of MSAL's, a managed
+            identity client, any object with `get_token` or `get_token_info`, or a function that takes a tuple of
+            scopes (and `claims`, `tenant_id` or `enable_cae` if it knows these) and gives an `AccessToken` or the like.
+            The next one is asked when one fails, or is known to; not when it denies.
+        account: Whose tokens MSAL applications are to give, as from `get_accounts()`; None for the application's own.
+        resilience: For those sources that aren't resilient already.
+        additionally_allowed_tenants: Tenants besides an application's own for which a caller may ask; `*` for any.
+        failover_after: Seconds that a source may take before the next one is asked, at most.
+
+    Raises:
+        ConfigurationError: An argument is wrong; raised before any network call.
+    """
+
+    def __init__(
+        self,
+        *sources: Any,
+        account: Mapping[str, Any] | None = None,
+        resilience: Settings | None = None,
+        additionally_allowed_tenants: Iterable[str] = (),
+        failover_after: float = 2.0,
+    ) -> None:
+        self._core = CredentialCore(
+            sources,
+            account=account,
+            resilience=resilience,
+            additionally_allowed_tenants=additionally_allowed_tenants,
+            failover_after=failover_after,
+            asynchronous=False,
+        )
+        self._find = self._core.find
+
+    def get_token(
+        self,
+        *scopes: str,
+        claims: str | None = None,
+        tenant_id: str | None = None,
+        enable_cae: bool = False,
+        **_: Any,
+    ) -> AccessToken:
+        """Get an access token for scopes.
+
+        Args:
+            scopes: What the token is for, one by one.
+            claims: The claims of a challenge, as JSON text: what is held is dropped, and another token asked for (G17).
+            tenant_id: Another tenant than the source's own, where that is allowed.
+            enable_cae: Ask for a token that can be revoked early, since the caller can handle a claims challenge.
+
+        Returns:
+            azure-core's `AccessToken`, or one like it where azure-core isn't installed.
+
+        Raises:
+            ProviderUnavailable: Nothing valid is held, and no source gives an answer.
+            TokenDenied: A source works and said no.
+            ConfigurationError: An argument is wrong.
+            Closed: The credential was closed.
+        """
+        if not (claims or tenant_id or enable_cae):
+            answer = self._find(scopes)
+            if answer is not None:
+                return answer.access
+        return _carry_out(self._core.steps(scopes, claims, tenant_id, enable_cae)).access
+
+    def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
+        """Get an access token for scopes, and the time from which to ask again.
+
+        Args:
+            scopes: What the token is for, one by one.
+            options: `claims`, `tenant_id` and `enable_cae`, as for `get_token`; others are ignored.
+
+        Returns:
+            azure-core's `AccessTokenInfo`, or one like it where azure-core isn't installed. It may be shared: don't
+            change it. Its `refresh_on` is when a refresh is due here (G5).
+
+        Raises:
+            ProviderUnavailable: Nothing valid is held, and no source gives an answer.
+            TokenDenied: A source works and said no.
+            ConfigurationError: An argument is wrong.
+            Closed: The credential was closed.
+        """
+        if not options:
+            answer = self._find(scopes)
+            if answer is not None:
+                return answer.info
+        return _carry_out(self._core.steps_with(scopes, options)).info
+
+    def invalidate(self, token: str) -> None:
+        """Forget a token that an API refused, if it is still held; its successor stays."""
+        self._core.forget(token)
+
+    def close(self) -> None:
+        """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
+        for credential in self._core.close():
+            close = getattr(credential, "close", None)
+            if close is not None:
+                close()
+
+    def __enter__(self) -> ResilientCredential:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"ResilientCredential({self._core!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a ResilientCredential can't be pickled: make one in each process")
+
+
+def _carry_out(steps: Steps) -> Answer:
+    """Carry a call through on this thread."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                with step.limits():
+                    served = step.run()
+            except Exception as error:  # noqa: BLE001 - the steps decide what it means
+                step = steps.throw(error)
+            else:
+                step = steps.send(served)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer

@@ -1,0 +1,90 @@
+"""Bearer auth and resilient transports for httpx2, the maintained fork of httpx.
+
+Its classes are unrelated to httpx's, so that an `httpx.Auth` fails in an `httpx2.Client`. These are the same auth and
+the same pipeline, with errors that are both: `except resilient_auth.downstream.ApiCircuitOpen` catches them, and so
+does `except httpx2.TransportError`. Needs the extra: `pip install 'resilient-auth[httpx2]'`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx2
+
+from ..downstream import errors
+from ..downstream.bearer import BearerFlow
+from ..downstream.failure import Dialect
+from ..downstream.stream import AsyncTracked, SyncTracked
+from ..downstream.transport import AsyncDriver, Driver
+
+__all__ = ["AsyncResilientTransport", "BearerAuth", "ResilientTransport"]
+
+
+class ApiCircuitOpen(errors.ApiCircuitOpen, httpx2.TransportError):
+    """Say that the API wasn't asked, since it failed a moment ago or was isolated (G11)."""
+
+
+class ApiDeadlinePassed(errors.ApiDeadlinePassed, httpx2.TimeoutException):
+    """Say that the time for the whole call is over."""
+
+
+class ApiAttemptTimeout(errors.ApiAttemptTimeout, httpx2.ReadTimeout):
+    """Say that the API didn't answer one attempt in time."""
+
+
+class ApiNameNotResolved(errors.ApiNameNotResolved, httpx2.ConnectError):
+    """Say that the API's host name could not be resolved."""
+
+
+class ApiConnectionRefused(errors.ApiConnectionRefused, httpx2.ConnectError):
+    """Say that nothing listens at the API's address."""
+
+
+class ApiBulkheadFull(errors.ApiBulkheadFull, httpx2.PoolTimeout):
+    """Say that too many calls are under way."""
+
+
+class ApiAnsweredError(errors.ApiAnsweredError, httpx2.TransportError):
+    """Say that the API answered 429 or 5xx, to a fallback function."""
+
+
+_HTTPX2 = Dialect(
+    library=httpx2,
+    circuit_open=ApiCircuitOpen,
+    deadline_passed=ApiDeadlinePassed,
+    attempt_timeout=ApiAttemptTimeout,
+    name_not_resolved=ApiNameNotResolved,
+    connection_refused=ApiConnectionRefused,
+    bulkhead_full=ApiBulkheadFull,
+    answered_error=ApiAnsweredError,
+)
+
+
+class _Body(SyncTracked, httpx2.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        return self.parts()
+
+
+class _AsyncBody(AsyncTracked, httpx2.AsyncByteStream):
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.parts()
+
+
+class BearerAuth(BearerFlow, httpx2.Auth):
+    """Send a token with each request of an httpx2 client; see `resilient_auth.BearerAuth`."""
+
+    _library = httpx2
+
+
+class ResilientTransport(Driver, httpx2.BaseTransport):
+    """Keep calls of an `httpx2.Client` from hanging and hammering; see `resilient_auth.ResilientTransport`."""
+
+    _dialect = _HTTPX2
+    _body = _Body
+
+
+class AsyncResilientTransport(AsyncDriver, httpx2.AsyncBaseTransport):
+    """Do the same for an `httpx2.AsyncClient`."""
+
+    _dialect = _HTTPX2
+    _body = _AsyncBody

@@ -1,0 +1,103 @@
+"""A real Azure SDK client reads a real stream of answers through an outage of the identity provider."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from azure.core import PipelineClient
+from azure.core.exceptions import ClientAuthenticationError
+from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
+from azure.core.pipeline.transport import RequestsTransport
+from azure.core.rest import HttpRequest
+from azure.identity import CredentialUnavailableError
+from azure.storage.blob import BlobServiceClient
+from azure.storage.blob.aio import BlobServiceClient as AwaitedBlobServiceClient
+
+import resilient_auth as ra
+from resilient_auth.emulator import Fault
+
+FAULTS = ["refuse", "black_hole", "http_503", "html_200", "http_429"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_blob_client_reads_through_an_outage(idp, blob, app_at, clock, fault):
+    """Every read is served, with a token that is due for a refresh the whole time."""
+    idp.refresh_in = 1.0
+    credential = ra.ResilientCredential(app_at(idp))
+    with BlobServiceClient(blob.url, credential=credential, connection_verify=blob.ca_file) as client:
+        one = client.get_blob_client("container", "blob")
+        assert one.download_blob().readall() == b"hello from a blob"
+        idp.fail(Fault.all()[fault])
+        clock.skip(120)
+        time.sleep(1.1)
+        for _ in range(10):
+            assert one.download_blob().readall() == b"hello from a blob"
+        # A new client has no token of its own yet.
+        with BlobServiceClient(blob.url, credential=credential, connection_verify=blob.ca_file) as another:
+            assert another.get_blob_client("container", "blob").download_blob().readall()
+    assert set(blob.answers) == {206}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_an_awaited_blob_client_reads_through_an_outage(idp, blob, app_at, clock, fault):
+    """The same with asyncio."""
+    idp.refresh_in = 1.0
+    credential = ra.aio.ResilientCredential(app_at(idp))
+    client = AwaitedBlobServiceClient(blob.url, credential=credential, connection_verify=blob.ca_file)
+    async with credential, client:
+        one = client.get_blob_client("container", "blob")
+        assert await (await one.download_blob()).readall() == b"hello from a blob"
+        idp.fail(Fault.all()[fault])
+        clock.skip(120)
+        time.sleep(1.1)
+        for _ in range(10):
+            assert await (await one.download_blob()).readall() == b"hello from a blob"
+    assert set(blob.answers) == {206}
+
+
+@pytest.fixture
+def pipeline(blob, scope):
+    """azure-core's own pipeline, as its generated clients have it; the storage client brings a retry policy of its own."""
+
+    def build(credential):
+        policies = [RetryPolicy(), BearerTokenCredentialPolicy(credential, scope)]
+        return PipelineClient(blob.url, policies=policies, transport=RequestsTransport(connection_verify=blob.ca_file))
+
+    return build
+
+
+def test_a_denial_ends_a_clients_call_at_once(idp, blob, app_at, pipeline):
+    """azure-core doesn't retry what can't succeed."""
+    idp.deny("client_credentials", "invalid_client")
+    with pipeline(ra.ResilientCredential(app_at(idp))) as client:
+        begun = time.monotonic()
+        with pytest.raises(ClientAuthenticationError) as caught:
+            client.send_request(HttpRequest("GET", blob.url))
+        assert time.monotonic() - begun < 1.0
+    assert isinstance(caught.value, ra.TokenDenied)
+    assert len([call for call in idp.ledger.calls if call.endpoint == "token"]) == 1
+
+
+def test_a_cold_start_in_an_outage_ends_within_one_wait(idp, blob, app_at, settings, pipeline):
+    """The retrying is done in one layer: azure-core doesn't multiply it."""
+    app = app_at(idp, resilience=settings(wait=1.0))
+    idp.fail(Fault.black_hole(), "token")
+    with pipeline(ra.ResilientCredential(app)) as client:
+        begun = time.monotonic()
+        with pytest.raises(CredentialUnavailableError) as caught:
+            client.send_request(HttpRequest("GET", blob.url))
+        assert time.monotonic() - begun < 2.5
+    assert isinstance(caught.value, ra.ProviderUnavailable)
+
+
+def test_a_storage_client_tells_a_denial_as_its_users_know_it(idp, blob, app_at):
+    """Its error handling looks at errors' responses, of which this one has none."""
+    idp.deny("client_credentials", "invalid_client")
+    credential = ra.ResilientCredential(app_at(idp))
+    with (
+        BlobServiceClient(blob.url, credential=credential, connection_verify=blob.ca_file, retry_total=0) as client,
+        pytest.raises(ClientAuthenticationError, match="invalid_client") as caught,
+    ):
+        client.get_blob_client("container", "blob").download_blob()
+    assert isinstance(caught.value, ra.TokenDenied)

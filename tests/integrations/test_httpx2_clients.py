@@ -1,0 +1,71 @@
+"""The same auth and transports in httpx2's clients, with errors that are both ours and its own."""
+
+from __future__ import annotations
+
+import pytest
+
+httpx2 = pytest.importorskip("httpx2")
+
+import httpx  # noqa: E402
+
+import resilient_auth as ra  # noqa: E402
+from resilient_auth.downstream import ApiCircuitOpen  # noqa: E402
+from resilient_auth.integrations import httpx2 as ours  # noqa: E402
+
+API = "https://api.example/"
+
+
+def test_a_refused_token_is_replaced() -> None:
+    """Once, as in httpx."""
+    tokens = iter(["T1", "T2"])
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200 if request.headers["Authorization"] == "Bearer T2" else 401)
+
+    auth = ours.BearerAuth(lambda: next(tokens))
+    with httpx2.Client(transport=httpx2.MockTransport(answer), auth=auth) as client:
+        assert client.post(API, json={}).status_code == 200
+
+
+async def test_and_in_a_task() -> None:
+    """With a credential of asyncio's."""
+
+    async def token() -> str:
+        return "T"
+
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, text=request.headers["Authorization"]))
+    async with httpx2.AsyncClient(
+        transport=ours.AsyncResilientTransport(transport), auth=ours.BearerAuth(token)
+    ) as client:
+        assert (await client.get(API)).text == "Bearer T"
+
+
+def test_faults_are_retried_and_errors_are_both_kinds() -> None:
+    """`except httpx2.TransportError` and `except ApiCircuitOpen` both catch it."""
+    answers: list[object] = [503, 200]
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        told = answers.pop(0) if answers else httpx2.ConnectError("x")
+        if isinstance(told, Exception):
+            raise told
+        return httpx2.Response(told)
+
+    transport = ours.ResilientTransport(
+        httpx2.MockTransport(answer), options=ra.TransportOptions(first_delay=0.01, attempts=2)
+    )
+    with httpx2.Client(transport=transport) as client:
+        assert client.get(API).status_code == 200
+        for _ in range(5):
+            with pytest.raises(httpx2.TransportError):
+                client.get(API)
+        with pytest.raises(ApiCircuitOpen) as refused:
+            client.get(API)
+    assert isinstance(refused.value, httpx2.TransportError)
+    assert isinstance(refused.value, httpx.TransportError)
+    assert refused.value.retry_after
+
+
+def test_its_own_transports_are_bounded() -> None:
+    """Time-outs end at a moment there too."""
+    assert ours.ResilientTransport()._pipeline.bounded
+    assert ours.AsyncResilientTransport()._pipeline.bounded
