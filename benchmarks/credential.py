@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import time
 from collections.abc import Awaitable, Callable
 
@@ -32,15 +33,21 @@ def run() -> None:
         function = ra.ResilientCredential(lambda _: AccessToken("token", int(time.time()) + 86_400))
         expiry = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + datetime.timedelta(days=1)
         google_auth = google.oauth2.credentials.Credentials("token", expiry=expiry)  # type: ignore[no-untyped-call]
-        for credential in (ours, around, function, azure):
+        credentials = {
+            "ResilientCredential(app)": ours,
+            "ResilientCredential(azure)": around,
+            "ResilientCredential(function)": function,
+            "azure-identity": azure,
+        }
+        for credential in credentials.values():
             credential.get_token(SCOPE)
         for method in ("get_token", "get_token_info"):
             costs = in_turns(
                 {
-                    f"ResilientCredential(app).{method}": lambda ask=getattr(ours, method): ask(SCOPE),
-                    f"ResilientCredential(azure).{method}": lambda ask=getattr(around, method): ask(SCOPE),
-                    f"ResilientCredential(function).{method}": lambda ask=getattr(function, method): ask(SCOPE),
-                    f"azure-identity.{method}": lambda ask=getattr(azure, method): ask(SCOPE),
+                    **{
+                        f"{name}.{method}": functools.partial(getattr(credential, method), SCOPE)
+                        for name, credential in credentials.items()
+                    },
                     "google-auth (before_request)": lambda: google_auth.before_request(None, "GET", "https://x", {}),
                 }
             )

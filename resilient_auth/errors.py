@@ -96,6 +96,8 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
     """
 
     code = "provider_unavailable"
+    #: Whether the request may have reached the provider.
+    sent: bool = True
 
     def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -112,13 +114,15 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
         return f"{type(self).__name__}({self.message!r}, retry_after={self.retry_after!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.authority, self.retry_after)
+        return _rebuild, (type(self), self.message, self.authority, self.retry_after, self.sent)
 
 
 def _rebuild(
-    cls: type[ProviderUnavailable], message: str, authority: str, retry_after: float | None
+    cls: type[ProviderUnavailable], message: str, authority: str, retry_after: float | None, sent: bool
 ) -> ProviderUnavailable:
-    return cls(message, authority=authority, retry_after=retry_after)
+    error = cls(message, authority=authority, retry_after=retry_after)
+    error.sent = sent
+    return error
 
 
 class CircuitOpen(ProviderUnavailable):
@@ -149,8 +153,6 @@ class ConnectionFailed(ProviderUnavailable, requests.ConnectionError):
     """Say that the connection was refused, reset or could not be made."""
 
     code = "connection_failed"
-    #: Whether the request may have reached the provider before the connection broke.
-    sent: bool = True
 
 
 class NameNotResolved(ConnectionFailed):

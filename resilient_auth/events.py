@@ -265,7 +265,14 @@ class _Subscription:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.dropped = 0
+        self.ended = False
         self._renew()
+
+    def end(self) -> None:
+        """Tell nothing more, not even what is queued."""
+        with self._lock:
+            self.ended = True
+            self._queue.clear()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
@@ -274,6 +281,8 @@ class _Subscription:
 
     def put(self, event: Event) -> None:
         with self._lock:
+            if self.ended:
+                return
             if len(self._queue) >= self.CAPACITY:
                 self._queue.popleft()
                 self.dropped += 1
@@ -295,7 +304,7 @@ class _Subscription:
                 event = self._queue.popleft()
             try:
                 self.listener(event)
-            except Exception as error:  # noqa: BLE001 - whatever a listener does wrong stays its own
+            except BaseException as error:  # noqa: BLE001 - its faults, exits included, stay its own
                 _log.warning("A listener failed on %s: %s", type(event).__name__, type(error).__name__)
 
 
@@ -335,6 +344,7 @@ def subscribe(listener: Listener) -> Callable[[], None]:
         global _subscriptions
         with _changing:
             _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
+        subscription.end()
 
     return unsubscribe
 

@@ -39,8 +39,8 @@ class Settings:
         workers_per_authority: Exchanges with one authority at the same time, at most.
         queue_per_authority: Exchanges with one authority that may wait for a worker, at most.
         max_tokens: Tokens that an application object holds in memory, at most; the least recently refreshed goes first.
-        keep_fresh: Scopes of `acquire_token_for_client` to keep fresh without any traffic: `(("scope",), ...)`; for a managed
-            identity, one resource each.
+        keep_fresh: Scopes of `acquire_token_for_client` to keep fresh without any traffic: `(("scope",), ...)`; for a
+            managed identity, one resource each.
         keep_trying: Seconds after the last request for a token for which its recovery is still attempted.
         clock: Where the time comes from; for tests.
         jitter: Where randomness comes from; for tests.
@@ -87,6 +87,15 @@ class Settings:
             f"{max(self.exchange_deadline, self.wait):g} s: an attempt couldn't end in time",
         )
         require(
+            self.breaker.probe_lease >= self.attempt_timeout,
+            f"probe_lease of {self.breaker.probe_lease:g} s is shorter than attempt_timeout of "
+            f"{self.attempt_timeout:g} s: a probe would be given up while it is under way; raise the one or lower the other",
+        )
+        require(
+            len(self.keep_fresh) <= self.max_tokens,
+            f"keep_fresh names {len(self.keep_fresh)} tokens, and max_tokens is {self.max_tokens}: raise max_tokens",
+        )
+        require(
             self.freshness.margin_wait <= self.wait,
             f"margin_wait of {self.freshness.margin_wait:g} s exceeds wait of {self.wait:g} s: lower the one or raise "
             "the other",
@@ -130,7 +139,9 @@ class Settings:
                 top[group] = _GROUPS[group](**values)
             return cls(**top)
         except ConfigurationError as error:
-            raise ConfigurationError(f"in the environment ({prefix}...): {error}") from None
+            told = str(error)
+            meant = [variable for variable in sorted(given) if known[variable][1] in told]
+            raise ConfigurationError(f"{', '.join(meant) or prefix + '...'}: {told}") from None
 
     def but(self, **changes: Any) -> Settings:
         """Make a copy with some options changed."""
@@ -159,9 +170,9 @@ def _variables(prefix: str) -> dict[str, tuple[str, str, Any]]:
     for option in fields(Settings):
         if option.name in _GROUPS:
             for part in fields(_GROUPS[option.name]):
-                found[f"{prefix}{option.name}_{part.name}".upper()] = (option.name, part.name, part.default)
+                found[f"{prefix}{option.name.upper()}_{part.name.upper()}"] = (option.name, part.name, part.default)
         elif option.name not in _NOT_IN_THE_ENVIRONMENT:
-            found[f"{prefix}{option.name}".upper()] = ("", option.name, option.default)
+            found[f"{prefix}{option.name.upper()}"] = ("", option.name, option.default)
     return found
 
 

@@ -107,11 +107,6 @@ def test_an_error_survives_pickle_and_copy(kind: type[ProviderUnavailable], retr
         assert other.code == error.code
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: ProviderUnavailable.__reduce__ leaves `sent` out: after a copy (which every waiter of a flight gets) "
-    "a connection that was never made claims that the request may have been sent",
-)
 @pytest.mark.parametrize("kind", [ConnectionFailed, NameNotResolved])
 def test_a_copy_remembers_that_nothing_was_sent(kind: type[ConnectionFailed]) -> None:
     """Whether a code may be redeemed again depends on it."""

@@ -18,10 +18,12 @@ import pytest
 
 from resilient_auth import events
 from resilient_auth._flow.acquire import Served, Source
+from resilient_auth._flow.engine import engine_for
 from resilient_auth._flow.memory import Memory
 from resilient_auth._flow.single_flight import Flight, Outcome
 from resilient_auth.errors import ProviderUnavailable
 from resilient_auth.events import BreakerHalfOpen, Event, ExchangeFailed, TokenAcquired, emit, subscribe
+from resilient_auth.settings import Settings
 from resilient_auth.testing import ManualClock, capture_events
 from resilient_auth.token import Token, TokenRequest, fingerprint
 
@@ -135,11 +137,6 @@ class TestDelivery:
         assert SECRET not in caplog.text
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: events._Subscription._deliver catches Exception only: a listener that raises SystemExit (or "
-        "pytest.fail) ends its thread with _running still True, and it never hears anything again",
-    )
     def test_a_listener_that_wants_to_exit_hears_the_next_event(self) -> None:
         """`sys.exit()` in a listener stays its own affair too."""
         heard: list[Event] = []
@@ -188,11 +185,6 @@ class TestDelivery:
         until(lambda: "2" in listener.heard)
         assert other.heard == ["1"]
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: after unsubscribe() what was queued before is still delivered (up to 1,024 events): "
-        "_Subscription has no end, so `ends the subscription` holds for new events only",
-    )
     def test_unsubscribing_drops_what_was_queued(self) -> None:
         """The listener's owner may have closed what it writes to."""
         slow = Listener()
@@ -296,7 +288,7 @@ class TestSecrets:
             TOKEN,
             Outcome(token=TOKEN, result={"access_token": SECRET}),
             Served(Source.CACHE, TOKEN, {"access_token": SECRET}),
-            Memory(3, None).slot(dataclasses.replace(REQUEST, subject=fingerprint(SECRET)), ()),
+            Memory(3, engine_for(Settings())).slot(dataclasses.replace(REQUEST, subject=fingerprint(SECRET)), ()),
             Flight(("x",), 0.0, ManualClock()),
             TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, took=1.0),
         ],

@@ -43,17 +43,7 @@ def seen() -> dict[str, Any]:
         ("pinned_and_gone", "dark", False),
         ("denied", "ok", True),
         ("isolated", "degraded", True),
-        pytest.param(
-            "idle",
-            "degraded",
-            True,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: health() calls an idle application dark: a token of 600 s that ran out unasked, within "
-                "keep_trying (900 s) of its last use, with nothing failing and the breaker closed, makes ready False "
-                "though whoever asks next gets a token at once; an orchestrator then takes the traffic away",
-            ),
-        ),
+        ("idle", "ok", True),
     ],
 )
 def test_the_verdict(seen: dict[str, Any], scene: str, verdict: str, ready: bool) -> None:

@@ -103,11 +103,6 @@ class TestEnvironment:
         """An owner with two applications tells their variables apart."""
         assert Settings.from_env("BILLING_", environ={"BILLING_WAIT": "3", PREFIX + "WAIT": "4"}).wait == 3.0
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: settings._variables puts the prefix in capitals but from_env looks for it as given: with a prefix "
-        "in lower case APP_WAIT is silently ignored and app_WAIT is refused",
-    )
     @pytest.mark.parametrize("variable", ["app_WAIT"])
     def test_a_prefix_in_lower_case(self, variable: str) -> None:
         """The prefix means what the variables' names start with."""
@@ -132,11 +127,6 @@ class TestEnvironment:
         with pytest.raises(ConfigurationError, match=options()[name][1]):
             Settings.from_env(environ={PREFIX + name: text})
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG: settings.from_env promises that every problem names the variable; a value out of range names only "
-        "the option: 'in the environment (RESILIENT_AUTH_...): failure_rate must be ...'",
-    )
     @pytest.mark.parametrize("name", ["WAIT", "BREAKER_FAILURE_RATE"])
     def test_a_value_out_of_range_names_its_variable(self, name: str) -> None:
         """`BREAKER_FAILURE_RATE`, and not `failure_rate` alone."""
@@ -191,20 +181,10 @@ class TestRefusals:
             pytest.param(
                 {"max_tokens": 1, "keep_fresh": (("a",), ("b",))},
                 r"keep_fresh",
-                marks=pytest.mark.xfail(
-                    strict=True,
-                    reason="BUG: settings accepts more keep_fresh sets than max_tokens: one pinned token silently "
-                    "evicts the other, whose refresh ahead ends",
-                ),
             ),
             pytest.param(
                 {"attempt_timeout": 60.0, "exchange_deadline": 60.0},
                 r"probe_lease",
-                marks=pytest.mark.xfail(
-                    strict=True,
-                    reason="BUG: settings doesn't hold breaker.probe_lease (30 s; 'longer than an attempt can take') "
-                    "against attempt_timeout: with 60 s a second probe goes out while the first one hangs",
-                ),
             ),
         ],
     )

@@ -1,4 +1,4 @@
-"""One blob of Azure Storage on this machine, over TLS: it gives it to whoever brings a token that it was told is valid."""
+"""One blob of Azure Storage on this machine, over TLS, for whoever brings a token that is said to be valid."""
 
 import ssl
 import tempfile

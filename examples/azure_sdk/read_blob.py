@@ -42,7 +42,7 @@ def read(client: BlobServiceClient) -> str:
 
 
 def tell(event: events.Event) -> None:
-    if isinstance(event, (events.TokenAcquired, events.ExchangeFailed, events.SourceSwitched)):
+    if isinstance(event, (events.TokenAcquired, events.RetryScheduled, events.ExchangeFailed, events.SourceSwitched)):
         print(f"  {type(event).__name__}", flush=True)
 
 

@@ -13,9 +13,9 @@ from blob_stub import BlobStub
 from resilient_auth.emulator import Emulator, Fault
 
 SAMPLE = Path(__file__).with_name("read_blob.py")
-#: Seconds. The token lives ten minutes, so that a valid one is in hand all the time.
-HEALTHY, OUTAGE, RECOVERY_AT_MOST = 3.0, 5.0, 14.0
-TOKEN_LIFETIME, REFRESH_IN = 600.0, 2.0
+#: Seconds. The token lives longer than the whole run, so that a valid one is in hand all the time.
+HEALTHY, OUTAGE, RECOVERY_AT_MOST = 3.0, 7.0, 14.0
+TOKEN_LIFETIME, REFRESH_IN = 90.0, 2.0
 FOREIGN = ("SSL_CERT_FILE", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 

@@ -1,7 +1,7 @@
 """A shop's page that asks a recommendations API, and does without when that API fails.
 
-Recommendations are nice to have: while they can't be had, visitors see what was recommended last, marked with its age, or
-the editors' choice. The page itself always comes, and quickly.
+Recommendations are nice to have: while they can't be had, visitors see what was recommended last, marked with its age,
+or the editors' choice. The page itself always comes, and quickly.
 """
 
 import time

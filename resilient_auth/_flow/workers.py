@@ -63,9 +63,10 @@ class Workers:
             threading.Thread(target=self._work, name="resilient-auth-worker", daemon=True).start()
         except RuntimeError:
             with self._changed:
-                if (lane, job) in self._ready:
-                    self._ready.remove((lane, job))
-                    self._release(lane)
+                if (lane, job) not in self._ready:  # another worker has taken it
+                    return
+                self._ready.remove((lane, job))
+                self._release(lane)
             raise Overloaded(f"no thread could be had for an exchange with {lane}", authority=lane) from None
 
     def _work(self) -> None:

@@ -67,7 +67,7 @@ class BreakerOptions:
     minimum_throughput: int = 10
     first_break: float = 10.0
     break_growth: float = 2.0
-    longest_break: float = 60.0
+    longest_break: float = 90.0
     urgent_break: tuple[float, float] = (8.5, 9.5)
     probes: int = 1
     probe_lease: float = 30.0

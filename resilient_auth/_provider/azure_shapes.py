@@ -37,7 +37,7 @@ else:
                 token: str,
                 expires_on: int,
                 *,
-                token_type: str = "Bearer",
+                token_type: str = "Bearer",  # noqa: S107
                 refresh_on: int | None = None,
             ) -> None:
                 self.token = token
@@ -64,13 +64,15 @@ def for_azure(error: ProviderUnavailable | TokenDenied) -> ResilientAuthError:
     if isinstance(error, ProviderUnavailable) or error.error == SIGN_IN_AGAIN:
         # A chain that could catch it has imported it.
         theirs = getattr(sys.modules.get("azure.identity"), "CredentialUnavailableError", theirs)
-    both = _both(type(error), theirs)
-    made: ResilientAuthError = both.__new__(both, error.message)
+    kind: Any = type(error)
+    both = _both(kind, theirs)
+    made: Any = both.__new__(both, error.message)
     made.args = error.args
     made.__dict__.update(error.__dict__)
     made.__cause__ = error.__cause__
     made.__suppress_context__ = True
-    return made
+    told: ResilientAuthError = made
+    return told
 
 
 @functools.cache

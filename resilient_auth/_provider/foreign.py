@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,7 @@ class AnyCredential:
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
         self.session = Session(settings, {"cache": None}, "cache")
+        self._closing = threading.Condition(threading.Lock())
         self._credential = credential
         self._ask = ask
         #: The caller's event loop: what belongs to a loop is awaited there.
@@ -84,9 +86,7 @@ class AnyCredential:
         engine = self.session.engine
 
         def exchange(flight: Flight) -> Outcome:
-            too_early = flight.earliest - engine.clock.monotonic()
-            if too_early > 0:
-                engine.pause(min(too_early, max(0.0, flight.deadline - engine.clock.monotonic())))
+            self._pause(min(flight.earliest, flight.deadline))
             engine.check_cooldown(self.name, self.name, None)
             with engine.breaker(self.name, Purpose.TOKEN).admit() as permit:
                 # It can't be interrupted: who asks later must not wait for it too.
@@ -108,8 +108,9 @@ class AnyCredential:
                     # Raised here and not there: what a credential raises may hold its request, and so its secrets.
                     if isinstance(failure, Throttled):
                         permit.none()
-                        if failure.retry_after:
-                            engine.cool_down(self.name, Purpose.TOKEN, self.name, None, failure.retry_after)
+                        asked = failure.retry_after or 0.0
+                        failure.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
+                        engine.cool_down(self.name, Purpose.TOKEN, self.name, None, failure.retry_after)
                     else:
                         permit.failure(failure.code)
                     raise failure
@@ -121,6 +122,13 @@ class AnyCredential:
                 return Outcome(token, {"access_token": token.secret})
 
         return exchange
+
+    def _pause(self, until: float) -> None:
+        """Sleep on a worker, or until this is closed."""
+        clock = self.session.engine.clock
+        with self._closing:
+            while not self.session.closed and (left := until - clock.monotonic()) > 0:
+                clock.wait(self._closing, left)
 
     def _answer(self, wanted: Wanted, flight: Flight) -> Any:
         """Ask, on this worker or on the caller's loop."""
@@ -179,8 +187,10 @@ class AnyCredential:
         drop(self.session, token)
 
     def close(self) -> None:
-        """Forget the tokens held in memory."""
+        """Forget the tokens held in memory, and end back-offs."""
         self.session.close()
+        with self._closing:
+            self._closing.notify_all()
 
     @property
     def credential(self) -> Any:

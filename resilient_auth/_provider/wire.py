@@ -288,7 +288,7 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
         failure: ProviderUnavailable = NameNotResolved(
             f"the name of {authority} could not be resolved", authority=authority
         )
-        failure.sent = False  # type: ignore[attr-defined]
+        failure.sent = False
         return failure
     if any_of(ssl.SSLError, requests.exceptions.SSLError):
         return TLSFailed(f"no trusted TLS connection to {authority}: {_tls_reason(causes)}", authority=authority)

@@ -1,5 +1,7 @@
 """Time-outs that end at a moment, and not so long after each byte."""
 
+# ruff: noqa: ASYNC109 - the signatures are httpcore's
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -52,7 +54,12 @@ class _Stream:
         self._stream.write(buffer, _left(timeout))
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+        try:
+            left = _left(timeout)
+        except TimeoutError:
+            self.close()  # httpcore leaves that to the call that isn't made
+            raise
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left))
 
 
 class _Backend:
@@ -95,7 +102,12 @@ class _AsyncStream:
     async def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
     ) -> _AsyncStream:
-        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+        try:
+            left = _left(timeout)
+        except TimeoutError:
+            await self.aclose()
+            raise
+        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, left))
 
 
 class _AsyncBackend:

@@ -315,15 +315,15 @@ class Pipeline:
         left = call.ends - began
         seconds = min(options.attempt_timeout, left)
         timeouts, ends = call.timeouts, began + seconds
-        head = Until.at(seconds, timeouts.get("read"), ends, self._now)
-        own = request.extensions
+        own, reads, writes = request.extensions, timeouts.get("read"), timeouts.get("write")
+        head = Until.at(seconds, reads, ends, self._now)
         request.extensions = {
             **own,
             "timeout": {
                 "connect": Until.at(min(seconds, options.connect_timeout), timeouts.get("connect"), ends, self._now),
                 "read": head,
-                "write": Until.at(seconds, timeouts.get("write"), ends, self._now),
-                "pool": Until.at(seconds, timeouts.get("pool"), ends, self._now),
+                "write": head if writes == reads else Until.at(seconds, writes, ends, self._now),
+                "pool": min(seconds, timeouts.get("pool") or seconds),
             },
         }
         try:

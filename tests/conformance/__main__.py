@@ -46,8 +46,8 @@ from resilient_auth.emulator import Emulator
 
 emulator = Emulator()
 emulator.start()
-os.environ.update(HTTPS_PROXY=emulator.proxy_url, HTTP_PROXY=emulator.proxy_url, REQUESTS_CA_BUNDLE=str(emulator.ca_file))
-os.environ.update(NO_PROXY="localhost,127.0.0.1")
+os.environ.update(HTTPS_PROXY=emulator.proxy_url, HTTP_PROXY=emulator.proxy_url, NO_PROXY="localhost,127.0.0.1")
+os.environ["REQUESTS_CA_BUNDLE"] = str(emulator.ca_file)
 NAMES = ("ClientApplication", "ConfidentialClientApplication", "PublicClientApplication", "ManagedIdentityClient")
 REAL = {name: getattr(msal, name) for name in NAMES}
 if os.environ["DROP_IN"] == "1":

@@ -20,8 +20,19 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "azure_sdk"))
 from blob_stub import BlobStub
 
 SCOPE = "https://storage.azure.com/.default"
-_FOREIGN = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy",
-            "ALL_PROXY", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")  # fmt: skip
+_FOREIGN = (
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "MSI_ENDPOINT",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+)
 
 
 class SkippingClock:
@@ -83,9 +94,14 @@ def app_at(settings: Callable[..., ra.Settings]) -> Iterator[Callable[..., Any]]
     built: list[Any] = []
 
     def build(idp: Emulator, **options: Any) -> Any:
-        options = {"client_credential": "s3cret-of-the-daemon", "resilience": settings()} | options
-        built.append(msal.ConfidentialClientApplication("daemon", authority=idp.authority("contoso"),
-                                                        instance_discovery=False, verify=idp.ca_file, **options))  # fmt: skip
+        about = {
+            "authority": idp.authority("contoso"),
+            "instance_discovery": False,
+            "verify": idp.ca_file,
+            "client_credential": "s3cret-of-the-daemon",
+            "resilience": settings(),
+        }
+        built.append(msal.ConfidentialClientApplication("daemon", **about | options))
         return built[-1]
 
     yield build

@@ -58,7 +58,7 @@ async def test_an_awaited_blob_client_reads_through_an_outage(idp, blob, app_at,
 
 @pytest.fixture
 def pipeline(blob, scope):
-    """azure-core's own pipeline, as its generated clients have it; the storage client brings a retry policy of its own."""
+    """Build azure-core's own pipeline; the storage client's has another retry policy."""
 
     def build(credential):
         policies = [RetryPolicy(), BearerTokenCredentialPolicy(credential, scope)]

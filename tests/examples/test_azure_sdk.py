@@ -26,6 +26,6 @@ def test_the_sample_serves_every_read_through_an_outage() -> None:
     told = ended.stdout + ended.stderr
     assert ended.returncode == 0, told
     assert "the sample ended with status 0" in told
-    assert "ExchangeFailed" in told
+    assert "RetryScheduled" in told
     assert "eyJ" not in told
     assert "a secret of the emulator" not in told

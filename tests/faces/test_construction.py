@@ -178,7 +178,6 @@ def test_an_authority_unknown_to_microsoft_is_refused_as_in_msal(proxied, settin
         msal.ConfidentialClientApplication("daemon", **arguments, resilience=settings())
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a wrong path in verify looks like an outage: ConnectionFailed")
 def test_a_ca_file_that_is_not_there_is_told_at_construction(idp: Emulator, daemon):
     """A wrong path in `verify` is the owner's mistake, and no outage of the provider."""
     with pytest.raises((ra.ConfigurationError, OSError)) as caught:

@@ -323,7 +323,6 @@ def test_remove_account_takes_effect_at_once(idp: Emulator, both_desktops, sign_
         assert app.acquire_token_silent(USER_SCOPE, bob)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a call after remove_account joins the exchange that began before it")
 def test_a_refresh_under_way_serves_no_removed_account(idp: Emulator, desktop, sign_in, clock, eventually):
     """A user who was signed out while a refresh was out gets nothing from it."""
     idp.refresh_in = 60
@@ -338,9 +337,6 @@ def test_a_refresh_under_way_serves_no_removed_account(idp: Emulator, desktop, s
     assert app.acquire_token_silent(USER_SCOPE, account) is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: the breaker is asked before the cache: CircuitOpen where MSAL says None without a call"
-)
 def test_an_unknown_user_is_none_in_an_outage_too(idp: Emulator, desktop, sign_in, settings):
     """Whoever has no refresh token must sign in, and needs no provider to be told so."""
     app = desktop(
@@ -593,7 +589,6 @@ def test_remove_account_removes_on_behalf_of_tokens_too(idp: Emulator, daemon):
     assert len(idp.ledger.token_calls()) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: httpx form-encodes bytes as their repr, so an assertion arrives as b'...'")
 def test_an_assertion_as_bytes_is_sent_as_it_is(idp: Emulator, daemon, plain_daemon, sign_in, plain_desktop):
     """Bytes go over the wire as in MSAL with requests, and not as their Python repr."""
     assertion = sign_in(plain_desktop(), "bob@contoso.com")["access_token"].encode()

@@ -118,7 +118,6 @@ def test_a_claims_challenge_drops_the_token(idp: Emulator, client):
     assert app.acquire_token_for_client(resource=RESOURCE)["access_token"] == fresh["access_token"]
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the refused token stays in MSAL's cache, and is read from there again")
 def test_a_refused_token_is_not_a_fallback(idp: Emulator, client, hasty):
     """After a claims challenge an outage gives an error, not what was refused."""
     app = client(resilience=hasty)

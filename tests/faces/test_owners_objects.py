@@ -369,9 +369,6 @@ def test_closing_ends_what_runs_ahead(idp: Emulator, daemon, clock, eventually):
     assert len(idp.ledger.token_calls()) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: an exchange in its back-off goes on after close() and opens a connection anew"
-)
 def test_closing_ends_an_exchange_that_waits_to_be_retried(idp: Emulator, daemon, clock):
     """A closed application doesn't come back to the provider when a back-off is over."""
     app = daemon()

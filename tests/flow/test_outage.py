@@ -71,16 +71,7 @@ def test_the_token_runs_out_halfway(mode: str, seed: int) -> None:
     assert not day.provider.overlaps
 
 
-SHORT = pytest.mark.xfail(
-    strict=True,
-    reason="BUG: 39 to 42 calls where 40 are allowed, by luck: 10 to 12 in the first half, then one each 9 s for 270 s "
-    "(urgent_break of 8.5 to 9.5 s; 41 to 43 with 7.5 to 9.5 s)",
-)
-
-
-@pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=SHORT if mode in ("503", "html", "refuse") else ()) for mode in MODES]
-)
+@pytest.mark.parametrize("mode", MODES)
 def test_a_process_makes_at_most_forty_calls(mode: str) -> None:
     """In nine minutes, with a token in hand for the first half of them."""
     assert max(len(Day(mode, seed, token_left=270.0).in_the_dark()) for seed in range(1, 9)) <= 40
@@ -178,7 +169,7 @@ class Fleet:
         return best
 
 
-@pytest.mark.parametrize(("mode", "longest"), [("503", 60.0), ("429", 125.0)])
+@pytest.mark.parametrize(("mode", "longest"), [("503", 90.0), ("429", 125.0)])
 def test_a_fleet_with_tokens_in_hand_comes_back_spread_out(mode: str, longest: float, record_property: object) -> None:
     """Less than a tenth of it calls in any one second, and all have a new token within a longest break.
 

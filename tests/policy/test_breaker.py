@@ -246,9 +246,9 @@ class TestBreak:
         for _ in range(4):
             b.half_open().failure("503")
             spans.append(b.break_left)
-        assert spans == pytest.approx([15, 30, 60, 60, 60])
+        assert spans == pytest.approx([15, 30, 60, 90, 90])
         low, high = b.draws[-2]
-        assert (low, high) == pytest.approx((20, 60))
+        assert (low, high) == pytest.approx((30, 90))
 
     def test_a_long_outage_overflows_nothing(self) -> None:
         """Thousands of failed probes still leave a break of a minute, and one recovery halves it."""
@@ -256,7 +256,7 @@ class TestBreak:
         b.open()
         for _ in range(2000):
             b.half_open().failure("503")
-        assert b.break_left == pytest.approx(40)
+        assert b.break_left == pytest.approx(60)
         b.half_open().success()
         b.open()
         assert b.break_left == pytest.approx(30)
@@ -325,7 +325,7 @@ class TestUrgency:
         b.clock.advance(2)
         for _ in range(10):
             b.breaker.hasten()
-            assert b.break_left == pytest.approx(8.5 - 2)
+            assert b.break_left == pytest.approx(9.0 - 2)
         assert len(b.draws) == 2
 
     def test_hastening_never_lengthens(self) -> None:
@@ -353,11 +353,11 @@ class TestUrgency:
         b.breaker.hasten()
         for _ in range(5):
             b.half_open().failure("503")
-            assert b.break_left == pytest.approx(8.5)
+            assert b.break_left == pytest.approx(9.0)
         b.breaker.relax()
-        assert b.break_left == pytest.approx(8.5), "callers were told this end"
+        assert b.break_left == pytest.approx(9.0), "callers were told this end"
         b.half_open().failure("503")
-        assert b.break_left == pytest.approx(40)
+        assert b.break_left == pytest.approx(60)
 
     @pytest.mark.parametrize("ending", ["close", "success while closed", "reset"])
     def test_it_ends_with_the_outage(self, ending: str) -> None:
@@ -379,7 +379,7 @@ class TestUrgency:
         b.fail(2)
         b.breaker.hasten()
         b.fail()
-        assert b.break_left == pytest.approx(8.5)
+        assert b.break_left == pytest.approx(9.0)
 
 
 class TestHalfOpen:
@@ -650,7 +650,7 @@ class TestStatus:
         ({"first_break": 4.9}, "first_break"),
         ({"first_break": math.nan}, "first_break"),
         ({"first_break": "10"}, "first_break"),
-        ({"first_break": 90.0}, "longest_break"),
+        ({"first_break": 91.0}, "longest_break"),
         ({"break_growth": 0.5}, "break_growth"),
         ({"longest_break": math.inf}, "longest_break"),
         ({"longest_break": 9.0}, "first_break"),
@@ -658,7 +658,7 @@ class TestStatus:
         ({"urgent_break": (8.0,)}, "urgent_break"),
         ({"urgent_break": (4.0, 8.0)}, "urgent_break"),
         ({"urgent_break": (9.0, 8.0)}, "swap"),
-        ({"urgent_break": (9.0, 61.0)}, "longest_break"),
+        ({"urgent_break": (9.0, 91.0)}, "longest_break"),
         ({"probes": True}, "probes"),
         ({"probe_lease": 0.0}, "probe_lease"),
         ({"successes_to_close": 0}, "successes_to_close"),

@@ -151,7 +151,6 @@ def test_a_form_is_sent_as_requests_sends_it(echo, wire):
     assert {part for part in ours["body"].split("&") if part != "b="} == set(theirs["body"].split("&"))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: httpx writes None as an empty value, bytes as their repr, True as 'true'")
 @pytest.mark.parametrize("value", [None, b"bytes", True], ids=repr)
 def test_values_that_are_no_strings_are_sent_as_requests_sends_them(echo, wire, value):
     """MSAL hands over bytes (SAML assertions), and requests knows what to do with them."""
@@ -175,7 +174,6 @@ def test_parameters_are_added_to_the_query(echo, wire):
         assert json.loads(wire().send("GET", url, ends=soon(5), params=None).text)["path"].endswith(url[len(echo) :])
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: httpx replaces a URL's query by params, where requests adds to it")
 @pytest.mark.parametrize("params", [{"x": "1"}, {}], ids=str)
 def test_a_query_that_is_there_stays(echo, wire, params):
     """A token endpoint such as B2C's `...?p=policy` keeps its query beside `params`."""
