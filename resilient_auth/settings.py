@@ -89,7 +89,8 @@ class Settings:
         require(
             self.breaker.probe_lease >= self.attempt_timeout,
             f"probe_lease of {self.breaker.probe_lease:g} s is shorter than attempt_timeout of "
-            f"{self.attempt_timeout:g} s: a probe would be given up while it is under way; raise the one or lower the other",
+            f"{self.attempt_timeout:g} s: a probe would be given up under way; "
+            "raise the one or lower the other",
         )
         require(
             len(self.keep_fresh) <= self.max_tokens,

@@ -259,7 +259,7 @@ class TestBreak:
         assert b.break_left == pytest.approx(60)
         b.half_open().success()
         b.open()
-        assert b.break_left == pytest.approx(30)
+        assert b.break_left == pytest.approx(45)
 
     def test_breaks_shrink_by_a_step_with_each_recovery(self) -> None:
         """A provider that flaps gets longer breaks than one that failed once."""
