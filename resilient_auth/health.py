@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ._flow.engine import engines
 from ._flow.memory import memories
-from ._policy.breaker import Breaker, BreakerStatus
+from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.freshness import Freshness, assess
 from .errors import ConfigurationError
 from .token import fingerprint
@@ -83,10 +82,10 @@ def health() -> Health:
                     last_error=None if slot.last_error is None else slot.last_error.code,
                 )
             )
-    breakers = tuple(breaker.status() for engine in engines() for breaker in engine.breakers())
+    states = tuple(breaker.status() for breaker in breakers())
     dark = any(remaining <= 0 for remaining in in_use)
     troubled = (
-        any(status.state != "closed" for status in breakers)
+        any(status.state != "closed" for status in states)
         or any(token.state in (Freshness.DUE.value, Freshness.EXPIRING.value) for token in tokens)
         or any(token.failures for token in tokens)
     )
@@ -94,7 +93,7 @@ def health() -> Health:
         verdict="dark" if dark else "degraded" if troubled else "ok",
         time_to_dark=min(in_use, default=None),
         tokens=tuple(tokens),
-        breakers=breakers,
+        breakers=states,
     )
 
 
@@ -127,7 +126,7 @@ def reset(authority: str) -> None:
 
 
 def _breakers_of(authority: str) -> list[Breaker]:
-    known = [breaker for engine in engines() for breaker in engine.breakers()]
+    known = breakers()
     found = [breaker for breaker in known if breaker.authority == authority.rstrip("/")]
     if not found:
         origins = ", ".join(sorted({breaker.authority for breaker in known})) or "none yet"

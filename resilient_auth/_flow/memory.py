@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import cachetools
 
 from .._policy.failure import Purpose
+from .._policy.living import Living
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
 from ..token import Token, TokenRequest
@@ -215,9 +215,9 @@ class Memory:
             slot.not_before = 0.0
 
 
-_memories: weakref.WeakSet[Memory] = weakref.WeakSet()
+_memories: Living[Memory] = Living()
 
 
 def memories() -> list[Memory]:
     """List the memories of all living application objects."""
-    return list(_memories)
+    return _memories.all()

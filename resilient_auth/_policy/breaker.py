@@ -29,8 +29,9 @@ from ..clock import Clock, Jitter
 from ..errors import CircuitOpen
 from ..events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event, emit
 from .checks import require, require_number, require_whole
+from .living import Living
 
-__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict"]
+__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict", "breakers"]
 
 #: Seconds after a failure within which nothing is asked again (G9, G10).
 _FLOOR = 5.0
@@ -262,6 +263,7 @@ class Breaker:
         self._window = _Window(options, self._now)
         self.renew_lock()
         self._forget(self._now())
+        _breakers.add(self)
 
     def check(self) -> None:
         """Raise `CircuitOpen` if a call would be refused now, and take no permit."""
@@ -480,3 +482,11 @@ class Breaker:
             self._break_ends = min(self._break_ends, self._urgent_ends)
         self._begin_era(now)
         return BreakerOpened(at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause)
+
+
+_breakers: Living[Breaker] = Living()
+
+
+def breakers() -> list[Breaker]:
+    """List the breakers of this process, around providers and APIs."""
+    return sorted(_breakers.all(), key=lambda breaker: breaker.name)

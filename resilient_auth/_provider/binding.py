@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from .._flow.single_flight import Outcome
+from .._policy.living import Living
 from ..errors import AttemptTimeout, ConfigurationError
 from .session import Session
 from .transport import Transport, origin_of, time_left
@@ -124,12 +124,12 @@ class BoundLater:
 
 
 #: The living ones, for a fork.
-_applications: weakref.WeakSet[BoundLater] = weakref.WeakSet()
+_applications: Living[BoundLater] = Living()
 
 
 def applications() -> list[BoundLater]:
     """List the living applications of this process."""
-    return list(_applications)
+    return _applications.all()
 
 
 def authority_of(arguments: dict[str, Any]) -> str:

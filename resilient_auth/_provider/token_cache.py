@@ -11,6 +11,7 @@ from typing import Any
 from msal import TokenCache
 
 from .._policy.freshness import MSAL_MARGIN
+from .._policy.living import Living
 from ..token import Token
 
 __all__ = ["ExchangeView", "Watch", "after_fork", "is_watchable", "read", "watch"]
@@ -210,7 +211,7 @@ class Watch:
             cache._lock = threading.RLock()
 
 
-_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+_watches: Living[Watch] = Living()
 _making = threading.Lock()
 
 
@@ -228,13 +229,13 @@ def watch(cache: Any) -> Watch:
 
 def before_fork() -> None:
     """Get the caches ready to be copied."""
-    for each in list(_watches):
+    for each in _watches.all():
         each.before_fork()
 
 
 def after_fork_in_parent() -> None:
     """Go on after they were."""
-    for each in list(_watches):
+    for each in _watches.all():
         each.after_fork_in_parent()
 
 
@@ -242,5 +243,5 @@ def after_fork() -> None:
     """Make the caches of a forked child usable."""
     global _making
     _making = threading.Lock()
-    for each in list(_watches):
+    for each in _watches.all():
         each.after_fork()
