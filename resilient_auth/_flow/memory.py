@@ -142,9 +142,18 @@ class Memory:
                 slot.signatures = (*slot.signatures, signature)
             self.hits[signature] = answer
 
-    def put(self, slot: Slot, token: Token, owner: str | None = None) -> None:
-        """Keep a token; `owner` is the home account whose removal takes it along, where the request doesn't say."""
+    def put(self, slot: Slot, token: Token, owner: str | None = None, *, generation: int | None = None) -> None:
+        """Keep a token, unless the slot's was dropped since `generation`.
+
+        Args:
+            slot: Where.
+            token: What.
+            owner: The home account whose removal takes it along, where the request doesn't say.
+            generation: The slot's when the token was asked for; None where it was there all the time.
+        """
         with self._lock:
+            if generation is not None and slot.generation != generation:
+                return
             slot.token = token
             if owner is not None and self._slots.get(slot.request) is slot:
                 slot.owner = owner

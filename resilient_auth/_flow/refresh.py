@@ -92,18 +92,17 @@ def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generat
     try:
         # One that was overdue and replaced brings no news: its token is older, its failure is over.
         if engine.flights.is_current(flight):
-            _note(engine, slot, outcome, engine.clock.monotonic() - started, kept=slot.generation == generation)
+            _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
     finally:
         engine.flights.end(flight)
         flight.land(outcome)
 
 
-def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, *, kept: bool) -> None:
+def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation: int) -> None:
     wall, now = engine.clock.wall(), engine.clock.monotonic()
     request = slot.request
     if outcome.token is not None:
-        if kept:
-            slot.memory.put(slot, outcome.token, outcome.owner)
+        slot.memory.put(slot, outcome.token, outcome.owner, generation=generation)
         slot.failures, slot.not_before, slot.failed_at, slot.denied, slot.last_error = 0, 0.0, _NEVER, False, None
         emit(TokenAcquired(at=wall, request=request, expires_in=outcome.token.life, took=took))
         recovered(engine, slot)
