@@ -23,7 +23,7 @@ from .single_flight import Flights
 from .timers import Timers
 from .workers import Workers
 
-__all__ = ["Engine", "engine_for", "engines"]
+__all__ = ["Engine", "engine_for"]
 
 
 #: Seconds after a cool-down within which another one is one more in a row.
@@ -70,11 +70,6 @@ class Engine:
                 )
                 self._breakers[key] = breaker
             return breaker
-
-    def breakers(self) -> list[Breaker]:
-        """List the breakers there are."""
-        with self._lock:
-            return list(self._breakers.values())
 
     def budget(self, authority: str) -> Budget:
         """Find the retry budget of one authority."""
@@ -165,12 +160,6 @@ def engine_for(settings: Settings) -> Engine:
             engine = _engines[settings] = Engine(settings)
             _living.add(engine)
         return engine
-
-
-def engines() -> list[Engine]:
-    """List the engines of this process."""
-    with _registry:
-        return list(_living)
 
 
 def _timers_of(clock: Clock) -> Timers:

@@ -9,6 +9,7 @@ from typing import Any
 
 from resilient_auth._flow.engine import Engine, engine_for
 from resilient_auth._flow.memory import Memory, Slot
+from resilient_auth._policy.breaker import breakers
 from resilient_auth._policy.failure import Purpose
 from resilient_auth.errors import ServerFailed
 from resilient_auth.health import Health, health
@@ -111,7 +112,7 @@ def play(name: str) -> dict[str, Any]:
     scene = Scene()
     SCENES[name](scene)
     seen: Health = health()
-    for breaker in scene.engine.breakers():
+    for breaker in breakers():
         breaker.reset()
     return {
         "verdict": seen.verdict,
