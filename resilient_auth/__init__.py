@@ -15,25 +15,36 @@ _HOMES = {
     "BearerAuth": "downstream",
     "BreakerOptions": "settings",
     "CircuitOpen": "errors",
+    "Claims": "verify",
+    "ClaimsVerifier": "verify",
     "Closed": "errors",
     "ConfigurationError": "errors",
     "ConnectionFailed": "errors",
+    "Decision": "verify.decision",
+    "EnvironmentKey": "_store.keys",
     "FallbackOptions": "settings",
+    "FileStore": "_store.file",
     "FreshnessOptions": "settings",
+    "InvalidToken": "verify",
     "MalformedAnswer": "errors",
     "NameNotResolved": "errors",
     "Overloaded": "errors",
     "ProviderUnavailable": "errors",
+    "RemoteClaimsVerifier": "verify.remote",
+    "RedisStore": "_store.redis",
     "ResilientAuthError": "errors",
     "ResilientCredential": "credential",
     "ResilientTransport": "downstream",
     "RetryOptions": "settings",
+    "SealedStore": "_store.sealed",
     "ServerFailed": "errors",
     "Settings": "settings",
+    "StoreUnavailable": "errors",
     "TLSFailed": "errors",
     "Throttled": "errors",
     "TokenDenied": "errors",
     "TransportOptions": "downstream",
+    "VerificationUnavailable": "verify",
     "api_client": "downstream",
     "health": "health",
     "isolate": "health",
@@ -42,7 +53,7 @@ _HOMES = {
     "wait_at_most": "_flow.acquire",
     "wrap": "_provider.msal_app",
 }
-_MODULES = ("aio", "downstream", "errors", "events", "msal")
+_MODULES = ("aio", "downstream", "errors", "events", "msal", "verify")
 
 __all__ = [
     "AcquisitionTimeout",
@@ -51,25 +62,36 @@ __all__ = [
     "BearerAuth",
     "BreakerOptions",
     "CircuitOpen",
+    "Claims",
+    "ClaimsVerifier",
     "Closed",
     "ConfigurationError",
     "ConnectionFailed",
+    "Decision",
+    "EnvironmentKey",
     "FallbackOptions",
+    "FileStore",
     "FreshnessOptions",
+    "InvalidToken",
     "MalformedAnswer",
     "NameNotResolved",
     "Overloaded",
     "ProviderUnavailable",
+    "RedisStore",
+    "RemoteClaimsVerifier",
     "ResilientAuthError",
     "ResilientCredential",
     "ResilientTransport",
     "RetryOptions",
+    "SealedStore",
     "ServerFailed",
     "Settings",
+    "StoreUnavailable",
     "TLSFailed",
     "Throttled",
     "TokenDenied",
     "TransportOptions",
+    "VerificationUnavailable",
     "__version__",
     "aio",
     "api_client",
@@ -81,14 +103,19 @@ __all__ = [
     "msal",
     "reset",
     "subscribe",
+    "verify",
     "wait_at_most",
     "wrap",
 ]
 
 if TYPE_CHECKING:
-    from . import aio, downstream, errors, events, msal
+    from . import aio, downstream, errors, events, msal, verify
     from ._flow.acquire import wait_at_most
     from ._provider.msal_app import wrap
+    from ._store.file import FileStore
+    from ._store.keys import EnvironmentKey
+    from ._store.redis import RedisStore
+    from ._store.sealed import SealedStore
     from .credential import ResilientCredential
     from .downstream import AsyncResilientTransport, BearerAuth, ResilientTransport, TransportOptions, api_client
     from .errors import (
@@ -104,6 +131,7 @@ if TYPE_CHECKING:
         ProviderUnavailable,
         ResilientAuthError,
         ServerFailed,
+        StoreUnavailable,
         Throttled,
         TLSFailed,
         TokenDenied,
@@ -111,6 +139,9 @@ if TYPE_CHECKING:
     from .events import subscribe
     from .health import health, isolate, reset
     from .settings import BreakerOptions, FallbackOptions, FreshnessOptions, RetryOptions, Settings
+    from .verify import Claims, ClaimsVerifier, InvalidToken, VerificationUnavailable
+    from .verify.decision import Decision
+    from .verify.remote import RemoteClaimsVerifier
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@
     ├── ConfigurationError (also ValueError)          an argument or option is wrong; raised before any network call
     ├── Closed                                        the application object was closed
     ├── TokenDenied                                   a credential's provider works and said no
+    ├── StoreUnavailable                              a store's medium fails; the engine goes on from memory
     └── ProviderUnavailable (also requests.RequestException)
         ├── CircuitOpen                               not asked: it failed a moment ago, and its break isn't over
         ├── Throttled                                 429, or not asked because Retry-After hasn't passed
@@ -39,6 +40,7 @@ __all__ = [
     "ProviderUnavailable",
     "ResilientAuthError",
     "ServerFailed",
+    "StoreUnavailable",
     "TLSFailed",
     "Throttled",
     "TokenDenied",
@@ -87,6 +89,36 @@ class TokenDenied(ResilientAuthError):
 
 def _rebuild_denial(cls: type[TokenDenied], error: str, description: str, claims: str | None) -> TokenDenied:
     return cls(error, description, claims=claims)
+
+
+class StoreUnavailable(ResilientAuthError):
+    """Say that a store's medium fails, or failed a moment ago and isn't asked; the engine goes on from memory.
+
+    Args:
+        label: The store's medium, such as `redis`.
+        reason: A stable code of what is wrong with it, such as `timeout` or `full`.
+        detail: For a person who looks into it; holds no secret.
+        retry_after: Seconds until it is asked again, where that is known.
+    """
+
+    code = "store_unavailable"
+
+    def __init__(self, label: str, reason: str, detail: str = "", *, retry_after: float | None = None) -> None:
+        self.message = f"the {label} store is unavailable ({reason})" + (f": {detail}" if detail else "")
+        super().__init__(self.message)
+        self.label = label
+        self.reason = reason
+        self.detail = detail
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_store_failure, (type(self), self.label, self.reason, self.detail, self.retry_after)
+
+
+def _rebuild_store_failure(
+    cls: type[StoreUnavailable], label: str, reason: str, detail: str, retry_after: float | None
+) -> StoreUnavailable:
+    return cls(label, reason, detail, retry_after=retry_after)
 
 
 class ProviderUnavailable(ResilientAuthError, requests.RequestException):

@@ -24,20 +24,32 @@ __all__ = [
     "BreakerOpened",
     "BulkheadRefused",
     "CooldownStarted",
+    "DenyListRejected",
     "DiscoveryRejected",
     "DiscoveryServedStale",
     "Event",
     "ExchangeDenied",
     "ExchangeFailed",
+    "ExpiredTokenAccepted",
     "FallbackServed",
     "GraceServed",
     "HedgeSent",
+    "KeysAnomaly",
+    "KeysRefreshFailed",
+    "KeysRefreshed",
     "Listener",
+    "PinnedKeysInUse",
+    "ProviderSeenDown",
+    "ProviderSeenUp",
     "RefreshScheduled",
     "RetryScheduled",
     "SourceSwitched",
+    "StoreFailed",
+    "StoreRecovered",
+    "StoreRejected",
     "TokenAcquired",
     "TokenDropped",
+    "TokenOnDenyList",
     "TokenServed",
     "emit",
     "subscribe",
@@ -61,13 +73,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenAcquired(Event):
-    """A provider gave a token."""
+    """A provider gave a token, or a store had one."""
 
     level = logging.INFO
     request: TokenRequest
     expires_in: float
     #: Seconds that the exchange took.
     took: float
+    #: `store` where another process, or this one in an earlier life, had obtained it.
+    source: str = "identity_provider"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +263,140 @@ class HedgeSent(Event):
     """A request that had no answer yet was sent to an API a second time."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed(Event):
+    """A store's medium began to fail; told once until it recovers. Tokens come from memory meanwhile."""
+
+    level = logging.WARNING
+    store: str
+    #: A stable code, such as `timeout`, `connection_failed`, `full` or `read_only`.
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRecovered(Event):
+    """A store's medium works again, after `seconds` in which it didn't."""
+
+    level = logging.WARNING
+    store: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRejected(Event):
+    """What a store held could not be verified and counts as absent; told once a minute at most, per kind and reason."""
+
+    level = logging.WARNING
+    store: str
+    #: The kind of record; `file` where a whole file was set aside.
+    kind: str
+    #: `edited`, `foreign`, `malformed`, `unknown_key` or `newer_schema`.
+    reason: str
+    #: How many, since it was last told.
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRefreshed(Event):
+    """An issuer's key set was fetched."""
+
+    level = logging.INFO
+    issuer: str
+    keys: int
+    added: tuple[str, ...]
+    #: Known keys that it doesn't list; they live on for a while.
+    missing: tuple[str, ...]
+    #: Why keys in it aren't used.
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRefreshFailed(Event):
+    """An issuer's keys couldn't be fetched; those that are held go on being used."""
+
+    level = logging.WARNING
+    issuer: str
+    #: The error's stable code.
+    code: str
+    detail: str
+    #: How many keys can still be used, and the seconds since they were fetched; None where they never were.
+    keys: int
+    age: float | None
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysAnomaly(Event):
+    """A fetched key set is odd, and doesn't replace what is held."""
+
+    level = logging.WARNING
+    issuer: str
+    #: `empty`; `changed`: another key under a known `kid`; `shrank`: fewer keys than before.
+    kind: str
+    kids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedKeysInUse(Event):
+    """Tokens are verified with the owner's pinned keys, since none could be fetched; told once."""
+
+    level = logging.WARNING
+    issuer: str
+    keys: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSeenDown(Event):
+    """Scheduled probes of a provider's discovery document and token endpoint failed, twice in a row."""
+
+    level = logging.WARNING
+    issuer: str
+    #: How the last probe failed.
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSeenUp(Event):
+    """A probe of the provider had an answer again, after `seconds` in which none had."""
+
+    level = logging.WARNING
+    issuer: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredTokenAccepted(Event):
+    """A token past its expiry was accepted, since the owner opted in and the provider is down; told each time."""
+
+    level = logging.WARNING
+    issuer: str
+    #: A hash of the token's subject.
+    subject: str
+    client_id: str | None
+    past_expiry: float
+    outage: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenOnDenyList(Event):
+    """A token was refused because of the deny-list."""
+
+    level = logging.WARNING
+    issuer: str
+    #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `check` where the owner's function said so.
+    matched: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenyListRejected(Event):
+    """A deny-list's file couldn't be read; what was read last holds."""
+
+    level = logging.WARNING
+    file: str
+    reason: str
 
 
 class Listener(Protocol):

@@ -14,6 +14,7 @@ from ._policy.freshness import FreshnessOptions
 from ._policy.retry import RetryOptions
 from .clock import Clock, Jitter, SystemClock, system_jitter
 from .errors import ConfigurationError
+from .store import Store
 
 __all__ = ["BreakerOptions", "FallbackOptions", "FreshnessOptions", "RetryOptions", "Settings"]
 
@@ -42,6 +43,10 @@ class Settings:
         keep_fresh: Scopes of `acquire_token_for_client` to keep fresh without any traffic: `(("scope",), ...)`; for a
             managed identity, one resource each.
         keep_trying: Seconds after the last request for a token for which its recovery is still attempted.
+        store: What outlives this process and is shared with others, such as `FileStore(...)` or `RedisStore(...)`;
+            None, the default, for memory alone.
+        max_users: Users whose accounts and refresh tokens are held in memory, at most, where there is a store; the one
+            whose tokens were obtained longest ago goes there first, and comes back when it is wanted.
         clock: Where the time comes from; for tests.
         jitter: Where randomness comes from; for tests.
     """
@@ -61,6 +66,8 @@ class Settings:
     max_tokens: int = 100_000
     keep_fresh: tuple[tuple[str, ...], ...] = ()
     keep_trying: float = 900.0
+    store: Store | None = field(default=None, repr=False)
+    max_users: int = 100_000
     clock: Clock = field(default=_SYSTEM_CLOCK, repr=False)
     jitter: Jitter = field(default=system_jitter, repr=False)
 
@@ -76,6 +83,11 @@ class Settings:
         require_whole("workers_per_authority", self.workers_per_authority, low=1, high=256)
         require_whole("queue_per_authority", self.queue_per_authority, low=0)
         require_whole("max_tokens", self.max_tokens, low=1)
+        require_whole("max_users", self.max_users, low=1)
+        require(
+            self.store is None or isinstance(self.store, Store),
+            f"store must be a FileStore, a RedisStore or a SealedStore, not {type(self.store).__name__}",
+        )
         require(
             self.connect_timeout <= self.attempt_timeout,
             f"connect_timeout of {self.connect_timeout:g} s exceeds attempt_timeout of {self.attempt_timeout:g} s: "
@@ -155,7 +167,7 @@ _GROUPS: dict[str, type[Any]] = {
     "breaker": BreakerOptions,
     "fallback": FallbackOptions,
 }
-_NOT_IN_THE_ENVIRONMENT = frozenset({"clock", "jitter"})
+_NOT_IN_THE_ENVIRONMENT = frozenset({"store", "clock", "jitter"})
 
 
 def _check_scope_sets(sets: object) -> None:

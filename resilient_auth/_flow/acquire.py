@@ -140,7 +140,7 @@ def _conclude(engine: Engine, slot: Slot, token: Token | None, outcome: Outcome)
     if isinstance(outcome.error, ProviderUnavailable):
         return _after_failure(engine, slot, token, outcome.error)
     if outcome.token is not None:
-        return Served(Source.IDENTITY_PROVIDER, outcome.token, outcome.result)
+        return Served(Source.CACHE if outcome.stored else Source.IDENTITY_PROVIDER, outcome.token, outcome.result)
     wall, now = engine.clock.wall(), engine.clock.monotonic()
     if outcome.error is not None:
         # Something of the application's own failed, such as the function that makes its assertions.

@@ -20,6 +20,7 @@ from ..events import CooldownStarted, emit
 from ..settings import Settings
 from .memory import memories
 from .single_flight import Flights
+from .stored import Stored
 from .timers import Timers
 from .workers import Workers
 
@@ -38,6 +39,10 @@ class Engine:
         self.settings = settings
         self.clock = settings.clock
         self.jitter = settings.jitter
+        #: What outlives this process, and what other processes tell; None without a store.
+        self.stored = (
+            None if settings.store is None else Stored(settings.store, settings.clock, settings.fallback.grace)
+        )
         self._renew()
         self._breakers: cachetools.LRUCache[tuple[str, str], Breaker] = cachetools.LRUCache(1024)
         self._budgets: cachetools.LRUCache[str, Budget] = cachetools.LRUCache(1024)

@@ -12,7 +12,8 @@ from .._policy.failure import Purpose
 from .._policy.living import Living
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
-from ..token import Token, TokenRequest
+from ..token import Token, TokenRequest, fingerprint
+from .shelf import Shelf
 from .single_flight import Flight, Outcome
 from .timers import Timer
 
@@ -33,7 +34,9 @@ class Slot:
         "failed_at",
         "failures",
         "generation",
+        "hints",
         "last_error",
+        "looked_at",
         "memory",
         "not_before",
         "owner",
@@ -68,8 +71,12 @@ class Slot:
         self.last_error: ProviderUnavailable | None = None
         self.asked_at = 0.0
         self.owner: str | None = None
-        #: The fingerprint of a token that an API has refused, and that must not come back from MSAL's cache.
+        #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
         self.refused: str | None = None
+        #: Monotonic time at which the store was last looked at.
+        self.looked_at = -1e9
+        #: The names of what the fleet knew against the provider when the exchange under way began.
+        self.hints: tuple[str, ...] = ()
         self.pinned = False
         self.timer: Timer | None = None
         #: The token whose service during a failure was told already.
@@ -112,6 +119,8 @@ class Memory:
         self._by_subject: dict[str | None, dict[TokenRequest, Slot]] = {}
         #: What the face answers without asking anybody: call signature to prepared answer.
         self.hits: dict[Hashable, Any] = {}
+        #: The application's place in the owner's store, if there is one.
+        self.shelf: Shelf | None = None
         _memories.add(self)
 
     def find(self, request: TokenRequest) -> Slot | None:
@@ -176,6 +185,7 @@ class Memory:
         with self._lock:
             if slot.token is not token:
                 return False
+            slot.refused = fingerprint(token.secret)
             self._clear(slot)
         self._tell([slot], reason)
         return True
@@ -219,6 +229,8 @@ class Memory:
     def after_fork(self) -> None:
         """Start with a lock of one's own in a forked child; timers and flights were the parent's."""
         self._lock = threading.Lock()
+        if self.shelf is not None:
+            self.shelf.after_fork()
         for slot in self._slots.values():
             slot.timer = None
             slot.not_before = 0.0

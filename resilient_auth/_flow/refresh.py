@@ -6,13 +6,16 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable
+from functools import partial
 
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
 from ..errors import AcquisitionTimeout, CircuitOpen, Overloaded, ProviderUnavailable
 from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
+from . import fleet
 from .engine import Engine
 from .memory import Exchange, Slot, memories
+from .shelf import STORE_LANE, Shelf
 from .single_flight import Flight, Outcome
 from .timers import Timer
 
@@ -44,17 +47,25 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     flight = engine.flights.find(key)
     if flight is not None:
         return flight
-    refusal = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject, slot.purpose)
-    if refusal is not None:
-        raise refusal
+    shelf = slot.memory.shelf
+    looks = shelf is not None and variant is None
     now = engine.clock.monotonic()
+    refusal = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject, slot.purpose)
+    # What another process has obtained can be had while the provider can't be asked.
+    if refusal is not None and not (looks and now - slot.looked_at > fleet.LOOK_AGAIN):
+        raise refusal
     flight, mine = engine.flights.join(key, now + engine.settings.deadline)
     if mine:
         flight.earliest = slot.failed_at + engine.settings.retry.first_delay
         flight.spare = variant is None and _remaining(engine, slot) > 0
         generation = slot.generation
+        if shelf is not None:
+            exchange = fleet.shared(engine, slot, shelf, exchange, reuse=looks)
         try:
-            engine.run(slot.authorities[0], lambda: _fly(engine, flight, slot, exchange, generation))
+            if shelf is not None and looks:
+                engine.run(STORE_LANE, partial(_look, engine, flight, slot, shelf, exchange, generation))
+            else:
+                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
         except ProviderUnavailable as error:
             engine.flights.end(flight)
             flight.land(Outcome(error=error))
@@ -82,6 +93,23 @@ def behind(engine: Engine, slot: Slot, exchange: Exchange) -> None:
         await_recovery(engine, slot, error)
 
 
+def _look(engine: Engine, flight: Flight, slot: Slot, shelf: Shelf, exchange: Exchange, generation: int) -> None:
+    """Look at the store, on a worker of its own; where it doesn't help, have the exchange made."""
+    started = engine.clock.monotonic()
+    outcome: Outcome | None = None
+    try:
+        outcome = fleet.look(engine, slot, shelf)
+        if outcome is None:
+            refusal = fleet.refusal(engine, slot, shelf)
+            if refusal is None:
+                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
+                return
+            outcome = Outcome(error=refusal, refused=True)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+        outcome = Outcome(error=error)
+    _land(engine, flight, slot, outcome, started, generation)
+
+
 def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
     """Make one exchange, on a worker."""
     started = engine.clock.monotonic()
@@ -89,6 +117,11 @@ def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generat
         outcome = exchange(flight)
     except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
         outcome = Outcome(error=error)
+    _land(engine, flight, slot, outcome, started, generation)
+
+
+def _land(engine: Engine, flight: Flight, slot: Slot, outcome: Outcome, started: float, generation: int) -> None:
+    """Note how an exchange ended, and tell those who wait."""
     try:
         # One that was overdue and replaced brings no news: its token is older, its failure is over.
         if engine.flights.is_current(flight):
@@ -104,10 +137,14 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation:
     if outcome.token is not None:
         slot.memory.put(slot, outcome.token, outcome.owner, generation=generation)
         slot.failures, slot.not_before, slot.failed_at, slot.denied, slot.last_error = 0, 0.0, _NEVER, False, None
-        emit(TokenAcquired(at=wall, request=request, expires_in=outcome.token.life, took=took))
-        recovered(engine, slot)
+        source = "store" if outcome.stored else "identity_provider"
+        emit(TokenAcquired(at=wall, request=request, expires_in=outcome.token.life, took=took, source=source))
+        if not outcome.stored:
+            recovered(engine, slot)
         if slot.pinned:
             _schedule(engine, slot)
+    elif outcome.refused and isinstance(outcome.error, ProviderUnavailable):
+        await_recovery(engine, slot, outcome.error)
     elif isinstance(outcome.error, ProviderUnavailable):
         error = outcome.error
         emit(

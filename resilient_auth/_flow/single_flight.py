@@ -27,6 +27,10 @@ class Outcome:
     error: BaseException | None = None
     #: The home account that the token belongs to, where the request doesn't say.
     owner: str | None = None
+    #: The token was found in the store: nobody asked the provider.
+    stored: bool = False
+    #: No exchange was begun.
+    refused: bool = False
 
     @property
     def denied(self) -> bool:

@@ -28,10 +28,11 @@ class Purpose(StrEnum):
     MANAGED_IDENTITY = "managed_identity"
     REGION = "region"
     WS_TRUST = "ws_trust"
+    KEYS = "keys"
 
 
 #: Where the answer must be a JSON object, whatever its status.
-_JSON = frozenset({Purpose.TOKEN, Purpose.DISCOVERY, Purpose.ALIASES, Purpose.USER_REALM, Purpose.MANAGED_IDENTITY})
+_JSON = frozenset(Purpose) - {Purpose.REGION, Purpose.WS_TRUST}
 
 
 def parse_retry_after(value: str | None, wall: float) -> float | None:
@@ -88,7 +89,7 @@ def judge(
 def _shape(purpose: Purpose, status: int, text: str, wall: float) -> str | None:
     # A tenant that doesn't exist, or a realm that isn't known, is said with a 4xx and any body.
     # What a managed identity's endpoint says with one varies: its status is what counts.
-    if purpose in (Purpose.DISCOVERY, Purpose.USER_REALM, Purpose.MANAGED_IDENTITY) and 400 <= status < 500:
+    if purpose not in (Purpose.TOKEN, Purpose.ALIASES) and 400 <= status < 500:
         return None
     try:
         body: Any = json.loads(text)

@@ -67,12 +67,13 @@ class ResilientApplication(Asking):
             force=bool(force_refresh),
             silent=silent,
         )
-        plan.moot = lambda: not self._ra_has_refresh_token(subject)
+        plan.moot = lambda: not self._ra_may_have_refresh_token(subject)
         return plan
 
-    def _ra_has_refresh_token(self, subject: Any) -> bool:
+    def _ra_may_have_refresh_token(self, subject: Any) -> bool:
         """Tell whether MSAL would have anything to ask with for a user, as far as that is known."""
-        if not self._ra_bound:
+        shelf = self._ra_session.memory.shelf
+        if not self._ra_bound or (shelf is not None and not shelf.knows(subject)):
             return True
         cache = self._ra_session.look_at_cache()
         instance = self._ra_origin.authority.instance
@@ -233,15 +234,19 @@ class ResilientApplication(Asking):
                 if found:
                     return found
         self._ra_bind()
+        if not username:
+            session.fetch_accounts(None)
         accounts: list[dict[str, Any]] = original(self, "get_accounts")(username=username)
         return accounts
 
     def remove_account(self, account: Any) -> None:
         """Sign a user out, as MSAL's method of this name, in our memory at once too."""
         self._ra_bind()
-        self._ra_session.memory.drop_subject(account.get("home_account_id"), "the application removed the account")
-        original(self, "remove_account")(account)
-        self._ra_session.memory.drop_subject(account.get("home_account_id"), "the application removed the account")
+        session, subject = self._ra_session, account.get("home_account_id")
+        session.memory.drop_subject(subject, "the application removed the account")
+        with session.erasing(subject):
+            original(self, "remove_account")(account)
+        session.memory.drop_subject(subject, "the application removed the account")
 
     def _ra_by_auth_code_flow(
         self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any

@@ -65,6 +65,9 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
         wire = http_client if os.environ.get("IDENTITY_SERVER_THUMBPRINT") and http_client is not None else transport
         super().__init__(managed_identity, http_client=wire, token_cache=cache, http_cache=http_cache, **kwargs)
         self._token_cache = cache  # MSAL replaces one that is falsy
+        identity = self._managed_identity.get("Id")
+        if identity:  # the system-assigned one is another on each machine
+            session.use_store(f"managed identity {identity}")
         self._ra_begin(session, transport)
 
     def _ra_begin(self, session: Session, transport: Transport) -> None:

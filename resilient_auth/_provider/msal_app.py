@@ -21,6 +21,7 @@ from .binding import applications, authority_of
 from .exchange import original, throttled, transport_for
 from .managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .session import Plan, Session, check_scopes
+from .user_cache import UserCache
 
 __all__ = [
     "ClientApplication",
@@ -43,6 +44,11 @@ def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return {**named, **kwargs}
 
 
+def _label(authority: str, client_id: str) -> str:
+    """Name an application in a store: the same in every process, another one for each tenant and policy."""
+    return f"{authority.strip('/').lower()} {client_id}"
+
+
 class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: ignore[misc]
     """Do what `msal.ClientApplication` does, through an outage too.
 
@@ -59,8 +65,9 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         arguments = _arguments(type(self), (client_id, *args), kwargs)
         authority = authority_of(arguments)
         if arguments.get("token_cache") is None:
-            arguments["token_cache"] = msal.TokenCache()
+            arguments["token_cache"] = UserCache()
         session = Session(resilience, self.__dict__)
+        session_label = str(arguments.get("oidc_authority") or arguments.get("authority") or authority)
         transport_ = transport_for(session, client_id, arguments)
         # MSAL takes our http_client, and so must not be given what would build its own.
         arguments.update(http_client=transport_)
@@ -71,6 +78,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
             token_cache=arguments["token_cache"],
         )
         self._ra_begin(session, self, type(self), transport_, authority)
+        session.use_store(_label(session_label, client_id))
         # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
         with contextlib.suppress(ProviderUnavailable):
             self._ra_bind()
@@ -219,7 +227,8 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         self._ra_bind()
         memory = self._ra_session.memory
         memory.drop_subject(None, "the application removed its tokens")
-        original(self, "remove_tokens_for_client")()
+        with self._ra_session.erasing(None):
+            original(self, "remove_tokens_for_client")()
         memory.drop_subject(None, "the application removed its tokens")
 
     def acquire_token_on_behalf_of(
@@ -373,6 +382,7 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
         wrapped.__dict__[name] = part
     authority = transport.origin_of(app.authority.token_endpoint)
     wrapped._ra_begin(session, app, type(app), transport_, authority)
+    session.use_store(_label(f"https://{app.authority.instance}/{app.authority.tenant}", app.client_id))
     wrapped._ra_bind()
     wrapped._ra_pin()
     return wrapped

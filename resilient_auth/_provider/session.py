@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .._flow import refresh
-from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, asking_once
+from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, asking_once, patience_of
 from .._flow.engine import Engine, engine_for
 from .._flow.memory import Exchange, Memory, Slot
+from .._flow.partition import Entry, Key
+from .._flow.shelf import Shelf
 from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose
 from .._policy.freshness import due_after
-from ..errors import Closed, ConfigurationError, ProviderUnavailable
+from ..errors import Closed, ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
 from .token_cache import is_watchable, watch
 from .transport import Journey
+from .user_cache import evict, put_back
 
 __all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
@@ -81,6 +86,34 @@ class Session:
         self._watchable = False
         self.closed = False
 
+    def use_store(self, label: str) -> None:
+        """Keep this application's users and tokens in the owner's store too, if there is one.
+
+        Args:
+            label: What tells them from another application's: the same in every process.
+        """
+        if self.engine.stored is not None:
+            self.memory.shelf = Shelf(self.engine, self.engine.stored, label, self)
+            self.look_at_cache()
+
+    def put_back(self, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
+        """Bring into MSAL's cache what the store has."""
+        put_back(self.look_at_cache(), entries, gone)
+
+    def forgotten(self, subject: str | None) -> None:
+        """Follow another process, which has removed an account."""
+        self.memory.drop_subject(subject, "another process removed the account")
+
+    def evict(self, subject: str) -> bool:
+        """Let MSAL's cache go of a user, whom the store has."""
+        return evict(self.look_at_cache(), subject)
+
+    def entry_changed(self, key: Key, old: Entry | None, new: Entry | None) -> None:
+        """Follow MSAL, which changed an account, a refresh token or an ID token."""
+        shelf = self.memory.shelf
+        if shelf is not None:
+            shelf.note(key, old, new)
+
     def look_at_cache(self) -> Any:
         """Find the application's token cache; a new one there makes what is in memory void."""
         cache = self.home[self.cache_name]
@@ -106,11 +139,24 @@ class Session:
     def accounts(self, username: str) -> list[dict[str, Any]]:
         """List the account entries with this user name, in lower case; none where they can't be followed."""
         cache = self.look_at_cache()
-        return watch(cache).accounts(username) if self._watchable else []
+        if not self._watchable:
+            return []
+        return watch(cache).accounts(username) or (self.fetch_accounts(username) and watch(cache).accounts(username))
+
+    def fetch_accounts(self, username: str | None) -> Any:
+        """Bring accounts that the store has into MSAL's cache; False where there is no store."""
+        shelf = self.memory.shelf
+        if shelf is None:
+            return []
+        shelf.wait_for(partial(shelf.load_accounts, username), patience_of(self.settings.wait))
+        return True
 
     def close(self) -> None:
-        """Forget all tokens and end what runs ahead for them."""
+        """Have written what isn't yet, forget all tokens, and end what runs ahead for them."""
         self.closed = True
+        shelf = self.memory.shelf
+        if shelf is not None and not shelf.settled:
+            shelf.wait_for(shelf.flush, self.settings.attempt_timeout)
         for slot in self.memory:
             refresh.release(slot)
             slot.renew = None
@@ -160,6 +206,8 @@ class Session:
             held = slot.token
             if token is not None and (held is None or held.secret != token.secret):
                 self.memory.put(slot, token)
+                if self.memory.shelf is not None:
+                    self.memory.shelf.note_token(request, token)
             elif token is None and held is not None and not self._watchable and not held.extras:
                 self.memory.drop_token(slot, held, "another process removed it")
 
@@ -181,11 +229,34 @@ class Session:
             raise Closed("this application object was closed: make a new one, or close it later")
 
         def exchange(flight: Flight) -> Outcome:
-            with Journey(deadline=flight.deadline, subject=subject).under_way():
+            with Journey(deadline=flight.deadline, subject=subject).under_way(), self._saved():
                 return Outcome(result=ask())
 
         acquisition = asking_once(self.engine, authorities, client_id, subject, exchange)
         return Plan(acquisition, lambda served: served.result)
+
+    @contextmanager
+    def erasing(self, subject: str | None) -> Iterator[None]:
+        """Have removed from the store too what the application removes in this block."""
+        shelf = self.memory.shelf
+        if shelf is None:
+            yield
+            return
+        with shelf.saving_later():
+            yield
+        shelf.wait_for(partial(shelf.erase, subject), patience_of(self.settings.wait))
+
+    @contextmanager
+    def _saved(self) -> Iterator[None]:
+        """Have written down what a sign-in brings before anybody is told of it."""
+        shelf = self.memory.shelf
+        if shelf is None:
+            yield
+            return
+        with shelf.saving_later():
+            yield
+        with suppress(StoreUnavailable):
+            shelf.flush(anew=True)
 
     def token_from(
         self, result: Mapping[str, Any], response: Mapping[str, Any], journey: Journey, *, extras: bool = False

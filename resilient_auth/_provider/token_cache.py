@@ -13,11 +13,14 @@ from msal import TokenCache
 from .._policy.freshness import MSAL_MARGIN
 from .._policy.living import Living
 from ..token import Token
+from .user_cache import UserCache
 
 __all__ = ["ExchangeView", "Watch", "after_fork", "is_watchable", "read", "watch"]
 
 ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 ACCOUNT = "Account"
+#: What a store keeps of a cache; access tokens are kept with their requests.
+PERSISTED = frozenset({ACCOUNT, "RefreshToken", "IdToken"})
 
 
 class ExchangeView(TokenCache):  # type: ignore[misc]
@@ -63,7 +66,7 @@ def is_watchable(cache: Any) -> bool:
 
     One with a `search` of its own may reload itself from a file that other processes write: it is read each time.
     """
-    return type(cache).search is TokenCache.search
+    return type(cache).search in (TokenCache.search, UserCache.search)
 
 
 def read(
@@ -137,7 +140,7 @@ class Watch:
             cache.deserialize = self._on_deserialize
 
     def tell(self, listener: Any) -> None:
-        """Have `listener.token_removed(entry)` and `.cache_replaced()` called, for as long as it lives."""
+        """Have `listener.token_removed(entry)`, `.entry_changed(...)` and `.cache_replaced()` called while it lives."""
         with self._lock:
             self._listening.add(listener)
 
@@ -146,7 +149,16 @@ class Watch:
             return list(self._listening)
 
     def _on_modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> Any:
+        cache = self._cache()
+        former = key = None
+        if credential_type in PERSISTED and cache is not None:
+            key = cache.key_makers[credential_type](**old_entry)
+            former = cache._cache.get(credential_type, {}).get(key)
         result = self._modify(credential_type, old_entry, new_key_value_pairs)
+        if key is not None:
+            latter = {**old_entry, **new_key_value_pairs} if new_key_value_pairs else None
+            for listener in self._listeners():
+                listener.entry_changed((credential_type, key), former or old_entry, latter)
         if credential_type == ACCOUNT:
             with self._lock:
                 self._index(old_entry, new_key_value_pairs)

@@ -6,7 +6,7 @@ import contextvars
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,16 @@ from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose, judge
 from .._policy.retry import retrying
-from ..errors import AttemptTimeout, CircuitOpen, Closed, MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
+from ..errors import (
+    AttemptTimeout,
+    CircuitOpen,
+    Closed,
+    MalformedAnswer,
+    ProviderUnavailable,
+    ServerFailed,
+    StoreUnavailable,
+    Throttled,
+)
 from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit
 from .discovery import ALIASES, Document, Documents, fault_in
 from .wire import Answer, Wire, as_failure
@@ -137,6 +146,50 @@ class Transport:
             now = self._engine.clock.monotonic()
             journey = Journey(deadline=now + _REGION_TIMEOUT, attempts=1)
         return self._ask(purpose, "GET", url, options, journey, replayable=True)
+
+    def fetch(self, purpose: Purpose, url: str, *, ends: float, largest: int) -> str:
+        """Get a document from exactly this address, in one attempt, through the breaker.
+
+        Args:
+            purpose: What it is; its content is judged by that.
+            url: Where; a redirect isn't followed.
+            ends: Monotonic time by which it must be there.
+            largest: Bytes, at most.
+
+        Raises:
+            ProviderUnavailable: There is no document, and when to ask again.
+        """
+        options: dict[str, Any] = {"redirects": False, "largest": largest}
+        answer = self._ask(purpose, "GET", url, options, Journey(ends, attempts=1), replayable=True)
+        if answer.status_code != 200:
+            origin = origin_of(url)
+            raise MalformedAnswer(f"{origin} answered {answer.status_code} for its {purpose} document", authority=origin)
+        return answer.text
+
+    def probe(self, purpose: Purpose, url: str, *, ends: float) -> ProviderUnavailable | None:
+        """Look whether an endpoint works: any answer of its own will do, a denial or throttling too.
+
+        Neither breakers nor cool-downs are asked or told: what is seen here depends on no other request. A token
+        endpoint is sent a form that asks for nothing.
+
+        Args:
+            purpose: What it is for.
+            url: Where.
+            ends: Monotonic time by which it must have answered.
+
+        Returns:
+            How it failed, or None where it works.
+        """
+        origin = origin_of(url)
+        posted: dict[str, Any] = {"data": {}} if purpose is Purpose.TOKEN else {"redirects": False}
+        method = "POST" if purpose is Purpose.TOKEN else "GET"
+        try:
+            answer = self.wire.send(method, url, ends=ends, **posted)
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer
+            return as_failure(error, origin)
+        wall = self._engine.clock.wall()
+        fault = judge(purpose, origin, answer.status_code, answer.headers, answer.text, wall)
+        return None if isinstance(fault, Throttled) else fault
 
     def close(self) -> None:
         """End back-offs, and close idle connections."""
@@ -261,7 +314,8 @@ class Transport:
         engine, authority = self._engine, origin_of(url)
         breaker = engine.breaker(authority, purpose)
         breaker.hasten()  # somebody has none at all
-        breaker.check()
+        if engine.stored is None:
+            breaker.check()
         outer = _journey.get()
         wait = engine.settings.discovery_wait if outer is None else time_left(engine)
         flight, mine = engine.flights.join(("document", key), engine.clock.monotonic() + wait)
@@ -270,7 +324,8 @@ class Transport:
             def fetch() -> None:
                 outcome = Outcome()
                 try:
-                    outcome = Outcome(result=self._fetch_now(purpose, url, options, key, outer))
+                    answer = self._stored(purpose, key) or self._fetch_now(purpose, url, options, key, outer)
+                    outcome = Outcome(result=answer)
                 except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
                     outcome = Outcome(error=error)
                 finally:
@@ -305,7 +360,24 @@ class Transport:
                 message = f"{origin_of(url)} gave a discovery document that can't be used: {fault}"
                 raise MalformedAnswer(message, authority=origin_of(url))
             documents.put(key, Document(answer, clock.monotonic()))
+            if self._engine.stored is not None:
+                with suppress(StoreUnavailable):
+                    self._engine.stored.put_document(key, {"text": answer.text, "obtained_on": clock.wall()})
         return answer
+
+    def _stored(self, purpose: Purpose, key: str) -> Answer | None:
+        """Find the document that another process, or this one in an earlier life, got last."""
+        stored, clock = self._engine.stored, self._engine.clock
+        if stored is None:
+            return None
+        with suppress(StoreUnavailable, KeyError, TypeError, ValueError):
+            body = stored.document(key)
+            if body is not None and fault_in(purpose, str(body["text"])) is None:
+                answer = Answer(200, str(body["text"]), {"content-type": "application/json"})
+                age = max(0.0, clock.wall() - float(body["obtained_on"]))
+                documents.put(key, Document(answer, clock.monotonic() - age))
+                return answer
+        return None
 
     def _fetch_behind(self, purpose: Purpose, url: str, options: dict[str, Any], key: str, held: Document) -> None:
         """Have a newer document fetched, and nobody wait for it."""

@@ -1,0 +1,257 @@
+"""One exchange for a whole fleet: look at what others have, ask alone, tell the others (G5, G8, G11).
+
+                    ┌─ another process has obtained it ───────────────▶ serve that
+look at the store ──┼─ others have seen the provider fail ────────────▶ leave it alone; one of all goes first again
+                    └─ neither ─▶ take the lease ─┬─ had ─▶ exchange ─▶ write the token or the failure, end the lease
+                                                  └─ another's ─▶ wait for its result, or for its end
+
+A store that fails is no store: what is then decided is decided alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .._policy.freshness import Freshness, assess
+from ..errors import (
+    AcquisitionTimeout,
+    CircuitOpen,
+    Closed,
+    Overloaded,
+    ProviderUnavailable,
+    StoreUnavailable,
+    Throttled,
+)
+from ..token import fingerprint
+from .shelf import Shelf
+from .single_flight import Flight, Outcome
+
+if TYPE_CHECKING:
+    from ..store import Lease
+    from .engine import Engine
+    from .memory import Exchange, Slot
+
+__all__ = ["LOOK_AGAIN", "look", "refusal", "shared"]
+
+#: Seconds after which the store is looked at again for a token while its provider may not be asked.
+LOOK_AGAIN = 1.0
+#: Seconds after which another process may take over from one that hasn't come back: longer than an attempt.
+_LEASE = 12.0
+#: Seconds between two looks at a lease that another process holds; they grow.
+_POLLS = (0.02, 0.05, 0.1, 0.2, 0.4)
+#: Seconds after which those who left the first step to another process look again.
+_AFTER_PROBE = (1.0, 3.0)
+#: Seconds by which a hint is shorter than what it tells of, so that its own process isn't held up by it.
+_HINT_SLACK = 0.25
+
+
+def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
+    """Find a token that another process, or this one in an earlier life, has obtained.
+
+    Returns:
+        None where there is none that is better than what is held.
+    """
+    slot.looked_at = engine.clock.monotonic()
+    try:
+        partition = shelf.load(slot.request.subject)
+    except StoreUnavailable:
+        return None
+    wall, now = engine.clock.wall(), engine.clock.monotonic()
+    found = None if partition is None else partition.find(slot.request, wall, now)
+    if found is None or fingerprint(found.secret) == slot.refused:
+        return None
+    held = slot.token
+    if held is not None and held.remaining(wall, now) > 0:
+        fresh = assess(found, wall, now, engine.settings.freshness) is Freshness.FRESH
+        if not fresh or found.secret == held.secret:
+            return None
+    return Outcome(found, stored=True)
+
+
+def refusal(engine: Engine, slot: Slot, shelf: Shelf) -> ProviderUnavailable | None:
+    """Tell why no exchange should begin now, as far as this process or another one of the fleet knows."""
+    alone = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject, slot.purpose)
+    if alone is not None:
+        return alone
+    told: ProviderUnavailable | None = None
+    for authority in slot.authorities:
+        hints = [shelf.stored.hint(name) for name in _hint_names(slot, shelf, authority)]
+        left = [hint for hint in hints if hint is not None and hint.left > 0]
+        if not left:
+            return None
+        last = max(left, key=lambda hint: hint.left)
+        kind = Throttled if last.code == Throttled.code else CircuitOpen
+        told = kind(
+            f"{authority} isn't asked for {last.left:.0f} s more: another process has been told {last.code} "
+            f"({last.detail})",
+            authority=authority,
+            retry_after=last.left,
+        )
+    return told
+
+
+def _hint_names(slot: Slot, shelf: Shelf, authority: str) -> tuple[str, str, str]:
+    """Name what may be known of an authority: that it fails, that it throttles, that it failed for this very token."""
+    request = slot.request
+    return (
+        f"{authority} {slot.purpose.value}",
+        f"throttled {authority} {request.client_id} {request.subject or ''}",
+        f"{authority} {shelf.name(request.subject)} {request}",
+    )
+
+
+def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reuse: bool) -> Exchange:
+    """Make an exchange of a fleet out of one.
+
+    Args:
+        engine: Whose store is used.
+        slot: Whose token.
+        shelf: The application's place in that store.
+        exchange: How to ask the provider.
+        reuse: Whether a token that another process obtains meanwhile will do: not after a claims challenge.
+    """
+
+    def run(flight: Flight) -> Outcome:
+        lease: Lease | None = None
+        probe: Lease | None = None
+        try:
+            probe = _go_first(engine, slot, shelf)
+            lease = _take_turn(engine, slot, shelf, flight, reuse=reuse)
+            # Whoever had the lease before may just have written what is wanted here, or used up the refresh token.
+            found = look(engine, slot, shelf)
+            if found is not None and reuse:
+                return found
+            return _ask(engine, slot, shelf, exchange, flight)
+        except _Found as another:
+            return another.outcome
+        finally:
+            for each in (lease, probe):
+                if each is not None:
+                    shelf.stored.release(each)
+
+    return run
+
+
+class _Found(Exception):
+    """Another process has the token."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: Flight) -> Outcome:
+    """Ask the provider, and tell the others how that went."""
+    request = slot.request
+    on_behalf = request.flow == "on_behalf_of"
+    generation = slot.generation
+    try:
+        with shelf.discarding() if on_behalf else shelf.saving_later():
+            outcome = exchange(flight)
+    except (CircuitOpen, Overloaded, AcquisitionTimeout, Closed):
+        raise
+    except ProviderUnavailable as error:
+        _tell(engine, slot, shelf, error)
+        raise
+    if outcome.token is not None and slot.generation == generation:
+        with suppress(StoreUnavailable):
+            shelf.save(request.subject, request, outcome.token, anew=on_behalf)
+    else:
+        shelf.flush_soon()
+    if outcome.result is None and outcome.token is None and not shelf.knows(request.subject):
+        raise ProviderUnavailable(
+            "whether this account is signed in can't be told: it isn't in memory, and the store is unavailable",
+            authority=slot.authorities[0],
+            retry_after=LOOK_AGAIN,
+        )
+    for name in slot.hints:
+        shelf.stored.clear_hint(name)
+    slot.hints = ()
+    return outcome
+
+
+def _tell(engine: Engine, slot: Slot, shelf: Shelf, error: ProviderUnavailable) -> None:
+    """Let the other processes know that the provider fails, so that they needn't each find out."""
+    authority = error.authority or slot.authorities[0]
+    failing, throttled, this_token = _hint_names(slot, shelf, authority)
+    opens_at = engine.breaker(authority, slot.purpose).retry_at
+    seconds = max(error.retry_after or 0.0, engine.settings.retry.first_delay)
+    names = [throttled if isinstance(error, Throttled) else this_token]
+    if opens_at is not None:
+        # One failure is this token's affair; a breaker that opens is everybody's.
+        names.append(failing)
+        seconds = max(seconds, opens_at - engine.clock.monotonic())
+    for name in names:
+        shelf.stored.post_hint(name, seconds - _HINT_SLACK, error.code, error.message)
+
+
+def _go_first(engine: Engine, slot: Slot, shelf: Shelf) -> Lease | None:
+    """After a failure that the fleet knows of, let one process of all ask first.
+
+    Raises:
+        CircuitOpen: Another one does.
+    """
+    names = [_hint_names(slot, shelf, authority) for authority in slot.authorities]
+    slot.hints = tuple(n for three in names for n in three if shelf.stored.hint(n) is not None)
+    everybodys = [name for name in slot.hints if not any(name == three[2] for three in names)]
+    if not everybodys:
+        return None  # the lease on this token is enough
+    try:
+        lease = shelf.stored.store.lease(f"probe {everybodys[0]}", _LEASE)
+    except StoreUnavailable:
+        return None
+    if lease is None:
+        authority = slot.authorities[0]
+        raise CircuitOpen(
+            f"another process asks {authority} whether it works again",
+            authority=authority,
+            retry_after=engine.jitter(*_AFTER_PROBE),
+        )
+    return lease
+
+
+def _take_turn(engine: Engine, slot: Slot, shelf: Shelf, flight: Flight, *, reuse: bool) -> Lease | None:
+    """Take the lease on an exchange, or wait while another process has it. None: the store fails, go alone.
+
+    Raises:
+        _Found: The other one has obtained it meanwhile.
+        CircuitOpen: The other one has seen the provider fail.
+        AcquisitionTimeout: There is no time left.
+    """
+    request = slot.request
+    # Two exchanges with one refresh token must not overlap; others needn't wait for each other.
+    name = shelf.name(request.subject) if request.flow == "silent" else f"{shelf.name(request.subject)} {request}"
+    clock = engine.clock
+    turn = 0
+    try:
+        while True:
+            lease = shelf.stored.store.lease(f"exchange {name}", _LEASE)
+            if lease is not None:
+                return lease
+            pause = engine.jitter(0.5, 1.5) * _POLLS[min(turn, len(_POLLS) - 1)]
+            turn += 1
+            if clock.monotonic() + pause >= flight.deadline:
+                raise AcquisitionTimeout(
+                    f"another process has been asking {slot.authorities[0]} for this token, and hasn't got it in time",
+                    authority=slot.authorities[0],
+                )
+            _pause(clock.wait, clock.monotonic, pause)
+            found = look(engine, slot, shelf)
+            if found is not None and reuse:
+                raise _Found(found)
+            refused = refusal(engine, slot, shelf)
+            if refused is not None:
+                raise refused
+    except StoreUnavailable:
+        return None
+
+
+def _pause(wait: Callable[..., bool], monotonic: Callable[[], float], seconds: float) -> None:
+    done = threading.Condition(threading.Lock())
+    ends = monotonic() + seconds
+    with done:
+        while (left := ends - monotonic()) > 0:
+            wait(done, left)

@@ -1,0 +1,221 @@
+"""What a store holds of one user, or of the application itself: read whole, merged, written whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..token import Token, TokenRequest, fingerprint
+
+__all__ = [
+    "Change",
+    "Entry",
+    "Key",
+    "Partition",
+    "StoredToken",
+    "decode",
+    "encode",
+    "merge",
+    "prune",
+    "seconds_worth_keeping",
+    "stored_token",
+    "token_key",
+]
+
+#: An entry of MSAL's cache: its credential type, and MSAL's own key.
+Key = tuple[str, str]
+Entry = Mapping[str, Any]
+
+#: The provider's refresh tokens end when they haven't been used for this long; so does what is stored with them.
+_REFRESH_TOKEN_LIFE = 90 * 24 * 3600.0
+#: A removal must outlive every copy in the memory of another process, which lives no longer than an access token.
+_TOMBSTONE_LIFE = 2 * 24 * 3600.0
+_MOST_TOKENS = 256
+#: Seconds by which the clocks of two machines may disagree before one doesn't believe the other's times.
+_SKEW = 60.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredToken:
+    """An access token with times that mean the same in every process."""
+
+    secret: str
+    token_type: str
+    obtained_on: float
+    life: float
+    due_after: float
+    refresh_on: int | None
+    extras: Mapping[str, Any]
+
+    def revive(self, wall: float, now: float) -> Token | None:
+        """Make a token of it, or None when it is over, or from a time that hasn't come."""
+        age = wall - self.obtained_on
+        if age < -_SKEW or age >= self.life:
+            return None
+        return Token(
+            secret=self.secret,
+            token_type=self.token_type,
+            obtained_on=self.obtained_on,
+            obtained_at=now - max(0.0, age),
+            life=self.life,
+            due_after=self.due_after,
+            refresh_on=self.refresh_on,
+            extras=self.extras,
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Change:
+    """What this process did to an entry: what it knew before, and what it is now; None for removed."""
+
+    old: Entry | None
+    new: Entry | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Partition:
+    """One user's entries of MSAL's cache and access tokens."""
+
+    #: Names the sign-in that made it: what was obtained under another one isn't merged in.
+    born: str
+    entries: Mapping[Key, Entry] = field(default_factory=dict)
+    tokens: Mapping[str, StoredToken] = field(default_factory=dict)
+    #: The account was removed; kept for a while, so that nobody who hasn't heard of it brings it back.
+    removed: bool = False
+    #: The store's, for compare-and-set; None for what isn't there yet.
+    version: str | None = None
+
+    def find(self, request: TokenRequest, wall: float, now: float) -> Token | None:
+        """Find a valid token."""
+        stored = self.tokens.get(token_key(request))
+        return None if stored is None else stored.revive(wall, now)
+
+
+def stored_token(token: Token) -> StoredToken:
+    """Make of a token what can be written down."""
+    return StoredToken(
+        secret=token.secret,
+        token_type=token.token_type,
+        obtained_on=token.obtained_on,
+        life=token.life,
+        due_after=token.due_after,
+        refresh_on=token.refresh_on,
+        extras=dict(token.extras),
+    )
+
+
+def token_key(request: TokenRequest) -> str:
+    """Name a request's token within its partition."""
+    return fingerprint(f"{request.flow}\n{' '.join(request.scopes)}\n{request.subject}\n{request.variant}")
+
+
+def encode(partition: Partition) -> bytes:
+    """Write a partition down, for a store that seals it."""
+    kinds: dict[str, dict[str, Entry]] = {}
+    for (kind, key), entry in partition.entries.items():
+        kinds.setdefault(kind, {})[key] = entry
+    tokens = {key: [getattr(t, name) for name in StoredToken.__slots__] for key, t in partition.tokens.items()}
+    body = {"born": partition.born, "entries": kinds, "tokens": tokens, "removed": partition.removed}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def decode(value: bytes, version: str) -> Partition | None:
+    """Read a partition; None for what isn't one."""
+    try:
+        body = json.loads(value)
+        return Partition(
+            born=str(body["born"]),
+            entries={(kind, key): dict(e) for kind, es in body["entries"].items() for key, e in es.items()},
+            tokens={str(key): _token(fields) for key, fields in body["tokens"].items()},
+            removed=bool(body["removed"]),
+            version=version,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _token(fields: Any) -> StoredToken:
+    secret, token_type, obtained_on, life, due_after, refresh_on, extras = fields
+    return StoredToken(
+        secret=str(secret),
+        token_type=str(token_type),
+        obtained_on=float(obtained_on),
+        life=float(life),
+        due_after=float(due_after),
+        refresh_on=None if refresh_on is None else int(refresh_on),
+        extras=dict(extras),
+    )
+
+
+def merge(
+    stored: Partition | None, born: str, changes: Mapping[Key, Change], tokens: Mapping[str, StoredToken], *, anew: bool
+) -> Partition | None:
+    """Bring what this process did together with what other processes wrote meanwhile.
+
+    Args:
+        stored: What the store holds now.
+        born: The sign-in that this process knows of.
+        changes: Of MSAL's entries.
+        tokens: Access tokens that this process obtained.
+        anew: This is a sign-in, which begins a partition where the account was removed.
+
+    Returns:
+        What to write; None where the account was removed, or removed and signed in again, by somebody else: what this
+        process holds belongs to the past.
+    """
+    if stored is None or (stored.removed and anew):
+        version = None if stored is None else stored.version
+        stored = Partition(born, version=version)
+    elif stored.removed or (stored.born != born and not anew):
+        return None
+    entries = dict(stored.entries)
+    for key, change in changes.items():
+        theirs = entries.get(key)
+        if change.new is None:
+            # A refresh token that was refused must not take its successor along.
+            if theirs is not None and (change.old is None or theirs.get("secret") == change.old.get("secret")):
+                del entries[key]
+        elif theirs is None or not _newer(theirs, change):
+            entries[key] = change.new
+    merged = dict(stored.tokens)
+    for name, token in tokens.items():
+        held = merged.get(name)
+        # The later one, not the longer-lived one: that may be the one that an API has refused.
+        if held is None or held.obtained_on <= token.obtained_on:
+            merged[name] = token
+    return replace(stored, entries=entries, tokens=merged)
+
+
+def _newer(theirs: Entry, change: Change) -> bool:
+    """Tell whether somebody else's entry is later than both ours and the one that ours came from."""
+    if change.old is not None and theirs.get("secret") == change.old.get("secret"):
+        return False
+    return _stamp(theirs) > _stamp(change.new or {})
+
+
+def _stamp(entry: Entry) -> int:
+    try:
+        return int(entry.get("last_modification_time") or entry.get("cached_at") or 0)
+    except (TypeError, ValueError):
+        return 0
+
+
+def prune(partition: Partition, wall: float, grace: float) -> Partition:
+    """Leave out tokens that are of no use any more, and the shortest-lived where there are too many."""
+    living = {k: t for k, t in partition.tokens.items() if t.obtained_on + t.life + grace > wall}
+    if len(living) > _MOST_TOKENS:
+        longest = sorted(living, key=lambda k: living[k].obtained_on + living[k].life)[-_MOST_TOKENS:]
+        living = {k: living[k] for k in longest}
+    return replace(partition, tokens=living)
+
+
+def seconds_worth_keeping(partition: Partition, wall: float, grace: float) -> float:
+    """Tell for how long a store should keep a partition."""
+    if partition.removed:
+        return _TOMBSTONE_LIFE
+    if any(kind in ("RefreshToken", "Account") for kind, _ in partition.entries):
+        return _REFRESH_TOKEN_LIFE
+    ends = max((t.obtained_on + t.life for t in partition.tokens.values()), default=wall)
+    return max(60.0, ends + grace - wall)

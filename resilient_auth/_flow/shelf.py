@@ -1,0 +1,408 @@
+"""One application's place in the store: which of its changes still have to be written, and what others have written."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import ProviderUnavailable, StoreUnavailable
+from ..token import Token, TokenRequest
+from .partition import Change, Entry, Key, Partition, StoredToken, stored_token, token_key
+from .single_flight import Flight, Outcome
+from .stored import Stored
+from .timers import Timer
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["STORE_LANE", "Shelf"]
+
+#: The workers' lane on which stores are read and written, apart from those of providers that may hang.
+STORE_LANE = "store"
+#: Seconds after which what couldn't be written is tried again.
+_TRY_AGAIN = 5.0
+#: Seconds after which a thread that writes isn't waited for any more.
+_LONGEST_WRITE = 30.0
+#: Seconds for which a list of all accounts is good.
+_LIST_AGAIN = 60.0
+#: The application's own entries belong to no user.
+_NOBODY = ""
+
+
+def _new_name() -> str:
+    return secrets.token_hex(8)
+
+
+class Owner(Protocol):
+    """The application object whose users and tokens these are."""
+
+    def put_back(self, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
+        """Put entries into MSAL's cache, and take out those with the given keys."""
+
+    def forgotten(self, subject: str | None) -> None:
+        """Drop what memory holds of a subject whose account another process has removed."""
+
+    def evict(self, subject: str) -> bool:
+        """Let MSAL's cache go of a user, whom the store has; False where it must not."""
+
+
+class _Held:
+    """What is known of one partition, and what isn't written yet."""
+
+    __slots__ = ("anew", "born", "changes", "erase", "keys", "read", "recent", "tokens")
+
+    def __init__(self) -> None:
+        self.born = _new_name()
+        #: Whether the store has ever told what is in there.
+        self.read = False
+        #: As it was read or written last, until it is needed.
+        self.recent: Partition | None = None
+        #: The entries that were put in MSAL's cache from there.
+        self.keys: frozenset[Key] = frozenset()
+        self.changes: dict[Key, Change] = {}
+        self.tokens: dict[str, StoredToken] = {}
+        self.anew = False
+        self.erase = False
+
+    @property
+    def pending(self) -> bool:
+        return bool(self.changes or self.tokens or self.erase)
+
+
+class Shelf:
+    """Keep an application's users and tokens in a store as well.
+
+    Args:
+        engine: Whose store, workers and timers are used.
+        stored: The store.
+        label: Names the application: its authority and client id.
+        owner: The application object; it isn't kept alive.
+    """
+
+    def __init__(self, engine: Engine, stored: Stored, label: str, owner: Owner) -> None:
+        self._engine = engine
+        self.stored = stored
+        self.label = label
+        self._owner = weakref.ref(owner)
+        self._most = engine.settings.max_users
+        self._renew()
+        #: In the order in which they were wanted last.
+        self._partitions: OrderedDict[str, _Held] = OrderedDict()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        #: Set on a thread that changes MSAL's cache on our behalf, or that will save by itself.
+        self._here = threading.local()
+        self._flushing = False
+        self._timer: Timer | None = None
+        self._listed_at = -1e9
+
+    def after_fork(self) -> None:
+        """Start with locks of one's own in a forked child; what isn't written yet is the parent's to write."""
+        self._renew()
+        for held in self._partitions.values():
+            held.changes, held.tokens, held.recent, held.erase = {}, {}, None, False
+
+    def name(self, subject: str | None) -> str:
+        """Name a subject's partition in the store."""
+        return f"{self.label} {subject or _NOBODY}"
+
+    def knows(self, subject: str | None) -> bool:
+        """Tell whether the store has said what it holds for a subject."""
+        with self._lock:
+            held = self._partitions.get(subject or _NOBODY)
+            return held is not None and held.read
+
+    def note(self, key: Key, old: Entry | None, new: Entry | None) -> None:
+        """Note a change of MSAL's cache. Called with the cache's lock held: nothing is written here."""
+        mode = getattr(self._here, "mode", None)
+        if mode == "silent":
+            return
+        subject = (old or new or {}).get("home_account_id") or _NOBODY
+        with self._lock:
+            held = self._held(subject)
+            known = held.changes.get(key)
+            held.changes[key] = Change(old if known is None else known.old, new)
+            # MSAL notes how an account came to be only when somebody signed in.
+            held.anew = held.anew or bool(new and new.get("account_source")) or subject == _NOBODY
+        if mode is None:
+            self.flush_soon()
+
+    def _held(self, subject: str) -> _Held:
+        held = self._partitions.get(subject)
+        if held is None:
+            held = self._partitions[subject] = _Held()
+        self._partitions.move_to_end(subject)
+        return held
+
+    def _make_room(self) -> None:
+        """Let go of those that were wanted longest ago, of whom the store has everything."""
+        owner = self._owner()
+        with self._lock:
+            excess = len(self._partitions) - self._most
+            longest_ago = [who for who, held in self._partitions.items() if who != _NOBODY and not held.pending]
+            evicted = longest_ago[:excess] if excess > 0 else []
+        for who in evicted:
+            with self._on_this_thread("silent"):
+                if owner is None or not owner.evict(who):
+                    return
+            with self._lock:
+                held = self._partitions.get(who)
+                if held is not None and not held.pending:
+                    del self._partitions[who]
+
+    @contextmanager
+    def _on_this_thread(self, mode: str) -> Iterator[None]:
+        outer = getattr(self._here, "mode", None)
+        self._here.mode = mode
+        try:
+            yield
+        finally:
+            self._here.mode = outer
+
+    def saving_later(self) -> AbstractContextManager[None]:
+        """Let changes on this thread wait for the `save` that follows."""
+        return self._on_this_thread("later")
+
+    def discarding(self) -> AbstractContextManager[None]:
+        """Let changes on this thread be nobody's: entries that MSAL will never look up again."""
+        return self._on_this_thread("silent")
+
+    def load(self, subject: str | None) -> Partition | None:
+        """Read a partition and put what is in it into MSAL's cache.
+
+        Raises:
+            StoreUnavailable: It can't be read.
+        """
+        who = subject or _NOBODY
+        partition = self.stored.partition(self.name(subject))
+        with self._lock:
+            held = self._held(who)
+            held.read = True
+            gone = partition is not None and (
+                partition.removed or (bool(held.keys) and held.born != partition.born and not held.anew)
+            )
+            if partition is not None and not partition.removed:
+                held.born = partition.born
+            stale = held.keys if gone else frozenset()
+            fresh = {} if partition is None or partition.removed else dict(partition.entries)
+            pending = held.changes.keys()
+            put = {key: entry for key, entry in fresh.items() if key not in pending}
+            held.keys = frozenset(fresh)
+            held.recent = partition
+            if gone and not held.anew:
+                held.changes.clear()
+                held.tokens.clear()
+        if gone and not held.anew:
+            self._forget(who)
+        if put or stale:
+            self._put_back(put, [key for key in stale if key not in put])
+            self._make_room()
+        return None if partition is None or partition.removed else partition
+
+    def save(self, subject: str | None, request: TokenRequest, token: Token, *, anew: bool = False) -> None:
+        """Write what has changed for a subject, and a token that was obtained.
+
+        Raises:
+            StoreUnavailable: It can't be written; it is kept, and tried again.
+        """
+        who = subject or _NOBODY
+        with self._lock:
+            held = self._held(who)
+            held.anew = held.anew or anew or who == _NOBODY
+            held.tokens[token_key(request)] = stored_token(token)
+        self._write(who, held)
+        self._make_room()
+
+    def note_token(self, request: TokenRequest, token: Token) -> None:
+        """Have a token written that was found in MSAL's cache, where a sign-in has left it."""
+        with self._lock:
+            self._held(request.subject or _NOBODY).tokens[token_key(request)] = stored_token(token)
+        self.flush_soon()
+
+    def wait_for(self, call: Callable[[], None], seconds: float) -> None:
+        """Have something done on a worker, and wait for it on this thread for at most `seconds`."""
+        flight = Flight(None, self._engine.clock.monotonic() + seconds, self._engine.clock)
+
+        def run() -> None:
+            try:
+                call()
+            except StoreUnavailable:
+                return
+            finally:
+                flight.land(Outcome())
+
+        try:
+            self._engine.run(STORE_LANE, run)
+        except ProviderUnavailable:  # too much waits there already
+            return
+        flight.wait(seconds)
+
+    def _write(self, who: str, held: _Held) -> None:
+        """Write what is pending, one thread at a time: a removal must not be overtaken by what came before it."""
+        flights, clock = self._engine.flights, self._engine.clock
+        while held.pending:
+            flight, mine = flights.join(("partition", self, who), clock.monotonic() + _LONGEST_WRITE)
+            if not mine:
+                flight.wait(_LONGEST_WRITE)
+                continue
+            try:
+                self._write_now(who, held)
+            finally:
+                flights.end(flight)
+                flight.land(Outcome())
+
+    def _write_now(self, who: str, held: _Held) -> None:
+        partition = self.name(who)
+        with self._lock:
+            erase, changes, tokens = held.erase, dict(held.changes), dict(held.tokens)
+            recent, held.recent, born, anew = held.recent, None, held.born, held.anew
+        try:
+            if erase:
+                self.stored.erase(partition)
+                with self._lock:
+                    held.erase = False
+            if not changes and not tokens:
+                return
+            written = self.stored.save(partition, recent, born, changes, tokens, anew=anew)
+            self._note_names(changes)
+        except StoreUnavailable:
+            self._try_again()
+            raise
+        except (TypeError, ValueError):
+            # What came beside the token can't be written down: it stays in memory.
+            written = None
+            with self._lock:
+                held.tokens.clear()
+            return
+        with self._lock:
+            for key, change in changes.items():
+                if held.changes.get(key) is change:
+                    del held.changes[key]
+            for name, token in tokens.items():
+                if held.tokens.get(name) is token:
+                    del held.tokens[name]
+            held.anew = held.anew and bool(held.changes)
+            if written is not None:
+                held.born, held.read, held.keys = written.born, True, frozenset(written.entries)
+                return
+            stale, held.keys = held.keys | changes.keys(), frozenset()
+        self._forget(who)
+        self._put_back({}, stale)
+
+    def _forget(self, who: str) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.forgotten(who or None)
+
+    def _put_back(self, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
+        owner = self._owner()
+        if owner is not None:
+            with self._on_this_thread("silent"):
+                owner.put_back(entries, gone)
+
+    def _note_names(self, changes: Mapping[Key, Change]) -> None:
+        for (kind, _), change in changes.items():
+            entry = change.new or change.old
+            if kind == "Account" and entry is not None and entry.get("username") and entry.get("home_account_id"):
+                name = self._username(str(entry["username"]))
+                self.stored.note_name(name, str(entry["home_account_id"]), forget=change.new is None)
+
+    def _username(self, username: str) -> str:
+        return f"{self.label} {username.lower()}"
+
+    def erase(self, subject: str | None) -> None:
+        """Remove a subject's partition, after its account was removed here; tried again until that can be done."""
+        who = subject or _NOBODY
+        with self._lock:
+            held = self._held(who)
+            names = {key: change for key, change in held.changes.items() if key[0] == "Account"}
+            held.changes.clear()
+            held.tokens.clear()
+            held.erase, held.anew, held.keys, held.born = True, False, frozenset(), _new_name()
+        try:
+            self._write(who, held)
+            self._note_names(names)
+        except StoreUnavailable:
+            return
+
+    def load_accounts(self, username: str | None) -> None:
+        """Bring accounts into MSAL's cache: those with a user name, or all.
+
+        Raises:
+            StoreUnavailable: They can't be read.
+        """
+        if username is not None:
+            subjects = set(self.stored.names(self._username(username)))
+        else:
+            now = self._engine.clock.monotonic()
+            if now - self._listed_at < _LIST_AGAIN:
+                return
+            self._listed_at = now
+            prefix = f"{self.label} "
+            subjects = {subject for _, held in self.stored.all_names(prefix) for subject in held}
+        for subject in subjects:
+            if not self.knows(subject):
+                self.load(subject)
+
+    def flush(self, *, anew: bool = False) -> None:
+        """Write all that isn't written yet.
+
+        Raises:
+            StoreUnavailable: It can't be written now.
+        """
+        with self._lock:
+            pending = [(who, held) for who, held in self._partitions.items() if held.pending]
+            for _, held in pending:
+                held.anew = held.anew or anew
+        for who, held in pending:
+            self._write(who, held)
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether all is written."""
+        with self._lock:
+            return not self._flushing and not any(held.pending for held in self._partitions.values())
+
+    def flush_soon(self) -> None:
+        """Have all that isn't written yet written on a worker."""
+        with self._lock:
+            if self._flushing:
+                return
+            self._flushing = True
+        reference = weakref.ref(self)
+
+        def run() -> None:
+            shelf = reference()
+            if shelf is not None:
+                with shelf._lock:
+                    shelf._flushing = False
+                try:
+                    shelf.flush()
+                except StoreUnavailable:
+                    return
+
+        try:
+            self._engine.run(STORE_LANE, run)
+        except ProviderUnavailable:  # too much waits there already
+            with self._lock:
+                self._flushing = False
+            self._try_again()
+
+    def _try_again(self) -> None:
+        with self._lock:
+            if self._timer is not None and self._timer.pending:
+                return
+            reference = weakref.ref(self)
+
+            def later() -> None:
+                shelf = reference()
+                if shelf is not None:
+                    shelf.flush_soon()
+
+            self._timer = self._engine.timers.call_at(self._engine.clock.monotonic() + _TRY_AGAIN, later)

@@ -1,0 +1,105 @@
+"""MSAL's token cache with an index by user, so that what one user costs doesn't grow with the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from msal import TokenCache
+
+from .._flow.partition import Entry, Key
+
+__all__ = ["UserCache", "evict", "put_back"]
+
+_ACCESS_TOKEN = TokenCache.CredentialType.ACCESS_TOKEN
+_ACCOUNT = TokenCache.CredentialType.ACCOUNT
+#: Access tokens after which expired ones are swept out: a user who doesn't come back has left some.
+_SWEEP = 1024
+_Kind = dict[str, dict[str, Any]]
+
+
+class UserCache(TokenCache):  # type: ignore[misc]
+    """Do what `msal.TokenCache` does; a search that names a home account looks at that account's entries alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_user: dict[str | None, dict[str, _Kind]] = {}
+        self._added = 0
+
+    def modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> None:
+        """Change, add or remove an entry."""
+        key = self.key_makers[credential_type](**old_entry)
+        user = old_entry.get("home_account_id")
+        with self._lock:
+            super().modify(credential_type, old_entry, new_key_value_pairs)
+            if new_key_value_pairs:
+                kinds = self._by_user.setdefault(user, {})
+                kinds.setdefault(credential_type, {})[key] = self._cache[credential_type][key]
+                self._added += credential_type == _ACCESS_TOKEN
+                if self._added >= _SWEEP:
+                    self._added = 0
+                    list(super().search(_ACCESS_TOKEN, query={"home_account_id": "nobody's"}))
+                return
+            kinds = self._by_user.get(user, {})
+            entries = kinds.get(credential_type, {})
+            entries.pop(key, None)
+            if not entries:
+                kinds.pop(credential_type, None)
+            if not kinds:
+                self._by_user.pop(user, None)
+
+    def search(
+        self, credential_type: str, target: Any = None, query: Any = None, *, now: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Find entries, as MSAL's method of this name; the lock isn't held any more when they are looked at."""
+        if not isinstance(query, Mapping) or "home_account_id" not in query:
+            found: list[dict[str, Any]] = list(super().search(credential_type, target=target, query=query, now=now))
+            return iter(found)
+        wanted = set(target or [])
+        wall = int(time.time() if now is None else now)
+        with self._lock:
+            entries = list(self._by_user.get(query["home_account_id"], {}).get(credential_type, {}).values())
+        matching = []
+        for entry in entries:
+            if credential_type == _ACCESS_TOKEN:
+                if int(entry["expires_on"]) < wall:
+                    self.remove_at(entry)
+                    continue
+                # Tokens that were asked for with something extra are for those who ask with the same.
+                if "ext_cache_key" in entry and "ext_cache_key" not in query:
+                    continue
+            if self._is_matching(entry, query, target_set=wanted):
+                matching.append(entry)
+        # MSAL takes the first one: the very scopes before a superset of them.
+        matching.sort(key=lambda entry: set(entry.get("target", "").split()) != wanted)
+        return iter(matching)
+
+    def evict(self, user: str) -> None:
+        """Let go of a user's entries, which a store has."""
+        with self._lock:
+            # Whoever follows the accounts learns of it.
+            for account in list(self._by_user.get(user, {}).get(_ACCOUNT, {}).values()):
+                self.modify(_ACCOUNT, account)
+            for credential_type, entries in self._by_user.pop(user, {}).items():
+                held = self._cache.get(credential_type, {})
+                for key in entries:
+                    held.pop(key, None)
+
+
+def put_back(cache: Any, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
+    """Put entries that a store had into a cache, and take out those that it hasn't any more."""
+    for kind, key in gone:
+        entry = cache._cache.get(kind, {}).get(key)
+        if entry is not None:
+            cache.modify(kind, entry)
+    for (kind, _), entry in entries.items():
+        cache.modify(kind, dict(entry), dict(entry))
+
+
+def evict(cache: Any, user: str) -> bool:
+    """Let a cache go of a user's entries; False where that isn't ours to do, since the cache is its owner's."""
+    if not isinstance(cache, UserCache):
+        return False
+    cache.evict(user)
+    return True

@@ -1,0 +1,201 @@
+"""What stands between a store and its medium: two breakers, one health line, and an event at each change (G11).
+
+Reads and writes have a breaker each: a full disk or a read-only replica still gives what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, ParamSpec, TypeVar
+
+from .._policy.breaker import Breaker, BreakerOptions
+from .._policy.living import Living
+from ..clock import Clock, Jitter
+from ..errors import CircuitOpen, StoreUnavailable
+from ..events import Event, StoreFailed, StoreRecovered, StoreRejected, emit
+from ..store import BackendFailed
+
+__all__ = ["Gate", "StoreStatus", "stores"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+#: A store is asked again soon: its failures cost little and are often short.
+_OPTIONS = BreakerOptions(consecutive_failures=2, first_break=5.0, longest_break=10.0, urgent_break=(5.0, 5.5))
+#: Seconds without a failure after which a medium counts as recovered; one that flaps is told of once.
+_CALM = 5.0
+_BETWEEN_REJECTIONS = 60.0
+
+State = Literal["ok", "failing", "read_only", "unavailable", "closed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """Tell how a store stands."""
+
+    name: str
+    #: "failing": it failed a moment ago, and is asked; "read_only": writes are refused for some seconds; "unavailable":
+    #: everything is.
+    state: State
+    #: The code of the last failure since it last worked, such as `timeout` or `full`.
+    last_error: str | None
+    #: Records that couldn't be verified, since the process started.
+    rejected: int
+
+
+class Gate:
+    """Let calls through to a medium while it works.
+
+    Args:
+        label: The medium's name.
+        clock: Gives the time.
+        jitter: Draws breaks.
+        tell: Called with each event.
+    """
+
+    def __init__(self, label: str, *, clock: Clock, jitter: Jitter, tell: Callable[[Event], None] = emit) -> None:
+        self.label = label
+        self._clock = clock
+        self._tell = tell
+        self._lock = threading.Lock()
+        #: An operator's hand on it: `isolate("store:redis")`.
+        authority = f"store:{label}"
+        self._reads, self._writes = (
+            Breaker(f"{label} {side}", _OPTIONS, clock=clock, jitter=jitter, tell=_ignore, authority=authority)
+            for side in ("reads", "writes")
+        )
+        self._failing_at: float | None = None
+        self._last_failure = 0.0
+        self._last_error: str | None = None
+        self._rejected = 0
+        #: When each kind and reason was last told, and how many came since.
+        self._rejections: dict[tuple[str, str], tuple[float, int]] = {}
+        self._closed = False
+        _stores.add(self)
+
+    def read(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Make a call that changes nothing.
+
+        Raises:
+            StoreUnavailable: It failed, or wasn't made.
+        """
+        return self._through(self._reads, call, *args, **kwargs)
+
+    def write(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Make a call that needs a medium which can be written to.
+
+        Raises:
+            StoreUnavailable: It failed, or wasn't made.
+        """
+        return self._through(self._writes, call, *args, **kwargs)
+
+    def reject(self, kind: str, reason: str) -> None:
+        """Note that a record couldn't be verified."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._rejected += 1
+            told_at, since = self._rejections.get((kind, reason), (-_BETWEEN_REJECTIONS, 0))
+            due = now - told_at >= _BETWEEN_REJECTIONS
+            self._rejections[kind, reason] = (now, 0) if due else (told_at, since + 1)
+        if due:
+            self._tell(
+                StoreRejected(at=self._clock.wall(), store=self.label, kind=kind, reason=reason, count=since + 1)
+            )
+
+    def close(self) -> bool:
+        """Refuse every call from now on; tell whether it was open."""
+        with self._lock:
+            was, self._closed = self._closed, True
+        for breaker in (self._reads, self._writes):
+            breaker.reset()  # what was closed troubles nobody's health
+        return not was
+
+    def status(self) -> StoreStatus:
+        """Tell how it stands."""
+        reads, writes = (breaker.status().state in ("open", "isolated") for breaker in (self._reads, self._writes))
+        state: State = "ok"
+        if self._closed:
+            state = "closed"
+        elif reads:
+            state = "unavailable"
+        elif writes:
+            state = "read_only"
+        elif self._last_error is not None:
+            state = "failing"
+        return StoreStatus(name=self.label, state=state, last_error=self._last_error, rejected=self._rejected)
+
+    def after_fork(self) -> None:
+        """Take locks of its own in a forked child."""
+        self._lock = threading.Lock()
+        self._reads.renew_lock()
+        self._writes.renew_lock()
+
+    def _through(self, breaker: Breaker, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if self._closed:
+            raise StoreUnavailable(self.label, "closed", "close() was called")
+        try:
+            permit = breaker.admit()
+        except CircuitOpen as error:
+            raise StoreUnavailable(
+                self.label, "circuit_open", f"last failure: {self._last_error}", retry_after=error.retry_after
+            ) from None
+        with permit:
+            try:
+                answer = call(*args, **kwargs)
+            except BackendFailed as error:
+                code, detail = error.code, error.detail
+            except Exception as error:  # noqa: BLE001 - a third party's medium may raise anything, and quote anything
+                code, detail = "failed", type(error).__name__
+            else:
+                permit.success()
+                if self._failing_at is not None:
+                    self._succeeded()
+                return answer
+            permit.failure(code)
+        self._failed(code, detail)
+        raise StoreUnavailable(self.label, code, detail)
+
+    def _failed(self, code: str, detail: str) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            first = self._failing_at is None
+            if first:
+                self._failing_at = now
+            self._last_failure, self._last_error = now, code
+        if first:
+            self._tell(StoreFailed(at=self._clock.wall(), store=self.label, code=code, detail=detail))
+
+    def _succeeded(self) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            began = self._failing_at
+            well = all(breaker.status().state == "closed" for breaker in (self._reads, self._writes))
+            if began is None or not well or now - self._last_failure < _CALM:
+                return
+            self._failing_at = self._last_error = None
+        self._tell(StoreRecovered(at=self._clock.wall(), store=self.label, seconds=now - began))
+
+
+def _ignore(event: Event) -> None:
+    """Tell nobody: the store's own events say it better."""
+
+
+_stores: Living[Gate] = Living()
+
+
+def stores() -> list[StoreStatus]:
+    """Tell how the stores of this process stand, the closed ones left out."""
+    found = (gate.status() for gate in _stores.all())
+    return sorted((status for status in found if status.state != "closed"), key=lambda status: status.name)
+
+
+def _after_fork() -> None:
+    for gate in _stores.all():
+        gate.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,171 @@
+"""A new process finds what an earlier one had, with the provider gone (G3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
+
+import resilient_auth as ra
+from resilient_auth.emulator import Emulator
+from resilient_auth.emulator.faults import BlackHole, Refuse
+
+ONE_ATTEMPT = ra.RetryOptions(attempts=1)
+
+
+def _posts(idp: Emulator) -> int:
+    return len(idp.ledger.token_calls())
+
+
+@pytest.mark.parametrize("fault", [Refuse(), BlackHole()], ids=["refused", "black hole"])
+def test_a_new_process_serves_a_stored_token_while_the_provider_is_gone(
+    idp: Emulator, life: Callable[..., Any], fault: Any
+) -> None:
+    """The application is built, and its token is in hand, within 300 ms."""
+    first = life().acquire_token_for_client(SCOPE)
+    idp.fail(fault)
+    begun = time.perf_counter()
+    again = life().acquire_token_for_client(SCOPE)
+    assert time.perf_counter() - begun < 0.3
+    assert again["access_token"] == first["access_token"]
+    assert again["token_source"] == "cache"
+
+
+def test_signed_in_users_stay_signed_in_over_a_restart(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any]
+) -> None:
+    """Accounts are found by name and without, and their tokens are served (G13)."""
+    sign_in(life())
+    idp.fail(Refuse())
+    app = life()
+    account = app.get_accounts("Ann@contoso.com")[0]
+    assert app.acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
+    assert [a["username"] for a in life().get_accounts()] == ["ann@contoso.com"]
+    assert life().get_accounts("bob@contoso.com") == []
+
+
+def test_a_stored_refresh_token_gets_new_tokens(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any]
+) -> None:
+    """After a restart a user needn't sign in for scopes that weren't asked for before."""
+    account = sign_in(life())
+    result = life().acquire_token_silent(["https://graph.microsoft.com/Mail.Read"], account)
+    assert result["token_source"] == "identity_provider"
+
+
+def test_an_open_breaker_doesnt_keep_a_stored_token_away(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any]
+) -> None:
+    """A process that has seen the provider fail still finds what is stored for others."""
+    ann = sign_in(life())
+    app = life(retry=ONE_ATTEMPT)
+    idp.fail(Refuse())
+    for number in range(8):
+        with pytest.raises(requests.RequestException):
+            app.acquire_token_for_client([f"https://api-{number}.example/.default"])
+    assert app.acquire_token_silent(USER_SCOPE, ann)["token_source"] == "cache"
+
+
+def test_removal_holds_in_every_process(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any], clock: Any
+) -> None:
+    """Who signs out in one process isn't signed in in a new one, and not in an old one after the next refresh."""
+    here, there = life(), life()
+    account = sign_in(here)
+    assert there.acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
+    here.remove_account(account)
+    assert life().get_accounts() == []
+    assert life().acquire_token_silent(USER_SCOPE, account) is None
+    clock.skip(4000)
+    assert there.acquire_token_silent(USER_SCOPE, account) is None
+    assert there.get_accounts() == []
+
+
+def test_a_removed_user_can_sign_in_again(life: Callable[..., Any], sign_in: Callable[..., Any]) -> None:
+    """What a removal leaves behind doesn't lock anybody out."""
+    app = life()
+    app.remove_account(sign_in(app))
+    account = sign_in(app)
+    assert life().acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
+
+
+def test_tokens_removed_for_a_client_dont_come_back(idp: Emulator, life: Callable[..., Any]) -> None:
+    """The application's own tokens are removed from the store too."""
+    app = life()
+    app.acquire_token_for_client(SCOPE)
+    app.remove_tokens_for_client()
+    before = _posts(idp)
+    assert life().acquire_token_for_client(SCOPE)["token_source"] == "identity_provider"
+    assert _posts(idp) == before + 1
+
+
+def test_a_refused_token_doesnt_come_back_from_the_store(idp: Emulator, life: Callable[..., Any]) -> None:
+    """A claims challenge drops the stored token as well (G17)."""
+    app = life()
+    refused = app.acquire_token_for_client(SCOPE)["access_token"]
+    claims = '{"access_token":{"nbf":{"essential":true,"value":"1"}}}'
+    new = app.acquire_token_for_client(SCOPE, claims_challenge=claims)["access_token"]
+    assert new != refused
+    assert life().acquire_token_for_client(SCOPE)["access_token"] == new
+
+
+def test_on_behalf_of_tokens_are_their_assertions(idp: Emulator, life: Callable[..., Any]) -> None:
+    """A stored on-behalf-of token is served for the very assertion that it was had for."""
+    first = life("middle").acquire_token_on_behalf_of("assertion-of-ann", SCOPE)
+    idp.fail(Refuse())
+    again = life("middle").acquire_token_on_behalf_of("assertion-of-ann", SCOPE)
+    assert again["access_token"] == first["access_token"]
+    with pytest.raises(requests.RequestException):
+        life("middle", retry=ONE_ATTEMPT).acquire_token_on_behalf_of("assertion-of-bob", SCOPE)
+
+
+def test_applications_dont_see_each_others_tokens(idp: Emulator, life: Callable[..., Any]) -> None:
+    """Another client at the same store gets its own."""
+    one = life("daemon").acquire_token_for_client(SCOPE)["access_token"]
+    other = life("another").acquire_token_for_client(SCOPE)
+    assert other["token_source"] == "identity_provider"
+    assert other["access_token"] != one
+
+
+def test_a_dead_store_is_no_store(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any], backend: BreakableBackend
+) -> None:
+    """The application goes on from memory and from the provider."""
+    backend.failing = True
+    app = life()
+    assert app.acquire_token_for_client(SCOPE)["token_source"] == "identity_provider"
+    assert app.acquire_token_for_client(SCOPE)["token_source"] == "cache"
+    account = sign_in(app)
+    assert app.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["token_source"] == "identity_provider"
+
+
+def test_what_a_dead_store_missed_is_written_when_it_is_back(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any], backend: BreakableBackend, clock: Any,
+    eventually: Callable[..., None],
+) -> None:  # fmt: skip
+    """Nothing that was acknowledged stays in one process's memory alone."""
+    backend.failing = True
+    app = life()
+    account = sign_in(app)
+    backend.failing = False
+    for _ in range(5):
+        clock.skip(6)
+        time.sleep(0.1)
+    idp.fail(Refuse())
+    result = life().acquire_token_silent(USER_SCOPE, account)
+    assert result["token_source"] == "cache"
+    assert app.get_accounts()
+
+
+def test_whether_an_account_is_signed_in_isnt_guessed(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any], backend: BreakableBackend
+) -> None:
+    """With the store gone, an account that isn't in memory is an error to try again, and no sign-out."""
+    account = sign_in(life())
+    backend.failing = True
+    with pytest.raises(requests.RequestException, match="can't be told"):
+        life().acquire_token_silent(USER_SCOPE, account)
