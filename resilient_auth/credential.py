@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from ._provider.azure_shapes import AccessToken, AccessTokenInfo
-from ._provider.credentials import Answer, CredentialCore, Steps
-
-if TYPE_CHECKING:
-    from .settings import Settings
+from ._provider.credentials import Credential, Steps
+from ._provider.prepared import Answer
 
 __all__ = ["AccessToken", "AccessTokenInfo", "ResilientCredential"]
 
 
-class ResilientCredential:
+class ResilientCredential(Credential):
     """Give tokens to Azure SDK clients, and to whoever asks in their way, while the provider fails.
 
     A token that is valid is served whatever happens to the provider; it is refreshed behind.
@@ -33,23 +31,7 @@ class ResilientCredential:
         ConfigurationError: An argument is wrong; raised before any network call.
     """
 
-    def __init__(
-        self,
-        *sources: Any,
-        account: Mapping[str, Any] | None = None,
-        resilience: Settings | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
-        failover_after: float = 2.0,
-    ) -> None:
-        self._core = CredentialCore(
-            sources,
-            account=account,
-            resilience=resilience,
-            additionally_allowed_tenants=additionally_allowed_tenants,
-            failover_after=failover_after,
-            asynchronous=False,
-        )
-        self._find = self._core.find
+    _asynchronous = False
 
     def get_token(
         self,
@@ -77,7 +59,7 @@ class ResilientCredential:
             Closed: The credential was closed.
         """
         if not (claims or tenant_id or enable_cae):
-            answer = self._find(scopes)
+            answer = self._core.find(scopes)
             if answer is not None:
                 return answer.access
         return _carry_out(self._core.steps(scopes, claims, tenant_id, enable_cae)).access
@@ -100,7 +82,7 @@ class ResilientCredential:
             Closed: The credential was closed.
         """
         if not options:
-            answer = self._find(scopes)
+            answer = self._core.find(scopes)
             if answer is not None:
                 return answer.info
         return _carry_out(self._core.steps_with(scopes, options)).info
@@ -121,12 +103,6 @@ class ResilientCredential:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"ResilientCredential({self._core!r})"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a ResilientCredential can't be pickled: make one in each process")
 
 
 def _carry_out(steps: Steps) -> Answer:

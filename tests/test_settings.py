@@ -26,6 +26,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "MAX_TOKENS": ("50", 50),
     "KEEP_FRESH": ("api://a/.default; https://b/x https://b/y ;", (("api://a/.default",), ("https://b/x", "https://b/y"))),
     "KEEP_TRYING": ("60", 60.0),
+    "MAX_USERS": ("70", 70),
     "FRESHNESS_DUE_FRACTION": ("0.7", 0.7),
     "FRESHNESS_DUE_JITTER": ("0.1", 0.1),
     "FRESHNESS_EXPIRY_MARGIN": ("10", 10.0),
@@ -59,7 +60,7 @@ def options() -> dict[str, tuple[str, str]]:
         if option.name in GROUPS:
             for part in dataclasses.fields(GROUPS[option.name]):
                 found[f"{option.name}_{part.name}".upper()] = (option.name, part.name)
-        elif option.name not in ("clock", "jitter"):
+        elif option.name not in ("store", "clock", "jitter"):
             found[option.name.upper()] = ("", option.name)
     return found
 

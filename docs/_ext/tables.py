@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 import logging
+import pkgutil
 import re
 from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Any, ClassVar
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import resilient_auth
 from resilient_auth import Settings, errors, events
 from resilient_auth.emulator import Fault
 
@@ -113,26 +117,41 @@ class EventTable(_Table):
                 yield f"`{name}`", logging.getLevelName(kind.level), told, _summary(kind)
 
 
+def _error_modules() -> Iterable[ModuleType]:
+    """Find the public modules of errors: the package's own, then that of each room which has one."""
+    yield errors
+    for found in pkgutil.iter_modules(resilient_auth.__path__):
+        name = f"{resilient_auth.__name__}.{found.name}.errors"
+        if found.ispkg and not found.name.startswith("_") and importlib.util.find_spec(name):
+            yield importlib.import_module(name)
+
+
 class ErrorTable(_Table):
-    """List the exceptions with their codes."""
+    """List the exceptions with their codes, and where they are imported from."""
 
     head = ("Exception", "`code`", "Meaning")
     widths = (24, 24, 60)
 
     def rows(self) -> Iterable[Sequence[str]]:
-        for name in errors.__all__:
-            kind = getattr(errors, name)
-            meaning = _summary(kind).removeprefix("Say that ")
-            yield f"`{name}`", f"`{kind.code}`", meaning[0].upper() + meaning[1:]
+        for module in _error_modules():
+            for name in module.__all__:
+                kind = getattr(module, name)
+                if isinstance(kind, type) and issubclass(kind, BaseException) and kind.__module__ == module.__name__:
+                    meaning = _summary(kind).removeprefix("Say that ")
+                    door = "" if module is errors else f"\n`{module.__name__.rpartition('.')[0]}`"
+                    yield f"`{name}`{door}", f"`{kind.code}`", meaning[0].upper() + meaning[1:]
 
 
 class ErrorTree(SphinxDirective):
-    """Show the tree that is drawn at the top of the module."""
+    """Show the trees that are drawn at the top of the modules."""
 
     def run(self) -> list[nodes.Node]:
-        drawn = [line for line in (errors.__doc__ or "").splitlines() if line.startswith("    ")]
-        text = inspect.cleandoc("\n" + "\n".join(drawn))
-        return [nodes.literal_block(text, text, language="text")]
+        return [nodes.literal_block(tree, tree, language="text") for tree in map(_tree, _error_modules())]
+
+
+def _tree(module: ModuleType) -> str:
+    drawn = [line for line in (module.__doc__ or "").splitlines() if line.startswith("    ")]
+    return inspect.cleandoc("\n" + "\n".join(drawn))
 
 
 class FaultTable(_Table):

@@ -145,6 +145,8 @@ class Engine:
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
         self._renew()
+        if self.stored is not None:
+            self.stored.after_fork()
         for breaker in self._breakers.values():
             breaker.renew_lock()
         for budget in self._budgets.values():

@@ -15,17 +15,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .._policy.freshness import Freshness, assess
+from .._policy.freshness import Freshness, assess, due_after
 from ..errors import (
     AcquisitionTimeout,
     CircuitOpen,
-    Closed,
     Overloaded,
     ProviderUnavailable,
     StoreUnavailable,
     Throttled,
 )
-from ..token import fingerprint
+from ..token import Token, fingerprint
+from .partition import Partition
 from .shelf import Shelf
 from .single_flight import Flight, Outcome
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .memory import Exchange, Slot
 
-__all__ = ["LOOK_AGAIN", "look", "refusal", "shared"]
+__all__ = ["LOOK_AGAIN", "look", "refusal", "shared", "throttled"]
 
 #: Seconds after which the store is looked at again for a token while its provider may not be asked.
 LOOK_AGAIN = 1.0
@@ -60,7 +60,11 @@ def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
     except StoreUnavailable:
         return None
     wall, now = engine.clock.wall(), engine.clock.monotonic()
-    found = None if partition is None else partition.find(slot.request, wall, now)
+    if partition is None:
+        return None
+    found = partition.find(slot.request, wall, now)
+    if found is None and slot.request.flow == "silent":
+        found = _users_token(engine, partition, slot, wall, now)
     if found is None or fingerprint(found.secret) == slot.refused:
         return None
     held = slot.token
@@ -69,6 +73,27 @@ def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
         if not fresh or found.secret == held.secret:
             return None
     return Outcome(found, stored=True)
+
+
+def _users_token(engine: Engine, partition: Partition, slot: Slot, wall: float, now: float) -> Token | None:
+    """Find a user's token among the entries of MSAL's cache."""
+    settings = engine.settings.freshness
+    entry = partition.find_entry(slot.request, wall)
+    if entry is None:
+        return slot.read() if slot.read is not None else None
+    life = float(entry["expires_on"]) - wall
+    whole = life if "cached_at" not in entry else max(life, float(entry["expires_on"]) - float(entry["cached_at"]))
+    refresh_in = float(entry["refresh_on"]) - wall + (whole - life) if "refresh_on" in entry else None
+    due = due_after(whole, None if refresh_in is None else max(0.0, refresh_in), settings, engine.jitter)
+    return Token(
+        secret=str(entry["secret"]),
+        token_type=str(entry.get("token_type", "Bearer")),
+        obtained_on=wall - (whole - life),
+        obtained_at=now - (whole - life),
+        life=whole,
+        due_after=due,
+        refresh_on=int(entry["refresh_on"]) if "refresh_on" in entry else None,
+    )
 
 
 def refusal(engine: Engine, slot: Slot, shelf: Shelf) -> ProviderUnavailable | None:
@@ -93,14 +118,19 @@ def refusal(engine: Engine, slot: Slot, shelf: Shelf) -> ProviderUnavailable | N
     return told
 
 
-def _hint_names(slot: Slot, shelf: Shelf, authority: str) -> tuple[str, str, str]:
-    """Name what may be known of an authority: that it fails, that it throttles, that it failed for this very token."""
+def _hint_names(slot: Slot, shelf: Shelf, authority: str) -> tuple[str, ...]:
+    """Name what may be known of an authority: that it failed for this very token, that it fails, that it throttles."""
     request = slot.request
     return (
-        f"{authority} {slot.purpose.value}",
-        f"throttled {authority} {request.client_id} {request.subject or ''}",
         f"{authority} {shelf.name(request.subject)} {request}",
+        f"{authority} {slot.purpose.value}",
+        *{throttled(authority, request.client_id, subject) for subject in (request.subject, None)},
     )
+
+
+def throttled(authority: str, client_id: str, subject: str | None) -> str:
+    """Name the hint that an authority has asked for patience."""
+    return f"throttled {authority} {client_id} {subject or ''}"
 
 
 def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reuse: bool) -> Exchange:
@@ -151,8 +181,8 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
     try:
         with shelf.discarding() if on_behalf else shelf.saving_later():
             outcome = exchange(flight)
-    except (CircuitOpen, Overloaded, AcquisitionTimeout, Closed):
-        raise
+    except (CircuitOpen, Throttled, Overloaded, AcquisitionTimeout):
+        raise  # the transport has told of a throttling; the others say nothing about the provider
     except ProviderUnavailable as error:
         _tell(engine, slot, shelf, error)
         raise
@@ -176,10 +206,10 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
 def _tell(engine: Engine, slot: Slot, shelf: Shelf, error: ProviderUnavailable) -> None:
     """Let the other processes know that the provider fails, so that they needn't each find out."""
     authority = error.authority or slot.authorities[0]
-    failing, throttled, this_token = _hint_names(slot, shelf, authority)
+    this_token, failing, *_ = _hint_names(slot, shelf, authority)
     opens_at = engine.breaker(authority, slot.purpose).retry_at
     seconds = max(error.retry_after or 0.0, engine.settings.retry.first_delay)
-    names = [throttled if isinstance(error, Throttled) else this_token]
+    names = [this_token]
     if opens_at is not None:
         # One failure is this token's affair; a breaker that opens is everybody's.
         names.append(failing)
@@ -195,8 +225,8 @@ def _go_first(engine: Engine, slot: Slot, shelf: Shelf) -> Lease | None:
         CircuitOpen: Another one does.
     """
     names = [_hint_names(slot, shelf, authority) for authority in slot.authorities]
-    slot.hints = tuple(n for three in names for n in three if shelf.stored.hint(n) is not None)
-    everybodys = [name for name in slot.hints if not any(name == three[2] for three in names)]
+    slot.hints = tuple(n for those in names for n in those if shelf.stored.hint(n) is not None)
+    everybodys = [name for name in slot.hints if not any(name == those[0] for those in names)]
     if not everybodys:
         return None  # the lease on this token is enough
     try:

@@ -42,6 +42,7 @@ class Slot:
         "owner",
         "pinned",
         "purpose",
+        "read",
         "refused",
         "renew",
         "request",
@@ -73,6 +74,8 @@ class Slot:
         self.owner: str | None = None
         #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
         self.refused: str | None = None
+        #: Finds the token in MSAL's cache, into which the store's entries are put; None where it isn't kept there.
+        self.read: Callable[[], Token | None] | None = None
         #: Monotonic time at which the store was last looked at.
         self.looked_at = -1e9
         #: The names of what the fleet knew against the provider when the exchange under way began.

@@ -33,6 +33,7 @@ _REFRESH_TOKEN_LIFE = 90 * 24 * 3600.0
 #: A removal must outlive every copy in the memory of another process, which lives no longer than an access token.
 _TOMBSTONE_LIFE = 2 * 24 * 3600.0
 _MOST_TOKENS = 256
+_ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 #: Seconds by which the clocks of two machines may disagree before one doesn't believe the other's times.
 _SKEW = 60.0
 
@@ -76,7 +77,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Partition:
-    """One user's entries of MSAL's cache and access tokens."""
+    """One user's entries of MSAL's cache, and the access tokens that MSAL's cache has no place for."""
 
     #: Names the sign-in that made it: what was obtained under another one isn't merged in.
     born: str
@@ -91,6 +92,31 @@ class Partition:
         """Find a valid token."""
         stored = self.tokens.get(token_key(request))
         return None if stored is None else stored.revive(wall, now)
+
+    def find_entry(self, request: TokenRequest, wall: float) -> Entry | None:
+        """Find the entry of a user's valid token; None where those of several tenants would do."""
+        if request.variant:
+            return None
+        good = [e for (kind, _), e in self.entries.items() if kind == _ACCESS_TOKEN and _is_good_for(e, request, wall)]
+        if len({entry.get("realm") for entry in good}) != 1:
+            return None
+        return max(good, key=_ends)
+
+
+def _is_good_for(entry: Entry, request: TokenRequest, wall: float) -> bool:
+    return (
+        entry.get("client_id") == request.client_id
+        and entry.get("home_account_id") == request.subject
+        and not {"ext_cache_key", "key_id"} & entry.keys()
+        and set(request.scopes) <= set(str(entry.get("target") or "").split())
+        and _ends(entry) > wall
+        and isinstance(entry.get("secret"), str)
+        and all(_is_whole(entry.get(name, "0")) for name in ("cached_at", "refresh_on"))
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (str, int)) and str(value).isdecimal()
 
 
 def stored_token(token: Token) -> StoredToken:
@@ -204,11 +230,19 @@ def _stamp(entry: Entry) -> int:
 
 def prune(partition: Partition, wall: float, grace: float) -> Partition:
     """Leave out tokens that are of no use any more, and the shortest-lived where there are too many."""
+    entries = {k: e for k, e in partition.entries.items() if k[0] != _ACCESS_TOKEN or _ends(e) + grace > wall}
     living = {k: t for k, t in partition.tokens.items() if t.obtained_on + t.life + grace > wall}
     if len(living) > _MOST_TOKENS:
         longest = sorted(living, key=lambda k: living[k].obtained_on + living[k].life)[-_MOST_TOKENS:]
         living = {k: living[k] for k in longest}
-    return replace(partition, tokens=living)
+    return replace(partition, entries=entries, tokens=living)
+
+
+def _ends(entry: Entry) -> int:
+    try:
+        return int(entry.get("expires_on") or 0)
+    except (TypeError, ValueError):
+        return 0
 
 
 def seconds_worth_keeping(partition: Partition, wall: float, grace: float) -> float:

@@ -124,12 +124,14 @@ class Shelf:
         if mode == "silent":
             return
         subject = (old or new or {}).get("home_account_id") or _NOBODY
+        if subject == _NOBODY:
+            return  # the application's own tokens are kept with their requests
         with self._lock:
             held = self._held(subject)
             known = held.changes.get(key)
             held.changes[key] = Change(old if known is None else known.old, new)
             # MSAL notes how an account came to be only when somebody signed in.
-            held.anew = held.anew or bool(new and new.get("account_source")) or subject == _NOBODY
+            held.anew = held.anew or bool(new and new.get("account_source"))
         if mode is None:
             self.flush_soon()
 
@@ -206,7 +208,7 @@ class Shelf:
         return None if partition is None or partition.removed else partition
 
     def save(self, subject: str | None, request: TokenRequest, token: Token, *, anew: bool = False) -> None:
-        """Write what has changed for a subject, and a token that was obtained.
+        """Write what has changed for a subject, and a token that was obtained, unless that is an entry of a user's.
 
         Raises:
             StoreUnavailable: It can't be written; it is kept, and tried again.
@@ -215,12 +217,15 @@ class Shelf:
         with self._lock:
             held = self._held(who)
             held.anew = held.anew or anew or who == _NOBODY
-            held.tokens[token_key(request)] = stored_token(token)
+            if request.flow != "silent":
+                held.tokens[token_key(request)] = stored_token(token)
         self._write(who, held)
         self._make_room()
 
     def note_token(self, request: TokenRequest, token: Token) -> None:
-        """Have a token written that was found in MSAL's cache, where a sign-in has left it."""
+        """Have a token written that was found in MSAL's cache, unless that is an entry of a user's."""
+        if request.flow == "silent":
+            return
         with self._lock:
             self._held(request.subject or _NOBODY).tokens[token_key(request)] = stored_token(token)
         self.flush_soon()
@@ -362,6 +367,7 @@ class Shelf:
                 held.anew = held.anew or anew
         for who, held in pending:
             self._write(who, held)
+        self._make_room()
 
     @property
     def settled(self) -> bool:

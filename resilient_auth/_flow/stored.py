@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import cachetools
 
 from .._policy.failure import LONGEST_RETRY_AFTER
 from ..clock import Clock
@@ -54,6 +57,13 @@ class Stored:
         self.store = store
         self._clock = clock
         self._grace = grace
+        self._lock = threading.Lock()
+        #: Not written yet.
+        self._documents: cachetools.LRUCache[str, Mapping[str, Any]] = cachetools.LRUCache(64)
+
+    def after_fork(self) -> None:
+        """Take a lock of its own in a forked child."""
+        self._lock = threading.Lock()
 
     def partition(self, name: str) -> Partition | None:
         """Read a partition."""
@@ -89,6 +99,7 @@ class Stored:
                 return merged
             written = self._write(name, merged)
             if written is not None:
+                self._write_documents()
                 return written
             current = None
         raise StoreUnavailable(self.store.label, "contended", f"others wrote one record {_TRIES} times in a row")
@@ -141,8 +152,21 @@ class Stored:
         return None if record is None else _object(record.value)
 
     def put_document(self, key: str, body: Mapping[str, Any]) -> None:
-        """Keep a document."""
-        self.store.write(_DOCUMENT, key, json.dumps(body).encode(), ttl=_DOCUMENT_LIFE)
+        """Keep a document; where that can't be now, when a partition is written next."""
+        with self._lock:
+            self._documents[key] = body
+        self._write_documents()
+
+    def _write_documents(self) -> None:
+        while True:
+            with self._lock:
+                if not self._documents:
+                    return
+                key, body = next(iter(self._documents.items()))
+            self.store.write(_DOCUMENT, key, json.dumps(body).encode(), ttl=_DOCUMENT_LIFE)
+            with self._lock:
+                if self._documents.get(key) is body:
+                    del self._documents[key]
 
     def hint(self, name: str) -> Hint | None:
         """Read what other processes have learned; None where that isn't anything, or the store can't say."""

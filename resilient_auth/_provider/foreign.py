@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import inspect
 import itertools
 import json
-import math
-import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
-
-from .._flow.memory import Exchange, Slot
+from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
-from .._policy.failure import Purpose, judge
-from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, ProviderUnavailable, Throttled, TokenDenied
+from .._policy.failure import Purpose
+from ..errors import AttemptTimeout, Closed, ConfigurationError, ProviderUnavailable, Throttled
 from ..settings import Settings
 from ..token import Token, TokenRequest
-from .redaction import redact
+from .foreign_errors import verdict_on
+from .foreign_tokens import is_denial, told_by
+from .refused import drop
 from .session import Plan, Session
-from .wire import _causes, as_failure
+from .wanted import Wanted
 
-__all__ = ["AnyCredential", "Wanted", "drop", "slots_with"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Say which token somebody wants of a credential."""
-
-    scopes: tuple[str, ...]
-    claims: str | None = None
-    tenant_id: str | None = None
-    enable_cae: bool = False
-
+__all__ = ["AnyCredential"]
 
 _numbers = itertools.count(1)
+
+#: What is being asked for here: who asks for the same again would wait for himself.
+_asking: contextvars.ContextVar[frozenset[TokenRequest]] = contextvars.ContextVar(
+    "resilient_auth_asking", default=frozenset()
+)
 
 
 class AnyCredential:
@@ -48,17 +40,19 @@ class AnyCredential:
     def __init__(self, credential: Any, settings: Settings | None, *, asynchronous: bool) -> None:
         ask = _way_to_ask(credential)
         self._coroutine = inspect.iscoroutinefunction(ask.method)
+        self._asynchronous = asynchronous
         if self._coroutine and not asynchronous:
-            raise ConfigurationError(
-                f"sources must not hold {ask.name}, whose tokens are awaited: use "
-                "resilient_auth.aio.ResilientCredential"
-            )
+            raise _to_be_awaited(ask.name)
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
         self.session = Session(settings, {"cache": None}, "cache")
-        self._closing = threading.Condition(threading.Lock())
         self._credential = credential
         self._ask = ask
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Start without the parent's event loop, and with a lock of one's own."""
+        self._closing = threading.Condition(threading.Lock())
         #: The caller's event loop: what belongs to a loop is awaited there.
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -69,6 +63,8 @@ class AnyCredential:
         """Plan how a token is had."""
         variant = json.dumps([wanted.tenant_id, wanted.enable_cae]) if wanted.tenant_id or wanted.enable_cae else ""
         request = TokenRequest(self.name, self.name, "credential", wanted.scopes, None, variant)
+        if request in _asking.get():
+            raise ConfigurationError(f"{self.name} asks the credential around it for the very token that it is to give")
         if wanted.claims:
             slot = self.session.memory.find(request)
             if slot is not None and slot.token is not None:
@@ -76,13 +72,13 @@ class AnyCredential:
         return self.session.plan(
             request,
             (self.name,),
-            lambda slot: self._exchange(slot, wanted),
+            lambda slot: self._exchange(slot.request, wanted),
             repeatable=not wanted.claims,
             read=None,
             claims=wanted.claims,
         )
 
-    def _exchange(self, slot: Slot, wanted: Wanted) -> Exchange:
+    def _exchange(self, request: TokenRequest, wanted: Wanted) -> Exchange:
         engine = self.session.engine
 
         def exchange(flight: Flight) -> Outcome:
@@ -91,64 +87,94 @@ class AnyCredential:
             with engine.breaker(self.name, Purpose.TOKEN).admit() as permit:
                 # It can't be interrupted: who asks later must not wait for it too.
                 alarm = engine.timers.call_at(flight.deadline, lambda: permit.failure("attempt_timeout"))
-                sent_on, sent_at = engine.clock.wall(), engine.clock.monotonic()
-                failure: ProviderUnavailable | None = None
-                denial: dict[str, Any] | None = None
+                outer = _asking.set(_asking.get() | {request})
+                asked_on, asked_at = engine.clock.wall(), engine.clock.monotonic()
                 try:
-                    answer = self._answer(wanted, flight)
-                    token = self._token(answer, sent_on, sent_at)
+                    outcome: Outcome | ProviderUnavailable = self._outcome(wanted, flight, asked_on, asked_at)
                 except Exception as error:
-                    verdict = _verdict_on(error, self.name, engine.clock.wall())
+                    verdict = verdict_on(error, self.name, engine.clock.wall())
                     if verdict is None:
                         raise
-                    failure, denial = verdict
+                    outcome = Outcome(result=verdict) if isinstance(verdict, dict) else verdict
                 finally:
+                    _asking.reset(outer)
                     alarm.cancel()
-                if failure is not None:
-                    # Raised here and not there: what a credential raises may hold its request, and so its secrets.
-                    if isinstance(failure, Throttled):
-                        permit.none()
-                        asked = failure.retry_after or 0.0
-                        failure.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                        engine.cool_down(self.name, Purpose.TOKEN, self.name, None, failure.retry_after)
-                    else:
-                        permit.failure(failure.code)
-                    raise failure
-                if denial is not None:
-                    return Outcome(result=denial)
-                if token is None:  # MSAL's way of saying no
-                    return Outcome(result=dict(answer))
-                permit.success()
-                return Outcome(token, {"access_token": token.secret})
+                # Raised here and not there: what a credential raises may hold its request, and so its secrets.
+                if isinstance(outcome, Throttled):
+                    permit.none()
+                    asked = outcome.retry_after or 0.0
+                    outcome.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
+                    engine.cool_down(self.name, Purpose.TOKEN, self.name, None, outcome.retry_after)
+                    raise outcome
+                if isinstance(outcome, ProviderUnavailable):
+                    permit.failure(outcome.code)
+                    raise outcome
+                if outcome.token is not None:
+                    permit.success()
+                return outcome
 
         return exchange
 
+    def _outcome(self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float) -> Outcome:
+        """Ask, and read the answer."""
+        answer = self._answer(wanted, flight)
+        if is_denial(answer):
+            return Outcome(result=dict(answer))
+        told = told_by(answer, self.name, asked_on)
+        refresh_in = None if told.refresh_on is None else max(0.0, told.refresh_on - asked_on)
+        token = Token(
+            secret=told.secret,
+            token_type=told.token_type,
+            obtained_on=asked_on,
+            obtained_at=asked_at,
+            life=told.life,
+            due_after=self.session.due(told.life, refresh_in),
+            refresh_on=None if told.refresh_on is None else int(told.refresh_on),
+        )
+        return Outcome(token, {"access_token": token.secret})
+
     def _pause(self, until: float) -> None:
-        """Sleep on a worker, or until this is closed."""
+        """Sleep on a worker.
+
+        Raises:
+            Closed: This was closed meanwhile: nobody is to be asked any more.
+        """
         clock = self.session.engine.clock
         with self._closing:
             while not self.session.closed and (left := until - clock.monotonic()) > 0:
                 clock.wait(self._closing, left)
+        if self.session.closed:
+            raise Closed("this credential was closed: make a new one, or close it later")
 
     def _answer(self, wanted: Wanted, flight: Flight) -> Any:
-        """Ask, on this worker or on the caller's loop."""
+        """Ask on this worker; what is to be awaited, in the caller's loop."""
         if self._coroutine:
             return self._await(lambda: self._ask(wanted), flight)
         answer = self._ask(wanted)
-        if inspect.isawaitable(answer):
-            awaited = answer
-            return self._await(lambda: awaited, flight)
-        return answer
+        if not inspect.isawaitable(answer):
+            return answer
+        if not self._asynchronous:
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise _to_be_awaited(self._ask.name)
+        return self._await(lambda: answer, flight)
 
     def _await(self, ask: Callable[[], Awaitable[Any]], flight: Flight) -> Any:
         loop, clock = self.loop, self.session.engine.clock
-        if loop is None or not loop.is_running():
-            raise AttemptTimeout(f"{self.name} needs an event loop, and the last one ended", authority=self.name)
 
         async def run() -> Any:
             return await ask()
 
-        coming = asyncio.run_coroutine_threadsafe(run(), loop)
+        running = run()
+        try:
+            if loop is None or not loop.is_running():
+                raise RuntimeError("no running event loop")  # noqa: TRY301 - as asyncio says it of a closed one
+            coming = asyncio.run_coroutine_threadsafe(running, loop)
+        except RuntimeError:
+            running.close()
+            raise AttemptTimeout(
+                f"{self.name} needs an event loop, and the last one ended", authority=self.name
+            ) from None
         try:
             return coming.result(max(0.0, flight.deadline - clock.monotonic()))
         except TimeoutError:
@@ -158,29 +184,6 @@ class AnyCredential:
             raise AttemptTimeout(f"{self.name} didn't answer in time", authority=self.name) from None
         except concurrent.futures.CancelledError:
             raise AttemptTimeout(f"{self.name} was cancelled with its event loop", authority=self.name) from None
-
-    def _token(self, answer: Any, sent_on: float, sent_at: float) -> Token | None:
-        if isinstance(answer, Mapping) and "access_token" not in answer and "error" in answer:
-            return None
-        told = _told_by(answer)
-        if told is None:
-            raise ConfigurationError(
-                f"{self.name} gave a {type(answer).__name__}: a source must give an AccessToken(token, expires_on), "
-                "or a mapping with access_token and expires_in"
-            )
-        fault, life = _fault_in(told, sent_on)
-        if fault is not None:
-            raise MalformedAnswer(f"{self.name} gave {fault}", authority=self.name)
-        refresh_in = None if told.refresh_on is None else max(0.0, told.refresh_on - sent_on)
-        return Token(
-            secret=told.secret,
-            token_type=told.token_type,
-            obtained_on=sent_on,
-            obtained_at=sent_at,
-            life=life,
-            due_after=self.session.due(life, refresh_in),
-            refresh_on=None if told.refresh_on is None else int(told.refresh_on),
-        )
 
     def forget(self, token: str) -> None:
         """Forget this very token; what it holds by itself, somebody else's credential keeps."""
@@ -220,19 +223,6 @@ class _Ask:
         return self.method(wanted.scopes, **taken)
 
 
-def slots_with(session: Session, secret: str) -> list[Slot]:
-    """Find the places of one token."""
-    return [slot for slot in session.memory if (held := slot.token) is not None and held.secret == secret]
-
-
-def drop(session: Session, secret: str) -> None:
-    """Forget one token wherever it is held, and leave its successor alone."""
-    for slot in slots_with(session, secret):
-        held = slot.token
-        if held is not None and held.secret == secret:
-            session.memory.drop_token(slot, held, "refused by an API")
-
-
 def _way_to_ask(source: Any) -> _Ask:
     for way in ("get_token_info", "get_token"):
         method = getattr(source, way, None)
@@ -256,141 +246,7 @@ def _keywords(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Told:
-    """What a source said of its token, as it said it."""
-
-    secret: Any
-    token_type: str
-    expires_on: Any
-    expires_in: Any = None
-    refresh_on: Any = None
-
-
-def _told_by(answer: Any) -> _Told | None:
-    """Read what is like a token: azure-core's two kinds, MSAL's result, or a pair of token and expiry."""
-    if isinstance(answer, Mapping):
-        if "access_token" not in answer:
-            return None
-        return _Told(
-            answer["access_token"],
-            str(answer.get("token_type") or "Bearer"),
-            _number(answer.get("expires_on")),
-            _number(answer.get("expires_in")),
-            _number(answer.get("refresh_on")),
-        )
-    if hasattr(answer, "token") and hasattr(answer, "expires_on"):
-        kind = str(getattr(answer, "token_type", None) or "Bearer")
-        return _Told(answer.token, kind, _number(answer.expires_on), None, _number(getattr(answer, "refresh_on", None)))
-    if isinstance(answer, tuple) and len(answer) == 2:
-        return _Told(answer[0], "Bearer", _number(answer[1]))
-    return None
-
-
-def _number(value: object) -> float | None:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and not isinstance(value, bool) else None
-
-
-def _fault_in(told: _Told, wall: float) -> tuple[str | None, float]:
-    """Tell what is wrong with a token, and how many seconds it has to live."""
-    if not isinstance(told.secret, str) or not told.secret:
-        return "a token that isn't a string", 0.0
-    life = told.expires_in if told.expires_in is not None else None
-    if life is None and told.expires_on is not None:
-        life = told.expires_on - wall
-    if life is None:
-        return "a token without expires_on, in seconds since the epoch", 0.0
-    if life <= 0:
-        # It must not take the place of a token that is still valid.
-        return "a token that is over already", 0.0
-    if life > _LONGEST_LIFE:
-        return "a token whose expires_on isn't in seconds since the epoch", 0.0
-    return None, life
-
-
-#: Seconds; milliseconds since the epoch would give far more.
-_LONGEST_LIFE = 10 * 366 * 24 * 3600.0
-
-#: Entra's codes for failures of its own, which azure-identity tells like denials.
-_TRANSIENT = re.compile(r"AADSTS(?:50033|90006|90012|90024|90033|90055)\b|\btemporarily_unavailable\b|\bserver_error\b")
-_DENIED = re.compile(
-    r"\b(?:AADSTS|AADB2C|MSIS)\d+|\b(?:invalid_(?:client|grant|request|resource|scope|target)|unauthorized_client|"
-    r"unsupported_grant_type|access_denied|interaction_required|login_required|consent_required)\b"
-)
-
-
-def _verdict_on(
-    error: Exception, name: str, wall: float
-) -> tuple[ProviderUnavailable | None, dict[str, Any] | None] | None:
-    """Judge what a source raised: a failure, or a denial as MSAL would tell it; None where it is neither.
-
-    What can't be told apart is a failure: a valid token stays in use, and another source is asked.
-    """
-    causes = list(_chain(error))
-    for cause in causes:
-        if isinstance(cause, ProviderUnavailable):
-            return as_failure(cause, name), None
-        if isinstance(cause, TokenDenied):
-            return None, {"error": cause.error, "error_description": cause.description, "claims": cause.claims}
-        status = _status(cause)
-        if status is not None:
-            response = getattr(cause, "response", None)
-            headers = {str(k).lower(): str(v) for k, v in dict(getattr(response, "headers", None) or {}).items()}
-            failure = judge(Purpose.WS_TRUST, name, status, headers, "", wall)
-            return (failure, None) if failure is not None else (None, _denial(cause, error))
-    for cause in causes:
-        if _kinds(cause) & _NETWORK or isinstance(cause, (ConnectionError, TimeoutError, httpx.TransportError)):
-            return as_failure(_deepest(cause), name), None
-    if isinstance(error, OSError):
-        return ProviderUnavailable(f"{name} failed: {type(error).__name__}", authority=name), None
-    if "ClientAuthenticationError" not in _kinds(error):
-        return None
-    told = str(error)
-    if "CredentialUnavailableError" not in _kinds(error) and _DENIED.search(told) and not _TRANSIENT.search(told):
-        return None, _denial(error, error)
-    return ProviderUnavailable(f"{name} gave no token: {_short(told)}", authority=name), None
-
-
-#: By name, since azure-core needn't be there: nothing went out, or nothing that can be read came back.
-_NETWORK = frozenset({"ServiceRequestError", "ServiceResponseError", "RequestException", "SSLError", "gaierror"})
-
-
-def _kinds(error: BaseException) -> frozenset[str]:
-    return frozenset(kind.__name__ for kind in type(error).__mro__)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    for cause in _causes(error):
-        yield cause
-        inner = getattr(cause, "inner_exception", None)  # azure-core's way of telling a cause
-        if isinstance(inner, BaseException) and inner is not cause:
-            yield from _causes(inner)
-
-
-def _deepest(error: BaseException) -> Exception:
-    inner = getattr(error, "inner_exception", None)
-    found = inner if isinstance(inner, Exception) else error
-    assert isinstance(found, Exception)  # noqa: S101 - the chain of one holds nothing else of these kinds
-    return found
-
-
-def _status(error: BaseException) -> int | None:
-    for holder in (getattr(error, "response", None), error):
-        status = getattr(holder, "status_code", None)
-        if isinstance(status, int) and status >= 400:
-            return status
-    return None
-
-
-def _denial(cause: BaseException, error: Exception) -> dict[str, Any]:
-    told = str(error)
-    found = re.search(r"\b[a-z]+_(?:client|grant|request|resource|scope|required|denied|type)\b", told)
-    return {"error": found.group() if found else "denied", "error_description": _short(told or type(cause).__name__)}
-
-
-def _short(text: str) -> str:
-    return redact(" ".join(text.split()))[:500]
+def _to_be_awaited(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"sources must not hold {name}, whose tokens are awaited: use resilient_auth.aio.ResilientCredential"
+    )

@@ -44,9 +44,10 @@ def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return {**named, **kwargs}
 
 
-def _label(authority: str, client_id: str) -> str:
-    """Name an application in a store: the same in every process, another one for each tenant and policy."""
-    return f"{authority.strip('/').lower()} {client_id}"
+def _label(authority: str, client_id: str, capabilities: Any) -> str:
+    """Name an application in a store: the same in every process, another one for each tenant, policy and capability."""
+    declared = ",".join(sorted(str(capability).lower() for capability in capabilities or ()))
+    return f"{authority.strip('/').lower()} {client_id} {declared}".rstrip()
 
 
 class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: ignore[misc]
@@ -67,7 +68,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         if arguments.get("token_cache") is None:
             arguments["token_cache"] = UserCache()
         session = Session(resilience, self.__dict__)
-        session_label = str(arguments.get("oidc_authority") or arguments.get("authority") or authority)
+        given = str(arguments.get("oidc_authority") or arguments.get("authority") or authority)
         transport_ = transport_for(session, client_id, arguments)
         # MSAL takes our http_client, and so must not be given what would build its own.
         arguments.update(http_client=transport_)
@@ -78,7 +79,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
             token_cache=arguments["token_cache"],
         )
         self._ra_begin(session, self, type(self), transport_, authority)
-        session.use_store(_label(session_label, client_id))
+        session.use_store(_label(given, client_id, arguments.get("client_capabilities")))
         # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
         with contextlib.suppress(ProviderUnavailable):
             self._ra_bind()
@@ -382,7 +383,8 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
         wrapped.__dict__[name] = part
     authority = transport.origin_of(app.authority.token_endpoint)
     wrapped._ra_begin(session, app, type(app), transport_, authority)
-    session.use_store(_label(f"https://{app.authority.instance}/{app.authority.tenant}", app.client_id))
+    given = f"https://{app.authority.instance}/{app.authority.tenant}"
+    session.use_store(_label(given, app.client_id, app._client_capabilities))
     wrapped._ra_bind()
     wrapped._ra_pin()
     return wrapped

@@ -109,7 +109,7 @@ class Session:
         return evict(self.look_at_cache(), subject)
 
     def entry_changed(self, key: Key, old: Entry | None, new: Entry | None) -> None:
-        """Follow MSAL, which changed an account, a refresh token or an ID token."""
+        """Follow MSAL, which changed an entry that a store keeps."""
         shelf = self.memory.shelf
         if shelf is not None:
             shelf.note(key, old, new)
@@ -196,6 +196,8 @@ class Session:
         slot = self.memory.slot(request, authorities, purpose)
         slot.authorities = authorities
         exchange = exchange_for(slot)
+        if read is not None and self.memory.shelf is not None:
+            slot.read = lambda: read(self.look_at_cache())
         if repeatable and slot.renew is None:
             slot.renew = exchange
 

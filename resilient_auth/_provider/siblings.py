@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
 import msal
 
+from .._flow.acquire import patience_of
 from ..errors import ConfigurationError
 from .msal_app import ConfidentialClientApplication, PublicClientApplication
+from .transport import Journey
 
 __all__ = ["Siblings"]
 
@@ -51,14 +54,30 @@ class Siblings:
             ConfigurationError: The tenant is another one than the application's, and none that may be asked for.
         """
         key = self._key(tenant_id, cae)
-        return self._app if key == (None, False) else self._made[key]
+        if key == (None, False):
+            return self._app
+        # Discovery, in another thread, may have told the application's own tenant since `missing` was asked.
+        app = self._made.get(key) or self._made.setdefault(key, self._make(*key))
+        if self._shared_cache and app.token_cache is not self._app.token_cache:
+            app.token_cache = self._app.token_cache
+        return app
 
     def missing(self, tenant_id: str | None, *, cae: bool) -> Callable[[], object] | None:
         """Tell how to make that application where there is none yet; it may ask for a discovery document."""
         key = self._key(tenant_id, cae)
         if key == (None, False) or key in self._made:
             return None
-        return lambda: self._made.setdefault(key, self._make(*key))
+
+        def make() -> None:
+            session = self._app._ra_session
+            patience = patience_of(session.settings.wait)
+            limit: AbstractContextManager[object] = nullcontext()
+            if patience < session.settings.discovery_wait:  # a constructor would wait for a document for that long
+                limit = Journey(session.engine.clock.monotonic() + patience).under_way()
+            with limit:
+                self._made.setdefault(key, self._make(*key))
+
+        return make
 
     def __iter__(self) -> Iterator[Any]:
         return iter(list(self._made.values()))
@@ -118,7 +137,10 @@ def _entra(app: Any) -> tuple[str, str] | None:
     if given is None:
         authority = app._ra_origin.authority
         plain = not authority.is_adfs and not authority._is_b2c and not app._ra_origin.__dict__.get("_oidc_authority")
-        url = f"https://{authority.instance}/{authority.tenant}" if plain else ""
+        # MSAL keeps the name of the host, without its port.
+        known = urlsplit(authority.token_endpoint)
+        host = known.netloc if known.hostname == authority.instance else authority.instance
+        url = f"https://{host}/{authority.tenant}" if plain else ""
     else:
         url = "" if given.get("oidc_authority") else str(given.get("authority") or _DEFAULT)
     parts = urlsplit(url)

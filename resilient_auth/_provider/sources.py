@@ -10,13 +10,15 @@ import msal
 from ..errors import ConfigurationError
 from ..settings import Settings
 from .application import ResilientApplication
-from .foreign import AnyCredential, Wanted, drop, slots_with
+from .foreign import AnyCredential
 from .managed_identity import ManagedIdentityClient
 from .msal_app import wrap
+from .refused import drop, slots_with
 from .session import Plan, Session
 from .siblings import Siblings
+from .wanted import Wanted
 
-__all__ = ["Source", "Wanted", "source_for"]
+__all__ = ["Source", "source_for"]
 
 
 class Source(Protocol):
@@ -26,7 +28,7 @@ class Source(Protocol):
 
     @property
     def session(self) -> Session:
-        """Whose engine and memory it uses."""
+        """Whose engine it uses, and whose token cache may be swapped by its owner."""
         ...
 
     def prepare(self, wanted: Wanted) -> Callable[[], object] | None:
@@ -54,7 +56,7 @@ class _Application:
             raise ConfigurationError(
                 f"account must say whose tokens application {app.client_id} is to give: one of its get_accounts()"
             )
-        self.name = f"application {app.client_id}"
+        self.name = f"application {app.client_id} at {app._ra_authority}"
         self._app = app
         self._account = account
         self._ours = ours

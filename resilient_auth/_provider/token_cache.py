@@ -19,8 +19,8 @@ __all__ = ["ExchangeView", "Watch", "after_fork", "is_watchable", "read", "watch
 
 ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 ACCOUNT = "Account"
-#: What a store keeps of a cache; access tokens are kept with their requests.
-PERSISTED = frozenset({ACCOUNT, "RefreshToken", "IdToken"})
+#: What a store keeps of a cache.
+PERSISTED = frozenset({ACCOUNT, ACCESS_TOKEN, "RefreshToken", "IdToken"})
 
 
 class ExchangeView(TokenCache):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from .._flow import fleet
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose, judge
@@ -163,7 +164,9 @@ class Transport:
         answer = self._ask(purpose, "GET", url, options, Journey(ends, attempts=1), replayable=True)
         if answer.status_code != 200:
             origin = origin_of(url)
-            raise MalformedAnswer(f"{origin} answered {answer.status_code} for its {purpose} document", authority=origin)
+            raise MalformedAnswer(
+                f"{origin} answered {answer.status_code} for its {purpose} document", authority=origin
+            )
         return answer.text
 
     def probe(self, purpose: Purpose, url: str, *, ends: float) -> ProviderUnavailable | None:
@@ -284,15 +287,25 @@ class Transport:
                 permit.none()
                 asked = fault.retry_after or 0.0
                 wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                engine.cool_down(authority, purpose, self._client_id, journey.subject, wait)
+                self._cool_down(authority, purpose, journey.subject, wait, fault)
                 fault.retry_after = wait
                 raise fault
             permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
             if fault.retry_after:
-                engine.cool_down(authority, purpose, self._client_id, None, fault.retry_after)
+                self._cool_down(authority, purpose, None, fault.retry_after, fault)
             if isinstance(fault, ServerFailed):
                 fault = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
             raise fault
+
+    def _cool_down(
+        self, authority: str, purpose: Purpose, subject: str | None, seconds: float, fault: ProviderUnavailable
+    ) -> None:
+        """Leave an authority alone that has asked for it, and tell the other processes of the fleet."""
+        engine = self._engine
+        engine.cool_down(authority, purpose, self._client_id, subject, seconds)
+        if engine.stored is not None:
+            name = fleet.throttled(authority, self._client_id, subject)
+            engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
 
     def _document(self, purpose: Purpose, url: str, options: dict[str, Any]) -> Answer:
         """Serve the last known good document, and fetch a newer one behind when it is old."""

@@ -160,7 +160,8 @@ class HttpxWire:
             url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
         timeout = options.get("timeout")
         wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-        redirects = method == "GET"
+        redirects = method == "GET" and options.get("redirects", True)
+        largest = options.get("largest", LARGEST_ANSWER)
         with client.stream(
             method, url, content=body, headers=headers, follow_redirects=redirects, **wanted
         ) as response:
@@ -168,8 +169,8 @@ class HttpxWire:
             size = 0
             for part in response.iter_bytes():
                 size += len(part)
-                if size > LARGEST_ANSWER:
-                    raise MalformedAnswer(f"an answer of more than {LARGEST_ANSWER} bytes")
+                if size > largest:
+                    raise MalformedAnswer(f"an answer of more than {largest} bytes")
                 parts.append(part)
             text = b"".join(parts).decode(_charset(response), errors="replace")
             return Answer(response.status_code, text, {k.lower(): v for k, v in response.headers.items()})

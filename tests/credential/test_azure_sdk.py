@@ -39,7 +39,7 @@ def test_a_blob_client_reads_through_an_outage(idp, blob, app_at, clock, fault):
     assert set(blob.answers) == {206}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["black_hole", "http_503"])
 async def test_an_awaited_blob_client_reads_through_an_outage(idp, blob, app_at, clock, fault):
     """The same with asyncio."""
     idp.refresh_in = 1.0

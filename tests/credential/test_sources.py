@@ -31,7 +31,8 @@ def test_the_second_source_serves_while_the_first_fails(idp, second_idp, app_at,
             assert came_from(second_idp, credential.get_token_info(scope).token)
         assert time.monotonic() - begun < 0.5
         (switched,) = told.wait_for(events.SourceSwitched)
-    assert (switched.previous, switched.source) == ("application daemon", "application daemon")
+    assert switched.previous == f"application daemon at {idp.url}"
+    assert switched.source == f"application daemon at {second_idp.url}"
     assert switched.reason != "recovered"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,50 +15,10 @@ from resilient_auth.emulator import Emulator
 SCOPE = ["https://graph.microsoft.com/.default"]
 USER_SCOPE = ["https://graph.microsoft.com/User.Read"]
 
-_ENVIRONMENT = (
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "ALL_PROXY",
-    "IDENTITY_ENDPOINT",
-    "IDENTITY_HEADER",
-    "IDENTITY_SERVER_THUMBPRINT",
-    "IMDS_ENDPOINT",
-    "MSI_ENDPOINT",
-    "MSI_SECRET",
-    "REGION_NAME",
-    "MSAL_FORCE_REGION",
-    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
-)
-
-
-class SkippingClock:
-    """The real clock, which can also skip ahead: no test waits through a back-off, and deadlines still pass."""
-
-    def __init__(self) -> None:
-        self._skipped = 0.0
-
-    def wall(self) -> float:
-        return time.time() + self._skipped
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self._skipped
-
-    def skip(self, seconds: float) -> None:
-        self._skipped += seconds
-
-    def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
-        # A look every now and then finds out about a skip; callers re-check what they wait for.
-        return condition.wait(0.02 if timeout is None else min(timeout, 0.02))
-
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in _ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
+def _own_environment(own_environment: None) -> None:
+    """Every test here has one."""
 
 
 @pytest.fixture
@@ -70,12 +28,7 @@ def idp() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def clock() -> SkippingClock:
-    return SkippingClock()
-
-
-@pytest.fixture
-def settings(clock: SkippingClock) -> Callable[..., ra.Settings]:
+def settings(clock: Any) -> Callable[..., ra.Settings]:
     """Build settings on the test's own clock, and so with an engine that no other test shares."""
 
     def build(**options: Any) -> ra.Settings:
@@ -169,40 +122,3 @@ def sign_in(idp: Emulator) -> Callable[..., dict[str, Any]]:
         return result
 
     return run
-
-
-@pytest.fixture
-def together() -> Callable[..., list[Any]]:
-    """Run a call in so many threads at the same moment; exceptions come back as results."""
-
-    def run(threads: int, call: Callable[[], Any]) -> list[Any]:
-        start, results = threading.Barrier(threads), []
-
-        def work() -> None:
-            start.wait()
-            try:
-                results.append(call())
-            except BaseException as error:
-                results.append(error)
-
-        workers = [threading.Thread(target=work) for _ in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return results
-
-    return run
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    """Wait for something to become true, for a few real seconds at most."""
-
-    def wait(true: Callable[[], object], seconds: float = 5.0) -> None:
-        ends = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < ends, "it didn't become true in time"
-            time.sleep(0.01)
-
-    return wait

@@ -8,10 +8,9 @@ import sys
 import textwrap
 import threading
 import time
-import traceback
-from collections.abc import Callable
 
 import pytest
+from forked import in_a_child
 
 import resilient_auth as ra
 from resilient_auth.emulator import Emulator, Fault
@@ -21,36 +20,6 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
     pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
 ]
-
-
-def in_a_child(work: Callable[[], None], seconds: float = 10.0) -> float:
-    """Run `work` in a forked child; give its duration, or fail with what it said."""
-    reading, writing = os.pipe()
-    begun = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(reading)
-            work()
-            code = 0
-        except BaseException:
-            os.write(writing, traceback.format_exc().encode()[-60_000:])
-        finally:
-            os._exit(code)
-    os.close(writing)
-    ends = begun + seconds
-    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        if time.monotonic() > ends:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-            os.close(reading)
-            raise AssertionError(f"the child hung for {seconds:g} s")
-        time.sleep(0.005)
-    took = time.monotonic() - begun
-    with os.fdopen(reading) as said:
-        assert done[1] == 0, said.read()
-    return took
 
 
 def test_a_forked_child_of_a_warm_process_acquires_at_once(idp: Emulator, daemon):

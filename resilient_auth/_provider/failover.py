@@ -1,0 +1,48 @@
+"""Failover between a credential's sources: which needn't be asked now, and what to tell when all have failed (G12)."""
+
+from __future__ import annotations
+
+from .._flow import refresh
+from ..errors import AcquisitionTimeout, ProviderUnavailable
+from .session import Plan
+from .sources import Source
+from .wanted import Wanted
+
+__all__ = ["doubt", "known_failure", "worst"]
+
+
+def known_failure(source: Source, plan: Plan, wanted: Wanted) -> ProviderUnavailable | None:
+    """Tell why a source needn't be asked now; it goes on being asked behind."""
+    slot, engine = plan.slot, source.session.engine
+    if slot is None or wanted.claims:
+        return None
+    wall, now = engine.clock.wall(), engine.clock.monotonic()
+    if slot.token is not None and slot.token.remaining(wall, now) > 0:
+        return None
+    flight = refresh.under_way(engine, slot)
+    if flight is not None and flight.doubted:
+        slot.asked_at = now
+        still_waiting = AcquisitionTimeout(f"{source.name} hasn't answered yet", authority=source.name)
+        return flight.last_error or slot.last_error or still_waiting
+    error = slot.last_error
+    if error is None or slot.renew is None:
+        return None
+    slot.asked_at = now
+    refresh.behind(engine, slot, slot.renew)
+    return error
+
+
+def doubt(source: Source, plan: Plan) -> None:
+    """Have nobody else wait for an exchange that one has waited for in vain."""
+    flight = None if plan.slot is None else refresh.under_way(source.session.engine, plan.slot)
+    if flight is not None:
+        flight.doubted = True
+
+
+def worst(failures: list[tuple[Source, ProviderUnavailable]]) -> ProviderUnavailable:
+    """Choose the failure to tell: the last source's, which says when it makes sense to ask any of them again."""
+    _, error = failures[-1]
+    error.retry_after = min((f.retry_after for _, f in failures if f.retry_after is not None), default=None)
+    for source, other in failures[:-1]:
+        error.add_note(f"{source.name} was asked before: {other.code}")
+    return error
