@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import httpx
 
@@ -16,6 +17,7 @@ from resilient_auth.downstream import ApiCircuitOpen
 
 from .measure import in_turns, table
 
+_T = TypeVar("_T")
 #: In a process of its own, so that it takes no time from the client's interpreter.
 _SERVER = """
 import asyncio
@@ -36,7 +38,7 @@ async def main():
 asyncio.run(main())
 """
 #: Batches, and calls in each: single calls in turns would measure each other's cold caches.
-_ROUNDS, _BATCH = 25, 60
+_ROUNDS, _BATCH = 60, 40
 _OPTIONS = ra.TransportOptions(retry_budget=0)
 
 
@@ -61,12 +63,9 @@ def _threads(url: str) -> None:
         httpx.Client(transport=ra.ResilientTransport()) as ours,
     ):
         costs = _Costs("httpx", "httpx on ResilientTransport")
-        for _ in range(_ROUNDS):
-            for name, client in zip(costs.names, (raw, ours), strict=True):
-                begun = costs.begin()
-                for _ in range(_BATCH):
-                    client.get(url)
-                costs.end(name, begun)
+        for client in costs.in_turns(raw, ours):
+            for _ in range(_BATCH):
+                client.get(url)
     costs.tell("a call that succeeds on loopback")
 
 
@@ -76,35 +75,41 @@ async def _tasks(url: str) -> None:
         httpx.AsyncClient(transport=ra.AsyncResilientTransport()) as ours,
     ):
         costs = _Costs("httpx", "httpx on AsyncResilientTransport")
-        for _ in range(_ROUNDS):
-            for name, client in zip(costs.names, (raw, ours), strict=True):
-                begun = costs.begin()
-                for _ in range(_BATCH):
-                    await client.get(url)
-                costs.end(name, begun)
+        for client in costs.in_turns(raw, ours):
+            for _ in range(_BATCH):
+                await client.get(url)
     costs.tell("the same, awaited")
 
 
 class _Costs:
-    """Medians of batches made in turns, on the wall and at the processor: the latter counts no neighbour."""
+    """Compare two clients by batches in turns, on the wall and at the processor: the latter counts no neighbour.
 
-    def __init__(self, *names: str) -> None:
-        self.names = names
-        self._taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    What is added is the median of the differences within each round, which a machine whose speed drifts changes least.
+    """
 
-    def begin(self) -> tuple[float, float]:
-        return time.perf_counter(), time.process_time()
+    def __init__(self, raw: str, ours: str) -> None:
+        self._names = raw, ours
+        #: By round: (wall, processor) of each.
+        self._rounds: list[tuple[tuple[float, float], tuple[float, float]]] = []
 
-    def end(self, name: str, begun: tuple[float, float]) -> None:
-        spent = time.perf_counter() - begun[0], time.process_time() - begun[1]
-        self._taken[name].append((spent[0] / _BATCH, spent[1] / _BATCH))
+    def in_turns(self, raw: _T, ours: _T) -> Iterator[_T]:
+        """Give the client for each batch; the first round, which connects and warms up, isn't counted."""
+        for number in range(_ROUNDS + 1):
+            taken = {}
+            # Who goes first changes: each would pay for what the other one left behind.
+            for which in (0, 1) if number % 2 else (1, 0):
+                wall, processor = time.perf_counter(), time.process_time()
+                yield (raw, ours)[which]
+                taken[which] = (time.perf_counter() - wall) / _BATCH, (time.process_time() - processor) / _BATCH
+            if number:
+                self._rounds.append((taken[0], taken[1]))
 
     def tell(self, title: str) -> None:
         for index, by in enumerate(("", " (processor time)")):
-            costs = {name: statistics.median(t[index] for t in taken) for name, taken in self._taken.items()}
-            table(title + by, costs)
-            raw, ours = costs.values()
-            print(f"  added: {(ours - raw) * 1e6:.1f} us (to stay under: 60 us)")
+            raw = statistics.median(first[index] for first, _ in self._rounds)
+            added = statistics.median(second[index] - first[index] for first, second in self._rounds)
+            table(title + by, dict(zip(self._names, (raw, raw + added), strict=True)))
+            print(f"  added: {added * 1e6:.1f} us (to stay under: 60 us)")
 
 
 async def _at_once(url: str) -> None:

@@ -47,6 +47,7 @@ _HOMES = {
     "VerificationUnavailable": "verify",
     "api_client": "downstream",
     "health": "health",
+    "import_msal_cache": "_provider.imports",
     "isolate": "health",
     "reset": "health",
     "subscribe": "events",
@@ -99,6 +100,7 @@ __all__ = [
     "errors",
     "events",
     "health",
+    "import_msal_cache",
     "isolate",
     "msal",
     "reset",
@@ -111,6 +113,7 @@ __all__ = [
 if TYPE_CHECKING:
     from . import aio, downstream, errors, events, msal, verify
     from ._flow.acquire import wait_at_most
+    from ._provider.imports import import_msal_cache
     from ._provider.msal_app import wrap
     from ._store.file import FileStore
     from ._store.keys import EnvironmentKey
@@ -148,9 +151,10 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
+        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        # All of that home at once: its import has put the module `health` in the place of the function.
+        globals().update({other: getattr(home, other) for other, where in _HOMES.items() if where == _HOMES[name]})
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -23,7 +23,9 @@ __all__ = [
     "BreakerIsolated",
     "BreakerOpened",
     "BulkheadRefused",
+    "ClaimsServiceRefused",
     "CooldownStarted",
+    "DecisionSubstituted",
     "DenyListRejected",
     "DiscoveryRejected",
     "DiscoveryServedStale",
@@ -397,6 +399,32 @@ class DenyListRejected(Event):
     level = logging.WARNING
     file: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionSubstituted(Event):
+    """A claims service couldn't be asked, and something else decided; told each time."""
+
+    level = logging.WARNING
+    #: The service's origin.
+    name: str
+    provenance: str
+    allowed: bool
+    #: Why it couldn't be asked.
+    code: str
+    #: Seconds since the service said what was served; 0 where it didn't.
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimsServiceRefused(Event):
+    """A claims service is up and doesn't take our questions: an address, a credential or a body is wrong."""
+
+    level = logging.ERROR
+    name: str
+    #: The HTTP status; 0 where no token could be had to ask with.
+    status: int
+    detail: str
 
 
 class Listener(Protocol):

@@ -8,10 +8,12 @@ from typing import Literal
 from ._flow.memory import memories
 from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.freshness import Freshness, assess
+from ._policy.key_reports import KeysHealth, reporters
+from ._store.gate import StoreStatus, stores
 from .errors import ConfigurationError
 from .token import fingerprint
 
-__all__ = ["Health", "TokenHealth", "health", "isolate", "reset"]
+__all__ = ["Health", "KeysHealth", "TokenHealth", "health", "isolate", "reset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,10 @@ class Health:
     time_to_dark: float | None
     tokens: tuple[TokenHealth, ...]
     breakers: tuple[BreakerStatus, ...]
+    #: The stores that are open. One that fails leaves the verdict at "degraded": tokens come from memory.
+    stores: tuple[StoreStatus, ...] = ()
+    #: The signing keys with which tokens are verified, issuer by issuer.
+    keys: tuple[KeysHealth, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -83,17 +89,24 @@ def health() -> Health:
                 )
             )
     states = tuple(breaker.status() for breaker in breakers())
-    dark = any(remaining <= 0 for remaining in in_use)
+    kept = stores()
+    keys = tuple(reporter.report() for reporter in reporters.all())
+    # Keys that nobody has needed yet are no trouble.
+    dark = any(remaining <= 0 for remaining in in_use) or any(k.state == "none" and k.failures for k in keys)
     troubled = (
         any(status.state != "closed" for status in states)
         or any(token.state in (Freshness.DUE.value, Freshness.EXPIRING.value) for token in tokens)
         or any(token.failures for token in tokens)
+        or any(store.state != "ok" for store in kept)
+        or any(issuer.failures or issuer.state == "stale" for issuer in keys)
     )
     return Health(
         verdict="dark" if dark else "degraded" if troubled else "ok",
         time_to_dark=min(in_use, default=None),
         tokens=tuple(tokens),
         breakers=states,
+        stores=tuple(kept),
+        keys=keys,
     )
 
 

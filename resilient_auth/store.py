@@ -54,7 +54,7 @@ class Lease:
         name: What it is for.
         holder: Names this very lease; no two are equal.
         fence: Greater than that of every earlier lease of this name: refuse work that comes with a lower one.
-        ends_at: When it ends, on this process's monotonic clock; the medium may end it a little later, never sooner.
+        ends_at: When it ends, on the store's monotonic clock; the medium may end it a little later, never sooner.
     """
 
     name: str

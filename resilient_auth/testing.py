@@ -11,12 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._store.conformance import check_backend
 from .events import Event, subscribe
 
 if TYPE_CHECKING:
     from .emulator import Emulator
 
-__all__ = ["CapturedEvents", "ManualClock", "capture_events", "chaos", "identity_provider", "no_jitter"]
+__all__ = [
+    "CapturedEvents",
+    "ManualClock",
+    "capture_events",
+    "chaos",
+    "check_backend",
+    "identity_provider",
+    "no_jitter",
+]
 
 _E = TypeVar("_E", bound=Event)
 

@@ -45,6 +45,7 @@ def test_codes_are_stable_and_unique() -> None:
         "MalformedAnswer": "malformed_answer",
         "Overloaded": "overloaded",
         "TokenDenied": "token_denied",
+        "StoreUnavailable": "store_unavailable",
     }
     assert len({kind.code for kind in KINDS}) == len(KINDS)
 

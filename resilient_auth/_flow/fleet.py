@@ -154,7 +154,11 @@ def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reus
             found = look(engine, slot, shelf)
             if found is not None and reuse:
                 return found
-            return _ask(engine, slot, shelf, exchange, flight)
+            used = shelf.refresh_tokens(slot.request.subject)
+            outcome = _ask(engine, slot, shelf, exchange, flight)
+            if outcome.denied and _has_rotated(slot, shelf, used):
+                return _ask(engine, slot, shelf, exchange, flight)
+            return outcome
         except _Found as another:
             return another.outcome
         finally:
@@ -163,6 +167,15 @@ def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reus
                     shelf.stored.release(each)
 
     return run
+
+
+def _has_rotated(slot: Slot, shelf: Shelf, used: frozenset[str]) -> bool:
+    """Tell whether a refresh token was refused because another process, which thought us dead, has used it meanwhile."""
+    if slot.request.flow != "silent":
+        return False
+    with suppress(StoreUnavailable):
+        return shelf.load(slot.request.subject) is not None and shelf.refresh_tokens(slot.request.subject) != used
+    return False
 
 
 class _Found(Exception):
@@ -178,19 +191,20 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
     request = slot.request
     on_behalf = request.flow == "on_behalf_of"
     generation = slot.generation
+    kept: Token | None = None
     try:
         with shelf.discarding() if on_behalf else shelf.saving_later():
             outcome = exchange(flight)
+        kept = outcome.token if slot.generation == generation else None
     except (CircuitOpen, Throttled, Overloaded, AcquisitionTimeout):
         raise  # the transport has told of a throttling; the others say nothing about the provider
     except ProviderUnavailable as error:
         _tell(engine, slot, shelf, error)
         raise
-    if outcome.token is not None and slot.generation == generation:
+    finally:
+        # Before the lease ends, however it ended: a refresh token that was rotated must be found by the next one.
         with suppress(StoreUnavailable):
-            shelf.save(request.subject, request, outcome.token, anew=on_behalf)
-    else:
-        shelf.flush_soon()
+            shelf.save(request.subject, request, kept, anew=on_behalf)
     if outcome.result is None and outcome.token is None and not shelf.knows(request.subject):
         raise ProviderUnavailable(
             "whether this account is signed in can't be told: it isn't in memory, and the store is unavailable",

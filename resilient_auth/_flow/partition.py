@@ -10,6 +10,7 @@ from typing import Any
 from ..token import Token, TokenRequest, fingerprint
 
 __all__ = [
+    "TOMBSTONE_LIFE",
     "Change",
     "Entry",
     "Key",
@@ -17,6 +18,7 @@ __all__ = [
     "StoredToken",
     "decode",
     "encode",
+    "is_from_the_future",
     "merge",
     "prune",
     "seconds_worth_keeping",
@@ -30,10 +32,12 @@ Entry = Mapping[str, Any]
 
 #: The provider's refresh tokens end when they haven't been used for this long; so does what is stored with them.
 _REFRESH_TOKEN_LIFE = 90 * 24 * 3600.0
-#: A removal must outlive every copy in the memory of another process, which lives no longer than an access token.
-_TOMBSTONE_LIFE = 2 * 24 * 3600.0
+#: Seconds for which a removal is kept. What a process has known for longer without another look isn't believed.
+TOMBSTONE_LIFE = 2 * 24 * 3600.0
 _MOST_TOKENS = 256
+_MOST_SPENT = 64
 _ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
+_REFRESH_TOKEN = "RefreshToken"  # noqa: S105 - the name of a kind
 #: Seconds by which the clocks of two machines may disagree before one doesn't believe the other's times.
 _SKEW = 60.0
 
@@ -83,6 +87,8 @@ class Partition:
     born: str
     entries: Mapping[Key, Entry] = field(default_factory=dict)
     tokens: Mapping[str, StoredToken] = field(default_factory=dict)
+    #: The fingerprints of refresh tokens that later ones have replaced: the order of rotations, whatever the clocks say.
+    spent: tuple[str, ...] = ()
     #: The account was removed; kept for a while, so that nobody who hasn't heard of it brings it back.
     removed: bool = False
     #: The store's, for compare-and-set; None for what isn't there yet.
@@ -110,9 +116,16 @@ def _is_good_for(entry: Entry, request: TokenRequest, wall: float) -> bool:
         and not {"ext_cache_key", "key_id"} & entry.keys()
         and set(request.scopes) <= set(str(entry.get("target") or "").split())
         and _ends(entry) > wall
+        and not is_from_the_future(entry, wall)
         and isinstance(entry.get("secret"), str)
         and all(_is_whole(entry.get(name, "0")) for name in ("cached_at", "refresh_on"))
     )
+
+
+def is_from_the_future(entry: Entry, wall: float) -> bool:
+    """Tell whether a machine whose clock is ahead of ours wrote an access token: it would seem to live longer here."""
+    cached_at = entry.get("cached_at", "0")
+    return _is_whole(cached_at) and int(cached_at) > wall + _SKEW
 
 
 def _is_whole(value: object) -> bool:
@@ -143,7 +156,8 @@ def encode(partition: Partition) -> bytes:
     for (kind, key), entry in partition.entries.items():
         kinds.setdefault(kind, {})[key] = entry
     tokens = {key: [getattr(t, name) for name in StoredToken.__slots__] for key, t in partition.tokens.items()}
-    body = {"born": partition.born, "entries": kinds, "tokens": tokens, "removed": partition.removed}
+    body = {"born": partition.born, "entries": kinds, "tokens": tokens, "spent": partition.spent}
+    body["removed"] = partition.removed
     return json.dumps(body, separators=(",", ":")).encode()
 
 
@@ -155,6 +169,7 @@ def decode(value: bytes, version: str) -> Partition | None:
             born=str(body["born"]),
             entries={(kind, key): dict(e) for kind, es in body["entries"].items() for key, e in es.items()},
             tokens={str(key): _token(fields) for key, fields in body["tokens"].items()},
+            spent=tuple(str(mark) for mark in body["spent"]),
             removed=bool(body["removed"]),
             version=version,
         )
@@ -196,29 +211,39 @@ def merge(
         stored = Partition(born, version=version)
     elif stored.removed or (stored.born != born and not anew):
         return None
-    entries = dict(stored.entries)
+    entries, spent = dict(stored.entries), dict.fromkeys(stored.spent)
     for key, change in changes.items():
         theirs = entries.get(key)
         if change.new is None:
             # A refresh token that was refused must not take its successor along.
             if theirs is not None and (change.old is None or theirs.get("secret") == change.old.get("secret")):
                 del entries[key]
-        elif theirs is None or not _newer(theirs, change):
+        elif theirs is None or not _newer(theirs, change, spent):
             entries[key] = change.new
+            if key[0] == _REFRESH_TOKEN:
+                replaced = {_mark(entry) for entry in (change.old, theirs) if entry is not None}
+                spent.update(dict.fromkeys(sorted(replaced - {_mark(change.new)})))
     merged = dict(stored.tokens)
     for name, token in tokens.items():
         held = merged.get(name)
         # The later one, not the longer-lived one: that may be the one that an API has refused.
         if held is None or held.obtained_on <= token.obtained_on:
             merged[name] = token
-    return replace(stored, entries=entries, tokens=merged)
+    return replace(stored, entries=entries, tokens=merged, spent=tuple(spent)[-_MOST_SPENT:])
 
 
-def _newer(theirs: Entry, change: Change) -> bool:
+def _mark(entry: Entry) -> str:
+    return fingerprint(str(entry.get("secret")))
+
+
+def _newer(theirs: Entry, change: Change, spent: Mapping[str, object]) -> bool:
     """Tell whether somebody else's entry is later than both ours and the one that ours came from."""
+    new = change.new or {}
+    if theirs.get("secret") != new.get("secret") and _mark(new) in spent:
+        return True
     if change.old is not None and theirs.get("secret") == change.old.get("secret"):
         return False
-    return _stamp(theirs) > _stamp(change.new or {})
+    return _stamp(theirs) > _stamp(new)
 
 
 def _stamp(entry: Entry) -> int:
@@ -248,8 +273,8 @@ def _ends(entry: Entry) -> int:
 def seconds_worth_keeping(partition: Partition, wall: float, grace: float) -> float:
     """Tell for how long a store should keep a partition."""
     if partition.removed:
-        return _TOMBSTONE_LIFE
-    if any(kind in ("RefreshToken", "Account") for kind, _ in partition.entries):
+        return TOMBSTONE_LIFE
+    if any(kind in (_REFRESH_TOKEN, "Account") for kind, _ in partition.entries):
         return _REFRESH_TOKEN_LIFE
     ends = max((t.obtained_on + t.life for t in partition.tokens.values()), default=wall)
     return max(60.0, ends + grace - wall)

@@ -8,11 +8,22 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest
-from .partition import Change, Entry, Key, Partition, StoredToken, stored_token, token_key
+from .partition import (
+    TOMBSTONE_LIFE,
+    Change,
+    Entry,
+    Key,
+    Partition,
+    StoredToken,
+    is_from_the_future,
+    stored_token,
+    token_key,
+)
 from .single_flight import Flight, Outcome
 from .stored import Stored
 from .timers import Timer
@@ -32,6 +43,11 @@ _LONGEST_WRITE = 30.0
 _LIST_AGAIN = 60.0
 #: The application's own entries belong to no user.
 _NOBODY = ""
+#: Of how many partitions, of those that were wanted longest ago, it is seen at a time whether they can go.
+_LOOKED_THROUGH = 256
+
+#: Set on a thread that puts into MSAL's cache what a store has, or lets it go: no shelf over that cache has to note it.
+_quiet = threading.local()
 
 
 def _new_name() -> str:
@@ -47,6 +63,9 @@ class Owner(Protocol):
     def forgotten(self, subject: str | None) -> None:
         """Drop what memory holds of a subject whose account another process has removed."""
 
+    def entries(self, subject: str) -> Mapping[Key, Entry]:
+        """List what MSAL's cache holds of a user."""
+
     def evict(self, subject: str) -> bool:
         """Let MSAL's cache go of a user, whom the store has; False where it must not."""
 
@@ -54,7 +73,7 @@ class Owner(Protocol):
 class _Held:
     """What is known of one partition, and what isn't written yet."""
 
-    __slots__ = ("anew", "born", "changes", "erase", "keys", "read", "recent", "tokens")
+    __slots__ = ("anew", "born", "changes", "erase", "keys", "names", "over", "read", "recent", "seen_on", "tokens")
 
     def __init__(self) -> None:
         self.born = _new_name()
@@ -68,6 +87,12 @@ class _Held:
         self.tokens: dict[str, StoredToken] = {}
         self.anew = False
         self.erase = False
+        #: The account entries of which the names are to be forgotten with the erasure.
+        self.names: dict[Key, Change] = {}
+        #: When the store was last known to hold something, in seconds since the epoch.
+        self.seen_on = 0.0
+        #: That the account was removed by another process has been followed.
+        self.over = False
 
     @property
     def pending(self) -> bool:
@@ -96,8 +121,10 @@ class Shelf:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        #: Set on a thread that changes MSAL's cache on our behalf, or that will save by itself.
+        #: Set on a thread that will save by itself: to `later`, or to `anew` by a sign-in.
         self._here = threading.local()
+        #: Those with something that isn't written yet.
+        self._unwritten: set[str] = set()
         self._flushing = False
         self._timer: Timer | None = None
         self._listed_at = -1e9
@@ -106,7 +133,8 @@ class Shelf:
         """Start with locks of one's own in a forked child; what isn't written yet is the parent's to write."""
         self._renew()
         for held in self._partitions.values():
-            held.changes, held.tokens, held.recent, held.erase = {}, {}, None, False
+            held.changes, held.tokens, held.names = {}, {}, {}
+            held.recent, held.erase, held.anew = None, False, False
 
     def name(self, subject: str | None) -> str:
         """Name a subject's partition in the store."""
@@ -120,9 +148,9 @@ class Shelf:
 
     def note(self, key: Key, old: Entry | None, new: Entry | None) -> None:
         """Note a change of MSAL's cache. Called with the cache's lock held: nothing is written here."""
-        mode = getattr(self._here, "mode", None)
-        if mode == "silent":
+        if getattr(_quiet, "on", False):
             return
+        mode = getattr(self._here, "mode", None)
         subject = (old or new or {}).get("home_account_id") or _NOBODY
         if subject == _NOBODY:
             return  # the application's own tokens are kept with their requests
@@ -131,7 +159,8 @@ class Shelf:
             known = held.changes.get(key)
             held.changes[key] = Change(old if known is None else known.old, new)
             # MSAL notes how an account came to be only when somebody signed in.
-            held.anew = held.anew or bool(new and new.get("account_source"))
+            held.anew = held.anew or (new is not None and (mode == "anew" or bool(new.get("account_source"))))
+            self._unwritten.add(subject)
         if mode is None:
             self.flush_soon()
 
@@ -147,10 +176,12 @@ class Shelf:
         owner = self._owner()
         with self._lock:
             excess = len(self._partitions) - self._most
-            longest_ago = [who for who, held in self._partitions.items() if who != _NOBODY and not held.pending]
-            evicted = longest_ago[:excess] if excess > 0 else []
+            if excess <= 0:
+                return
+            longest_ago = islice(self._partitions.items(), _LOOKED_THROUGH)
+            evicted = [who for who, held in longest_ago if who != _NOBODY and not held.pending][:excess]
         for who in evicted:
-            with self._on_this_thread("silent"):
+            with _quietly():
                 if owner is None or not owner.evict(who):
                     return
             with self._lock:
@@ -171,9 +202,13 @@ class Shelf:
         """Let changes on this thread wait for the `save` that follows."""
         return self._on_this_thread("later")
 
+    def signing_in(self) -> AbstractContextManager[None]:
+        """Let changes on this thread wait for the `flush` that follows, and begin anew what was removed before."""
+        return self._on_this_thread("anew")
+
     def discarding(self) -> AbstractContextManager[None]:
         """Let changes on this thread be nobody's: entries that MSAL will never look up again."""
-        return self._on_this_thread("silent")
+        return _quietly()
 
     def load(self, subject: str | None) -> Partition | None:
         """Read a partition and put what is in it into MSAL's cache.
@@ -183,31 +218,63 @@ class Shelf:
         """
         who = subject or _NOBODY
         partition = self.stored.partition(self.name(subject))
+        wall = self._engine.clock.wall()
+        removed = partition is not None and partition.removed
         with self._lock:
             held = self._held(who)
             held.read = True
-            gone = partition is not None and (
-                partition.removed or (bool(held.keys) and held.born != partition.born and not held.anew)
-            )
-            if partition is not None and not partition.removed:
-                held.born = partition.born
-            stale = held.keys if gone else frozenset()
-            fresh = {} if partition is None or partition.removed else dict(partition.entries)
-            pending = held.changes.keys()
-            put = {key: entry for key, entry in fresh.items() if key not in pending}
-            held.keys = frozenset(fresh)
-            held.recent = partition
-            if gone and not held.anew:
+            gone = held.erase or removed or _is_over(held, partition, wall)
+            follow = gone and not held.anew
+            lost = partition is None and bool(held.keys) and not gone
+            stale = held.keys - held.changes.keys()
+            if follow:
+                stale = held.keys | held.changes.keys()
                 held.changes.clear()
                 held.tokens.clear()
-        if gone and not held.anew:
+            told, held.over = held.over and follow, follow
+            fresh: dict[Key, Entry] = {}
+            if partition is not None and not removed and not held.erase:
+                held.born, held.seen_on = partition.born, wall
+                fresh = {key: e for key, e in partition.entries.items() if not is_from_the_future(e, wall)}
+            put = {key: entry for key, entry in fresh.items() if key not in held.changes}
+            held.keys = frozenset(fresh)
+            held.recent = partition
+            self._settle(who, held)
+        if follow and not told:
             self._forget(who)
-        if put or stale:
-            self._put_back(put, [key for key in stale if key not in put])
+        if lost:
+            self._restore(who)
+        elif put or (gone and stale):
+            self._put_back(put, [key for key in stale if gone and key not in put])
             self._make_room()
-        return None if partition is None or partition.removed else partition
+        return None if partition is None or gone else partition
 
-    def save(self, subject: str | None, request: TokenRequest, token: Token, *, anew: bool = False) -> None:
+    def _restore(self, who: str) -> None:
+        """Write anew what a store has lost that others and later lives would look for: it was emptied, say."""
+        owner = self._owner()
+        entries = {} if owner is None or who == _NOBODY else owner.entries(who)
+        with self._lock:
+            held = self._held(who)
+            for key, entry in entries.items():
+                held.changes.setdefault(key, Change(entry, entry))
+            self._settle(who, held)
+        if entries:
+            self.flush_soon()
+
+    def _settle(self, who: str, held: _Held) -> None:
+        """Note whether a partition has something to be written; the lock is held."""
+        if held.pending:
+            self._unwritten.add(who)
+        else:
+            self._unwritten.discard(who)
+
+    def refresh_tokens(self, subject: str | None) -> frozenset[str]:
+        """List the refresh tokens that MSAL's cache holds of a user."""
+        owner = self._owner()
+        entries = {} if owner is None or not subject else owner.entries(subject)
+        return frozenset(str(e.get("secret")) for (kind, _), e in entries.items() if kind == "RefreshToken")
+
+    def save(self, subject: str | None, request: TokenRequest, token: Token | None, *, anew: bool = False) -> None:
         """Write what has changed for a subject, and a token that was obtained, unless that is an entry of a user's.
 
         Raises:
@@ -216,9 +283,11 @@ class Shelf:
         who = subject or _NOBODY
         with self._lock:
             held = self._held(who)
-            held.anew = held.anew or anew or who == _NOBODY
-            if request.flow != "silent":
-                held.tokens[token_key(request)] = stored_token(token)
+            if token is not None:
+                held.anew = held.anew or anew or who == _NOBODY
+                if request.flow != "silent":
+                    held.tokens[token_key(request)] = stored_token(token)
+            self._settle(who, held)
         self._write(who, held)
         self._make_room()
 
@@ -226,8 +295,10 @@ class Shelf:
         """Have a token written that was found in MSAL's cache, unless that is an entry of a user's."""
         if request.flow == "silent":
             return
+        who = request.subject or _NOBODY
         with self._lock:
-            self._held(request.subject or _NOBODY).tokens[token_key(request)] = stored_token(token)
+            self._held(who).tokens[token_key(request)] = stored_token(token)
+            self._unwritten.add(who)
         self.flush_soon()
 
     def wait_for(self, call: Callable[[], None], seconds: float) -> None:
@@ -245,6 +316,7 @@ class Shelf:
         try:
             self._engine.run(STORE_LANE, run)
         except ProviderUnavailable:  # too much waits there already
+            self._try_again()
             return
         flight.wait(seconds)
 
@@ -265,13 +337,16 @@ class Shelf:
     def _write_now(self, who: str, held: _Held) -> None:
         partition = self.name(who)
         with self._lock:
-            erase, changes, tokens = held.erase, dict(held.changes), dict(held.tokens)
+            erase, names, changes, tokens = held.erase, held.names, dict(held.changes), dict(held.tokens)
             recent, held.recent, born, anew = held.recent, None, held.born, held.anew
         try:
             if erase:
                 self.stored.erase(partition)
+                self._note_names(names)
+                recent = None
                 with self._lock:
-                    held.erase = False
+                    held.erase, held.names = False, {}
+                    self._settle(who, held)
             if not changes and not tokens:
                 return
             written = self.stored.save(partition, recent, born, changes, tokens, anew=anew)
@@ -281,9 +356,11 @@ class Shelf:
             raise
         except (TypeError, ValueError):
             # What came beside the token can't be written down: it stays in memory.
-            written = None
             with self._lock:
                 held.tokens.clear()
+                held.changes.clear()
+                held.erase = False
+                self._settle(who, held)
             return
         with self._lock:
             for key, change in changes.items():
@@ -293,8 +370,10 @@ class Shelf:
                 if held.tokens.get(name) is token:
                     del held.tokens[name]
             held.anew = held.anew and bool(held.changes)
+            self._settle(who, held)
             if written is not None:
                 held.born, held.read, held.keys = written.born, True, frozenset(written.entries)
+                held.seen_on, held.over = self._engine.clock.wall(), False
                 return
             stale, held.keys = held.keys | changes.keys(), frozenset()
         self._forget(who)
@@ -308,7 +387,7 @@ class Shelf:
     def _put_back(self, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
         owner = self._owner()
         if owner is not None:
-            with self._on_this_thread("silent"):
+            with _quietly():
                 owner.put_back(entries, gone)
 
     def _note_names(self, changes: Mapping[Key, Change]) -> None:
@@ -321,20 +400,22 @@ class Shelf:
     def _username(self, username: str) -> str:
         return f"{self.label} {username.lower()}"
 
-    def erase(self, subject: str | None) -> None:
-        """Remove a subject's partition, after its account was removed here; tried again until that can be done."""
+    def erase(self, subject: str | None, seconds: float) -> None:
+        """Remove a subject's partition, after its account was removed here; tried again until that can be done.
+
+        Args:
+            subject: Whose.
+            seconds: For how long to wait for that.
+        """
         who = subject or _NOBODY
         with self._lock:
             held = self._held(who)
-            names = {key: change for key, change in held.changes.items() if key[0] == "Account"}
+            held.names |= {key: change for key, change in held.changes.items() if key[0] == "Account"}
             held.changes.clear()
             held.tokens.clear()
             held.erase, held.anew, held.keys, held.born = True, False, frozenset(), _new_name()
-        try:
-            self._write(who, held)
-            self._note_names(names)
-        except StoreUnavailable:
-            return
+            self._unwritten.add(who)
+        self.wait_for(lambda: self._write(who, held), seconds)
 
     def load_accounts(self, username: str | None) -> None:
         """Bring accounts into MSAL's cache: those with a user name, or all.
@@ -343,28 +424,35 @@ class Shelf:
             StoreUnavailable: They can't be read.
         """
         if username is not None:
-            subjects = set(self.stored.names(self._username(username)))
-        else:
-            now = self._engine.clock.monotonic()
-            if now - self._listed_at < _LIST_AGAIN:
-                return
-            self._listed_at = now
-            prefix = f"{self.label} "
-            subjects = {subject for _, held in self.stored.all_names(prefix) for subject in held}
+            self._load_unknown(self.stored.names(self._username(username)))
+            return
+        flights, clock = self._engine.flights, self._engine.clock
+        flight, mine = flights.join(("accounts", self), clock.monotonic() + _LONGEST_WRITE)
+        if not mine:
+            flight.wait(_LONGEST_WRITE)
+            return
+        try:
+            if clock.monotonic() - self._listed_at >= _LIST_AGAIN:
+                found = {who for _, subjects in self.stored.all_names(f"{self.label} ") for who in subjects}
+                self._load_unknown(islice(found, self._most))
+                self._listed_at = clock.monotonic()
+        finally:
+            flights.end(flight)
+            flight.land(Outcome())
+
+    def _load_unknown(self, subjects: Iterable[str]) -> None:
         for subject in subjects:
             if not self.knows(subject):
                 self.load(subject)
 
-    def flush(self, *, anew: bool = False) -> None:
+    def flush(self) -> None:
         """Write all that isn't written yet.
 
         Raises:
             StoreUnavailable: It can't be written now.
         """
         with self._lock:
-            pending = [(who, held) for who, held in self._partitions.items() if held.pending]
-            for _, held in pending:
-                held.anew = held.anew or anew
+            pending = [(who, self._partitions[who]) for who in self._unwritten]
         for who, held in pending:
             self._write(who, held)
         self._make_room()
@@ -373,7 +461,7 @@ class Shelf:
     def settled(self) -> bool:
         """Tell whether all is written."""
         with self._lock:
-            return not self._flushing and not any(held.pending for held in self._partitions.values())
+            return not self._flushing and not self._unwritten
 
     def flush_soon(self) -> None:
         """Have all that isn't written yet written on a worker."""
@@ -412,3 +500,22 @@ class Shelf:
                     shelf.flush_soon()
 
             self._timer = self._engine.timers.call_at(self._engine.clock.monotonic() + _TRY_AGAIN, later)
+
+
+def _is_over(held: _Held, partition: Partition | None, wall: float) -> bool:
+    """Tell whether what is held of a user is another sign-in's, or too old for a removal of it to be known still."""
+    if not held.keys:
+        return False
+    if partition is None:
+        return wall - held.seen_on > TOMBSTONE_LIFE
+    return held.born != partition.born
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    outer = getattr(_quiet, "on", False)
+    _quiet.on = True
+    try:
+        yield
+    finally:
+        _quiet.on = outer

@@ -60,6 +60,8 @@ class Stored:
         self._lock = threading.Lock()
         #: Not written yet.
         self._documents: cachetools.LRUCache[str, Mapping[str, Any]] = cachetools.LRUCache(64)
+        #: When each hint was written, by another machine's clock, and when it is over, by ours.
+        self._hints: cachetools.LRUCache[str, tuple[float, float]] = cachetools.LRUCache(1024)
 
     def after_fork(self) -> None:
         """Take a lock of its own in a forked child."""
@@ -108,9 +110,11 @@ class Stored:
         """Put a tombstone in a partition's place."""
         for _ in range(_TRIES):
             current = self.partition(name)
-            if current is None or current.removed:
+            if current is not None and current.removed:
                 return
-            if self._write(name, Partition(current.born, removed=True, version=current.version)) is not None:
+            # Where nothing is yet, another process may be about to write.
+            version = None if current is None else current.version
+            if self._write(name, Partition("", removed=True, version=version)) is not None:
                 return
 
     def _write(self, name: str, partition: Partition) -> Partition | None:
@@ -182,9 +186,14 @@ class Stored:
             code, detail = str(body["code"]), str(body["detail"])
         except (KeyError, TypeError, ValueError):
             return None
-        # Another machine's clock may be ahead: it can't ask for more than it asked for when it wrote this.
-        left = min(until - self._clock.wall(), until - posted, LONGEST_RETRY_AFTER)
-        return Hint(left, code, detail)
+        # Another machine's clock may be ahead: it can't ask for more than it asked for, from when we first saw this.
+        now = self._clock.monotonic()
+        with self._lock:
+            seen, ends = self._hints.get(name, (None, 0.0))
+            if seen != posted:
+                ends = now + until - posted
+                self._hints[name] = (posted, ends)
+        return Hint(min(until - self._clock.wall(), ends - now, LONGEST_RETRY_AFTER), code, detail)
 
     def post_hint(self, name: str, seconds: float, code: str, detail: str) -> None:
         """Tell other processes to leave a provider alone for `seconds`."""

@@ -22,7 +22,7 @@ from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
 from .token_cache import is_watchable, watch
 from .transport import Journey
-from .user_cache import evict, put_back
+from .user_cache import entries_of, evict, put_back
 
 __all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
@@ -96,6 +96,14 @@ class Session:
             self.memory.shelf = Shelf(self.engine, self.engine.stored, label, self)
             self.look_at_cache()
 
+    def bring_in(self, kinds: Mapping[str, Iterable[dict[str, Any]]]) -> None:
+        """Put entries from elsewhere into MSAL's cache, and have them written down."""
+        cache = self.look_at_cache()
+        with self._saved():
+            for kind, entries in kinds.items():
+                for entry in entries:
+                    cache.modify(kind, dict(entry), dict(entry))
+
     def put_back(self, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
         """Bring into MSAL's cache what the store has."""
         put_back(self.look_at_cache(), entries, gone)
@@ -103,6 +111,10 @@ class Session:
     def forgotten(self, subject: str | None) -> None:
         """Follow another process, which has removed an account."""
         self.memory.drop_subject(subject, "another process removed the account")
+
+    def entries(self, subject: str) -> Mapping[Key, Entry]:
+        """List what MSAL's cache holds of a user."""
+        return entries_of(self.look_at_cache(), subject)
 
     def evict(self, subject: str) -> bool:
         """Let MSAL's cache go of a user, whom the store has."""
@@ -244,9 +256,13 @@ class Session:
         if shelf is None:
             yield
             return
-        with shelf.saving_later():
-            yield
-        shelf.wait_for(partial(shelf.erase, subject), patience_of(self.settings.wait))
+        try:
+            with shelf.saving_later():
+                yield
+        except BaseException:
+            shelf.flush_soon()
+            raise
+        shelf.erase(subject, patience_of(self.settings.wait))
 
     @contextmanager
     def _saved(self) -> Iterator[None]:
@@ -255,10 +271,12 @@ class Session:
         if shelf is None:
             yield
             return
-        with shelf.saving_later():
-            yield
-        with suppress(StoreUnavailable):
-            shelf.flush(anew=True)
+        try:
+            with shelf.signing_in():
+                yield
+        finally:
+            with suppress(StoreUnavailable):
+                shelf.flush()
 
     def token_from(
         self, result: Mapping[str, Any], response: Mapping[str, Any], journey: Journey, *, extras: bool = False

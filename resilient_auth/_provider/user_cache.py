@@ -10,7 +10,7 @@ from msal import TokenCache
 
 from .._flow.partition import Entry, Key
 
-__all__ = ["UserCache", "evict", "put_back"]
+__all__ = ["UserCache", "entries_of", "evict", "put_back"]
 
 _ACCESS_TOKEN = TokenCache.CredentialType.ACCESS_TOKEN
 _ACCOUNT = TokenCache.CredentialType.ACCOUNT
@@ -75,6 +75,11 @@ class UserCache(TokenCache):  # type: ignore[misc]
         matching.sort(key=lambda entry: set(entry.get("target", "").split()) != wanted)
         return iter(matching)
 
+    def entries(self, user: str) -> dict[Key, Entry]:
+        """List a user's entries."""
+        with self._lock:
+            return {(kind, key): e for kind, held in self._by_user.get(user, {}).items() for key, e in held.items()}
+
     def evict(self, user: str) -> None:
         """Let go of a user's entries, which a store has."""
         with self._lock:
@@ -95,6 +100,18 @@ def put_back(cache: Any, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> N
             cache.modify(kind, entry)
     for (kind, _), entry in entries.items():
         cache.modify(kind, dict(entry), dict(entry))
+
+
+def entries_of(cache: Any, user: str) -> dict[Key, Entry]:
+    """List a user's entries in a cache."""
+    if isinstance(cache, UserCache):
+        return cache.entries(user)
+    kinds = (_ACCESS_TOKEN, _ACCOUNT, TokenCache.CredentialType.REFRESH_TOKEN, TokenCache.CredentialType.ID_TOKEN)
+    found: dict[Key, Entry] = {}
+    for kind in kinds:
+        for entry in list(cache.search(kind, query={"home_account_id": user}, now=0)):
+            found[kind, cache.key_makers[kind](**entry)] = entry
+    return found
 
 
 def evict(cache: Any, user: str) -> bool:

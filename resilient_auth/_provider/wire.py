@@ -115,6 +115,15 @@ class _BoundedBackend(httpcore.NetworkBackend):
         return _BoundedStream(stream, self)
 
 
+@dataclass(slots=True)
+class _Open:
+    """A client with its connections, and how many requests are on them."""
+
+    client: httpx.Client
+    backends: list[_BoundedBackend]
+    users: int = 0
+
+
 class HttpxWire:
     """Send requests with httpx, taking `verify`, `proxies` and `timeout` as MSAL takes them.
 
@@ -141,14 +150,19 @@ class HttpxWire:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
         self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
-        self._backends: list[_BoundedBackend] = []
+        self._open: _Open | None = None
         self._process = os.getpid()
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send a request and read its whole answer."""
-        client = self._open()
-        for backend in self._backends:
+        opened = self._enter()
+        try:
+            return self._send(opened, method, url, ends, options)
+        finally:
+            self._leave(opened)
+
+    def _send(self, opened: _Open, method: str, url: str, ends: float, options: dict[str, Any]) -> Answer:
+        for backend in opened.backends:
             backend.bounded.ends = ends
         headers = {k: v for k, v in (options.get("headers") or {}).items() if v is not None}
         body = options.get("data")
@@ -162,7 +176,7 @@ class HttpxWire:
         wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         redirects = method == "GET" and options.get("redirects", True)
         largest = options.get("largest", LARGEST_ANSWER)
-        with client.stream(
+        with opened.client.stream(
             method, url, content=body, headers=headers, follow_redirects=redirects, **wanted
         ) as response:
             parts: list[bytes] = []
@@ -176,44 +190,50 @@ class HttpxWire:
             return Answer(response.status_code, text, {k.lower(): v for k, v in response.headers.items()})
 
     def close(self) -> None:
-        """Close idle connections; the next request opens new ones."""
-        with self._lock:
-            client, self._client, self._backends = self._client, None, []
-        if client is not None:
-            client.close()
+        """Close connections: idle ones now, and those in use with the last request on them.
 
-    def _open(self) -> httpx.Client:
+        A connection that another thread reads must not be closed: its descriptor may be the next connection's by then.
+        The next request opens new ones.
+        """
+        with self._lock:
+            opened, self._open = self._open, None
+            idle = opened is not None and opened.users == 0
+        if idle and opened is not None:
+            opened.client.close()
+
+    def _enter(self) -> _Open:
         if self._process != os.getpid():  # a forked child must not talk on its parent's connections, nor close them
-            self._lock, self._client, self._backends, self._process = threading.Lock(), None, [], os.getpid()
+            self._lock, self._open, self._process = threading.Lock(), None, os.getpid()
         with self._lock:
-            if self._client is None:
-                self._client = self._build()
-            return self._client
+            if self._open is None:
+                self._open = self._build()
+            self._open.users += 1
+            return self._open
 
-    def _build(self) -> httpx.Client:
+    def _leave(self, opened: _Open) -> None:
+        with self._lock:
+            opened.users -= 1
+            last = opened.users == 0 and opened is not self._open
+        if last:
+            opened.client.close()
+
+    def _build(self) -> _Open:
         context = _tls(self._verify)
         # Exchanges are rare. A connection kept for long is most likely dead, and finding that out costs a back-off.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=5.0)
         mounts: dict[str, httpx.BaseTransport | None] = {}
         for scheme, proxy in self._proxies.items():
             pattern = "all://" if scheme == "all" else scheme if "://" in scheme else f"{scheme}://"
-            mounts[pattern] = (
-                self._bound(httpx.HTTPTransport(verify=context, proxy=proxy, limits=limits)) if proxy else None
-            )
+            mounts[pattern] = httpx.HTTPTransport(verify=context, proxy=proxy, limits=limits) if proxy else None
         client = httpx.Client(verify=context, mounts=mounts or None, limits=limits, timeout=self._timeout)
-        for transport in (client._transport, *client._mounts.values()):
-            if isinstance(transport, httpx.HTTPTransport):
-                self._bound(transport)
-        return client
+        transports = (client._transport, *client._mounts.values())
+        return _Open(client, [self._bound(t) for t in transports if isinstance(t, httpx.HTTPTransport)])
 
-    def _bound(self, transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
+    def _bound(self, transport: httpx.HTTPTransport) -> _BoundedBackend:
         # httpx offers no way to hand httpcore a network backend; a test pins this one.
         pool = transport._pool
-        if not isinstance(pool._network_backend, _BoundedBackend):
-            backend = _BoundedBackend(pool._network_backend, self._clock)
-            pool._network_backend = backend
-            self._backends.append(backend)
-        return transport
+        backend = pool._network_backend = _BoundedBackend(pool._network_backend, self._clock)
+        return backend
 
 
 def _form(fields: Mapping[str, Any]) -> str:

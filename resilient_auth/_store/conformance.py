@@ -15,7 +15,7 @@ from ..store import ANY, Backend, Expected
 __all__ = ["check_backend"]
 
 _THREADS = 8
-_ROUNDS = 25
+_ROUNDS = 20
 #: Seconds within which any call must have come back, and within which a life of one second must be over.
 _PATIENCE = 10.0
 
@@ -196,7 +196,7 @@ def _check_processes(make_backend: Callable[[], Backend]) -> None:
     context = multiprocessing.get_context("spawn")
     with _made(make_backend) as backend:
         _put(backend, "check.count", b"0")
-        children = [context.Process(target=_count_alone, args=(make_backend,)) for _ in range(3)]
+        children = [context.Process(target=_count_alone, args=(make_backend,)) for _ in range(2)]
         for child in children:
             child.start()
         for child in children:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -39,7 +40,7 @@ class FileStore(SealedStore):
         key: As for `SealedStore`. When not given, a key file `<path>.key` of mode 0600 is made at first use: that keeps
             the tokens from whoever gets a copy of the file alone, and not from whoever can read both.
         owner: Whose file it is, where several applications of one user must not read each other's.
-        timeout: Seconds that a call waits for other threads and processes, at most.
+        timeout: Seconds that a call waits for other threads, and as long again for other processes, at most.
         purpose: What it is for; works as `owner` does.
         bound_to_path: Whether the file is refused at any other path.
         clock: Where the time comes from; for tests.
@@ -70,7 +71,12 @@ class FileStore(SealedStore):
         place = Path(os.path.realpath(given.parent)) / given.name
         backend = SqliteBackend(place, timeout=timeout, clock=clock or SystemClock())
         _check(backend)
-        keys = None if key is None else load_keys(key, label=backend.label)
+        keys: tuple[SealingKey, ...] | None = None
+        if key is not None:
+            keys = load_keys(key, label=backend.label)
+        else:
+            with contextlib.suppress(BackendFailed):
+                keys = _own_key(place)
 
         def load() -> tuple[SealingKey, ...]:
             return keys if keys is not None else _own_key(place)
@@ -146,6 +152,7 @@ def _own_key(path: Path) -> tuple[SealingKey, ...]:
 def _platform_key(path: Path) -> bytes:
     try:
         import msal_extensions as platform
+        from msal_extensions.persistence import PersistenceNotFound
     except ImportError:
         raise ConfigurationError("FileStore.for_desktop needs msal-extensions: pip install msal-extensions") from None
     location = str(path.with_name(f"{path.name}.platform-key"))
@@ -154,7 +161,7 @@ def _platform_key(path: Path) -> bytes:
         with platform.CrossPlatLock(f"{location}.lock"):
             try:
                 text = persistence.load()
-            except platform.PersistenceNotFound:
+            except PersistenceNotFound:
                 text = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
                 persistence.save(text)
     except Exception as error:  # noqa: BLE001 - each platform has its own, and any of them may quote what it holds

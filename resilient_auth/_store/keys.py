@@ -58,7 +58,7 @@ KeySource: TypeAlias = _One | Sequence[_One]
 
 
 class SealingKey:
-    """A key, of which only what is derived from it is kept in reach. It has no text form and can't be pickled."""
+    """A key. It has no text form, can't be pickled, and is used through what is derived from it alone."""
 
     __slots__ = ("_secret", "id")
 
@@ -118,6 +118,8 @@ def key_file(path: Path) -> bytes:
     handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
         try:
+            if hasattr(os, "fchmod"):
+                os.fchmod(handle, 0o600)  # a umask may have taken the owner's own rights
             os.write(handle, text)
             os.fsync(handle)
         finally:

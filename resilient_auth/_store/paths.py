@@ -113,8 +113,8 @@ def exclusive(path: Path, seconds: float) -> Iterator[None]:
         BackendFailed: Another process held it all the time.
         OSError: It can't be made.
     """
-    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
-    handle = os.open(path, flags, 0o600)
+    make_private(path)
+    handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
         _lock(handle, seconds)
         yield

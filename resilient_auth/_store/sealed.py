@@ -284,8 +284,8 @@ class SealedStore:
                 raise
             return names.key
         if found is None:
-            # A medium that several share was emptied: those that work with it go on as they did.
-            found = self._write_names_key(names.key if names is not None and self._place is None else None)
+            # The medium was emptied, or its file set aside: those that work with it go on as they did.
+            found = self._write_names_key(None if names is None else names.key)
         self._names = _Names(found, self._generation(), self._now() + _RECHECK)
         return found
 

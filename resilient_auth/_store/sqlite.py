@@ -64,8 +64,6 @@ class SqliteBackend:
         self.path = path
         #: Called with the reason when a file was set aside.
         self.on_refusal: Callable[[str], None] = lambda reason: None
-        #: Changes with the file.
-        self.generation: object = 0
         self._timeout = timeout
         self._clock = clock
         self._lock = threading.Lock()
@@ -79,6 +77,14 @@ class SqliteBackend:
         #: The thread that forks, while it does.
         self._forking: int | None = None
         _backends.add(self)
+
+    @property
+    def generation(self) -> object:
+        """Tell which file it is that is at the path."""
+        try:
+            return self._there()
+        except OSError:  # the call that follows tells what is wrong
+            return None
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Read a value and its version."""
@@ -199,19 +205,24 @@ class SqliteBackend:
         for suffix in ("", ".lock", *_COMPANIONS):
             private_file(self._beside(suffix))
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be ending
+            self._disconnect()
+
     # What follows is called with the lock held.
 
     def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool = False) -> _T:
         if not self._lock.acquire(timeout=self._timeout):
             raise BackendFailed("busy", "other threads hold it")
         try:
-            try:
-                return self._attempt(work, writes)
-            except _MalformedError as error:
-                self._set_aside(error.reason)
-                return self._attempt(work, writes)
-        except _MalformedError:
-            raise BackendFailed("corrupt", "the file was damaged again at once") from None
+            for _ in range(4):
+                try:
+                    return self._attempt(work, writes)
+                except _DoubtfulError:
+                    continue
+                except _MalformedError as error:
+                    self._set_aside(error.reason)
+            raise BackendFailed("corrupt", "the file was damaged again and again")
         except sqlite3.Error as error:
             raise BackendFailed(_code(error), getattr(error, "sqlite_errorname", type(error).__name__)) from None
         except OSError as error:
@@ -222,8 +233,8 @@ class SqliteBackend:
             self._lock.release()
 
     def _attempt(self, work: Callable[[sqlite3.Connection], _T], writes: bool) -> _T:
+        before = self._connection
         db = self._connect(writes)
-        read_only = self._read_only
         try:
             if not writes:
                 return work(db)
@@ -236,13 +247,17 @@ class SqliteBackend:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                code = _code(error)
+                code, read_only = _code(error), self._read_only
                 if code not in ("busy", "full"):
                     self._disconnect()
-                # A file that is read without locks may change under the reader, and is none the worse for it.
-                if code == "corrupt" and not read_only:
-                    self._suspect = self._file
-                    raise _MalformedError("malformed") from None
+                if code == "corrupt" or self._pretends(error):
+                    # Only what a new connection says counts: a disk may have been mounted anew under an old one. And
+                    # a file that is read without locks may change under the reader, and is none the worse for it.
+                    if db is before:
+                        raise _DoubtfulError from None
+                    if not read_only:
+                        self._suspect = self._file
+                        raise _MalformedError("malformed") from None
             raise
         return answer
 
@@ -250,7 +265,7 @@ class SqliteBackend:
         if self._closed:
             raise BackendFailed("closed", "close() was called")
         if self._connection is not None:
-            stale = self._read_only and (writes or self._beside("-wal").exists())
+            stale = self._read_only and (writes or self._has_log())
             if not stale and self._there() == self._file:
                 return self._connection
             self._disconnect()
@@ -263,13 +278,15 @@ class SqliteBackend:
             db = self._open()
         except sqlite3.OperationalError as error:
             # The log's index can't be made on a disk that is full or read-only. Without a log, none is needed to read.
-            if writes or _code(error) in ("busy", "corrupt") or self._beside("-wal").exists():
+            if writes or _code(error) in ("busy", "corrupt") or self._has_log():
                 raise
-            db = self._open(read_only=True)
+            try:
+                db = self._open(read_only=True)
+            except _MalformedError:
+                raise BackendFailed("corrupt", "and it can't be set aside now") from None
             self._read_only = True
         self._connection = db
-        if self._there() != self._file:
-            self._file, self.generation = self._there(), object()
+        self._file = self._there()
         return db
 
     def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
@@ -290,7 +307,7 @@ class SqliteBackend:
             if not read_only:
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("PRAGMA journal_size_limit = 1048576")
-                if db.execute("PRAGMA user_version").fetchone() == (0,):
+                if _is_new(db):
                     with exclusive(self._beside(".lock"), self._timeout):
                         _begin(db)
             if self.path.stat().st_size <= _CHECKED:
@@ -305,6 +322,17 @@ class SqliteBackend:
             db.close()
             raise
         return db
+
+    def _has_log(self) -> bool:
+        try:
+            return self._beside("-wal").stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def _pretends(self, error: sqlite3.Error) -> bool:
+        """Tell whether a file that could be written to says of itself that it can't: its header was edited."""
+        plain = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
+        return plain and os.access(self.path, os.W_OK)
 
     def _there(self) -> tuple[int, int] | None:
         try:
@@ -329,7 +357,7 @@ class SqliteBackend:
             if judged is None or self._there() != judged:
                 return  # another process was faster, and what is there now is new
             number = self._next_refused()
-            # The log goes first: left behind, it would be replayed into the new file.
+            # Its log goes along: that is part of it.
             for suffix in (*_COMPANIONS, ""):
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self._beside(suffix), self._beside(f".refused-{number}{suffix}"))
@@ -365,6 +393,10 @@ class SqliteBackend:
         self._lock, self._forking = threading.Lock(), None
 
 
+class _DoubtfulError(Exception):
+    """The file looks damaged to a connection that has been open for a while."""
+
+
 class _MalformedError(Exception):
     """The file isn't what this wrote; `reason` is the code that `StoreRejected` tells."""
 
@@ -373,12 +405,17 @@ class _MalformedError(Exception):
         self.reason = reason
 
 
+def _is_new(db: sqlite3.Connection) -> bool:
+    if db.execute("PRAGMA user_version").fetchone() != (0,):
+        return False
+    return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
+
+
 def _begin(db: sqlite3.Connection) -> None:
     """Choose the journal, and make the tables in a file that has none."""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("BEGIN IMMEDIATE")
-    empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    if empty and db.execute("PRAGMA user_version").fetchone() == (0,):
+    if _is_new(db):
         for table in _TABLES:
             db.execute(table)
         db.execute("INSERT INTO fence VALUES (0)")

@@ -10,6 +10,7 @@ One generator decides; the drivers of httpx, httpx2 and requests send.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,8 @@ from ..events import ApiRefusedToken, emit
 from ..token import fingerprint
 from .challenge import Wanted, read
 from .deadlines import shared
+from .errors import TokenUnavailable
+from .forks import renew_in_children
 from .origins import Origins, origin_of
 from .replay import replayable
 from .source import TokenSource
@@ -65,6 +68,12 @@ class BearerRules:
         #: What was asked for in place of which token.
         self._met: cachetools.LRUCache[tuple[str, str | None], bool] = cachetools.LRUCache(256)
         self._resume_at = -_NEVER
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Make it usable in a forked child, whose parent may have been in the middle of changing it."""
+        self._lock = threading.Lock()
+        self._met = cachetools.LRUCache(256)
 
     def steps(self, origin: str, body_is_there: Callable[[], bool]) -> Steps:
         """Take one request through."""
@@ -160,9 +169,7 @@ class BearerFlow:
                 if flow.response is not None:
                     await flow.response.aread()
                 with flow.patience():
-                    if step.forget and step.refused is not None:
-                        await self._source.forget_async(step.refused)
-                    told: Any = await self._source.token_async(step.claims)
+                    told: Any = await self._told_in_time(step, flow.deadline.left())
             else:
                 flow.sign(step.token)
                 flow.response = yield request
@@ -171,6 +178,18 @@ class BearerFlow:
                 step = flow.steps.send(told)
             except StopIteration:
                 return
+
+    async def _told_in_time(self, step: Ask, left: float) -> str:
+        """Ask the credential, which may be anybody's and hang."""
+        try:
+            async with asyncio.timeout(None if left == _NEVER else left) as limit:
+                if step.forget and step.refused is not None:
+                    await self._source.forget_async(step.refused)
+                return await self._source.token_async(step.claims)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TokenUnavailable("the credential gave no token before the time for the call was over") from error
 
 
 class _Flow:

@@ -1,13 +1,15 @@
-"""Time-outs that end at a moment, and not so long after each byte."""
+"""The connections of httpx's own transports: time-outs that end at a moment, and pools that don't outlive a fork."""
 
 # ruff: noqa: ASYNC109 - the signatures are httpcore's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import copy
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-__all__ = ["Until", "bound"]
+__all__ = ["Until", "after_fork", "bound"]
 
 
 class Until(float):
@@ -36,7 +38,7 @@ def _left(timeout: float | None) -> float | None:
     left = timeout.ends - timeout.now()
     if left <= 0:
         raise TimeoutError("the time for this request is over")
-    return min(float(timeout), left)
+    return left if left < timeout else timeout
 
 
 class _Stream:
@@ -44,14 +46,17 @@ class _Stream:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._read = stream.read
+        self._write = stream.write
         self.close = stream.close
         self.get_extra_info = stream.get_extra_info
 
     def read(self, max_bytes: int, timeout: float | None = None) -> Any:
-        return self._stream.read(max_bytes, _left(timeout))
+        return self._read(max_bytes, _left(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _left(timeout))
+        if buffer:  # httpcore writes nothing twice a request
+            self._write(buffer, _left(timeout))
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
         try:
@@ -86,28 +91,31 @@ class _Backend:
 
 
 class _AsyncStream:
-    """The same for asyncio."""
+    """The same for asyncio. What is awaited is the stream's own coroutine: one of ours around it would cost twice."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._read = stream.read
+        self._write = stream.write
         self.aclose = stream.aclose
         self.get_extra_info = stream.get_extra_info
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> Any:
-        return await self._stream.read(max_bytes, _left(timeout))
+    def read(self, max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
+        read: Awaitable[bytes] = self._read(max_bytes, _left(timeout))
+        return read
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, _left(timeout))
+    def write(self, buffer: bytes, timeout: float | None = None) -> Awaitable[None]:
+        written: Awaitable[None] = self._write(buffer, _left(timeout) if buffer else timeout)
+        return written
 
     async def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
     ) -> _AsyncStream:
         try:
-            left = _left(timeout)
-        except TimeoutError:
-            await self.aclose()
+            return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+        except BaseException:
+            await self.aclose()  # a handshake that is cancelled would leave it to the collector
             raise
-        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, left))
 
 
 class _AsyncBackend:
@@ -148,3 +156,25 @@ def bound(transport: Any) -> bool:
     if not isinstance(backend, (_Backend, _AsyncBackend)):
         pool._network_backend = (_AsyncBackend if hasattr(pool, "handle_async_request") else _Backend)(backend)
     return True
+
+
+def after_fork(transport: Any) -> None:
+    """Give a forked child a pool of its own, or parent and child would read each other's answers.
+
+    The child's copies of idle connections are closed, which the parent doesn't notice: nothing is sent. Those of
+    asyncio are left to the collector, since their event loop is the parent's.
+    """
+    pool = getattr(transport, "_pool", None)
+    if pool is None or not hasattr(pool, "_optional_thread_lock"):
+        return
+    # The call that the forking thread is in the middle of ends on the old one.
+    transport._pool = fresh = copy.copy(pool)
+    for one in (pool, fresh):
+        one._optional_thread_lock = type(pool._optional_thread_lock)()
+    fresh._connections = []
+    fresh._requests = []
+    if not hasattr(pool, "handle_async_request"):
+        for connection in pool._connections:
+            if connection.is_idle():
+                with contextlib.suppress(Exception):
+                    connection.close()

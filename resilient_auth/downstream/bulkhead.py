@@ -33,7 +33,7 @@ class Bulkhead:
         self._queue = queue
         self._in_use = 0
         self._line: deque[Place] = deque()
-        self.renew_lock()
+        self._lock = threading.Lock()
 
     @property
     def in_use(self) -> int:
@@ -103,8 +103,11 @@ class Bulkhead:
                 continue
             return
 
-    def renew_lock(self) -> None:
-        """Make it usable in a forked child, in which none of the parent's calls run."""
+    def after_fork(self) -> Bulkhead:
+        """Give a forked child its own, in which none of the parent's calls are.
+
+        The one call that the child may be in the middle of, that of the thread which forked, leaves this one.
+        """
         self._lock = threading.Lock()
-        self._in_use = 0
         self._line.clear()
+        return Bulkhead(self._slots, self._queue)

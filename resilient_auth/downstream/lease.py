@@ -14,17 +14,12 @@ __all__ = ["Lease"]
 class Lease:
     """Hold a permit and a slot. The first verdict counts; the slot is left once, whoever asks how often."""
 
-    __slots__ = ("_permit", "_slots")
+    __slots__ = ("_permit", "held")
 
     def __init__(self, permit: Permit, bulkhead: Bulkhead) -> None:
         self._permit = permit
-        # Taking the last item out of a list is atomic: two threads can't both do it.
-        self._slots = [bulkhead]
-
-    @property
-    def held(self) -> bool:
-        """Tell whether the slot is still taken."""
-        return bool(self._slots)
+        #: The bulkhead while the slot is taken. Taking the last item out of a list is atomic: two threads can't both.
+        self.held = [bulkhead]
 
     def judge(self, cause: str | None) -> None:
         """Give the verdict and keep the slot: a cause for a failure, None for nothing said about the API."""
@@ -35,19 +30,19 @@ class Lease:
 
     def succeed(self) -> None:
         """Say that the API answered as it should, and leave."""
-        if self._slots:
+        if self.held:
             self._permit.success()
             self._leave()
 
     def fail(self, cause: str | None) -> None:
         """Give the verdict, and leave."""
-        if self._slots:
+        if self.held:
             self.judge(cause)
             self._leave()
 
     def _leave(self) -> None:
         try:
-            bulkhead = self._slots.pop()
+            bulkhead = self.held.pop()
         except IndexError:
             return
         bulkhead.leave()

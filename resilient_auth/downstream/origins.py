@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import threading
 from collections.abc import Iterable
 
 import httpx
@@ -73,8 +72,9 @@ class Origins:
 
     def __init__(self, named: str | Iterable[str] | None, *, allow_http_loopback: bool = False) -> None:
         self._allow_http_loopback = allow_http_loopback
-        self._lock = threading.Lock()
         self._named: frozenset[str] = frozenset()
+        #: The first origin that was asked, where none were named. Setting a default is atomic.
+        self._first: dict[None, str] = {}
         if named is None:
             return
         given = list(named) if isinstance(named, Iterable) and not isinstance(named, str) else [named]
@@ -94,8 +94,7 @@ class Origins:
             return True
         if not self._named:
             first = named_origin("the URL of the first request", origin, allow_http_loopback=self._allow_http_loopback)
-            with self._lock:
-                self._named = self._named or frozenset({first})
+            self._named = frozenset({self._first.setdefault(None, first)})
             return origin in self._named
         if scheme == "http" and any(httpx.URL(known).host == host for known in self._named):
             raise ConfigurationError(f"{origin} would get its token over http, where it can be read: use https")

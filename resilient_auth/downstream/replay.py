@@ -27,4 +27,7 @@ def _rewinds(file: Any) -> bool:
     if isinstance(file, (str, bytes)):
         return True
     seekable = getattr(file, "seekable", None)
-    return seekable is not None and bool(seekable())
+    try:
+        return seekable is not None and bool(seekable())
+    except ValueError:  # it was closed meanwhile
+        return False

@@ -7,8 +7,10 @@ from .options import TransportOptions
 
 __all__ = ["FAILING", "SAFE", "delay_before", "may_repeat"]
 
+#: Methods that change nothing, so that two requests may be out at the same time (RFC 9110, section 9.2.1).
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 #: Methods whose repetition changes nothing more (RFC 9110, section 9.2.2).
-SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+_IDEMPOTENT = SAFE | {"PUT", "DELETE"}
 #: Statuses that say that the API failed, and not the request.
 FAILING = frozenset({408, 500, 502, 503, 504, 507, 508, *range(520, 531), 598, 599})
 _NOT_TAKEN_IN = frozenset({429, 503})
@@ -33,7 +35,7 @@ def may_repeat(
         return False
     if status in _NOT_TAKEN_IN and retry_after is not None:
         return True
-    return (keyed or method in SAFE) and (status is None or status == 429 or status in FAILING)
+    return (keyed or method in _IDEMPOTENT) and (status is None or status == 429 or status in FAILING)
 
 
 def delay_before(number: int, retry_after: float | None, options: TransportOptions, jitter: Jitter) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
+from .._flow.threads import on_a_thread
 from .._policy.checks import require
 from ..errors import ConfigurationError
 from .errors import TokenUnavailable
@@ -102,7 +103,7 @@ class TokenSource:
         keywords = self._usual if claims is None else self._keywords_for(claims)
         if self._is_async:
             return _text_of(await self._ask(*self._arguments, **keywords))
-        answer = await asyncio.to_thread(self._ask, *self._arguments, **keywords)
+        answer = await on_a_thread(partial(self._ask, *self._arguments, **keywords))
         return _text_of(await answer if inspect.isawaitable(answer) else answer)
 
     def forget(self, token: str) -> None:

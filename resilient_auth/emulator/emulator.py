@@ -217,6 +217,15 @@ class Emulator(Settings):
         """Publish the newest signing key alone."""
         self._running.call(self._running.keys.drop_old)
 
+    def sign(self, claims: dict[str, Any], header: dict[str, Any] | None = None) -> str:
+        """Sign claims of one's own with the newest key, for tests of who verifies them; the ledger knows nothing of it.
+
+        Args:
+            claims: As they are to be.
+            header: Members of the token's header, next to `alg`, `kid` and `x5t`, or in their place.
+        """
+        return self._running.call(lambda: self._running.keys.sign(claims, header))
+
     def add_user(self, username: str, password: str | None = "pw", oid: str | None = None) -> User:  # noqa: S107
         """Create or replace a user, whose home is the tenant of the name's domain."""
         running = self._running

@@ -64,10 +64,11 @@ class KeyRing:
         """Publish only the key that signs."""
         self._keys = self._keys[-1:]
 
-    def sign(self, claims: dict[str, Any]) -> str:
-        """Return the claims as a signed JWT."""
+    def sign(self, claims: dict[str, Any], header: dict[str, Any] | None = None) -> str:
+        """Return the claims as a signed JWT, with further members in its header."""
         key = self.current
-        return jwt.encode(claims, key.private, algorithm="RS256", headers={"kid": key.kid, "x5t": key.kid})
+        members = {"kid": key.kid, "x5t": key.kid} | (header or {})
+        return jwt.encode(claims, key.private, algorithm="RS256", headers=members)
 
 
 _generated: list[SigningKey] = []

@@ -7,8 +7,6 @@ does `except httpx2.TransportError`. Needs the extra: `pip install 'resilient-au
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import httpx2
 
 from ..downstream import errors
@@ -61,13 +59,11 @@ _HTTPX2 = Dialect(
 
 
 class _Body(SyncTracked, httpx2.SyncByteStream):
-    def __iter__(self) -> Iterator[bytes]:
-        return self.parts()
+    pass
 
 
 class _AsyncBody(AsyncTracked, httpx2.AsyncByteStream):
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self.parts()
+    pass
 
 
 class BearerAuth(BearerFlow, httpx2.Auth):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msal
 import pytest
 import requests
 from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
@@ -169,3 +170,23 @@ def test_whether_an_account_is_signed_in_isnt_guessed(
     backend.failing = True
     with pytest.raises(requests.RequestException, match="can't be told"):
         life().acquire_token_silent(USER_SCOPE, account)
+
+
+def test_users_of_an_msal_cache_stay_signed_in(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any]
+) -> None:
+    """A cache that MSAL has kept until now is brought in once, and is in the store from then on."""
+    former = msal.SerializableTokenCache()
+    app = msal.ConfidentialClientApplication(
+        "daemon", client_credential="s3cret-of-the-daemon", authority=idp.authority("contoso"),
+        instance_discovery=False, verify=idp.ca_file, token_cache=former,
+    )  # fmt: skip
+    flow = app.initiate_auth_code_flow(USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post")
+    app.acquire_token_by_auth_code_flow(flow, idp.sign_in(flow["auth_uri"], "ann@contoso.com"))
+    app.acquire_token_for_client(SCOPE)
+    assert ra.import_msal_cache(life(), former.serialize()) == 1
+    idp.fail(Refuse())
+    app = life(retry=ONE_ATTEMPT)
+    assert app.acquire_token_silent(USER_SCOPE, app.get_accounts()[0])["token_source"] == "cache"
+    with pytest.raises(ra.ConfigurationError, match="isn't JSON"):
+        ra.import_msal_cache(app, "nonsense")

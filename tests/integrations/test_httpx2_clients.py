@@ -10,6 +10,7 @@ import httpx  # noqa: E402
 
 import resilient_auth as ra  # noqa: E402
 from resilient_auth.downstream import ApiCircuitOpen  # noqa: E402
+from resilient_auth.downstream.bounded import bound  # noqa: E402
 from resilient_auth.integrations import httpx2 as ours  # noqa: E402
 
 API = "https://api.example/"
@@ -67,5 +68,5 @@ def test_faults_are_retried_and_errors_are_both_kinds() -> None:
 
 def test_its_own_transports_are_bounded() -> None:
     """Time-outs end at a moment there too."""
-    assert ours.ResilientTransport()._pipeline.bounded
-    assert ours.AsyncResilientTransport()._pipeline.bounded
+    assert bound(httpx2.HTTPTransport())
+    assert bound(httpx2.AsyncHTTPTransport())

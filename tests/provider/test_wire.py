@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_the_private_parts_of_httpx_that_we_rely_on_are_there(wire):
 def test_every_transport_is_bounded_those_of_proxies_too(idp: Emulator, wire):
     """No way out of the client goes past the deadline."""
     one = wire(proxies={"https": idp.proxy_url, "http": idp.proxy_url})
-    client = one._open()
+    client = one._build().client
     pools = [t._pool for t in (client._transport, *client._mounts.values()) if t is not None]
     assert len(pools) == 3
     assert all(type(pool._network_backend).__name__ == "_BoundedBackend" for pool in pools)
@@ -138,6 +139,22 @@ def test_every_transport_is_bounded_those_of_proxies_too(idp: Emulator, wire):
     assert isinstance(failure, errors.AttemptTimeout)
     assert time.monotonic() - begun < 0.8
     idp.heal()
+
+
+def test_closing_leaves_a_connection_to_the_request_that_reads_from_it(idp: Emulator, wire):
+    """Its descriptor must not become another connection's while a thread still reads from it."""
+    one = wire()
+    idp.fail(Fault.slow(0.5), "token")
+    url = f"{idp.url}/contoso/oauth2/v2.0/token"
+    with ThreadPoolExecutor(8) as pool:
+        under_way = [pool.submit(one.send, "POST", url, ends=soon(5), data=FORM) for _ in range(8)]
+        while len(idp.ledger.token_calls()) < 8:
+            time.sleep(0.005)
+        one.close()
+        idp.heal()
+        new = [one.send("POST", url, ends=soon(5), data=FORM).status_code for _ in range(20)]
+        old = [each.result().status_code for each in under_way]
+    assert set(new + old) == {new[0]}
 
 
 def test_a_form_is_sent_as_requests_sends_it(echo, wire):

@@ -8,9 +8,12 @@ import stat
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ..errors import ConfigurationError
+from msal import TokenCache
 
-__all__ = ["read_msal_cache"]
+from ..errors import ConfigurationError
+from .application import ResilientApplication
+
+__all__ = ["import_msal_cache", "read_msal_cache"]
 
 _LARGEST = 64 * 1024 * 1024
 _SECTIONS = ("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata", "AccountSource")
@@ -54,13 +57,36 @@ def read_msal_cache(source: object) -> str:
     return text
 
 
+def import_msal_cache(app: Any, source: object) -> int:
+    """Bring into an application the accounts and tokens of a cache that MSAL has kept for it until now.
+
+    They go to the application's token cache, and so to its store where it has one: nobody need sign in again because
+    the store changed. Do it once, with the old cache kept until it is done.
+
+    Args:
+        app: An application of ours.
+        source: The text of a `SerializableTokenCache`, a `pathlib.Path` with it, or a persistence of msal-extensions.
+
+    Returns:
+        How many accounts there are.
+
+    Raises:
+        ConfigurationError: The source isn't such a cache, is open to others, or `app` isn't one of ours.
+    """
+    if not isinstance(app, ResilientApplication):
+        raise ConfigurationError(f"app must be an application of resilient_auth.msal, not {type(app).__name__}")
+    sections = json.loads(read_msal_cache(source))
+    app._ra_session.bring_in({kind: sections[kind].values() for kind in TokenCache().key_makers if kind in sections})
+    return len(sections.get("Account", {}))
+
+
 def _read(path: Path) -> str:
     try:
         # O_NONBLOCK: a pipe at that path must not hang the start.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
     except OSError as error:
         raise ConfigurationError(f"the cache {path} can't be read: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigurationError(f"the cache {path} isn't a regular file")
@@ -69,12 +95,14 @@ def _read(path: Path) -> str:
                 raise ConfigurationError(f"the cache {path} belongs to user {status.st_uid}, who may have made it up")
             if status.st_mode & 0o077:
                 raise ConfigurationError(f"the cache {path} is open to others: chmod 600 {path}")
-        try:
+        with open(handle, "rb", closefd=False) as file:
             return file.read(_LARGEST + 1).decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise ConfigurationError(
-                f"the cache {path} isn't text: one that msal_extensions encrypted is given as its persistence"
-            ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"the cache {path} isn't text: one that msal_extensions encrypted is given as its persistence"
+        ) from None
+    finally:
+        os.close(handle)
 
 
 def _load(persistence: _Persistence) -> str:

@@ -1,0 +1,30 @@
+"""Tokens that arrive: verified with keys that are kept through an outage, by rules that are strict.
+
+token ──▶ seen before? ──▶ strict text ─▶ rules ─▶ key held? ─▶ signature ──▶ Claims
+                                                    └─ no: one fetch for all who wait, seldom
+"""
+
+from .asynchronous import AsyncClaimsVerifier
+from .challenge import claims_challenge
+from .claims import Claims, Provenance
+from .deny import DenyList
+from .errors import InvalidToken, VerificationUnavailable
+from .options import GraceOptions, KeyOptions
+from .seen import SeenOptions
+from .signature import verify_signature
+from .verifier import ClaimsVerifier
+
+__all__ = [
+    "AsyncClaimsVerifier",
+    "Claims",
+    "ClaimsVerifier",
+    "DenyList",
+    "GraceOptions",
+    "InvalidToken",
+    "KeyOptions",
+    "Provenance",
+    "SeenOptions",
+    "VerificationUnavailable",
+    "claims_challenge",
+    "verify_signature",
+]

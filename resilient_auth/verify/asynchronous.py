@@ -1,0 +1,75 @@
+"""The claims verifier, as tasks have it: the loop is never blocked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator
+from typing import Self, TypeVar
+
+from .._flow.single_flight import Flight, Outcome
+from .._flow.threads import on_a_thread
+from .claims import Claims
+from .rules import check_asked
+from .verification import Asked
+from .verifier import Verifier
+
+__all__ = ["AsyncClaimsVerifier"]
+
+_T = TypeVar("_T")
+
+
+class AsyncClaimsVerifier(Verifier):
+    """Verify tokens that arrive, as `resilient_auth.ClaimsVerifier` does, to be awaited; made with the same arguments.
+
+    It may be shared by tasks, threads and event loops.
+    """
+
+    async def verify(
+        self,
+        token: str,
+        *,
+        scopes: Collection[str] = (),
+        roles: Collection[str] = (),
+        app_only: bool | None = None,
+        nonce: str | None = None,
+        grace: bool = False,
+    ) -> Claims:
+        """Verify a token; arguments, result and errors are those of the blocking one."""
+        claims = self._core.seen(token)
+        if claims is None:
+            asked = Asked(scopes, roles, app_only, nonce, grace)
+            return await _carry_out(self._core.verifying(token, asked))
+        if scopes or roles or app_only is not None or nonce is not None:
+            check_asked(claims, scopes, roles, app_only, nonce)
+        return claims
+
+    async def warm_up(self) -> None:
+        """Fetch the keys now, so that the first token needn't wait for them; as the blocking one does."""
+        await _carry_out(self._core.warming())
+
+    async def close(self) -> None:
+        """Forget the tokens that were verified, and end refreshes unless another verifier shares them."""
+        await on_a_thread(self._core.close)
+
+    async def aclose(self) -> None:
+        """Do what `close` does."""
+        await self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def _carry_out(steps: Generator[tuple[Flight, float], Outcome | None, _T]) -> _T:
+    """Carry a verification through in this task, which alone waits."""
+    try:
+        flight, patience = next(steps)
+        while True:
+            flight, patience = steps.send(await flight.wait_async(patience))
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+    finally:
+        # Who gives up leaves his place at once, and not when his traceback is forgotten.
+        steps.close()

@@ -1,0 +1,72 @@
+"""Ask a caller for more than its token has: a claims challenge, or a plain no (continuous access evaluation, G17)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigurationError
+from .claims import Claims
+from .errors import quoted
+
+__all__ = ["claims_challenge"]
+
+
+def claims_challenge(
+    claims: Claims,
+    required: Mapping[str, Any] | str,
+    *,
+    realm: str | None = None,
+    authorization_uri: str | None = None,
+) -> tuple[int, str]:
+    """Answer a caller whose token is good and lacks claims, such as an authentication context.
+
+    Only a client that declared `cp1` knows what to do with a challenge; another one would send the same token again
+    for ever, so it is told 403.
+
+    Args:
+        claims: The verified token's.
+        required: What is wanted, as OpenID Connect's `claims` parameter has it (Core, section 5.5):
+            `{"access_token": {"acrs": {"essential": True, "value": "c1"}}}`, or the same as JSON. A word, such as
+            `"c1"`, means that authentication context.
+        realm: The protection space's name.
+        authorization_uri: Where the client can get such a token.
+
+    Returns:
+        The status, 401 or 403, and the `WWW-Authenticate` header.
+
+    Raises:
+        ConfigurationError: `required` asks for nothing, or isn't JSON.
+    """
+    parts = [] if realm is None else [f"realm={quoted(realm)}"]
+    asked = _asked(required)
+    if not _declared(claims):
+        parts += ['error="insufficient_scope"', 'error_description="the token lacks required claims"']
+        return 403, f"Bearer {', '.join(parts)}"
+    if authorization_uri is not None:
+        parts.append(f"authorization_uri={quoted(authorization_uri)}")
+    encoded = base64.b64encode(json.dumps(asked, separators=(",", ":")).encode()).decode()
+    parts += ['error="insufficient_claims"', f'claims="{encoded}"']
+    return 401, f"Bearer {', '.join(parts)}"
+
+
+def _declared(claims: Claims) -> bool:
+    capabilities = claims.raw.get("xms_cc")
+    listed = capabilities.split() if isinstance(capabilities, str) else capabilities
+    return isinstance(listed, (list, tuple)) and "cp1" in listed
+
+
+def _asked(required: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    asked: object = required
+    if isinstance(required, str):
+        if required.isalnum():
+            return {"access_token": {"acrs": {"essential": True, "value": required}}}
+        try:
+            asked = json.loads(required)
+        except (ValueError, RecursionError):
+            asked = None
+    if not isinstance(asked, Mapping) or not asked:
+        raise ConfigurationError('required must be claims, such as {"access_token": {"acrs": ...}}, or "c1"')
+    return asked

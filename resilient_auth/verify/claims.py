@@ -1,0 +1,104 @@
+"""What a verified token says, and how far that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Literal
+
+__all__ = ["Claims", "Provenance", "frozen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Tell what a verification stands on.
+
+    Attributes:
+        keys: "fresh": fetched lately; "stale": the last known good ones, since newer ones can't be had; "pinned": from
+            the owner's file, since none could be fetched yet.
+        keys_age: Seconds since the keys were last fetched, to the minute; None for pinned ones.
+        grace: Whether the token has expired and was accepted by the owner's grace.
+        past_expiry: Seconds by which it has, in that case.
+    """
+
+    keys: Literal["fresh", "stale", "pinned"]
+    keys_age: float | None
+    grace: bool = False
+    past_expiry: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """Hold what a verified token says. Nothing in it can be changed, `raw` included.
+
+    Attributes:
+        subject: `sub`; where there is none, as in some B2C tokens, `oid` or the client.
+        object_id: `oid`, the user's or service principal's id in its tenant.
+        tenant_id: `tid`.
+        client_id: `azp`, `appid` or `client_id`: the application that got the token.
+        issuer: `iss`.
+        audience: `aud`.
+        scopes: `scp` or `scope`: what a user lets the client do.
+        roles: `roles`: what the client, or the user, was assigned.
+        app_only: Whether the client acts for itself: `idtyp` says so, or there is neither a scope nor a user.
+        issued_at, not_before, expires_at: Seconds since the epoch.
+        token_id: `uti` or `jti`.
+        session_id: `sid`.
+        policy: `tfp`, or `acr` where that names one: B2C's user flow or custom policy, in lower case.
+        nonce: An ID token's.
+        username: `preferred_username`, `upn`, `unique_name` or `email`. It may change and be reassigned: show it, and
+            decide nothing by it.
+        name: A name to show.
+        raw: All claims as they came.
+        provenance: What this stands on.
+    """
+
+    subject: str = field(repr=False)
+    object_id: str | None = field(repr=False)
+    tenant_id: str | None
+    client_id: str | None
+    issuer: str
+    audience: tuple[str, ...]
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    app_only: bool
+    issued_at: int | None
+    not_before: int | None
+    expires_at: int
+    token_id: str | None
+    session_id: str | None = field(repr=False)
+    policy: str | None
+    nonce: str | None = field(repr=False)
+    username: str | None = field(repr=False)
+    name: str | None = field(repr=False)
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    provenance: Provenance
+
+    def __reduce__(self) -> tuple[object, ...]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _rebuild, (values | {"raw": _plain(self.raw)},)
+
+    def __deepcopy__(self, memo: object) -> Claims:
+        return self
+
+
+def _rebuild(values: dict[str, Any]) -> Claims:
+    return Claims(**values | {"raw": frozen(values["raw"])})
+
+
+def frozen(value: Any) -> Any:
+    """Make a JSON value unchangeable, all the way down."""
+    if isinstance(value, dict):
+        return MappingProxyType({name: frozen(part) for name, part in value.items()})
+    if isinstance(value, list):
+        return tuple(frozen(part) for part in value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value

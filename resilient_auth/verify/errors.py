@@ -1,0 +1,104 @@
+"""The two errors of a verification, which are never confused.
+
+    ResilientAuthError
+    ├── InvalidToken                                    the token is bad, or isn't enough: 401 or 403
+    └── ProviderUnavailable (also requests.RequestException)
+        └── VerificationUnavailable                     nobody can tell right now: 503 with Retry-After
+
+A 401 makes every client sign its users in again at once; that is the last thing that a provider needs which can't hand
+out its keys. So what can't be verified now is never an `InvalidToken`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import ProviderUnavailable, ResilientAuthError
+
+__all__ = ["CODES", "InvalidToken", "VerificationUnavailable", "quoted"]
+
+#: Codes of tokens that are good, and not for this: 403.
+_FORBIDDEN = frozenset({"insufficient_scope", "insufficient_role", "app_only", "user_only"})
+#: Every code of an `InvalidToken`; they don't change.
+CODES = _FORBIDDEN | {
+    # the request around it, and its text
+    *("malformed_header", "duplicated_header"),
+    *("missing", "malformed", "too_large", "encrypted", "nested", "critical_header", "type"),
+    # its signature
+    *("algorithm", "key", "unknown_key", "key_issuer", "signature"),
+    # what it says
+    *("issuer", "policy", "tenant", "audience", "graph_token", "client", "token_type", "nonce"),
+    # its time, and the owner's deny-list
+    *("expired", "not_yet_valid", "denied"),
+}
+
+
+class InvalidToken(ResilientAuthError):
+    """Say that a token is refused, and why; asking again with the same one won't help.
+
+    Args:
+        code: A stable name of the reason, one of `CODES`, such as `expired`, `signature` or `graph_token`.
+        message: What is wrong, for a log: no part of the token is in it.
+        scope: What was asked for and isn't there, for the client.
+    """
+
+    code = "invalid_token"
+
+    def __init__(self, code: str, message: str, *, scope: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]
+        self.message = message
+        self.scope = scope
+
+    @property
+    def status(self) -> int:
+        """Tell the HTTP status: 403 for a good token that isn't enough, else 401 (RFC 6750, section 3.1)."""
+        return 403 if self.code in _FORBIDDEN else 401
+
+    def www_authenticate(self, realm: str | None = None) -> str:
+        """Write the `WWW-Authenticate` header (RFC 6750, section 3).
+
+        Args:
+            realm: The protection space's name; left out when not given.
+        """
+        parts = [] if realm is None else [f"realm={quoted(realm)}"]
+        # Who sent no token at all is told no error (RFC 6750, section 3.1).
+        if self.code != "missing":
+            error = "insufficient_scope" if self.status == 403 else "invalid_token"
+            parts += [f'error="{error}"', f"error_description={quoted(self.message)}"]
+            if self.scope and self.code == "insufficient_scope":
+                parts.append(f"scope={quoted(' '.join(self.scope))}")
+        return f"Bearer {', '.join(parts)}" if parts else "Bearer"
+
+    def __repr__(self) -> str:
+        return f"InvalidToken({self.code!r}, {self.message!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_invalid, (self.code, self.message, self.scope)
+
+
+def _rebuild_invalid(code: str, message: str, scope: tuple[str, ...]) -> InvalidToken:
+    return InvalidToken(code, message, scope=scope)
+
+
+class VerificationUnavailable(ProviderUnavailable):
+    """Say that a token can't be verified now, good or bad as it may be, and when to try again: 503."""
+
+    code = "verification_unavailable"
+    status = 503
+    #: Seconds until another attempt makes sense.
+    retry_after: float
+
+    def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, authority=authority, retry_after=max(1.0, retry_after or 5.0))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Tell the headers to answer with."""
+        return {"Retry-After": str(math.ceil(self.retry_after))}
+
+
+def quoted(text: str) -> str:
+    """Write a quoted string of a header, of printable ASCII alone (RFC 6750, section 3)."""
+    shown = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" if c == '"' else "?" for c in text)
+    return f'"{shown}"'

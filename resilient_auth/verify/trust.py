@@ -1,0 +1,215 @@
+"""Whose tokens are accepted: an issuer's address, the issuer names that it may sign for, and its tenant (G16)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+from urllib.parse import urlsplit
+
+from .._policy.checks import require
+from ..errors import ConfigurationError
+
+__all__ = ["Trust", "b2c", "entra", "external_id", "host_of", "of_issuers"]
+
+_TEMPLATE: Final = "{tenantid}"
+_GUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_IS_GUID = re.compile(_GUID)
+_WELL_KNOWN: Final = "/.well-known/openid-configuration"
+#: The tenant of personal accounts.
+_PERSONAL: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
+_SHARED: Final = frozenset({"common", "organizations"})
+#: Where version 1 tokens come from, by the host that signs in.
+_VERSION_1: Final = {
+    "login.microsoftonline.com": "https://sts.windows.net",
+    "login.windows.net": "https://sts.windows.net",
+    "login.microsoft.com": "https://sts.windows.net",
+    "login.microsoftonline.us": "https://sts.windows.net",
+    "login.partner.microsoftonline.cn": "https://sts.chinacloudapi.cn",
+    "login.chinacloudapi.cn": "https://sts.chinacloudapi.cn",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """Say what is expected of one discovery document, and of the tokens that its keys sign.
+
+    Args:
+        discovery: The document's address.
+        issuers: What tokens may have as `iss`; the first one is the document's own. `{tenantid}` stands for a GUID.
+        tenant: The one tenant that may stand there; None for the one that the document names.
+        any_tenant: Whether any tenant may stand there, as for `common`.
+        personal: Whether that may be the one of personal accounts.
+        needs_tid: Whether tokens must have a `tid`.
+        policy: B2C's user flow or custom policy, in lower case.
+        hosts: Hosts that the document may name, next to its own; its tenant may stand in them.
+    """
+
+    discovery: str
+    issuers: tuple[str, ...]
+    tenant: str | None = None
+    any_tenant: bool = False
+    personal: bool = True
+    needs_tid: bool = False
+    policy: str | None = None
+    hosts: tuple[str, ...] = field(default=())
+
+    @property
+    def templated(self) -> bool:
+        """Tell whether a tenant stands in the issuers."""
+        return any(_TEMPLATE in issuer for issuer in self.issuers)
+
+    @cached_property
+    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(_pattern(issuer) for issuer in self.issuers)
+
+    def match(self, issuer: str) -> str | None:
+        """Tell the tenant that stands in an issuer, "" where none does; None when it isn't one of these."""
+        for pattern in self._patterns:
+            found = pattern.fullmatch(issuer)
+            if found is not None:
+                return found[1] if found.re.groups else ""
+        return None
+
+    def filled(self, tenant: str) -> frozenset[str]:
+        """Fill a tenant into the issuers."""
+        return frozenset(issuer.replace(_TEMPLATE, tenant) for issuer in self.issuers)
+
+    def hosts_for(self, tenant: str | None) -> frozenset[str]:
+        """Tell the hosts that a document may name in which this tenant stands."""
+        return frozenset(host.replace(_TEMPLATE, tenant or self.tenant or "") for host in self.hosts)
+
+    def named_by(self, issuer: object) -> tuple[bool, str | None]:
+        """Tell whether a discovery document's issuer is the expected one, and the tenant that stands in it."""
+        if not isinstance(issuer, str):
+            return False, None
+        if issuer in self.issuers:
+            return True, None
+        tenant = self.match(issuer)
+        return tenant is not None and self.tenant in (None, tenant), tenant
+
+
+def _pattern(issuer: str) -> re.Pattern[str]:
+    first, *rest = (re.escape(part) for part in issuer.split(_TEMPLATE))
+    return re.compile(first + "".join(("(" + _GUID + ")" if n == 0 else r"\1") + part for n, part in enumerate(rest)))
+
+
+def of_issuers(issuer: object, discovery: str | None) -> tuple[Trust, ...]:
+    """Trust issuers by name, each with a discovery document of its own.
+
+    Raises:
+        ConfigurationError: They aren't https addresses.
+    """
+    hint = f"issuer must be an https address or several, not {issuer!r}"
+    named = (issuer,) if isinstance(issuer, str) else issuer
+    issuers = tuple(named) if isinstance(named, Sequence) else ()
+    require(bool(issuers), hint)
+    for one in issuers:
+        # With an address of its own for the document, an issuer is but a name; ADFS's access tokens have an http one.
+        require(isinstance(one, str) and bool(one) and (discovery is not None or _is_https(one)), hint)
+    if discovery is not None:
+        require(_is_https(discovery), f"discovery must be an https address, not {discovery!r}")
+        return (_of_one(issuers, discovery),)
+    return tuple(
+        _of_one((one,), one.replace(_TEMPLATE, "common").rstrip("/") + _WELL_KNOWN) for one in dict.fromkeys(issuers)
+    )
+
+
+def _of_one(issuers: tuple[str, ...], discovery: str) -> Trust:
+    templated = any(_TEMPLATE in issuer for issuer in issuers)
+    return Trust(discovery=discovery, issuers=issuers, any_tenant=templated, needs_tid=templated)
+
+
+def entra(tenant: str, authority: str = "https://login.microsoftonline.com") -> tuple[Trust, ...]:
+    """Trust a tenant of Entra, or all of `organizations`, `common` or `consumers`; tokens of version 1 and 2."""
+    authority, tenant = _origin("authority", authority), _name("tenant", tenant)
+    if tenant == "consumers":
+        tenant = _PERSONAL
+    version_1 = _VERSION_1.get(host_of(authority), authority)
+    return (
+        Trust(
+            discovery=f"{authority}/{tenant}/v2.0{_WELL_KNOWN}",
+            issuers=(f"{authority}/{_TEMPLATE}/v2.0", f"{version_1}/{_TEMPLATE}/"),
+            tenant=tenant if _IS_GUID.fullmatch(tenant) else None,
+            any_tenant=tenant in _SHARED,
+            personal=tenant != "organizations",
+            needs_tid=True,
+        ),
+    )
+
+
+def b2c(
+    tenant: str, policies: object, *, tenant_id: str | None = None, authority: str | None = None
+) -> tuple[Trust, ...]:
+    """Trust user flows and custom policies of a B2C tenant, each of which has metadata of its own."""
+    tenant = _name("tenant", tenant).removesuffix(".onmicrosoft.com")
+    authority = _origin("authority", authority or f"https://{tenant}.b2clogin.com")
+    hint = f'policies must be names such as ("b2c_1_signin",), not {policies!r}'
+    require(isinstance(policies, Collection) and not isinstance(policies, (str, bytes)) and bool(policies), hint)
+    names = [_name("policies", policy) for policy in policies] if isinstance(policies, Collection) else []
+    return tuple(
+        Trust(
+            discovery=f"{authority}/{tenant_id or f'{tenant}.onmicrosoft.com'}/{policy}/v2.0{_WELL_KNOWN}",
+            issuers=(f"{authority}/{_TEMPLATE}/v2.0/", f"{authority}/tfp/{_TEMPLATE}/{policy}/v2.0/"),
+            tenant=_guid(tenant_id),
+            policy=policy,
+        )
+        for policy in dict.fromkeys(names)
+    )
+
+
+def external_id(tenant: str, *, tenant_id: str | None = None, authority: str | None = None) -> tuple[Trust, ...]:
+    """Trust an external tenant of Entra (CIAM)."""
+    tenant = _name("tenant", tenant).removesuffix(".onmicrosoft.com")
+    if _IS_GUID.fullmatch(tenant):
+        tenant_id = tenant_id or tenant
+    authority = _origin("authority", authority or f"https://{tenant}.ciamlogin.com")
+    where = tenant_id or f"{tenant}.onmicrosoft.com"
+    return (
+        Trust(
+            discovery=f"{authority}/{where}/v2.0{_WELL_KNOWN}",
+            issuers=(f"https://{_TEMPLATE}.ciamlogin.com/{_TEMPLATE}/v2.0", f"{authority}/{_TEMPLATE}/v2.0"),
+            tenant=_guid(tenant_id),
+            needs_tid=True,
+            hosts=(f"{_TEMPLATE}.ciamlogin.com",),
+        ),
+    )
+
+
+def host_of(url: str) -> str:
+    """Tell the host of an address, with its port where that isn't the usual one, in lower case."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    return host if parts.port in (None, 443) else f"{host}:{parts.port}"
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host_of(url)
+    except ValueError:
+        return False
+    plain = not parts.username and not parts.password and not parts.fragment
+    return parts.scheme == "https" and bool(parts.hostname) and plain and url.isascii() and " " not in url
+
+
+def _origin(name: str, url: object) -> str:
+    require(isinstance(url, str) and _is_https(url), f"{name} must be an https address, not {url!r}")
+    return str(url).rstrip("/")
+
+
+def _name(what: str, name: object) -> str:
+    """Check a tenant or a policy: it becomes a part of an address."""
+    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9._-]+", name, re.ASCII) is None or ".." in name:
+        raise ConfigurationError(f"{what} must be letters, digits, dots, hyphens and underscores, not {name!r}")
+    return name.lower()
+
+
+def _guid(tenant_id: str | None) -> str | None:
+    if tenant_id is None:
+        return None
+    guid = tenant_id.lower() if isinstance(tenant_id, str) else ""
+    require(_IS_GUID.fullmatch(guid) is not None, f"tenant_id must be a GUID, not {tenant_id!r}")
+    return guid

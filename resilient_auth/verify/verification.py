@@ -1,0 +1,421 @@
+"""The way of one token: seen before? else strict text, rules, its key, its signature. Decides; the faces wait."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import Collection, Generator, Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, TypeAlias
+
+from .._flow.engine import Engine, engine_for
+from .._flow.single_flight import Flight, Outcome
+from .._policy.checks import require, require_number
+from .._provider.wire import HttpxWire
+from ..errors import Closed, ProviderUnavailable
+from ..events import DenyListRejected, ExpiredTokenAccepted, TokenOnDenyList, emit
+from ..settings import Settings
+from ..token import fingerprint
+from .claims import Claims, Provenance
+from .deny import DenyList, deny_lists
+from .documents import Shelf, pinned_from
+from .errors import InvalidToken, VerificationUnavailable
+from .jwk import VerificationKey
+from .keys import KeySource, key_sources
+from .options import GraceOptions, KeyOptions
+from .outage import OutageWatch, watches
+from .rules import Rules, check, check_asked, check_times, claims_of, expired, types_for
+from .seen import Remembered, Seen, SeenOptions, digest_of
+from .signature import check_algorithms
+from .text import LARGEST_TOKEN, check_header, strict_json, take_apart
+from .trust import Trust
+
+__all__ = ["Asked", "Verification", "Verify", "Verifying"]
+
+#: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
+Verifying = Generator[tuple[Flight, float], Outcome | None, Claims]
+
+Verify: TypeAlias = bool | str | ssl.SSLContext | None
+#: A role with one of these in its name is an administrator's.
+_OF_ADMINISTRATORS = ("admin", "privileged", "owner")
+#: In Entra's `wids`: no directory role, but a member of the tenant.
+_A_MEMBER = "b79fbf4d-3ef9-4689-8143-76b194e85509"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """What one call asks of a token."""
+
+    scopes: Collection[str] = ()
+    roles: Collection[str] = ()
+    app_only: bool | None = None
+    nonce: str | None = None
+    grace: bool = False
+
+
+class Verification:
+    """Verify tokens by one owner's settings; see `ClaimsVerifier`."""
+
+    def __init__(
+        self,
+        trusts: tuple[Trust, ...],
+        *,
+        audience: str | Sequence[str],
+        algorithms: Collection[str] = ("RS256",),
+        accepts: Literal["access", "id"] = "access",
+        tenants: Collection[str] = (),
+        clients: Collection[str] = (),
+        leeway: float = 60.0,
+        keys: KeyOptions | None = None,
+        pinned_keys: str | PathLike[str] | Mapping[str, Any] | None = None,
+        seen: SeenOptions | None = None,
+        grace: GraceOptions | None = None,
+        deny: DenyList | None = None,
+        settings: Settings | None = None,
+        verify: Verify = True,
+        proxies: Mapping[str, str] | None = None,
+        timeout: float | tuple[float | None, float | None] | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
+        require_number("leeway", leeway, low=0.0, high=300.0)
+        require(accepts in ("access", "id"), f'accepts must be "access" or "id", not {accepts!r}')
+        require(
+            accepts == "access" or grace is None, "grace is for access tokens: an ID token is used once, at sign-in"
+        )
+        for name, value, kind in (
+            ("keys", keys, KeyOptions),
+            ("seen", seen, SeenOptions),
+            ("grace", grace, GraceOptions),
+            ("deny", deny, DenyList),
+            ("settings", settings, Settings),
+        ):
+            require(value is None or isinstance(value, kind), f"{name} must be {kind.__name__}(...), not {value!r}")
+        options = keys or KeyOptions()
+        accepted = check_algorithms(algorithms)
+        pinned = None
+        if pinned_keys is not None:
+            pinned = pinned_from(pinned_keys, accepted, options.largest, options.most_keys)
+            for trust in trusts:
+                require(
+                    not trust.templated or trust.any_tenant or trust.tenant is not None,
+                    "pinned_keys alone don't tell the tenant: give its GUID as well (tenant_id, or as the tenant)",
+                )
+        self.rules = Rules(
+            audiences=_names("audience", (audience,) if isinstance(audience, str) else audience, empty=False),
+            kind=accepts,
+            tenants=frozenset(tenant.lower() for tenant in _names("tenants", tenants)),
+            clients=_names("clients", clients),
+            leeway=leeway,
+        )
+        self.engine: Engine = engine_for(settings or Settings())
+        self._clock = self.engine.clock
+        self._types = types_for(accepts)
+        self._algorithms = accepted
+        self._trusts = trusts
+        self._deny = deny or DenyList()
+        self._deny_looked_at = self._clock.monotonic()
+        self._grace = grace
+        self._closed = False
+        self._sources = {
+            trust: _source_of(
+                self.engine, trust, accepted, options, pinned, shelf, verify=verify, proxies=proxies, timeout=timeout
+            )
+            for trust in trusts
+        }
+        self._watches = {} if grace is None else {s: OutageWatch(s, grace) for s in self._sources.values()}
+        self._seen = Seen(seen or SeenOptions())
+        _living.add(self)
+
+    def renew(self) -> None:
+        """Make it usable in a forked child."""
+        self._seen.renew()
+
+    def seen(self, token: str) -> Claims | None:
+        """Tell the claims of a token that was verified before and still holds; None for the long way.
+
+        Raises:
+            InvalidToken: It is on the deny-list.
+            VerificationUnavailable: The owner's own check failed.
+        """
+        if not isinstance(token, str) or len(token) > LARGEST_TOKEN or not token.isascii():
+            return None
+        digest = digest_of(token)
+        known = self._seen.find(digest)
+        if known is None:
+            return None
+        view = known.source.view
+        if self._clock.monotonic() >= view.until:
+            view = known.source.look()
+        if view.keys.get(known.kid) is not known.key or self._closed:
+            self._seen.drop(digest)
+            return None
+        if not known.begins <= self._clock.wall() < known.ends:
+            return None
+        deny = self._deny
+        if known.deny_version != deny.current.version or deny.check is not None or deny.file is not None:
+            self._check_denied(known)
+        claims = known.claims
+        if claims.provenance is not view.provenance:
+            known.claims = claims = dataclasses.replace(claims, provenance=view.provenance)
+        return claims
+
+    def verifying(self, token: str, asked: Asked) -> Verifying:
+        """Verify a token, step by step; the drivers do the waiting.
+
+        Raises:
+            InvalidToken: It is refused.
+            VerificationUnavailable: Its key can't be had now.
+        """
+        if self._closed:
+            raise Closed("this verifier was closed: make a new one, or close it later")
+        compact = take_apart(token)
+        algorithm, kid = check_header(compact.header, self._types)
+        if algorithm not in self._algorithms:
+            raise InvalidToken("algorithm", "the token's algorithm isn't one that is accepted")
+        raw = strict_json(compact.payload, "payload")
+        accepted = check(compact.header, raw, self._trusts, self.rules)
+        if kid is None:
+            raise InvalidToken("unknown_key", "the token names no key")
+        try:
+            check_times(accepted, self._clock.wall())
+        except InvalidToken as error:
+            if error.code != "expired" or not asked.grace:
+                raise
+            return self._by_grace(token, asked)
+        source = self._sources[accepted.trust]
+        view = source.current()
+        key = view.keys.get(kid)
+        if key is None:
+            key = yield from source.obtaining(kid)
+            view = source.current()
+        if accepted.tenant and not accepted.trust.any_tenant and accepted.tenant != source.tenant:
+            raise InvalidToken("tenant", "the token comes from another tenant")
+        _check_key_issuer(key, accepted.trust, accepted.tenant, raw["iss"])
+        key.verify(algorithm, compact.signature, compact.signed)
+        claims = claims_of(raw, accepted, self.rules.kind, view.provenance)
+        known = Remembered(
+            claims=claims,
+            kid=kid,
+            key=key,
+            source=source,
+            begins=accepted.begins,
+            ends=accepted.ends,
+            seen_at=self._clock.monotonic(),
+            deny_version=-1,
+        )
+        self._check_denied(known)
+        for watch in self._watches.values():
+            watch.start()
+        # A wait may have taken its time.
+        check_times(accepted, self._clock.wall())
+        self._seen.put(digest_of(token), known, len(token))
+        check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
+        return claims
+
+    def warming(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
+        """Get every issuer's keys, so that no token has to wait for them; step by step."""
+        for source in self._sources.values():
+            yield from source.obtaining(None)
+        for watch in self._watches.values():
+            watch.start()
+
+    def _by_grace(self, token: str, asked: Asked) -> Claims:
+        """Accept an expired token where every condition of the owner's grace holds.
+
+        Raises:
+            InvalidToken: One doesn't.
+        """
+        known = self._seen.find(digest_of(token))
+        options = self._grace
+        if options is None or known is None:
+            raise expired()
+        source = known.source
+        if source.current().keys.get(known.kid) is not known.key:
+            raise expired()
+        self._check_denied(known)
+        down_since = self._watches[source].down_since()
+        now, claims = self._clock.monotonic(), known.claims
+        past = self._clock.wall() - claims.expires_at
+        if (
+            down_since is None
+            or known.seen_at >= down_since
+            or now - down_since > options.outage
+            or past > options.past_expiry
+            or claims.app_only
+            or _is_administrator(claims, options)
+        ):
+            raise expired()
+        check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
+        standing = source.current().provenance
+        provenance = Provenance(keys=standing.keys, keys_age=standing.keys_age, grace=True, past_expiry=max(0.0, past))
+        emit(
+            ExpiredTokenAccepted(
+                at=self._clock.wall(),
+                issuer=claims.issuer,
+                subject=fingerprint(claims.subject),
+                client_id=claims.client_id,
+                past_expiry=past,
+                outage=now - down_since,
+            )
+        )
+        return dataclasses.replace(claims, provenance=provenance)
+
+    def _check_denied(self, known: Remembered) -> None:
+        """Refuse what is on the deny-list, and note with which version it was compared."""
+        deny, claims = self._deny, known.claims
+        if deny.file is not None:
+            self._look_at_file()
+        current = deny.current
+        matched = ""
+        if known.deny_version != current.version:
+            raw = claims.raw
+            ids = (raw.get("uti"), raw.get("jti"))
+            matched = current.match(known.kid, (claims.object_id, claims.subject), claims.session_id, ids)
+        if not matched and deny.check is not None:
+            try:
+                matched = "check" if deny.check(claims.raw) else ""
+            except Exception as error:  # noqa: BLE001 - who can't tell mustn't let anybody in
+                name = type(error).__name__
+                raise VerificationUnavailable(f"the deny-list's check failed with {name}", retry_after=5.0) from None
+        if matched:
+            emit(TokenOnDenyList(at=self._clock.wall(), issuer=claims.issuer, matched=matched))
+            raise InvalidToken("denied", "the token is on the deny-list")
+        known.deny_version = current.version
+
+    def _look_at_file(self) -> None:
+        """Have the deny-list's file read again behind, when it is time."""
+        deny, now = self._deny, self._clock.monotonic()
+        if now - self._deny_looked_at < deny.look_every:
+            return
+        self._deny_looked_at = now
+
+        def look() -> None:
+            try:
+                deny.look()
+            except (OSError, ValueError) as error:
+                wall = self._clock.wall()
+                emit(DenyListRejected(at=wall, file=str(deny.file), reason=type(error).__name__))
+
+        try:
+            self.engine.run("deny-list", look)
+        except ProviderUnavailable:
+            return
+
+    def close(self) -> None:
+        """Forget what was verified, and end refreshes unless another verifier shares them."""
+        if self._closed:
+            return
+        self._closed = True
+        self._seen.renew()
+        for watch in self._watches.values():
+            watch.close()
+        for source in self._sources.values():
+            _release(source)
+
+    def __repr__(self) -> str:
+        return f"issuers={[trust.issuers[0] for trust in self._trusts]}, audience={sorted(self.rules.audiences)}"
+
+
+def _check_key_issuer(key: VerificationKey, trust: Trust, tenant: str, issuer: str) -> None:
+    """Check that a key may sign for an issuer, where the key set says for whom it may.
+
+    Entra's version 1 tokens are signed with keys whose issuer is the version 2 one of the same tenant.
+    """
+    if key.issuer is None:
+        return
+    meant = key.issuer.replace("{tenantid}", tenant) if tenant else key.issuer
+    if meant != issuer and meant not in trust.filled(tenant):
+        raise InvalidToken("key_issuer", "the token's key isn't for its issuer")
+
+
+def _is_administrator(claims: Claims, options: GraceOptions) -> bool:
+    directory_roles = claims.raw.get("wids", ())
+    if not isinstance(directory_roles, (list, tuple)) or any(role != _A_MEMBER for role in directory_roles):
+        return True
+    return any(
+        role in options.refused_roles or any(part in role.lower() for part in _OF_ADMINISTRATORS)
+        for role in claims.roles
+    )
+
+
+def _names(what: str, given: object, *, empty: bool = True) -> frozenset[str]:
+    hint = f"{what} must be a collection of texts, not {given!r}"
+    require(isinstance(given, Collection) and not isinstance(given, (str, bytes)), hint)
+    found = frozenset(given) if isinstance(given, Collection) else frozenset()
+    require(all(isinstance(one, str) and one for one in found), hint)
+    require(empty or bool(found), f"{what} must not be empty: a token for anybody would do")
+    return found
+
+
+_shared: weakref.WeakValueDictionary[Any, KeySource] = weakref.WeakValueDictionary()
+_users: weakref.WeakKeyDictionary[KeySource, int] = weakref.WeakKeyDictionary()
+_sharing = threading.Lock()
+
+
+def _source_of(
+    engine: Engine,
+    trust: Trust,
+    algorithms: frozenset[str],
+    options: KeyOptions,
+    pinned: Mapping[str, VerificationKey] | None,
+    shelf: Shelf | None,
+    *,
+    verify: Verify,
+    proxies: Mapping[str, str] | None,
+    timeout: float | tuple[float | None, float | None] | None,
+) -> KeySource:
+    """Find the keys of an issuer that another verifier with the same wishes holds, or begin to hold them."""
+    trusted = os.fspath(verify) if isinstance(verify, os.PathLike) else verify
+    pins = (
+        None if pinned is None else tuple(sorted((kid, key.material, key.issuer or "") for kid, key in pinned.items()))
+    )
+    wire = (trusted, tuple(sorted((proxies or {}).items())), timeout)
+    wishes = (engine, trust, algorithms, options, pins, None if shelf is None else id(shelf), wire)
+    with _sharing:
+        source = _shared.get(wishes)
+        if source is None or source.closed:
+            source = KeySource(
+                engine,
+                HttpxWire(
+                    engine.clock, engine.settings.connect_timeout, verify=verify, proxies=proxies, timeout=timeout
+                ),
+                trust,
+                algorithms=algorithms,
+                options=options,
+                pinned=pinned,
+                shelf=shelf,
+            )
+            _shared[wishes] = source
+        _users[source] = _users.get(source, 0) + 1
+        return source
+
+
+def _release(source: KeySource) -> None:
+    with _sharing:
+        left = _users.get(source, 1) - 1
+        _users[source] = left
+    if left <= 0:
+        source.close()
+
+
+_living: weakref.WeakSet[Verification] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    global _sharing
+    _sharing = threading.Lock()
+    for deny in deny_lists.all():
+        deny.renew_lock()
+    for source in key_sources.all():
+        source.after_fork()
+    for watch in watches.all():
+        watch.after_fork()
+    for verification in list(_living):
+        verification.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,247 @@
+"""The claims verifier, as blocking callers have it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, Self, TypeVar
+
+from .._flow.single_flight import Flight, Outcome
+from ..settings import Settings
+from .claims import Claims
+from .deny import DenyList
+from .options import GraceOptions, KeyOptions
+from .rules import check_asked
+from .seen import SeenOptions
+from .trust import Trust, b2c, entra, external_id, of_issuers
+from .verification import Asked, Verification, Verify
+
+__all__ = ["ClaimsVerifier", "Verifier"]
+
+_T = TypeVar("_T")
+
+
+class Verifier:
+    """What the blocking verifier and asyncio's have in common: how they are made. See `ClaimsVerifier`."""
+
+    _core: Verification
+
+    def __init__(
+        self,
+        *,
+        issuer: str | Sequence[str],
+        audience: str | Sequence[str],
+        discovery: str | None = None,
+        algorithms: Collection[str] = ("RS256",),
+        accepts: Literal["access", "id"] = "access",
+        tenants: Collection[str] = (),
+        clients: Collection[str] = (),
+        leeway: float = 60.0,
+        keys: KeyOptions | None = None,
+        pinned_keys: str | PathLike[str] | Mapping[str, Any] | None = None,
+        seen: SeenOptions | None = None,
+        grace: GraceOptions | None = None,
+        deny: DenyList | None = None,
+        settings: Settings | None = None,
+        verify: Verify = True,
+        proxies: Mapping[str, str] | None = None,
+        timeout: float | tuple[float | None, float | None] | None = None,
+    ) -> None:
+        self._core = Verification(
+            of_issuers(issuer, discovery),
+            audience=audience,
+            algorithms=algorithms,
+            accepts=accepts,
+            tenants=tenants,
+            clients=clients,
+            leeway=leeway,
+            keys=keys,
+            pinned_keys=pinned_keys,
+            seen=seen,
+            grace=grace,
+            deny=deny,
+            settings=settings,
+            verify=verify,
+            proxies=proxies,
+            timeout=timeout,
+        )
+
+    @classmethod
+    def for_entra(
+        cls,
+        tenant: str,
+        audience: str | Sequence[str],
+        *,
+        authority: str = "https://login.microsoftonline.com",
+        **options: Any,
+    ) -> Self:
+        """Verify tokens of Microsoft Entra ID, of version 1 and of version 2.
+
+        Args:
+            tenant: Its GUID or a domain name; or `organizations`, `common` or `consumers`, where `tenants=` says whose
+                tokens are accepted: without it, those of every tenant there is.
+            audience: The client id, and the App ID URI for version 1 tokens.
+            authority: Another cloud's, such as `https://login.microsoftonline.us`.
+            options: As for the class.
+        """
+        return cls._of(entra(tenant, authority), audience, options)
+
+    @classmethod
+    def for_b2c(
+        cls,
+        tenant: str,
+        policies: Collection[str],
+        audience: str | Sequence[str],
+        *,
+        tenant_id: str | None = None,
+        authority: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Verify tokens of Azure AD B2C.
+
+        Args:
+            tenant: Its name, such as `contoso` or `contoso.onmicrosoft.com`.
+            policies: The user flows and custom policies whose tokens are accepted, by name.
+            audience: The client id.
+            tenant_id: The tenant's GUID; learned from the discovery document when not given.
+            authority: A custom domain, such as `https://login.contoso.com`.
+            options: As for the class.
+        """
+        return cls._of(b2c(tenant, policies, tenant_id=tenant_id, authority=authority), audience, options)
+
+    @classmethod
+    def for_external_id(
+        cls,
+        tenant: str,
+        audience: str | Sequence[str],
+        *,
+        tenant_id: str | None = None,
+        authority: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Verify tokens of Microsoft Entra External ID (CIAM).
+
+        Args:
+            tenant: Its name, such as `contoso`.
+            audience: The client id.
+            tenant_id: The tenant's GUID; learned from the discovery document when not given.
+            authority: A custom domain, such as `https://login.contoso.com`.
+            options: As for the class.
+        """
+        return cls._of(external_id(tenant, tenant_id=tenant_id, authority=authority), audience, options)
+
+    @classmethod
+    def _of(cls, trusts: tuple[Trust, ...], audience: str | Sequence[str], options: Mapping[str, Any]) -> Self:
+        self = cls.__new__(cls)
+        self._core = Verification(trusts, audience=audience, **options)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._core!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a verifier can't be pickled: make one in each process")
+
+
+class ClaimsVerifier(Verifier):
+    """Verify tokens that arrive, through outages of the provider that signed them (G15, G16).
+
+    Nothing is asked of anybody until the first token comes, or `warm_up` is called. It may be shared by threads; make
+    one for each kind of token, and keep it.
+
+    Args:
+        issuer: `iss` of the tokens that are accepted, or several; `{tenantid}` in it stands for a tenant's GUID.
+        audience: `aud` of the tokens that are accepted, or several: the client id, and for version 1 tokens the App ID
+            URI as well.
+        discovery: The address of the discovery document, for all issuers; each one's own when not given.
+        algorithms: Those that are accepted. PS256 and ES256 are done too, among others; `none` and the symmetric ones
+            never are.
+        accepts: "access" for APIs, "id" for sign-in.
+        tenants: GUIDs of the tenants whose tokens are accepted; all that the issuer allows when not given.
+        clients: Client ids whose tokens are accepted, by `azp` or `appid`; all when not given.
+        leeway: Seconds by which clocks may differ, from 0 to 300.
+        keys: How keys are fetched and how long they serve.
+        pinned_keys: A signed-off key set for a cold start in an outage: a file, or what would be in it. It is used
+            until the issuer's own set has been fetched, and again when that is too old.
+        seen: How many verified tokens are remembered.
+        grace: Accept tokens a little past their expiry while the provider is down; off when not given.
+        deny: An emergency deny-list.
+        settings: Whose breakers, workers and time-outs are used.
+        verify: The path of a CA bundle, an SSL context, or False, as in MSAL.
+        proxies: By scheme, as in MSAL.
+        timeout: Seconds for one request, or a pair for connecting and reading; the settings' when not given.
+
+    Raises:
+        ConfigurationError: An argument is wrong; raised before any network call.
+    """
+
+    def verify(
+        self,
+        token: str,
+        *,
+        scopes: Collection[str] = (),
+        roles: Collection[str] = (),
+        app_only: bool | None = None,
+        nonce: str | None = None,
+        grace: bool = False,
+    ) -> Claims:
+        """Verify a token.
+
+        A token whose key is held is verified without any network, and without waiting. Otherwise this waits until the
+        keys are there, for at most `KeyOptions.wait` seconds.
+
+        Args:
+            token: As it came behind `Bearer`.
+            scopes: What must be among its scopes, all of it.
+            roles: What must be among its roles, all of it.
+            app_only: True for applications alone, False for users alone.
+            nonce: What an ID token must answer to.
+            grace: Accept it past its expiry under the owner's `GraceOptions`, where all their conditions hold.
+
+        Returns:
+            What it says, and what that stands on.
+
+        Raises:
+            InvalidToken: It is refused, or isn't enough: 401 or 403.
+            VerificationUnavailable: Nobody can tell now: 503 with `Retry-After`.
+            Closed: This verifier was closed.
+        """
+        claims = self._core.seen(token)
+        if claims is None:
+            asked = Asked(scopes, roles, app_only, nonce, grace)
+            return _carry_out(self._core.verifying(token, asked))
+        if scopes or roles or app_only is not None or nonce is not None:
+            check_asked(claims, scopes, roles, app_only, nonce)
+        return claims
+
+    def warm_up(self) -> None:
+        """Fetch the keys now, so that the first token needn't wait for them.
+
+        Raises:
+            VerificationUnavailable: They can't be had; tokens that come make it try again.
+        """
+        _carry_out(self._core.warming())
+
+    def close(self) -> None:
+        """Forget the tokens that were verified, and end refreshes unless another verifier shares them."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _carry_out(steps: Generator[tuple[Flight, float], Outcome | None, _T]) -> _T:
+    """Carry a verification through on this thread."""
+    try:
+        flight, patience = next(steps)
+        while True:
+            flight, patience = steps.send(flight.wait(patience))
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+    finally:
+        # Who gives up leaves his place at once, and not when his traceback is forgotten.
+        steps.close()

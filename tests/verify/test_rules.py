@@ -1,0 +1,378 @@
+"""Which tokens are accepted: issuers, tenants, audiences, clients, kinds, times, scopes (G16)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from arriving import AUDIENCE, NOWHERE, TENANT, Signer
+
+import resilient_auth as ra
+
+Claims = Callable[..., dict[str, Any]]
+Refused = Callable[..., str]
+OTHER = "11111111-2222-3333-4444-555555555555"
+PERSONAL = "9188040d-6c67-4c5b-b112-36a304b66dad"
+
+
+def code_of(verifier: ra.ClaimsVerifier, token: str, **asked: Any) -> str:
+    """Tell the code with which a verifier refuses a token, "" where it accepts it."""
+    try:
+        verifier.verify(token, **asked)
+    except ra.InvalidToken as error:
+        return error.code
+    return ""
+
+
+class TestIssuers:
+    @pytest.mark.parametrize(
+        "issuer",
+        [
+            f"{NOWHERE}/{OTHER}/v2.0",
+            f"{NOWHERE}/{TENANT}/v2.0/",
+            f"{NOWHERE}/{TENANT.upper()}/v2.0",
+            f"{NOWHERE}/{TENANT}",
+            f"{NOWHERE}/{{tenantid}}/v2.0",
+            f"{NOWHERE}/{TENANT}/v2.0\n",
+            f"https://evil.example/{TENANT}/v2.0",
+            f"https://evil.example/?{NOWHERE}/{TENANT}/v2.0",
+            "https://login.microsoftonline.com",
+            "",
+            None,
+            1,
+            ["x"],
+        ],
+    )
+    def test_an_issuer_is_matched_exactly(self, refused: Refused, signer: Signer, claims: Claims, issuer: Any) -> None:
+        """No prefix, no other case, no other tenant, no placeholder."""
+        assert refused(signer.token(claims(iss=issuer))) in ("issuer", "tenant", "malformed")
+
+    def test_version_1_and_version_2(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """One tenant's tokens have two issuers, and either names its client in its own way."""
+        first = claims(iss=f"{NOWHERE}/{TENANT}/", azp=None, azpacr=None, appid="shop", appidacr="1", ver="1.0")
+        assert offline().verify(signer.token(first)).client_id == "shop"
+        assert offline().verify(signer.token(claims())).client_id == "shop"
+
+    def test_a_public_clouds_version_1_issuer(self, settings: Any, signer: Signer, claims: Claims) -> None:
+        """`sts.windows.net`, and for each other cloud its own."""
+        options = {"pinned_keys": {"keys": [signer.jwk]}, "settings": settings(), "proxies": {"https": NOWHERE}}
+        with ra.ClaimsVerifier.for_entra(TENANT, AUDIENCE, **options) as verifier:
+            assert not code_of(verifier, signer.token(claims(iss=f"https://sts.windows.net/{TENANT}/")))
+            assert not code_of(verifier, signer.token(claims(iss=f"https://login.microsoftonline.com/{TENANT}/v2.0")))
+            assert (
+                code_of(verifier, signer.token(claims(iss=f"https://sts.windows.net/{OTHER}/", tid=OTHER))) == "tenant"
+            )
+
+    def test_all_tenants(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """For `common` any tenant may stand in the issuer, if it is the token's `tid` too."""
+        verifier = offline(tenant="common")
+        assert not code_of(verifier, signer.token(claims(iss=f"{NOWHERE}/{OTHER}/v2.0", tid=OTHER)))
+        assert code_of(verifier, signer.token(claims(iss=f"{NOWHERE}/{OTHER}/v2.0"))) == "tenant"
+        assert code_of(verifier, signer.token(claims(tid=None))) == "tenant"
+        assert code_of(verifier, signer.token(claims(iss=f"{NOWHERE}/common/v2.0", tid="common"))) == "issuer"
+
+    def test_work_accounts_alone(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """`organizations` has no personal accounts; `consumers` has nothing else."""
+        personal = signer.token(claims(iss=f"{NOWHERE}/{PERSONAL}/v2.0", tid=PERSONAL))
+        assert code_of(offline(tenant="organizations"), personal) == "tenant"
+        assert not code_of(offline(tenant="consumers"), personal)
+        assert not code_of(offline(tenant="common"), personal)
+        assert code_of(offline(tenant="consumers"), signer.token(claims())) == "tenant"
+
+    def test_a_list_of_tenants(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """Customers' tenants, by GUID in any case."""
+        verifier = offline(tenant="common", tenants=[OTHER.upper()])
+        assert not code_of(verifier, signer.token(claims(iss=f"{NOWHERE}/{OTHER}/v2.0", tid=OTHER)))
+        assert code_of(verifier, signer.token(claims())) == "tenant"
+
+    def test_several_issuers(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """Each by its exact name."""
+        verifier = offline(issuer=["https://localhost:9/a", "https://localhost:9/b"])
+        for issuer in ("https://localhost:9/a", "https://localhost:9/b"):
+            assert not code_of(verifier, signer.token(claims(iss=issuer)))
+        assert code_of(verifier, signer.token(claims(iss="https://localhost:9/c"))) == "issuer"
+
+    def test_an_issuer_whose_name_is_no_address(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """ADFS's access tokens have one that isn't https: a mere name, where the document has an address of its own."""
+        names = ["https://localhost:9/adfs", "http://localhost/adfs/services/trust"]
+        verifier = offline(issuer=names, discovery="https://localhost:9/adfs/.well-known/openid-configuration")
+        assert not code_of(verifier, signer.token(claims(iss=names[1], azp=None, azpacr=None, appid="shop")))
+
+    def test_a_key_of_another_tenant(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """A key whose entry in the set names its issuer signs for that one alone, though it sits in the same set."""
+        for issuer, code in (
+            (f"{NOWHERE}/{TENANT}/v2.0", ""),
+            (f"{NOWHERE}/{{tenantid}}/v2.0", ""),
+            (f"{NOWHERE}/{PERSONAL}/v2.0", "key_issuer"),
+            ("https://evil.example", "key_issuer"),
+        ):
+            verifier = offline(tenant="common", pinned_keys={"keys": [signer.jwk | {"issuer": issuer}]})
+            assert code_of(verifier, signer.token(claims())) == code
+        # Version 1 tokens are signed with keys whose issuer is version 2's.
+        verifier = offline(pinned_keys={"keys": [signer.jwk | {"issuer": f"{NOWHERE}/{{tenantid}}/v2.0"}]})
+        assert not code_of(verifier, signer.token(claims(iss=f"{NOWHERE}/{TENANT}/")))
+
+    def test_a_b2c_policy(self, settings: Any, signer: Signer, claims: Claims) -> None:
+        """By `tfp`, or `acr` in older ones; one that isn't listed isn't accepted, though it has the same issuer."""
+        options = {"pinned_keys": {"keys": [signer.jwk]}, "settings": settings(), "authority": NOWHERE}
+        with ra.ClaimsVerifier.for_b2c(
+            "contoso", ["B2C_1_signin", "b2c_1_edit"], AUDIENCE, tenant_id=TENANT, **options
+        ) as verifier:
+            issuer = f"{NOWHERE}/{TENANT}/v2.0/"
+            found = verifier.verify(signer.token(claims(iss=issuer, tfp="B2C_1_SignIn", tid=None)))
+            assert (found.policy, found.tenant_id) == ("b2c_1_signin", TENANT)
+            assert not code_of(verifier, signer.token(claims(iss=issuer, acr="b2c_1_edit")))
+            assert code_of(verifier, signer.token(claims(iss=issuer, tfp="b2c_1_weak"))) == "policy"
+            assert code_of(verifier, signer.token(claims(iss=issuer, tfp="b2c_1_weak", acr="b2c_1_edit"))) == "policy"
+            assert code_of(verifier, signer.token(claims(iss=issuer))) == "policy"
+            assert code_of(verifier, signer.token(claims(iss=f"{NOWHERE}/{OTHER}/v2.0/", tfp="b2c_1_edit"))) == "tenant"
+            # The older form of the issuer has the policy in it.
+            older = f"{NOWHERE}/tfp/{TENANT}/b2c_1_signin/v2.0/"
+            assert not code_of(verifier, signer.token(claims(iss=older, tfp="b2c_1_signin")))
+            assert code_of(verifier, signer.token(claims(iss=older, tfp="b2c_1_edit"))) == "policy"
+
+    def test_an_external_tenant(self, settings: Any, signer: Signer, claims: Claims) -> None:
+        """Its issuer has the tenant in its host and in its path."""
+        options = {"pinned_keys": {"keys": [signer.jwk]}, "settings": settings(), "authority": NOWHERE}
+        with ra.ClaimsVerifier.for_external_id("contoso", AUDIENCE, tenant_id=TENANT, **options) as verifier:
+            assert not code_of(verifier, signer.token(claims(iss=f"https://{TENANT}.ciamlogin.com/{TENANT}/v2.0")))
+            mixed = f"https://{OTHER}.ciamlogin.com/{TENANT}/v2.0"
+            assert code_of(verifier, signer.token(claims(iss=mixed))) == "issuer"
+
+
+class TestAudiences:
+    @pytest.mark.parametrize("audience", [AUDIENCE, [AUDIENCE], ["other", AUDIENCE]])
+    def test_one_of_several_will_do(self, offline: Any, signer: Signer, claims: Claims, audience: Any) -> None:
+        """RFC 7519, section 4.1.3."""
+        assert not code_of(offline(), signer.token(claims(aud=audience)))
+
+    @pytest.mark.parametrize(
+        "audience", ["other", ["other"], "", f"{AUDIENCE}/", AUDIENCE.upper(), f"{AUDIENCE} other"]
+    )
+    def test_another_audience(self, refused: Refused, signer: Signer, claims: Claims, audience: Any) -> None:
+        """Matched exactly."""
+        assert refused(signer.token(claims(aud=audience))) == "audience"
+
+    @pytest.mark.parametrize("audience", [None, 1, [], [1], {"a": 1}, [AUDIENCE, 1], True])
+    def test_what_is_no_audience(self, refused: Refused, signer: Signer, claims: Claims, audience: Any) -> None:
+        """Types aren't guessed."""
+        assert refused(signer.token(claims(aud=audience))) == "malformed"
+
+    @pytest.mark.parametrize(
+        "audience",
+        ["https://graph.microsoft.com", "https://graph.microsoft.com/", "00000003-0000-0000-c000-000000000000"],
+    )
+    def test_graphs_tokens_have_an_error_of_their_own(
+        self, refused: Refused, signer: Signer, claims: Claims, audience: str
+    ) -> None:
+        """The most frequent mistake there is: the client asked for Graph's scopes and sends the token elsewhere."""
+        assert refused(signer.token(claims(aud=audience))) == "graph_token"
+        assert refused(signer.token(claims(), nonce="hashed-before-it-was-signed")) == "graph_token"
+
+    def test_a_list_of_clients(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """By `azp`, or `appid` in version 1."""
+        verifier = offline(clients=["shop"])
+        assert not code_of(verifier, signer.token(claims()))
+        assert not code_of(verifier, signer.token(claims(azp=None, appid="shop")))
+        assert code_of(verifier, signer.token(claims(azp="other"))) == "client"
+        assert code_of(verifier, signer.token(claims(azp=None))) == "client"
+        assert code_of(verifier, signer.token(claims(azp=["shop"]))) == "malformed"
+
+
+class TestKinds:
+    ID: dict[str, Any] = {"scp": None, "azp": None, "azpacr": None, "nonce": "n-0S6", "aud": "shop"}  # noqa: RUF012
+
+    def test_an_id_token_is_no_access_token(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """Though it has the same issuer and, where the API is the client, the same audience."""
+        api, site = offline(audience="shop"), offline(audience="shop", accepts="id")
+        token = signer.token(claims(**self.ID))
+        assert code_of(api, token) == "token_type"
+        assert not code_of(site, token)
+        assert code_of(site, signer.token(claims(aud="shop"))) == "token_type"
+        assert code_of(site, signer.token(claims(**self.ID), typ="at+jwt")) == "type"
+        assert code_of(api, signer.token(claims(aud="shop", at_hash="x"))) == "token_type"
+
+    def test_a_nonce(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """An ID token must be the answer to the sign-in that this browser began, cached or not."""
+        site = offline(audience="shop", accepts="id")
+        token = signer.token(claims(**self.ID))
+        for _ in range(2):
+            assert code_of(site, token, nonce="another") == "nonce"
+            assert code_of(site, token, nonce="") == "nonce"
+            assert site.verify(token, nonce="n-0S6").nonce == "n-0S6"
+        without = signer.token(claims(**self.ID | {"nonce": None}))
+        assert code_of(site, without, nonce="") == "nonce"
+        assert not code_of(site, without)
+
+    def test_an_id_token_for_several(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """It must be this client's (OpenID Connect Core, section 3.1.3.7)."""
+        site = offline(audience="shop", accepts="id")
+        assert code_of(site, signer.token(claims(**self.ID | {"aud": ["shop", "other"]}))) == "audience"
+        assert code_of(site, signer.token(claims(**self.ID | {"aud": ["shop", "other"], "azp": "other"}))) == "audience"
+        assert not code_of(site, signer.token(claims(**self.ID | {"aud": ["shop", "other"], "azp": "shop"})))
+
+    @pytest.mark.parametrize(
+        ("changes", "app_only"),
+        [
+            ({}, False),
+            ({"idtyp": "user"}, False),
+            ({"idtyp": "app", "scp": None, "roles": ["Orders.Read.All"]}, True),
+            ({"idtyp": "device", "scp": None}, True),
+            ({"scp": None, "sub": "6f6e2c3a-ann", "roles": ["x"]}, True),
+            ({"scp": None, "sub": "shop", "oid": None}, True),
+            ({"scp": None, "roles": ["x"]}, False),
+        ],
+    )
+    def test_who_acts(
+        self, offline: Any, signer: Signer, claims: Claims, changes: dict[str, Any], app_only: bool
+    ) -> None:
+        """A client for itself, or for a user."""
+        verifier, token = offline(), signer.token(claims(**changes))
+        for _ in range(2):
+            assert verifier.verify(token).app_only is app_only
+            assert verifier.verify(token, app_only=app_only)
+            assert code_of(verifier, token, app_only=not app_only) == ("user_only" if app_only else "app_only")
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "1795000000",
+            "1_795_000_000",
+            "١٧٩٥",
+            1795000000.5,
+            1e308,
+            1e10,
+            True,
+            False,
+            [1],
+            {},
+            -1,
+            2**63,
+            253402300800,
+        ],
+    )
+    @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+    def test_a_time_is_a_whole_number_within_reason(
+        self, refused: Refused, signer: Signer, claims: Claims, name: str, value: Any
+    ) -> None:
+        """Texts, floats and numbers for which there is no date aren't guessed at."""
+        assert refused(signer.token(claims(**{name: value}))) == "malformed"
+
+    @pytest.mark.parametrize("value", ["null", "1e3", "0x10", "017", "1795000000.0"])
+    def test_a_time_that_json_or_another_reader_would_take(
+        self, refused: Refused, signer: Signer, claims: Claims, value: str
+    ) -> None:
+        """Written by hand."""
+        import json
+
+        text = json.dumps(claims() | {"exp": "HERE"}).replace('"HERE"', value)
+        assert refused(signer.token(text)) == "malformed"
+
+    def test_a_token_without_an_end(self, refused: Refused, signer: Signer, claims: Claims) -> None:
+        """Would be one for ever."""
+        assert refused(signer.token(claims(exp=None))) == "malformed"
+
+    def test_leeway(self, offline: Any, signer: Signer, claims: Claims, clock: Any) -> None:
+        """Clocks may differ by a minute, or what the owner says; the exact moment of expiry is over."""
+        now = int(clock.wall())
+        verifier, strict = offline(), offline(leeway=0.0)
+        for name, offset, code, strict_code in (
+            ("exp", 10, "", ""),
+            ("exp", -50, "", "expired"),
+            ("exp", -70, "expired", "expired"),
+            ("nbf", 50, "", "not_yet_valid"),
+            ("nbf", 70, "not_yet_valid", "not_yet_valid"),
+            ("iat", 50, "", "not_yet_valid"),
+            ("iat", 70, "not_yet_valid", "not_yet_valid"),
+        ):
+            token = signer.token(claims(**{name: now + offset}))
+            assert (code_of(verifier, token), code_of(strict, token)) == (code, strict_code), (name, offset)
+
+
+class TestWhatACallAsks:
+    @pytest.mark.parametrize(
+        ("asked", "code"),
+        [
+            ({"scopes": ["Orders.Read"]}, ""),
+            ({"scopes": ("Orders.Read", "Orders.Write")}, ""),
+            ({"scopes": {"Orders.Read", "Orders.Delete"}}, "insufficient_scope"),
+            ({"scopes": "Orders.Read Orders.Write"}, ""),
+            ({"scopes": "Orders"}, "insufficient_scope"),
+            ({"scopes": ["orders.read"]}, "insufficient_scope"),
+            ({"roles": ["Reader"]}, ""),
+            ({"roles": "Reader"}, ""),
+            ({"roles": ["Reader", "Writer"]}, "insufficient_role"),
+            ({"scopes": ["Orders.Read"], "roles": ["Writer"]}, "insufficient_role"),
+        ],
+    )
+    def test_scopes_and_roles(
+        self, offline: Any, signer: Signer, claims: Claims, asked: dict[str, Any], code: str
+    ) -> None:
+        """All that is asked for must be there, on the first verification and on each one after."""
+        verifier, token = offline(), signer.token(claims(roles=["Reader"]))
+        assert [code_of(verifier, token, **asked) for _ in range(2)] == [code, code]
+
+    def test_a_role_with_a_blank_is_one_role(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """Unlike scopes."""
+        verifier, token = offline(), signer.token(claims(roles=["Order Reader"]))
+        assert verifier.verify(token, roles=["Order Reader"]).roles == {"Order Reader"}
+        assert code_of(verifier, token, roles=["Reader"]) == "insufficient_role"
+
+    @pytest.mark.parametrize("scopes", [1, ["a", 1], {"a": 1}, [["a"]]])
+    def test_scopes_of_the_wrong_type(self, refused: Refused, signer: Signer, claims: Claims, scopes: Any) -> None:
+        """Aren't guessed at."""
+        assert refused(signer.token(claims(scp=scopes))) == "malformed"
+
+    @pytest.mark.parametrize("name", ["sub", "oid", "tid", "sid", "uti", "name", "preferred_username", "nonce", "azp"])
+    @pytest.mark.parametrize("value", [1, True, ["x"], {"x": 1}])
+    def test_texts_are_texts(self, refused: Refused, signer: Signer, claims: Claims, name: str, value: Any) -> None:
+        """A list where an id should be would compare in unforeseen ways."""
+        assert refused(signer.token(claims(**{name: value}))) in ("malformed", "token_type")
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"audience": ""},
+            {"audience": ()},
+            {"audience": [1]},
+            {"algorithms": ["none"]},
+            {"algorithms": ["HS256"]},
+            {"algorithms": "RS256"},
+            {"algorithms": ()},
+            {"accepts": "any"},
+            {"leeway": -1.0},
+            {"leeway": 3600.0},
+            {"tenants": "contoso"},
+            {"clients": "shop"},
+            {"tenant": "../evil"},
+            {"tenant": "a b"},
+            {"tenant": ""},
+            {"issuer": "http://localhost/x"},
+            {"issuer": "https://user:pw@localhost/x"},
+            {"issuer": ()},
+            {"issuer": "https://localhost", "discovery": "http://localhost/d"},
+            {"keys": {}},
+            {"grace": ra.verify.GraceOptions(), "accepts": "id"},
+            {"pinned_keys": {"keys": []}},
+            {"pinned_keys": "/there/is/no/such/file"},
+            {"tenant": "contoso"},
+        ],
+        ids=str,
+    )
+    def test_wrong_arguments_are_told_before_any_network_call(self, offline: Any, options: dict[str, Any]) -> None:
+        """By name, with the fix."""
+        with pytest.raises(ra.ConfigurationError) as caught:
+            offline(**options)
+        assert any(name in str(caught.value) for name in (*options, "tenant_id"))
+
+    def test_grace_needs_a_total_that_is_longer(self) -> None:
+        """Options are checked against each other."""
+        with pytest.raises(ra.ConfigurationError, match="past_expiry"):
+            ra.verify.GraceOptions(past_expiry=7200.0, outage=3600.0)
+        with pytest.raises(ra.ConfigurationError, match="probe_every"):
+            ra.verify.GraceOptions(probe_every=10.0, probe_every_in_outage=20.0)
