@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -135,11 +136,12 @@ class DenyList:
             content = stream.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise ValueError(f"a file of more than {_LARGEST} bytes")
-        if content == self._read:
+        digest = hashlib.sha256(content).digest()
+        if digest == self._read:
             return False
         listed = _parsed(content)
         with self._lock:
-            self._listed, self._read = listed, content
+            self._listed, self._read = listed, digest
         self._publish()
         return True
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from .._policy.checks import require
@@ -17,7 +17,7 @@ from .jwk import UnusableKey, VerificationKey, verification_key
 from .text import strict_json
 from .trust import Trust, host_of
 
-__all__ = ["Facts", "FoundKeys", "KeptDocuments", "Shelf", "UnusableDocument", "facts_in", "keys_in", "pinned_from"]
+__all__ = ["Facts", "FoundKeys", "UnusableDocument", "facts_in", "keys_in", "pinned_from"]
 
 _LONGEST_KID = 256
 
@@ -43,27 +43,6 @@ class FoundKeys:
 
     usable: Mapping[str, VerificationKey]
     refused: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class KeptDocuments:
-    """The last known good documents as they came, and when, in seconds since the epoch."""
-
-    discovery: str
-    keys: str
-    obtained_on: float
-
-
-class Shelf(Protocol):
-    """Keep documents beyond a process's life. Called on workers alone; what it raises is as if nothing was there."""
-
-    def get(self, address: str) -> KeptDocuments | None:
-        """Find the documents of a discovery address."""
-        ...
-
-    def put(self, address: str, documents: KeptDocuments) -> None:
-        """Keep them."""
-        ...
 
 
 def facts_in(text: str, trust: Trust, hosts: frozenset[str]) -> Facts:

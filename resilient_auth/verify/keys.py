@@ -22,9 +22,9 @@ from .._policy.key_reports import KeysHealth, reporters
 from .._policy.living import Living
 from .._provider.transport import Transport, origin_of
 from .._provider.wire import Wire
-from ..errors import Closed, MalformedAnswer, ProviderUnavailable
+from ..errors import Closed, MalformedAnswer, ProviderUnavailable, StoreUnavailable
 from ..events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse, emit
-from .documents import Facts, KeptDocuments, Shelf, UnusableDocument, facts_in, keys_in
+from .documents import Facts, UnusableDocument, facts_in, keys_in
 from .errors import InvalidToken, VerificationUnavailable
 from .jwk import VerificationKey
 from .keyset import Asking, KeySet, View
@@ -57,7 +57,6 @@ class KeySource:
         algorithms: Those that keys are wanted for.
         options: The owner's.
         pinned: The owner's keys for a cold start, by `kid`.
-        shelf: Where documents are kept beyond this process's life.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class KeySource:
         algorithms: frozenset[str],
         options: KeyOptions,
         pinned: Mapping[str, VerificationKey] | None = None,
-        shelf: Shelf | None = None,
     ) -> None:
         self.engine = engine
         self.wire = wire
@@ -77,7 +75,6 @@ class KeySource:
         self.issuer = trust.issuers[0]
         self._algorithms = algorithms
         self._options = options
-        self._shelf = shelf
         self._hosts = frozenset({host_of(trust.discovery), *options.hosts})
         self._origin = origin_of(trust.discovery)
         self._asking = Asking(options)
@@ -230,8 +227,14 @@ class KeySource:
     def _carry_out(self, flight: Flight) -> None:
         """Fetch, on a worker."""
         outcome = Outcome(error=RuntimeError("the fetch ended early"))
+        restored = False
         try:
-            outcome = Outcome(result=_Fetched(self._fetch(flight.deadline)))
+            if self._keys.obtained_at is None and self._restore():
+                # Who waits for these needn't wait for newer ones, which may not be to be had.
+                outcome = Outcome(result=_Fetched(-inf))
+                restored = True
+            else:
+                outcome = Outcome(result=_Fetched(self._fetch(flight.deadline)))
         except ProviderUnavailable as error:
             outcome = Outcome(error=error)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
@@ -242,12 +245,12 @@ class KeySource:
                 self._failed(outcome.error)
             self.engine.flights.end(flight)
             flight.land(outcome)
+            if restored:
+                self.refresh()
 
     def _fetch(self, ends: float) -> float:
         """Fetch what is due and take it in; tell when the keys were asked for."""
         clock, options = self.engine.clock, self._options
-        if self._keys.obtained_at is None:
-            self._restore()
         facts = self._discover(ends)
         sent_at = clock.monotonic()
         text = self.transport.fetch(Purpose.KEYS, facts.jwks_uri, ends=ends, largest=options.largest)
@@ -283,10 +286,11 @@ class KeySource:
                 refused=found.refused,
             )
         )
-        if self._shelf is not None:
-            # A shelf that fails has no say in whether the keys are good.
-            with suppress(Exception):
-                self._shelf.put(self.trust.discovery, KeptDocuments(self._discovery_text, text, wall))
+        if self.engine.stored is not None:
+            body = {"discovery": self._discovery_text, "keys": text, "obtained_on": wall}
+            # A store that fails has no say in whether the keys are good.
+            with suppress(StoreUnavailable):
+                self.engine.stored.put_document(self._document, body)
         return sent_at
 
     def _discover(self, ends: float) -> Facts:
@@ -310,26 +314,31 @@ class KeySource:
         self._facts_at, self._discovery_text = now, text
         return self._facts
 
-    def _restore(self) -> None:
-        """Take in what an earlier process has kept, unless it is too old."""
-        if self._shelf is None:
-            return
-        try:
-            kept = self._shelf.get(self.trust.discovery)
-            if kept is None:
-                return
-            facts = facts_in(kept.discovery, self.trust, self._hosts)
-            found = keys_in(kept.keys, self._algorithms, self._options.most_keys)
-        except Exception:  # noqa: BLE001 - what can't be read isn't there
-            return
+    @property
+    def _document(self) -> str:
+        return f"keys {self.trust.discovery}"
+
+    def _restore(self) -> bool:
+        """Take in what another process, or this one in an earlier life, has kept, unless it is too old."""
+        if self.engine.stored is None:
+            return False
         clock = self.engine.clock
+        try:
+            kept = self.engine.stored.document(self._document)
+            if kept is None:
+                return False
+            facts = facts_in(str(kept["discovery"]), self.trust, self._hosts)
+            found = keys_in(str(kept["keys"]), self._algorithms, self._options.most_keys)
+            age = max(0.0, clock.wall() - float(kept["obtained_on"]))
+        except (StoreUnavailable, UnusableDocument, KeyError, TypeError, ValueError):
+            return False
         now = clock.monotonic()
-        age = max(0.0, clock.wall() - kept.obtained_on)
         with self._lock:
             self._keys = self._keys.restored(found.usable, now - age)
             self._facts = self._facts or facts
-            self._discovery_text = self._discovery_text or kept.discovery
+            self._discovery_text = self._discovery_text or str(kept["discovery"])
             self._publish(now, anew=True)
+            return self._keys.obtained_at is not None
 
     def _failed(self, error: ProviderUnavailable) -> None:
         clock = self.engine.clock

@@ -26,9 +26,9 @@ _GRAPH: Final = frozenset(
 )
 _PERSONAL: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
 _LATEST: Final = 253_402_300_799  # the end of the year 9999
-#: What access tokens have and ID tokens don't, and the other way round.
+#: What access tokens have and ID tokens don't, and the other way round; a nonce is in B2C's access tokens too.
 _OF_ACCESS: Final = ("scp", "scope", "azpacr", "appidacr", "idtyp", "client_id", "gty")
-_OF_IDS: Final = ("nonce", "at_hash", "c_hash")
+_OF_IDS: Final = ("at_hash", "c_hash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from ..settings import Settings
 from ..token import fingerprint
 from .claims import Claims, Provenance
 from .deny import DenyList, deny_lists
-from .documents import Shelf, pinned_from
+from .documents import pinned_from
 from .errors import InvalidToken, VerificationUnavailable
 from .jwk import VerificationKey
 from .keys import KeySource, key_sources
@@ -78,7 +78,6 @@ class Verification:
         verify: Verify = True,
         proxies: Mapping[str, str] | None = None,
         timeout: float | tuple[float | None, float | None] | None = None,
-        shelf: Shelf | None = None,
     ) -> None:
         require_number("leeway", leeway, low=0.0, high=300.0)
         require(accepts in ("access", "id"), f'accepts must be "access" or "id", not {accepts!r}')
@@ -121,7 +120,7 @@ class Verification:
         self._closed = False
         self._sources = {
             trust: _source_of(
-                self.engine, trust, accepted, options, pinned, shelf, verify=verify, proxies=proxies, timeout=timeout
+                self.engine, trust, accepted, options, pinned, verify=verify, proxies=proxies, timeout=timeout
             )
             for trust in trusts
         }
@@ -361,7 +360,6 @@ def _source_of(
     algorithms: frozenset[str],
     options: KeyOptions,
     pinned: Mapping[str, VerificationKey] | None,
-    shelf: Shelf | None,
     *,
     verify: Verify,
     proxies: Mapping[str, str] | None,
@@ -373,7 +371,7 @@ def _source_of(
         None if pinned is None else tuple(sorted((kid, key.material, key.issuer or "") for kid, key in pinned.items()))
     )
     wire = (trusted, tuple(sorted((proxies or {}).items())), timeout)
-    wishes = (engine, trust, algorithms, options, pins, None if shelf is None else id(shelf), wire)
+    wishes = (engine, trust, algorithms, options, pins, wire)
     with _sharing:
         source = _shared.get(wishes)
         if source is None or source.closed:
@@ -386,7 +384,6 @@ def _source_of(
                 algorithms=algorithms,
                 options=options,
                 pinned=pinned,
-                shelf=shelf,
             )
             _shared[wishes] = source
         _users[source] = _users.get(source, 0) + 1

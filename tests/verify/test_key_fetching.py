@@ -12,6 +12,7 @@ import pytest
 from arriving import AUDIENCE, TENANT, Signer, Site, b64
 
 import resilient_auth as ra
+from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse
 from resilient_auth.testing import capture_events
@@ -458,33 +459,21 @@ class TestWhatIsFetched:
         assert outcome(verifier, signer.token(claims(iss=site.url))) == "fresh"
 
 
-class TestShelf:
-    def test_documents_outlive_a_process(self, idp: Emulator, mint: Mint, clock: Any, settings: Any) -> None:
-        """What an earlier process fetched serves the next one's cold start in an outage, as old as it is."""
-        from resilient_auth.verify.documents import KeptDocuments
-        from resilient_auth.verify.trust import entra
-        from resilient_auth.verify.verification import Asked, Verification
-        from resilient_auth.verify.verifier import _carry_out
-
-        class Drawer:
-            kept: dict[str, KeptDocuments] = {}  # noqa: RUF012
-
-            def get(self, address: str) -> KeptDocuments | None:
-                return self.kept.get(address)
-
-            def put(self, address: str, documents: KeptDocuments) -> None:
-                self.kept[address] = documents
-                raise OSError("the disk is full")
+class TestStore:
+    @pytest.mark.parametrize("fault", [Fault.http_503(), Fault.black_hole()], ids=["503", "black hole"])
+    def test_keys_outlive_a_process(self, idp: Emulator, mint: Mint, clock: Any, settings: Any, fault: Fault) -> None:
+        """What an earlier process fetched serves the next one's cold start in an outage, as old as it is, at once."""
+        backend = MemoryBackend()
 
         def standing() -> str:
-            core = Verification(
-                entra("contoso", idp.url), audience=AUDIENCE, verify=idp.ca_file, settings=settings(), shelf=Drawer()
-            )
-            found = _carry_out(core.verifying(mint(), Asked()))
-            core.close()
-            return found.provenance.keys
+            store = ra.SealedStore(backend, key=bytes(range(32)), clock=clock)
+            about = {"authority": idp.url, "verify": idp.ca_file, "settings": settings(store=store)}
+            with ra.ClaimsVerifier.for_entra("contoso", AUDIENCE, **about) as verifier:
+                return verifier.verify(mint()).provenance.keys
 
         assert standing() == "fresh"
-        idp.fail(Fault.http_503())
+        idp.fail(fault)
         clock.skip(2 * 3600.0)
+        begun = time.monotonic()
         assert standing() == "stale"
+        assert time.monotonic() - begun < 1.0

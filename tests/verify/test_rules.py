@@ -193,6 +193,10 @@ class TestKinds:
         assert code_of(site, signer.token(claims(**self.ID), typ="at+jwt")) == "type"
         assert code_of(api, signer.token(claims(aud="shop", at_hash="x"))) == "token_type"
 
+    def test_an_access_token_may_have_a_nonce(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """B2C puts the sign-in's into both tokens."""
+        assert offline().verify(signer.token(claims(nonce="of-the-sign-in"))).nonce == "of-the-sign-in"
+
     def test_a_nonce(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """An ID token must be the answer to the sign-in that this browser began, cached or not."""
         site = offline(audience="shop", accepts="id")
