@@ -156,9 +156,8 @@ def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reus
                 return found
             used = shelf.refresh_tokens(slot.request.subject)
             outcome = _ask(engine, slot, shelf, exchange, flight)
-            if outcome.denied and _has_rotated(slot, shelf, used):
-                return _ask(engine, slot, shelf, exchange, flight)
-            return outcome
+            again = outcome.denied and _has_rotated(slot, shelf, used)
+            return _ask(engine, slot, shelf, exchange, flight) if again else outcome
         except _Found as another:
             return another.outcome
         finally:
@@ -170,7 +169,7 @@ def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reus
 
 
 def _has_rotated(slot: Slot, shelf: Shelf, used: frozenset[str]) -> bool:
-    """Tell whether a refresh token was refused because another process, which thought us dead, has used it meanwhile."""
+    """Tell whether a refresh token was refused since another process, which took us for dead, has used it meanwhile."""
     if slot.request.flow != "silent":
         return False
     with suppress(StoreUnavailable):

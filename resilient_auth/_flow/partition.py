@@ -87,7 +87,7 @@ class Partition:
     born: str
     entries: Mapping[Key, Entry] = field(default_factory=dict)
     tokens: Mapping[str, StoredToken] = field(default_factory=dict)
-    #: The fingerprints of refresh tokens that later ones have replaced: the order of rotations, whatever the clocks say.
+    #: Fingerprints of refresh tokens that later ones have replaced: the order of rotations, whatever the clocks say.
     spent: tuple[str, ...] = ()
     #: The account was removed; kept for a while, so that nobody who hasn't heard of it brings it back.
     removed: bool = False
@@ -156,8 +156,13 @@ def encode(partition: Partition) -> bytes:
     for (kind, key), entry in partition.entries.items():
         kinds.setdefault(kind, {})[key] = entry
     tokens = {key: [getattr(t, name) for name in StoredToken.__slots__] for key, t in partition.tokens.items()}
-    body = {"born": partition.born, "entries": kinds, "tokens": tokens, "spent": partition.spent}
-    body["removed"] = partition.removed
+    body = {
+        "born": partition.born,
+        "entries": kinds,
+        "tokens": tokens,
+        "spent": partition.spent,
+        "removed": partition.removed,
+    }
     return json.dumps(body, separators=(",", ":")).encode()
 
 

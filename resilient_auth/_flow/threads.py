@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
+import os
 from collections.abc import Callable
 from typing import Any
 
+from .workers import Workers
+
+__all__ = ["on_a_thread"]
+
+#: Calls at the same time, and those that may wait: a person at the keyboard may hold one for minutes.
+_MOST, _QUEUE = 256, 10_000
+
+_workers = Workers(per_lane=_MOST, queue=_QUEUE)
+
 
 async def on_a_thread(call: Callable[[], Any]) -> Any:
-    """Run a call that may block on a daemon thread of its own; give what it returns, or raise what it raises.
+    """Run a call that may block on a daemon thread; give what it returns, or raise what it raises.
 
     The caller's context variables are seen there. A cancelled waiter harms nobody: the call goes on, and its result is
     dropped. So it is for what ends by itself; asyncio's own threads won't do, since a process joins these at its exit.
+
+    Raises:
+        Overloaded: Too many calls wait already.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
@@ -40,5 +52,14 @@ async def on_a_thread(call: Callable[[], Any]) -> Any:
         except RuntimeError:  # the loop closed: whoever waited there is gone
             return
 
-    threading.Thread(target=run, name="resilient-auth-aio", daemon=True).start()
+    _workers.submit("asyncio", run)
     return await done
+
+
+def _after_fork() -> None:
+    global _workers
+    _workers = Workers(per_lane=_MOST, queue=_QUEUE)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -431,7 +431,8 @@ class Breaker:
                 # Where nothing fails, this is all there is to a call: it changes no state and needs no time.
                 self._failing_at = None
                 self._hastened = False
-                self._circuit.call(_succeed)
+                # As pybreaker would: a success while closed is a number in the window, and nothing else.
+                self._window.reset_counter()
                 return
             now = self._now()
             counts = permit._era == self._era and (before == "closed" or self._probes.pop(permit, now) > now)

@@ -63,6 +63,8 @@ class Budget:
 
     def earn(self) -> None:
         """Note a success."""
+        if self._left >= self._most:  # as it is nearly always; one that is missed in a race is made up by the next
+            return
         with self._lock:
             self._left = min(self._most, self._left + 0.1)
 

@@ -112,6 +112,7 @@ class BearerFlow:
 
     #: httpx, or its fork.
     _library: ClassVar[Any] = httpx
+    _unavailable: ClassVar[type[TokenUnavailable]] = TokenUnavailable
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class BearerFlow:
     ) -> None:
         if deadline is not None:
             require_number("deadline", deadline, low=0.01, high=3600.0)
-        self._source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id)
+        self._source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=self._unavailable)
         self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
         self._rules = BearerRules(takes_claims=self._source.takes_claims, clock=clock)
         self._deadline = _NEVER if deadline is None else deadline
@@ -189,7 +190,7 @@ class BearerFlow:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise TokenUnavailable("the credential gave no token before the time for the call was over") from error
+            raise self._unavailable("the credential gave no token before the time for the call was over") from error
 
 
 class _Flow:

@@ -42,8 +42,9 @@ class TransportOptions:
         concurrency: Calls with one key at the same time, at most.
         queue: Calls with one key that may wait for their turn, at most.
         queue_wait: Seconds that one waits there, at most.
-        hedge_after: Seconds after which a safe request that has no answer yet is sent a second time, and the first good
-            answer taken; None for never.
+        hedge_after: Seconds after which a GET, HEAD, OPTIONS or TRACE that has no answer yet is sent a second time, and
+            the first good answer taken; None for never. Not other methods: a write that loses the race could land after
+            the caller's next one.
         clock: Where the time comes from; for tests.
         jitter: Where randomness comes from; for tests.
     """

@@ -1,4 +1,7 @@
-"""When an API is asked again, and how soon (G8, G19)."""
+"""When an API is asked again, and how soon (G8, G19).
+
+Not with tenacity, as at the provider: one generator decides for threads and tasks; tenacity has a loop for each kind.
+"""
 
 from __future__ import annotations
 

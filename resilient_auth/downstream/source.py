@@ -48,10 +48,20 @@ class TokenSource:
         scopes: What the token is for.
         cae: Whether to ask for tokens that can be revoked early (G17).
         tenant_id: Another tenant than the credential's own.
+        unavailable: What is raised where there is no token.
     """
 
-    def __init__(self, credential: Any, scopes: tuple[str, ...], *, cae: bool, tenant_id: str | None) -> None:
+    def __init__(
+        self,
+        credential: Any,
+        scopes: tuple[str, ...],
+        *,
+        cae: bool,
+        tenant_id: str | None,
+        unavailable: type[TokenUnavailable] = TokenUnavailable,
+    ) -> None:
         check_scopes(scopes)
+        self._unavailable = unavailable
         self._options = {
             name: value for name, value in (("tenant_id", tenant_id), ("enable_cae", cae or None)) if value is not None
         }
@@ -96,15 +106,15 @@ class TokenSource:
             if inspect.iscoroutine(answer):
                 answer.close()
             raise ConfigurationError(_ASYNC_IN_SYNC)
-        return _text_of(answer)
+        return self._text_of(answer)
 
     async def token_async(self, claims: str | None) -> str:
         """Ask in a task; a blocking credential is asked on a thread."""
         keywords = self._usual if claims is None else self._keywords_for(claims)
         if self._is_async:
-            return _text_of(await self._ask(*self._arguments, **keywords))
+            return self._text_of(await self._ask(*self._arguments, **keywords))
         answer = await on_a_thread(partial(self._ask, *self._arguments, **keywords))
-        return _text_of(await answer if inspect.isawaitable(answer) else answer)
+        return self._text_of(await answer if inspect.isawaitable(answer) else answer)
 
     def forget(self, token: str) -> None:
         """Have a refused token forgotten."""
@@ -117,6 +127,19 @@ class TokenSource:
             done = self._invalidate(token)
             if inspect.isawaitable(done):
                 await done
+
+    def _text_of(self, answer: object) -> str:
+        if isinstance(answer, Mapping):
+            if "access_token" not in answer:
+                said = ": ".join(str(answer[k]) for k in ("error", "error_description") if answer.get(k))
+                raise self._unavailable(f"the provider gave no token: {said or 'it said nothing more'}")
+            text: object = answer["access_token"]
+        else:
+            text = getattr(answer, "token", answer)
+        if not isinstance(text, str) or not text or not text.isascii() or any(c.isspace() for c in text):
+            # What it is isn't shown: it may be most of a secret.
+            raise self._unavailable(f"the credential gave {type(text).__name__} that can't be a token")
+        return text
 
     def _keywords_for(self, claims: str | None) -> dict[str, Any]:
         options = self._options if claims is None else {**self._options, "claims": claims}
@@ -138,17 +161,3 @@ def _keywords(call: Callable[..., Any]) -> frozenset[str]:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return known
     return known & {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-
-
-def _text_of(answer: object) -> str:
-    if isinstance(answer, Mapping):
-        if "access_token" not in answer:
-            said = ": ".join(str(answer[k]) for k in ("error", "error_description") if answer.get(k))
-            raise TokenUnavailable(f"the provider gave no token: {said or 'it said nothing more'}")
-        text: object = answer["access_token"]
-    else:
-        text = getattr(answer, "token", answer)
-    if not isinstance(text, str) or not text or not text.isascii() or any(c.isspace() for c in text):
-        # What it is isn't shown: it may be most of a secret.
-        raise TokenUnavailable(f"the credential gave {type(text).__name__} that can't be a token")
-    return text

@@ -46,6 +46,10 @@ class ApiAnsweredError(errors.ApiAnsweredError, httpx2.TransportError):
     """Say that the API answered 429 or 5xx, to a fallback function."""
 
 
+class TokenUnavailable(errors.TokenUnavailable, httpx2.TransportError):
+    """Say that a credential gave no token, or that the provider denied it."""
+
+
 _HTTPX2 = Dialect(
     library=httpx2,
     circuit_open=ApiCircuitOpen,
@@ -70,6 +74,7 @@ class BearerAuth(BearerFlow, httpx2.Auth):
     """Send a token with each request of an httpx2 client; see `resilient_auth.BearerAuth`."""
 
     _library = httpx2
+    _unavailable = TokenUnavailable
 
 
 class ResilientTransport(Driver, httpx2.BaseTransport):

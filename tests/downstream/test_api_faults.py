@@ -193,6 +193,41 @@ async def test_cancelling_anywhere_on_the_wire_leaves_nothing(idp: Emulator, tru
         assert circuit.breaker.status().state == "closed"
 
 
+async def test_a_handshake_that_is_cancelled_closes_its_connection() -> None:
+    """httpcore would leave it to the collector."""
+    closed: list[bool] = []
+
+    class Wire:
+        def get_extra_info(self, name: str) -> None:
+            return None
+
+        async def read(self, most: int, timeout: float | None = None) -> bytes:
+            return b""
+
+        async def write(self, data: bytes, timeout: float | None = None) -> None:
+            return None
+
+        async def start_tls(self, *about: Any) -> Any:
+            await asyncio.sleep(60)
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    class Backend:
+        async def connect_tcp(self, *about: Any) -> Wire:
+            return Wire()
+
+    transport = httpx.AsyncHTTPTransport()
+    transport._pool._network_backend = Backend()  # type: ignore[assignment]
+    async with httpx.AsyncClient(transport=ra.AsyncResilientTransport(transport)) as client:
+        task = asyncio.create_task(client.get("https://api.example/"))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert closed
+
+
 def test_the_backends_of_httpx_are_where_we_look_for_them() -> None:
     """httpx has no public way to them; when this fails, `bounded` must find another one."""
     from resilient_auth.downstream.bounded import bound

@@ -273,6 +273,23 @@ class TestBreaker:
         with pytest.raises(ApiCircuitOpen, match="slow"):
             b.ask()
 
+    @pytest.mark.parametrize("named", ["https://API.example", "https://api.example:443/", "https://api.example/v1"])
+    def test_an_operator_may_write_the_origin_in_any_way(self, bench: Any, named: str) -> None:
+        """Isolating must not miss for a capital letter or a default port."""
+        b = bench(200)
+        b.transport.isolate(named)
+        with pytest.raises(ApiCircuitOpen):
+            b.ask()
+        b.transport.reset(named)
+        assert b.ask().status_code == 200
+
+    def test_a_key_of_the_owners_is_taken_as_it_is(self, bench: Any) -> None:
+        """With a slash at its end too."""
+        b = bench(200, more={"key": lambda request: "/"})
+        b.transport.isolate("/")
+        with pytest.raises(ApiCircuitOpen):
+            b.ask()
+
     def test_an_operator_can_take_an_api_out_of_use(self, bench: Any) -> None:
         """And put it back."""
         b = bench(200)
@@ -329,6 +346,20 @@ class TestBodies:
         gc.collect()
         b.close(b.ask())
         assert b.in_use == 0
+
+    def test_a_body_that_is_lost_is_closed_too(self, bench: Any) -> None:
+        """Or its connection would stay out of the pool for good."""
+        body = Chunks(b"a")
+        b = bench(
+            lambda request: httpx.Response(200, stream=body if len(b.script.seen) == 1 else Chunks(b"b")),
+            concurrency=1,
+            queue=0,
+        )
+        b.ask()
+        gc.collect()
+        assert body.closed == 0
+        b.close(b.ask())
+        assert (body.closed, b.in_use) == (1, 0)
 
     def test_a_failed_answer_is_closed_before_the_next_attempt(self, bench: Any) -> None:
         """Its connection isn't kept waiting through the back-off."""
@@ -560,6 +591,24 @@ class TestHedging:
             assert transport._pipeline.circuit(API).bulkhead.in_use == 0
             await client.post(API)
             assert seen.count("POST") == 1
+
+    @pytest.mark.parametrize(
+        ("method", "about"),
+        [("PUT", {"content": b"x"}), ("DELETE", {}), ("GET", {"files": {"a": ("a.txt", io.BytesIO(b"x" * 99))}})],
+        ids=["put", "delete", "files"],
+    )
+    async def test_what_must_not_be_out_twice_at_once_is_not(self, method: str, about: dict[str, Any]) -> None:
+        """A write that loses the race could land after the caller's next one; a file has one position."""
+        seen: list[bytes] = []
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            seen.append(await request.aread())
+            await asyncio.sleep(0.05)
+            return httpx.Response(200)
+
+        transport = AsyncResilientTransport(httpx.MockTransport(answer), options=TransportOptions(hedge_after=0.005))
+        await transport.handle_async_request(httpx.Request(method, API, **about))
+        assert len(seen) == 1
 
     async def test_a_cancelled_race_leaves_nothing(self) -> None:
         """Both attempts are cancelled with it."""

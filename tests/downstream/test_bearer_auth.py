@@ -445,3 +445,43 @@ async def test_a_task_may_be_cancelled_anywhere(after: int) -> None:
         ended = await asyncio.gather(task, return_exceptions=True)
         assert isinstance(ended[0], (asyncio.CancelledError, httpx.Response))
         assert (await client.get(API)).status_code == 200
+
+
+async def test_blocking_credentials_do_not_wait_for_each_other() -> None:
+    """Each has a thread of its own, for which the end of the process doesn't wait."""
+    together = threading.Barrier(40)
+    daemons: list[bool] = []
+
+    def blocking() -> str:
+        daemons.append(threading.current_thread().daemon)
+        together.wait(10)
+        return "T"
+
+    async with httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda request: httpx.Response(200)), auth=BearerAuth(blocking)
+    ) as client:
+        answers = await asyncio.gather(*(client.get(API) for _ in range(40)))
+    assert [answer.status_code for answer in answers] == [200] * 40
+    assert all(daemons)
+
+
+@pytest.mark.parametrize("kind", ["awaited", "blocking"])
+async def test_a_credential_that_hangs_ends_with_the_deadline(kind: str) -> None:
+    """Whoever wrote it, and though it knows of no deadline."""
+    release = threading.Event()
+
+    async def awaited() -> str:
+        await asyncio.sleep(60)
+        return "T"
+
+    def blocking() -> str:
+        release.wait(60)
+        return "T"
+
+    auth = BearerAuth(awaited if kind == "awaited" else blocking, deadline=0.05)
+    async with httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda request: httpx.Response(200)), auth=auth
+    ) as client:
+        with pytest.raises(TokenUnavailable, match="time for the call"):
+            await client.get(API)
+    release.set()

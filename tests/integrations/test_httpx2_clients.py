@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 httpx2 = pytest.importorskip("httpx2")
@@ -9,7 +11,7 @@ httpx2 = pytest.importorskip("httpx2")
 import httpx  # noqa: E402
 
 import resilient_auth as ra  # noqa: E402
-from resilient_auth.downstream import ApiCircuitOpen  # noqa: E402
+from resilient_auth.downstream import ApiCircuitOpen, TokenUnavailable  # noqa: E402
 from resilient_auth.downstream.bounded import bound  # noqa: E402
 from resilient_auth.integrations import httpx2 as ours  # noqa: E402
 
@@ -64,6 +66,37 @@ def test_faults_are_retried_and_errors_are_both_kinds() -> None:
     assert isinstance(refused.value, httpx2.TransportError)
     assert isinstance(refused.value, httpx.TransportError)
     assert refused.value.retry_after
+
+
+def test_a_missing_token_is_an_error_of_both() -> None:
+    """Whoever catches httpx2's errors around a call catches this one."""
+    auth = ours.BearerAuth(lambda: {"error": "invalid_client"})
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200))
+    with httpx2.Client(transport=transport, auth=auth) as client, pytest.raises(httpx2.TransportError) as raised:
+        client.get(API)
+    assert isinstance(raised.value, TokenUnavailable)
+    assert "invalid_client" in str(raised.value)
+
+
+async def test_a_body_is_read_in_its_own_clients() -> None:
+    """With a slot that is given back at its end."""
+
+    class Parts(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+        def __iter__(self) -> Any:
+            yield b"ab"
+
+        async def __aiter__(self) -> Any:
+            yield b"ab"
+
+    answers = httpx2.MockTransport(lambda request: httpx2.Response(200, stream=Parts()))
+    transport = ours.ResilientTransport(answers)
+    with httpx2.Client(transport=transport) as client:
+        assert client.get(API).text == "ab"
+    awaited = ours.AsyncResilientTransport(answers)
+    async with httpx2.AsyncClient(transport=awaited) as client:
+        assert (await client.get(API)).text == "ab"
+    for one in (transport, awaited):
+        assert one._pipeline.circuit("https://api.example").bulkhead.in_use == 0
 
 
 def test_its_own_transports_are_bounded() -> None:
