@@ -37,7 +37,7 @@ def api_client(
 
     Args:
         base_url: The API's https URL. The token goes to its origin alone.
-        credential: As for `BearerAuth`.
+        credential: As for `BearerAuth`; None for an API that wants no token.
         scopes: One scope, or several; none where the credential is a function.
         options: As for `ResilientTransport`.
         origins: Further origins that the token may go to.
@@ -115,16 +115,19 @@ def _parts(
     for name in ("auth", "mounts", "proxy", "cert"):
         require(name not in client, f"{name} has no place here: use transport=, or make an httpx.Client of your own")
     origin = named_origin("base_url", base_url, allow_http_loopback=allow_http_loopback, bare=False)
-    auth = BearerAuth(
-        credential,
-        *((scopes,) if isinstance(scopes, str) else tuple(scopes)),
-        origins=[origin, *((origins,) if isinstance(origins, str) else origins)],
-        tenant_id=tenant_id,
-        deadline=options.deadline,
-        allow_http_loopback=allow_http_loopback,
-        clock=options.clock,
-    )
-    parts: dict[str, Any] = {"auth": auth, "base_url": base_url}
+    parts: dict[str, Any] = {"base_url": base_url}
+    if credential is not None:
+        parts["auth"] = BearerAuth(
+            credential,
+            *((scopes,) if isinstance(scopes, str) else tuple(scopes)),
+            origins=[origin, *((origins,) if isinstance(origins, str) else origins)],
+            tenant_id=tenant_id,
+            deadline=options.deadline,
+            allow_http_loopback=allow_http_loopback,
+            clock=options.clock,
+        )
+    else:
+        require(not scopes, "scopes are of a credential's token: give the credential as well")
     if "timeout" not in client:
         parts["timeout"] = httpx.Timeout(options.attempt_timeout, connect=options.connect_timeout)
     return parts

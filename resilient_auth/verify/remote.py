@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 
 from .._policy.checks import require, require_number, require_whole
-from ..downstream import TokenUnavailable, TransportOptions, api_client, async_api_client
+from ..downstream import TransportOptions, api_client, async_api_client
 from ..downstream.forks import renew_in_children
 from ..downstream.origins import named_origin
 from ..errors import Closed, ConfigurationError
@@ -106,9 +106,8 @@ class _Verifier:
         self._reduced = reduced
         self._url = httpx.URL(url)
         self._when_unavailable = when_unavailable
-        self._credential = credential
         self._about_client: dict[str, Any] = {
-            "credential": credential or _no_token,
+            "credential": credential,
             "scopes": scopes,
             "options": options,
             "headers": _checked_headers(headers, has_credential=credential is not None),
@@ -137,10 +136,7 @@ class _Verifier:
     def _client(self) -> Any:
         # Cookies of one user's answer have no place in the next user's question.
         no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=()))
-        client = type(self)._make(self._url, cookies=no_cookies, **self._about_client)
-        if self._credential is None:
-            client.auth = None
-        return client
+        return type(self)._make(self._url, cookies=no_cookies, **self._about_client)
 
     def _steps(self, claims: Any) -> Steps:
         self._refuse_if_closed()
@@ -372,7 +368,3 @@ def _checked_headers(headers: Mapping[str, str] | None, *, has_credential: bool)
         "headers has Authorization, which the credential is to make: leave one of them out",
     )
     return checked
-
-
-def _no_token() -> str:
-    raise TokenUnavailable("this service is asked without a token")

@@ -647,3 +647,18 @@ def test_options_that_do_not_go_together_are_refused(wrong: dict[str, Any], says
     """At once, with both names."""
     with pytest.raises(ConfigurationError, match=says):
         TransportOptions(**wrong)
+
+
+def test_an_api_that_wants_no_token_gets_none() -> None:
+    """Without a credential nothing is added; scopes without one are a mistake."""
+    seen: list[httpx.Headers] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers)
+        return httpx.Response(200)
+
+    with ra.api_client("https://api.example", None, transport=httpx.MockTransport(answer)) as client:
+        assert client.get("/").status_code == 200
+    assert "authorization" not in seen[0]
+    with pytest.raises(ConfigurationError, match="give the credential"):
+        ra.api_client("https://api.example", None, "scope")
