@@ -19,7 +19,11 @@ help: ## Say what there is
 drill: .venv/.base ## Break an identity provider in every way; see who kept the application running
 	$(BIN)/resilient-auth drill $(DRILL)
 
-test: .venv/.test ## Run the tests
+.venv/.browser: tests/browser.sh .venv/.base
+	sh tests/browser.sh
+	@touch $@
+
+test: .venv/.test .venv/.browser ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
 conformance: .venv/.test ## Run MSAL's own released tests against the drop-in

@@ -82,6 +82,10 @@ class Program:
         """End it, if it hasn't ended."""
         self._process.kill()
         self._process.wait()
+        self._listener.join(timeout=5)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def break_and_heal(emulator: Emulator, fault: Fault, what: str, *, seconds: float, recovery_at_most: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import inspect
 import logging
@@ -19,6 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 import resilient_auth
 from resilient_auth import Settings, errors, events
 from resilient_auth.emulator import Fault
+from resilient_auth.settings import _NOT_IN_THE_ENVIRONMENT
 
 _PREFIX = "RESILIENT_AUTH_"
 _GROUPS = ("freshness", "retry", "breaker", "fallback")
@@ -73,13 +75,22 @@ def _arguments(kind: type[Any]) -> dict[str, str]:
 
 
 def _unit(default: object, meaning: str) -> str:
+    if isinstance(default, bool):
+        return ""
+    if meaning.startswith("Bytes"):
+        return "bytes"
     if isinstance(default, int):
         return "count"
     if "econds" in meaning:
         return "seconds"
     if isinstance(default, float):
         return "factor" if meaning.startswith("Factor") else "share"
-    return "scopes"
+    return "scopes" if meaning.startswith("Scopes") else ""
+
+
+def _default(default: object) -> str:
+    """Write a default as code."""
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default!r}`"
 
 
 class SettingsTable(_Table):
@@ -96,11 +107,29 @@ class SettingsTable(_Table):
         for option in dataclasses.fields(kind):
             if not group and option.name in (*_GROUPS, *_FOR_TESTS):
                 continue
-            variable = f"{_PREFIX}{group}_{option.name}" if group else f"{_PREFIX}{option.name}"
+            variable = (f"{_PREFIX}{group}_{option.name}" if group else f"{_PREFIX}{option.name}").upper()
             meaning = meanings[option.name]
-            default = option.default
-            told = f"{default:g}" if isinstance(default, float) else f"{default!r}"
-            yield f"`{option.name}`\n`{variable.upper()}`", f"`{told}`", _unit(default, meaning), meaning
+            name = f"`{option.name}`" if option.name in _NOT_IN_THE_ENVIRONMENT else f"`{option.name}`\n`{variable}`"
+            yield name, _default(option.default), _unit(option.default, meaning), meaning
+
+
+class ArgumentTable(_Table):
+    """List what a class takes, from its signature and its docstring."""
+
+    required_arguments = 1
+    head = ("Argument", "Default", "Unit", "Meaning")
+    widths = (22, 20, 8, 60)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        module, _, name = self.arguments[0].rpartition(".")
+        kind = getattr(importlib.import_module(module), name)
+        meanings = _arguments(kind)
+        for given in inspect.signature(kind).parameters.values():
+            default, meaning = given.default, meanings[given.name]
+            if default is given.empty:
+                yield f"`{given.name}`", "", "", meaning
+            else:
+                yield f"`{given.name}`", _default(default), _unit(default, meaning), meaning
 
 
 class EventTable(_Table):
@@ -171,6 +200,7 @@ class FaultTable(_Table):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("settings-table", SettingsTable)
+    app.add_directive("argument-table", ArgumentTable)
     app.add_directive("event-table", EventTable)
     app.add_directive("error-table", ErrorTable)
     app.add_directive("error-tree", ErrorTree)

@@ -91,6 +91,8 @@ class Partition:
     spent: tuple[str, ...] = ()
     #: The account was removed; kept for a while, so that nobody who hasn't heard of it brings it back.
     removed: bool = False
+    #: When, in seconds since the epoch.
+    removed_on: float = 0.0
     #: The store's, for compare-and-set; None for what isn't there yet.
     version: str | None = None
 
@@ -162,6 +164,7 @@ def encode(partition: Partition) -> bytes:
         "tokens": tokens,
         "spent": partition.spent,
         "removed": partition.removed,
+        "removed_on": partition.removed_on,
     }
     return json.dumps(body, separators=(",", ":")).encode()
 
@@ -176,6 +179,7 @@ def decode(value: bytes, version: str) -> Partition | None:
             tokens={str(key): _token(fields) for key, fields in body["tokens"].items()},
             spent=tuple(str(mark) for mark in body["spent"]),
             removed=bool(body["removed"]),
+            removed_on=float(body["removed_on"]),
             version=version,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -196,7 +200,12 @@ def _token(fields: Any) -> StoredToken:
 
 
 def merge(
-    stored: Partition | None, born: str, changes: Mapping[Key, Change], tokens: Mapping[str, StoredToken], *, anew: bool
+    stored: Partition | None,
+    born: str,
+    changes: Mapping[Key, Change],
+    tokens: Mapping[str, StoredToken],
+    *,
+    anew: float,
 ) -> Partition | None:
     """Bring what this process did together with what other processes wrote meanwhile.
 
@@ -205,13 +214,14 @@ def merge(
         born: The sign-in that this process knows of.
         changes: Of MSAL's entries.
         tokens: Access tokens that this process obtained.
-        anew: This is a sign-in, which begins a partition where the account was removed.
+        anew: When the sign-in was of which this is, in seconds since the epoch, infinite for just now; it begins a
+            partition where the account was removed before it. 0 where it is of none.
 
     Returns:
         What to write; None where the account was removed, or removed and signed in again, by somebody else: what this
         process holds belongs to the past.
     """
-    if stored is None or (stored.removed and anew):
+    if stored is None or (stored.removed and anew and anew >= stored.removed_on):
         version = None if stored is None else stored.version
         stored = Partition(born, version=version)
     elif stored.removed or (stored.born != born and not anew):

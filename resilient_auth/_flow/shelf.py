@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import weakref
@@ -39,6 +40,8 @@ STORE_LANE = "store"
 _TRY_AGAIN = 5.0
 #: Seconds after which a thread that writes isn't waited for any more.
 _LONGEST_WRITE = 30.0
+#: Seconds after which a sign-in that couldn't be written is compared with removals that others have written.
+_LATE = 2.0
 #: Seconds for which a list of all accounts is good.
 _LIST_AGAIN = 60.0
 #: The application's own entries belong to no user.
@@ -73,7 +76,20 @@ class Owner(Protocol):
 class _Held:
     """What is known of one partition, and what isn't written yet."""
 
-    __slots__ = ("anew", "born", "changes", "erase", "keys", "names", "over", "read", "recent", "seen_on", "tokens")
+    __slots__ = (
+        "anew",
+        "born",
+        "changed_on",
+        "changes",
+        "erase",
+        "keys",
+        "names",
+        "over",
+        "read",
+        "recent",
+        "seen_on",
+        "tokens",
+    )
 
     def __init__(self) -> None:
         self.born = _new_name()
@@ -89,6 +105,8 @@ class _Held:
         self.erase = False
         #: The account entries of which the names are to be forgotten with the erasure.
         self.names: dict[Key, Change] = {}
+        #: When the account was last removed or signed in here, in seconds since the epoch.
+        self.changed_on = 0.0
         #: When the store was last known to hold something, in seconds since the epoch.
         self.seen_on = 0.0
         #: That the account was removed by another process has been followed.
@@ -159,7 +177,8 @@ class Shelf:
             known = held.changes.get(key)
             held.changes[key] = Change(old if known is None else known.old, new)
             # MSAL notes how an account came to be only when somebody signed in.
-            held.anew = held.anew or (new is not None and (mode == "anew" or bool(new.get("account_source"))))
+            if new is not None and (mode == "anew" or new.get("account_source")):
+                held.anew, held.changed_on = True, self._engine.clock.wall()
             self._unwritten.add(subject)
         if mode is None:
             self.flush_soon()
@@ -269,9 +288,11 @@ class Shelf:
             self._unwritten.discard(who)
 
     def refresh_tokens(self, subject: str | None) -> frozenset[str]:
-        """List the refresh tokens that MSAL's cache holds of a user."""
-        owner = self._owner()
-        entries = {} if owner is None or not subject else owner.entries(subject)
+        """List the refresh tokens that the store had of a user when it was read last."""
+        with self._lock:
+            held = self._partitions.get(subject or _NOBODY)
+            recent = None if held is None else held.recent
+        entries = {} if recent is None else recent.entries
         return frozenset(str(e.get("secret")) for (kind, _), e in entries.items() if kind == "RefreshToken")
 
     def save(self, subject: str | None, request: TokenRequest, token: Token | None, *, anew: bool = False) -> None:
@@ -284,6 +305,8 @@ class Shelf:
         with self._lock:
             held = self._held(who)
             if token is not None:
+                if anew:
+                    held.changed_on = self._engine.clock.wall()
                 held.anew = held.anew or anew or who == _NOBODY
                 if request.flow != "silent":
                     held.tokens[token_key(request)] = stored_token(token)
@@ -338,10 +361,15 @@ class Shelf:
         partition = self.name(who)
         with self._lock:
             erase, names, changes, tokens = held.erase, held.names, dict(held.changes), dict(held.tokens)
-            recent, held.recent, born, anew = held.recent, None, held.born, held.anew
+            recent, held.recent, born = held.recent, None, held.born
+            changed_on, anew = held.changed_on, 0.0
+            if held.anew:
+                # Written at once it counts whatever the clocks say; late, it may be older than a removal elsewhere.
+                late = who != _NOBODY and self._engine.clock.wall() - changed_on > _LATE
+                anew = changed_on if late else math.inf
         try:
             if erase:
-                self.stored.erase(partition)
+                self.stored.erase(partition, changed_on)
                 self._note_names(names)
                 recent = None
                 with self._lock:
@@ -414,6 +442,7 @@ class Shelf:
             held.changes.clear()
             held.tokens.clear()
             held.erase, held.anew, held.keys, held.born = True, False, frozenset(), _new_name()
+            held.changed_on = self._engine.clock.wall()
             self._unwritten.add(who)
         self.wait_for(lambda: self._write(who, held), seconds)
 
@@ -442,7 +471,11 @@ class Shelf:
 
     def _load_unknown(self, subjects: Iterable[str]) -> None:
         for subject in subjects:
-            if not self.knows(subject):
+            with self._lock:
+                held = self._partitions.get(subject)
+                # One of whom nothing was there a while ago may have signed in since, in another process.
+                known = held is not None and bool(held.keys or held.pending)
+            if not known:
                 self.load(subject)
 
     def flush(self) -> None:

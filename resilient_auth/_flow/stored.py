@@ -80,7 +80,7 @@ class Stored:
         changes: Mapping[Key, Change],
         tokens: Mapping[str, StoredToken],
         *,
-        anew: bool,
+        anew: float,
     ) -> Partition | None:
         """Merge changes into a partition, however many processes do so at once.
 
@@ -106,15 +106,16 @@ class Stored:
             current = None
         raise StoreUnavailable(self.store.label, "contended", f"others wrote one record {_TRIES} times in a row")
 
-    def erase(self, name: str) -> None:
-        """Put a tombstone in a partition's place."""
+    def erase(self, name: str, removed_on: float) -> None:
+        """Put a tombstone in a partition's place, since its account was removed at that time."""
         for _ in range(_TRIES):
             current = self.partition(name)
             if current is not None and current.removed:
                 return
             # Where nothing is yet, another process may be about to write.
             version = None if current is None else current.version
-            if self._write(name, Partition("", removed=True, version=version)) is not None:
+            tombstone = Partition("", removed=True, removed_on=removed_on, version=version)
+            if self._write(name, tombstone) is not None:
                 return
 
     def _write(self, name: str, partition: Partition) -> Partition | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from msal.token_cache import _compute_ext_cache_key
 
 from .._flow import refresh
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ProviderUnavailable
 from ..token import Token, TokenRequest
 from .discovery import aliases_of
 from .exchange import Asking, original
@@ -224,28 +225,42 @@ class ResilientApplication(Asking):
         """List the accounts in the cache, as MSAL's method of this name; by user name at a cost that doesn't grow."""
         session = self._ra_session
         if username:
-            entries = session.accounts(username.lower())
-            if entries:
-                shadow = object.__new__(self._ra_kind)
-                shadow.__dict__["token_cache"] = _Entries(entries)
-                found: list[dict[str, Any]] = original(shadow, "_find_msal_accounts")(
-                    environment=self._ra_origin.authority.instance
-                )
-                if found:
-                    return found
-        self._ra_bind()
-        if not username:
+            found = self._ra_accounts_among(session.accounts(username.lower()))
+            if found:
+                return found
+        else:
             session.fetch_accounts(None)
+        try:
+            self._ra_bind()
+        except ProviderUnavailable:
+            # MSAL can't be asked, and needn't be: it would look at nothing else.
+            entries = list(session.look_at_cache().search("Account"))
+            named = [e for e in entries if not username or str(e.get("username")).lower() == username.lower()]
+            return self._ra_accounts_among(named)
         accounts: list[dict[str, Any]] = original(self, "get_accounts")(username=username)
         return accounts
 
+    def _ra_accounts_among(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Have MSAL tell the accounts of this authority among some entries."""
+        if not entries:
+            return []
+        host = self._ra_origin.authority.instance if self._ra_bound else urlsplit(self._ra_authority).hostname
+        shadow = object.__new__(self._ra_kind)
+        shadow.__dict__["token_cache"] = _Entries(entries)
+        found: list[dict[str, Any]] = original(shadow, "_find_msal_accounts")(environment=host)
+        return found
+
     def remove_account(self, account: Any) -> None:
-        """Sign a user out, as MSAL's method of this name, in our memory at once too."""
-        self._ra_bind()
+        """Sign a user out, as MSAL's method of this name, in our memory at once too, and in an outage too."""
         session, subject = self._ra_session, account.get("home_account_id")
         session.memory.drop_subject(subject, "the application removed the account")
         with session.erasing(subject):
-            original(self, "remove_account")(account)
+            try:
+                self._ra_bind()
+                original(self, "remove_account")(account)
+            except ProviderUnavailable:
+                if not session.evict(subject):
+                    raise
         session.memory.drop_subject(subject, "the application removed the account")
 
     def _ra_by_auth_code_flow(

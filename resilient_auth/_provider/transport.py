@@ -160,7 +160,9 @@ class Transport:
         Raises:
             ProviderUnavailable: There is no document, and when to ask again.
         """
-        options: dict[str, Any] = {"redirects": False, "largest": largest}
+        # Not compressed: what a few bytes expand to would only be known when it is there.
+        headers = {"Accept-Encoding": "identity"}
+        options: dict[str, Any] = {"redirects": False, "largest": largest, "headers": headers}
         answer = self._ask(purpose, "GET", url, options, Journey(ends, attempts=1), replayable=True)
         if answer.status_code != 200:
             origin = origin_of(url)

@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -45,12 +46,12 @@ class Gateway:
     def enter(self, site: Site, stream: Stream) -> None:
         """Serve a connection to a site's own port."""
         connection = Connection(next(self._numbers), stream)
-        self._attend(connection, self._serve(connection, site, *_LOCAL_NAMES))
+        self._attend(connection, partial(self._serve, connection, site, *_LOCAL_NAMES))
 
     def enter_proxy(self, route: Route, stream: Stream) -> None:
         """Serve a connection to the proxy, which stands in for every host that `route` knows by name and port."""
         connection = Connection(next(self._numbers), stream)
-        self._attend(connection, self._serve_as_proxy(connection, route))
+        self._attend(connection, partial(self._serve_as_proxy, connection, route))
 
     def kill(self, host: Host | None) -> None:
         """Reset the live connections of a host."""
@@ -64,24 +65,27 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # One that was cancelled before its first step has done nothing, not even this.
+        for connection in self._connections:
+            connection.abort()
+        self._connections.clear()
 
-    def _attend(self, connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+    def _attend(self, connection: Connection, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if len(self._connections) >= _CONNECTION_LIMIT:
-            work.close()
             connection.abort()
             return
         self._connections[connection] = asyncio.get_running_loop().create_task(self._finish(connection, work))
 
-    async def _finish(self, connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+    async def _finish(self, connection: Connection, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except GONE:
             # The client left or spoke nonsense; either way nobody is there to tell.
             return
         except Exception:  # noqa: BLE001 (one connection's trouble isn't the others')
             _log.exception("the emulator failed on connection %d", connection.number)
         finally:
-            del self._connections[connection]
+            self._connections.pop(connection, None)
             connection.abort()
 
     async def _serve(self, connection: Connection, site: Site, *names: str) -> None:

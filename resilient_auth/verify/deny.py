@@ -12,6 +12,7 @@ from os import PathLike, fspath
 from .._policy.checks import require, require_number
 from .._policy.living import Living
 from ..errors import ConfigurationError
+from .documents import read_owners
 
 __all__ = ["Denied", "DenyList", "deny_lists"]
 
@@ -132,10 +133,7 @@ class DenyList:
         """
         if self.file is None:
             return False
-        with open(self.file, "rb") as stream:
-            content = stream.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise ValueError(f"a file of more than {_LARGEST} bytes")
+        content = read_owners(self.file, _LARGEST)
         digest = hashlib.sha256(content).digest()
         if digest == self._read:
             return False

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._policy.checks import require
 from ..errors import ConfigurationError
 from .errors import InvalidToken
 from .jwk import UnusableKey, VerificationKey, verification_key
 from .text import strict_json
 from .trust import Trust, host_of
 
-__all__ = ["Facts", "FoundKeys", "UnusableDocument", "facts_in", "keys_in", "pinned_from"]
+__all__ = ["Facts", "FoundKeys", "UnusableDocument", "facts_in", "keys_in", "pinned_from", "read_owners"]
 
 _LONGEST_KID = 256
 
@@ -117,8 +117,7 @@ def pinned_from(
         ConfigurationError: It can't be read, or one of its keys can't be used: a pinned file has no bad keys.
     """
     try:
-        raw = json.dumps(dict(given)).encode() if isinstance(given, Mapping) else Path(given).read_bytes()
-        require(len(raw) <= largest, f"pinned_keys is larger than {largest} bytes")
+        raw = json.dumps(dict(given)).encode() if isinstance(given, Mapping) else read_owners(given, largest)
         found = keys_in(raw.decode(), algorithms, most)
     except ConfigurationError:
         raise
@@ -127,6 +126,23 @@ def pinned_from(
     if found.refused or not found.usable:
         raise ConfigurationError(f"pinned_keys can't be used: {(found.refused or ('there is no key',))[0]}")
     return found.usable
+
+
+def read_owners(path: str | PathLike[str], largest: int) -> bytes:
+    """Read a file in which an owner says whom to trust.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is too large, or others may write it.
+    """
+    with open(path, "rb") as stream:
+        # Windows has no such modes.
+        if os.name == "posix" and os.fstat(stream.fileno()).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ValueError(f"others may write it: chmod go-w {os.fspath(path)}")
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it is larger than {largest} bytes")
+    return content
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ CODES = _FORBIDDEN | {
     *("algorithm", "key", "unknown_key", "key_issuer", "signature"),
     # what it says
     *("issuer", "policy", "tenant", "audience", "graph_token", "client", "token_type", "nonce"),
+    "sender_constrained",
     # its time, and the owner's deny-list
     *("expired", "not_yet_valid", "denied"),
 }

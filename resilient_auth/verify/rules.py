@@ -83,6 +83,9 @@ def check(header: Mapping[str, Any], claims: Mapping[str, Any], trusts: Iterable
             "this is a token for Microsoft Graph, which Graph alone can validate: the client must ask for a token "
             "with a scope of this API",
         )
+    if "cnf" in claims:
+        # Whoever presents it must prove that a key is his (RFC 7800, RFC 8705, RFC 9449): nobody checks that here.
+        raise InvalidToken("sender_constrained", "the token is bound to a key, and is no bearer token")
     policy = _policy(claims)
     trust, tenant = _trust(claims, policy, trusts)
     _check_tenant(claims, trust, tenant, rules)

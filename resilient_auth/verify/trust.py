@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from .._policy.checks import require
 from ..errors import ConfigurationError
 
-__all__ = ["Trust", "b2c", "entra", "external_id", "host_of", "of_issuers"]
+__all__ = ["IS_GUID", "Trust", "b2c", "entra", "external_id", "host_of", "of_issuers"]
 
 _TEMPLATE: Final = "{tenantid}"
 _GUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_IS_GUID = re.compile(_GUID)
+IS_GUID = re.compile(_GUID)
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 #: The tenant of personal accounts.
 _PERSONAL: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
@@ -132,7 +132,7 @@ def entra(tenant: str, authority: str = "https://login.microsoftonline.com") -> 
         Trust(
             discovery=f"{authority}/{tenant}/v2.0{_WELL_KNOWN}",
             issuers=(f"{authority}/{_TEMPLATE}/v2.0", f"{version_1}/{_TEMPLATE}/"),
-            tenant=tenant if _IS_GUID.fullmatch(tenant) else None,
+            tenant=tenant if IS_GUID.fullmatch(tenant) else None,
             any_tenant=tenant in _SHARED,
             personal=tenant != "organizations",
             needs_tid=True,
@@ -163,7 +163,7 @@ def b2c(
 def external_id(tenant: str, *, tenant_id: str | None = None, authority: str | None = None) -> tuple[Trust, ...]:
     """Trust an external tenant of Entra (CIAM)."""
     tenant = _name("tenant", tenant).removesuffix(".onmicrosoft.com")
-    if _IS_GUID.fullmatch(tenant):
+    if IS_GUID.fullmatch(tenant):
         tenant_id = tenant_id or tenant
     authority = _origin("authority", authority or f"https://{tenant}.ciamlogin.com")
     where = tenant_id or f"{tenant}.onmicrosoft.com"
@@ -211,5 +211,5 @@ def _guid(tenant_id: str | None) -> str | None:
     if tenant_id is None:
         return None
     guid = tenant_id.lower() if isinstance(tenant_id, str) else ""
-    require(_IS_GUID.fullmatch(guid) is not None, f"tenant_id must be a GUID, not {tenant_id!r}")
+    require(IS_GUID.fullmatch(guid) is not None, f"tenant_id must be a GUID, not {tenant_id!r}")
     return guid

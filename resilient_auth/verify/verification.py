@@ -31,7 +31,7 @@ from .rules import Rules, check, check_asked, check_times, claims_of, expired, t
 from .seen import Remembered, Seen, SeenOptions, digest_of
 from .signature import check_algorithms
 from .text import LARGEST_TOKEN, check_header, strict_json, take_apart
-from .trust import Trust
+from .trust import IS_GUID, Trust
 
 __all__ = ["Asked", "Verification", "Verify", "Verifying"]
 
@@ -92,6 +92,15 @@ class Verification:
             ("settings", settings, Settings),
         ):
             require(value is None or isinstance(value, kind), f"{name} must be {kind.__name__}(...), not {value!r}")
+        require(
+            grace is None or seen is None or seen.tokens > 0,
+            "grace is for tokens that were seen valid before the outage: let SeenOptions remember some",
+        )
+        for tenant in tenants if any(trust.needs_tid for trust in trusts) else ():
+            require(
+                isinstance(tenant, str) and IS_GUID.fullmatch(tenant.lower()) is not None,
+                f"tenants must be the GUIDs that tokens carry in tid, not {tenant!r}",
+            )
         options = keys or KeyOptions()
         accepted = check_algorithms(algorithms)
         pinned = None

