@@ -72,7 +72,7 @@ class Process:
 
     def __init__(self, where: dict[str, Any], chaos: Chaos) -> None:
         self._chaos = chaos
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, str(WORKER), json.dumps(where)],
             stdin=subprocess.PIPE,
@@ -159,7 +159,7 @@ class FileMedium:
         self._rng = rng
         self.directory = root / "disk"
         self.directory.mkdir(mode=0o700)
-        self._mounted = _mount(self.directory, megabytes=6)
+        self._mounted = _mount(self.directory, megabytes=48)
         self.directory.chmod(0o700)
         self.path = self.directory / "tokens"
         self._filler = root / "disk" / "filler"
@@ -169,11 +169,12 @@ class FileMedium:
         return [self._full if self._mounted else self._limited]
 
     def _full(self, chaos: Chaos) -> Callable[[], None]:
-        with contextlib.suppress(OSError), self._filler.open("wb") as filler:
+        with self._filler.open("wb", buffering=0) as filler:
             self._filler.chmod(0o600)
-            while True:
-                filler.write(bytes(4096))
-                filler.flush()
+            for size in (1 << 20, 4096):
+                with contextlib.suppress(OSError):
+                    while filler.write(bytes(size)) == size:
+                        pass
         return lambda: self._filler.unlink(missing_ok=True)
 
     def _limited(self, chaos: Chaos) -> Callable[[], None]:
@@ -571,7 +572,9 @@ class Chaos:
         if "token" in said and said["of"] != person.oid:
             raise Broken(f"{person.name} ({person.oid}) was given the token of {said['of']}")
         verdict = "token" if "token" in said else said.get("failed", "none")
-        self.report.answers[verdict] += 1
+        self.report.answers[f"none while {person.status}" if verdict == "none" else verdict] += 1
+        if verdict == "none" and person.status == "in":
+            self._log(f"{person.name} was denied in the storm: {said}")
         return verdict
 
     def _judge_own(self, said: dict[str, Any] | None) -> str:
@@ -599,12 +602,9 @@ class Chaos:
     def _freeze(self) -> str:
         process, seconds = self._rng.choice(self.processes), self._rng.choice([0.1, 0.5, 1.0, 3.0])
         process.signal(signal.SIGSTOP)
-
-        def thaw() -> None:
-            if process.alive:
-                process.signal(signal.SIGCONT)
-
-        self._ends.append((time.monotonic() + seconds, "freeze", thaw))
+        thawing = threading.Timer(seconds, self._thaw, [process])
+        thawing.daemon = True
+        thawing.start()
         return f"for {seconds:g} s"
 
     def _fail_provider(self) -> str | None:
@@ -631,7 +631,6 @@ class Chaos:
 
     def _damage(self) -> str:
         self._end_store_fault()
-        self._thaw()
         for person in self.people:
             person.status, person.pending = "unknown", None
         what: str = self.medium.damage(self)
@@ -640,11 +639,10 @@ class Chaos:
             person.status, person.pending = "unknown", None
         return what
 
-    def _thaw(self) -> None:
-        over = [each for each in self._ends if each[1] == "freeze"]
-        self._ends = [each for each in self._ends if each not in over]
-        for _, _, end in over:
-            end()
+    @staticmethod
+    def _thaw(process: Process) -> None:
+        if process.alive:
+            process.signal(signal.SIGCONT)
 
     def _edit(self) -> str | None:
         if any(what == "store" for _, what, _ in self._ends) or not self.medium.edit():
@@ -656,7 +654,7 @@ class Chaos:
         person = self._rng.choice(self.people)
         process = self._rng.choice(self.processes)
         kill = self._rng.random() < 0.15
-        out = person.account is not None and person.status != "out" and self._rng.random() < 0.5
+        out = person.account is not None and person.status != "out" and self._rng.random() < 0.35
         if kill:
             threading.Timer(self._rng.random() * 0.08, process.signal, [signal.SIGKILL]).start()
             process.killed = True
@@ -708,12 +706,10 @@ class Chaos:
         for process, answer in settling:
             said = self._answer(answer, "settle")
             if said is None or not said["settled"]:
-                raise Broken("what a process holds isn't written though the store works")
+                raise Broken(f"what a process holds isn't written though the store works: {said and said['stores']}")
             for person in self.people:
                 if person.pending is not None and person.pending[1] is process:
                     person.status, person.pending = person.pending[0], None
-        for person in self.people:
-            person.pending = None  # its process was killed before it had written it
 
     def check(self) -> None:
         """Let everything work again, and see what is left of what was acknowledged."""
@@ -722,14 +718,17 @@ class Chaos:
         self._join()
         self._raise()
         self._settle()
+        for person in self.people:
+            person.pending = None  # its process was killed before it had written it
         self.report.checks += 1
         new = self._start()
         self.processes.append(new)
         try:
             told = [(person, self._find(person, new, force=False)) for person in self.people]
             told += [
-                (person, self._find(person, process, force=True))
+                (person, self._find(person, process, force=force))
                 for process in self.processes
+                for force in (True, False)
                 for person in self.people
             ]
             lost = {person.name: person for person, verdict in told if person.status == "in" and verdict != "token"}
@@ -757,6 +756,9 @@ class Chaos:
             )
             said = self._answer(answer, "ask")
             verdict = self._judge(person, said)
+            if said is not None and not said["settled"]:
+                # Its break for the store isn't over yet: until then it alone has the refresh token that came.
+                self._settle()
             # A break that began in the storm may last; nobody is lost by it.
             if verdict in ("token", "none") or time.monotonic() > ends:
                 return verdict if verdict in ("token", "none") else f"{verdict}: {(said or {}).get('detail')}"
@@ -806,8 +808,15 @@ def main() -> None:
     parser.add_argument("--medium", choices=sorted(MEDIA), action="append")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
+    # What was mounted and started is to be ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seed = random.randrange(10**6) if options.seed is None else options.seed
     begun = time.monotonic()
+
+    def log(text: str) -> None:
+        if not options.quiet:
+            print(f"{time.monotonic() - begun:8.2f} {text}", flush=True)
+
     media = options.medium or sorted(MEDIA)
     for medium in media:
         with tempfile.TemporaryDirectory() as root:

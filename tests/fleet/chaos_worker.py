@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -95,7 +96,7 @@ class Process:
         cache = self.app.token_cache
         held = [hashlib.sha256(e["secret"].encode()).hexdigest() for e in list(cache.search("RefreshToken"))]
         time.sleep(0.002)  # a change is noted right after it was made
-        return {"held": held, "settled": self._settled()}
+        return {"held": held, "settled": self._settled(), "stores": [str(store) for store in ra.health().stores]}
 
     def obey(self, order: dict[str, Any]) -> None:
         """Carry one order out, and tell how that went."""
@@ -111,8 +112,6 @@ class Process:
 
 
 def _claim(token: str, *names: str) -> str | None:
-    import base64
-
     part = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return next((claims[name] for name in names if name in claims), None)
