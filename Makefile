@@ -29,6 +29,9 @@ test: .venv/.test .venv/.browser ## Run the tests
 conformance: .venv/.test ## Run MSAL's own released tests against the drop-in
 	$(BIN)/python -m tests.conformance
 
+chaos: .venv/.test ## Kill, starve and tear a fleet for long
+	$(BIN)/python -m tests.fleet.chaos $(CHAOS)
+
 lint: .venv/.lint .venv/.test ## Style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +47,4 @@ bench: .venv/.bench ## Measure against the peers, in one run
 clean: ## Remove what was built
 	rm -rf .venv docs/_build build dist .coverage*
 
-.PHONY: help drill test conformance lint docs bench clean
+.PHONY: help drill test conformance chaos lint docs bench clean
