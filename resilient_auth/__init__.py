@@ -151,10 +151,9 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
-        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-        # All of that home at once: its import has put the module `health` in the place of the function.
-        globals().update({other: getattr(home, other) for other, where in _HOMES.items() if where == _HOMES[name]})
-        return globals()[name]
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -83,3 +83,10 @@ def test_breakers_are_told_by_name_state_and_cause(seen: dict[str, Any]) -> None
     """One that an operator took out of use is named as such."""
     assert seen["outage"]["breakers"] == [["https://login.example token", "open", "503"]]
     assert [b[1] for b in seen["isolated"]["breakers"]] == ["isolated"]
+
+
+def test_the_function_can_be_called_whoever_imports_the_module() -> None:
+    """`import resilient_auth.health` puts the module in the place of the package's function; both can be called."""
+    program = "import resilient_auth as ra, resilient_auth.health as m; print(ra.health().verdict, m.health().verdict)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.split()[0] == said.split()[1]
