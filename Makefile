@@ -24,6 +24,9 @@ drill: .venv/.base ## Break an identity provider in every way; see who kept the 
 	@touch $@
 
 test: .venv/.test .venv/.browser ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST)
+
+coverage: .venv/.test .venv/.browser ## Run the tests, slower, and tell which branches they don't reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
 conformance: .venv/.test ## Run MSAL's own released tests against the drop-in
@@ -47,4 +50,4 @@ bench: .venv/.bench ## Measure against the peers, in one run
 clean: ## Remove what was built
 	rm -rf .venv docs/_build build dist .coverage*
 
-.PHONY: help drill test conformance chaos lint docs bench clean
+.PHONY: help drill test coverage conformance chaos lint docs bench clean

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .._policy.freshness import Freshness, assess, due_after
@@ -40,6 +41,8 @@ __all__ = ["LOOK_AGAIN", "look", "refusal", "shared", "throttled"]
 LOOK_AGAIN = 1.0
 #: Seconds after which another process may take over from one that hasn't come back: longer than an attempt.
 _LEASE = 12.0
+#: Seconds after a back-off for which its lease lasts: enough to begin the next attempt.
+_AFTER_BACK_OFF = 2.0
 #: Seconds between two looks at a lease that another process holds; they grow.
 _POLLS = (0.02, 0.05, 0.1, 0.2, 0.4)
 #: Seconds after which those who left the first step to another process look again.
@@ -154,6 +157,7 @@ def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reus
             found = look(engine, slot, shelf)
             if found is not None and reuse:
                 return found
+            flight.on_back_off = partial(_hold_on, shelf, [each for each in (lease, probe) if each is not None])
             used = shelf.refresh_tokens(slot.request.subject)
             outcome = _ask(engine, slot, shelf, exchange, flight)
             again = outcome.denied and _has_rotated(slot, shelf, used)
@@ -166,6 +170,13 @@ def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reus
                     shelf.stored.release(each)
 
     return run
+
+
+def _hold_on(shelf: Shelf, leases: list[Lease], seconds: float) -> None:
+    """Keep the leases through a back-off, which is everybody's: no other process asks sooner (G9, G10)."""
+    with suppress(StoreUnavailable):
+        for lease in leases:
+            shelf.stored.store.renew(lease, max(_LEASE, seconds + _AFTER_BACK_OFF))
 
 
 def _has_rotated(slot: Slot, shelf: Shelf, used: frozenset[str]) -> bool:

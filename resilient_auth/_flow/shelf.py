@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 import threading
 import weakref
 from collections import OrderedDict
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest
+from .held import Held, new_name
 from .partition import (
-    TOMBSTONE_LIFE,
     Change,
     Entry,
     Key,
     Partition,
-    StoredToken,
     is_from_the_future,
     stored_token,
     token_key,
@@ -53,10 +51,6 @@ _LOOKED_THROUGH = 256
 _quiet = threading.local()
 
 
-def _new_name() -> str:
-    return secrets.token_hex(8)
-
-
 class Owner(Protocol):
     """The application object whose users and tokens these are."""
 
@@ -71,50 +65,6 @@ class Owner(Protocol):
 
     def evict(self, subject: str) -> bool:
         """Let MSAL's cache go of a user, whom the store has; False where it must not."""
-
-
-class _Held:
-    """What is known of one partition, and what isn't written yet."""
-
-    __slots__ = (
-        "anew",
-        "born",
-        "changed_on",
-        "changes",
-        "erase",
-        "keys",
-        "names",
-        "over",
-        "read",
-        "recent",
-        "seen_on",
-        "tokens",
-    )
-
-    def __init__(self) -> None:
-        self.born = _new_name()
-        #: Whether the store has ever told what is in there.
-        self.read = False
-        #: As it was read or written last, until it is needed.
-        self.recent: Partition | None = None
-        #: The entries that were put in MSAL's cache from there.
-        self.keys: frozenset[Key] = frozenset()
-        self.changes: dict[Key, Change] = {}
-        self.tokens: dict[str, StoredToken] = {}
-        self.anew = False
-        self.erase = False
-        #: The account entries of which the names are to be forgotten with the erasure.
-        self.names: dict[Key, Change] = {}
-        #: When the account was last removed or signed in here, in seconds since the epoch.
-        self.changed_on = 0.0
-        #: When the store was last known to hold something, in seconds since the epoch.
-        self.seen_on = 0.0
-        #: That the account was removed by another process has been followed.
-        self.over = False
-
-    @property
-    def pending(self) -> bool:
-        return bool(self.changes or self.tokens or self.erase)
 
 
 class Shelf:
@@ -135,7 +85,7 @@ class Shelf:
         self._most = engine.settings.max_users
         self._renew()
         #: In the order in which they were wanted last.
-        self._partitions: OrderedDict[str, _Held] = OrderedDict()
+        self._partitions: OrderedDict[str, Held] = OrderedDict()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
@@ -183,10 +133,10 @@ class Shelf:
         if mode is None:
             self.flush_soon()
 
-    def _held(self, subject: str) -> _Held:
+    def _held(self, subject: str) -> Held:
         held = self._partitions.get(subject)
         if held is None:
-            held = self._partitions[subject] = _Held()
+            held = self._partitions[subject] = Held()
         self._partitions.move_to_end(subject)
         return held
 
@@ -242,7 +192,7 @@ class Shelf:
         with self._lock:
             held = self._held(who)
             held.read = True
-            gone = held.erase or removed or _is_over(held, partition, wall)
+            gone = held.erase or removed or held.is_over(partition, wall)
             follow = gone and not held.anew
             lost = partition is None and bool(held.keys) and not gone
             stale = held.keys - held.changes.keys()
@@ -280,7 +230,7 @@ class Shelf:
         if entries:
             self.flush_soon()
 
-    def _settle(self, who: str, held: _Held) -> None:
+    def _settle(self, who: str, held: Held) -> None:
         """Note whether a partition has something to be written; the lock is held."""
         if held.pending:
             self._unwritten.add(who)
@@ -343,7 +293,7 @@ class Shelf:
             return
         flight.wait(seconds)
 
-    def _write(self, who: str, held: _Held) -> None:
+    def _write(self, who: str, held: Held) -> None:
         """Write what is pending, one thread at a time: a removal must not be overtaken by what came before it."""
         flights, clock = self._engine.flights, self._engine.clock
         while held.pending:
@@ -357,7 +307,7 @@ class Shelf:
                 flights.end(flight)
                 flight.land(Outcome())
 
-    def _write_now(self, who: str, held: _Held) -> None:
+    def _write_now(self, who: str, held: Held) -> None:
         partition = self.name(who)
         with self._lock:
             erase, names, changes, tokens = held.erase, held.names, dict(held.changes), dict(held.tokens)
@@ -441,7 +391,7 @@ class Shelf:
             held.names |= {key: change for key, change in held.changes.items() if key[0] == "Account"}
             held.changes.clear()
             held.tokens.clear()
-            held.erase, held.anew, held.keys, held.born = True, False, frozenset(), _new_name()
+            held.erase, held.anew, held.keys, held.born = True, False, frozenset(), new_name()
             held.changed_on = self._engine.clock.wall()
             self._unwritten.add(who)
         self.wait_for(lambda: self._write(who, held), seconds)
@@ -533,15 +483,6 @@ class Shelf:
                     shelf.flush_soon()
 
             self._timer = self._engine.timers.call_at(self._engine.clock.monotonic() + _TRY_AGAIN, later)
-
-
-def _is_over(held: _Held, partition: Partition | None, wall: float) -> bool:
-    """Tell whether what is held of a user is another sign-in's, or too old for a removal of it to be known still."""
-    if not held.keys:
-        return False
-    if partition is None:
-        return wall - held.seen_on > TOMBSTONE_LIFE
-    return held.born != partition.born
 
 
 @contextmanager

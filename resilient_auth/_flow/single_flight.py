@@ -52,6 +52,7 @@ class Flight:
         "key",
         "last_error",
         "next_attempt",
+        "on_back_off",
         "outcome",
         "spare",
     )
@@ -69,6 +70,8 @@ class Flight:
         #: How its last attempt failed, and the monotonic time of the next one.
         self.last_error: ProviderUnavailable | None = None
         self.next_attempt: float | None = None
+        #: Told, on its worker, for how many seconds it leaves the provider alone before it asks again.
+        self.on_back_off: Callable[[float], None] | None = None
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())

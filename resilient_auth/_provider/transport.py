@@ -238,6 +238,8 @@ class Transport:
             if journey.flight is not None:
                 journey.flight.doubted = True
                 journey.flight.next_attempt = engine.clock.monotonic() + delay
+                if journey.flight.on_back_off is not None:
+                    journey.flight.on_back_off(delay)
                 if isinstance(error, ProviderUnavailable):
                     journey.flight.last_error = error
 

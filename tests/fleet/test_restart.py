@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +15,7 @@ from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import BlackHole, Refuse
+from resilient_auth.emulator.faults import Answer, BlackHole, Refuse
 
 ONE_ATTEMPT = ra.RetryOptions(attempts=1)
 
@@ -205,3 +207,26 @@ def test_a_user_signs_out_in_an_outage(
     app.remove_account(account)
     assert app.get_accounts() == []
     assert life(retry=ONE_ATTEMPT).get_accounts() == []
+
+
+def test_a_back_off_is_everybodys(idp: Emulator, life: Callable[..., Any], clock: Any) -> None:
+    """While one process waits before it asks again, no other one asks in its place (G9, G10)."""
+    idp.fail(Answer(503), "token")
+    patient = {"retry": ra.RetryOptions(first_delay=25.0, longest_delay=60.0), "wait": 60.0}
+    first, second = life(**patient), life(**patient)
+
+    def ask() -> None:
+        with contextlib.suppress(requests.RequestException, ra.Closed):
+            first.acquire_token_for_client(SCOPE)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    while not idp.ledger.token_calls():
+        time.sleep(0.005)
+    time.sleep(0.1)
+    clock.skip(14)  # the lease as it was taken would be over
+    with ra.wait_at_most(1.0), pytest.raises(requests.RequestException):
+        second.acquire_token_for_client(SCOPE)
+    assert len(idp.ledger.token_calls()) == 1
+    first.close()
+    asking.join()
