@@ -148,10 +148,14 @@ class TestAtAnEmulator:
     ) -> None:
         """Every hour, a little early, without any traffic."""
         verifier = at_idp()
-        verifier.warm_up()
-        for hour in range(2, 5):
-            clock.skip(3600.0)
-            eventually(lambda hour=hour: fetches() == hour)
+        with capture_events() as events:
+            verifier.warm_up()
+            for hour in range(2, 5):
+                # Not in the middle of a fetch, which would seem to have taken an hour.
+                eventually(lambda hour=hour: len(events.of(KeysRefreshed)) == hour - 1)
+                clock.skip(3600.0)
+                eventually(lambda hour=hour: fetches() == hour)
+            eventually(lambda: len(events.of(KeysRefreshed)) == 4)
         assert outcome(verifier, mint()) == "fresh"
 
     def test_an_outage_of_24_hours(self, idp: Emulator, at_idp: Any, mint: Mint, clock: Any, eventually: Any) -> None:
