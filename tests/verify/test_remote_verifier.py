@@ -29,7 +29,7 @@ from resilient_auth.verify.decision import Decision, Unavailable
 CLAIMS = {"iss": "https://idp.example/t1/v2.0", "sub": "ada", "tid": "t1", "email": "ada@example.com"}
 #: Short, for faults that cost their time.
 HASTY = TransportOptions(
-    deadline=0.8, attempt_timeout=0.3, connect_timeout=0.3, queue_wait=0.3, first_delay=0.02, longest_delay=0.05
+    deadline=1.5, attempt_timeout=0.3, connect_timeout=0.3, queue_wait=0.3, first_delay=0.02, longest_delay=0.05
 )
 
 
