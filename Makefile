@@ -5,6 +5,9 @@ BIN := .venv/bin
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# These start many processes, and would hold up what the others measure in milliseconds: they run after them.
+CROWDED := tests/fleet tests/store tests/examples tests/drill
+
 # One stamp per purpose: what a target doesn't need, it doesn't install.
 .venv/.base: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,7 +27,10 @@ drill: .venv/.base ## Break an identity provider in every way; see who kept the 
 	@touch $@
 
 test: .venv/.test .venv/.browser ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED)))
+ifndef TEST
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(CROWDED)
+endif
 
 coverage: .venv/.test .venv/.browser ## Run the tests, slower, and tell which branches they don't reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
