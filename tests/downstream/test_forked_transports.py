@@ -234,7 +234,7 @@ def test_children_forked_amid_traffic_get_answers(idp: Emulator, trust: ssl.SSLC
 
         try:
             for _ in range(10):
-                in_a_child(work, 15)
+                in_a_child(work, 5)
         finally:
             over.set()
             for thread in threads:
