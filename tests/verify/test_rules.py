@@ -9,6 +9,7 @@ import pytest
 from arriving import AUDIENCE, NOWHERE, TENANT, Signer
 
 import resilient_auth as ra
+from resilient_auth.verify import DenyList, GraceOptions, SeenOptions
 
 Claims = Callable[..., dict[str, Any]]
 Refused = Callable[..., str]
@@ -197,6 +198,10 @@ class TestKinds:
         """B2C puts the sign-in's into both tokens."""
         assert offline().verify(signer.token(claims(nonce="of-the-sign-in"))).nonce == "of-the-sign-in"
 
+    def test_a_token_that_is_bound_to_a_key(self, refused: Any, signer: Signer, claims: Claims) -> None:
+        """Is no bearer token: nobody has shown the key (RFC 9449, section 7)."""
+        assert refused(signer.token(claims(cnf={"jkt": "thumbprint"}))) == "sender_constrained"
+
     def test_a_nonce(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """An ID token must be the answer to the sign-in that this browser began, cached or not."""
         site = offline(audience="shop", accepts="id")
@@ -380,3 +385,29 @@ class TestConfiguration:
             ra.verify.GraceOptions(past_expiry=7200.0, outage=3600.0)
         with pytest.raises(ra.ConfigurationError, match="probe_every"):
             ra.verify.GraceOptions(probe_every=10.0, probe_every_in_outage=20.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"tenants": ["contoso.com"]}, "tenants must be the GUIDs"),
+        ({"grace": GraceOptions(), "seen": SeenOptions(tokens=0)}, "let SeenOptions remember some"),
+    ],
+)
+def test_what_could_never_hold_is_refused_at_construction(options: dict[str, Any], says: str) -> None:
+    """A verifier that would refuse every token, or never give the grace that was asked for, isn't made."""
+    with pytest.raises(ra.ConfigurationError, match=says):
+        ra.ClaimsVerifier.for_entra("common", AUDIENCE, **options)
+
+
+def test_owners_files_that_others_may_write_are_refused(tmp_path: Any) -> None:
+    """Whoever writes them decides who is let in."""
+    pinned, denied = tmp_path / "keys.json", tmp_path / "denied.json"
+    pinned.write_text('{"keys": []}')
+    denied.write_text("{}")
+    for file in (pinned, denied):
+        file.chmod(0o666)
+    with pytest.raises(ra.ConfigurationError, match="chmod go-w"):
+        ra.ClaimsVerifier.for_entra(TENANT, AUDIENCE, pinned_keys=pinned)
+    with pytest.raises(ra.ConfigurationError, match="chmod go-w"):
+        DenyList(file=denied)
