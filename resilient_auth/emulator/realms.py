@@ -77,6 +77,13 @@ class Realm:
         return tenant_id(self.tenant)
 
     @property
+    def name(self) -> str:
+        """What it hands out is good here alone: a policy, or a realm of a plain provider; Entra's tenants are one."""
+        if self.kind in ("v1", "v2", "ciam"):
+            return "entra"
+        return f"{self.base}?p={self.policy}" if self.policy_in_query else self.base
+
+    @property
     def origin(self) -> str:
         """Scheme, host and port by which the client came."""
         return f"https://{self.host}"
