@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import ssl
 import threading
 import weakref
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from math import inf
 from os import PathLike
 from typing import Any, Literal, TypeAlias
 
+from .._flow.acquire import patience_of
 from .._flow.engine import Engine, engine_for
 from .._flow.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
@@ -74,6 +77,7 @@ class Verification:
         seen: SeenOptions | None = None,
         grace: GraceOptions | None = None,
         deny: DenyList | None = None,
+        is_application: Callable[[Mapping[str, Any]], bool] | None = None,
         settings: Settings | None = None,
         verify: Verify = True,
         proxies: Mapping[str, str] | None = None,
@@ -92,6 +96,13 @@ class Verification:
             ("settings", settings, Settings),
         ):
             require(value is None or isinstance(value, kind), f"{name} must be {kind.__name__}(...), not {value!r}")
+        require(
+            is_application is None or (callable(is_application) and not inspect.iscoroutinefunction(is_application)),
+            "is_application must be a plain function that takes a token's claims and returns True or False",
+        )
+        require(
+            is_application is None or accepts == "access", "is_application is for access tokens: ID tokens are users'"
+        )
         require(
             grace is None or seen is None or seen.tokens > 0,
             "grace is for tokens that were seen valid before the outage: let SeenOptions remember some",
@@ -117,6 +128,7 @@ class Verification:
             tenants=frozenset(tenant.lower() for tenant in _names("tenants", tenants)),
             clients=_names("clients", clients),
             leeway=leeway,
+            is_application=is_application,
         )
         self.engine: Engine = engine_for(settings or Settings())
         self._clock = self.engine.clock
@@ -124,7 +136,9 @@ class Verification:
         self._algorithms = accepted
         self._trusts = trusts
         self._deny = deny or DenyList()
-        self._deny_looked_at = self._clock.monotonic()
+        #: When the deny-list's file is to be looked at again: what is older than that judges nobody.
+        self._deny_due_at = -inf
+        self._wait = options.wait
         self._grace = grace
         self._closed = False
         self._sources = {
@@ -155,7 +169,8 @@ class Verification:
         if known is None:
             return None
         view = known.source.view
-        if self._clock.monotonic() >= view.until:
+        now = self._clock.monotonic()
+        if now >= view.until:
             view = known.source.look()
         if view.keys.get(known.kid) is not known.key or self._closed:
             self._seen.drop(digest)
@@ -163,7 +178,9 @@ class Verification:
         if not known.begins <= self._clock.wall() < known.ends:
             return None
         deny = self._deny
-        if known.deny_version != deny.current.version or deny.check is not None or deny.file is not None:
+        if deny.file is not None and now >= self._deny_due_at and self._file_may_have_changed(now):
+            return None
+        if known.deny_version != deny.current.version or deny.check is not None:
             self._check_denied(known)
         claims = known.claims
         if claims.provenance is not view.provenance:
@@ -192,7 +209,7 @@ class Verification:
         except InvalidToken as error:
             if error.code != "expired" or not asked.grace:
                 raise
-            return self._by_grace(token, asked)
+            return (yield from self._by_grace(token, asked))
         source = self._sources[accepted.trust]
         view = source.current()
         key = view.keys.get(kid)
@@ -203,7 +220,7 @@ class Verification:
             raise InvalidToken("tenant", "the token comes from another tenant")
         _check_key_issuer(key, accepted.trust, accepted.tenant, raw["iss"])
         key.verify(algorithm, compact.signature, compact.signed)
-        claims = claims_of(raw, accepted, self.rules.kind, view.provenance)
+        claims = claims_of(raw, accepted, self.rules, view.provenance)
         known = Remembered(
             claims=claims,
             kid=kid,
@@ -214,6 +231,7 @@ class Verification:
             seen_at=self._clock.monotonic(),
             deny_version=-1,
         )
+        yield from self._looking_at_file()
         self._check_denied(known)
         for watch in self._watches.values():
             watch.start()
@@ -230,7 +248,7 @@ class Verification:
         for watch in self._watches.values():
             watch.start()
 
-    def _by_grace(self, token: str, asked: Asked) -> Claims:
+    def _by_grace(self, token: str, asked: Asked) -> Verifying:
         """Accept an expired token where every condition of the owner's grace holds.
 
         Raises:
@@ -243,6 +261,7 @@ class Verification:
         source = known.source
         if source.current().keys.get(known.kid) is not known.key:
             raise expired()
+        yield from self._looking_at_file()
         self._check_denied(known)
         down_since = self._watches[source].down_since()
         now, claims = self._clock.monotonic(), known.claims
@@ -274,8 +293,6 @@ class Verification:
     def _check_denied(self, known: Remembered) -> None:
         """Refuse what is on the deny-list, and note with which version it was compared."""
         deny, claims = self._deny, known.claims
-        if deny.file is not None:
-            self._look_at_file()
         current = deny.current
         matched = ""
         if known.deny_version != current.version:
@@ -293,24 +310,52 @@ class Verification:
             raise InvalidToken("denied", "the token is on the deny-list")
         known.deny_version = current.version
 
-    def _look_at_file(self) -> None:
-        """Have the deny-list's file read again behind, when it is time."""
-        deny, now = self._deny, self._clock.monotonic()
-        if now - self._deny_looked_at < deny.look_every:
-            return
-        self._deny_looked_at = now
-
-        def look() -> None:
-            try:
-                deny.look()
-            except (OSError, ValueError) as error:
-                wall = self._clock.wall()
-                emit(DenyListRejected(at=wall, file=str(deny.file), reason=type(error).__name__))
-
+    def _file_may_have_changed(self, now: float) -> bool:
+        """Tell whether the deny-list's file must be read before anybody is judged; it was time to look."""
         try:
-            self.engine.run("deny-list", look)
-        except ProviderUnavailable:
+            changed = self._deny.may_have_changed()
+        except OSError:
+            return True  # reading it tells what is wrong
+        if not changed:
+            self._deny_due_at = now + self._deny.look_every
+        return changed
+
+    def _looking_at_file(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
+        """Have the deny-list's file read where it is due and has changed; step by step, once for all who wait."""
+        deny, now = self._deny, self._clock.monotonic()
+        if deny.file is None or now < self._deny_due_at or not self._file_may_have_changed(now):
             return
+        patience = patience_of(self._wait)
+        flight, mine = self.engine.flights.join(("deny-list", id(deny)), now + patience)
+        if mine:
+            try:
+                self.engine.run("deny-list", lambda: self._read_file(flight))
+            except ProviderUnavailable as error:
+                self.engine.flights.end(flight)
+                flight.land(Outcome(error=error))
+        outcome = yield flight, patience
+        # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
+        self._deny_due_at = now + deny.look_every
+        if outcome is None or outcome.error is not None:
+            self._tell_rejected("it couldn't be read in time")
+
+    def _read_file(self, flight: Flight) -> None:
+        """Read the deny-list's file, on a worker."""
+        reason = ""
+        try:
+            self._deny.look()
+        except OSError as error:
+            reason = type(error).__name__
+        except ValueError as error:
+            reason = str(error)
+        finally:
+            self.engine.flights.end(flight)
+            flight.land(Outcome())
+        if reason:
+            self._tell_rejected(reason)
+
+    def _tell_rejected(self, reason: str) -> None:
+        emit(DenyListRejected(at=self._clock.wall(), file=str(self._deny.file), reason=reason))
 
     def close(self) -> None:
         """Forget what was verified, and end refreshes unless another verifier shares them."""
