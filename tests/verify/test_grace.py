@@ -164,6 +164,10 @@ def test_a_token_that_wasnt_seen_before(scene: Scene, mint: Any) -> None:
     "claims",
     [
         {"idtyp": "app", "scp": None},
+        {"idtyp": "app"},
+        {"sub": "shop"},
+        {"sub": None, "oid": None},
+        {"azp": None, "cid": "shop", "sub": "shop", "oid": None},
         {"scp": None, "sub": "6f6e2c3a-ann", "roles": ["Orders.Read.All"]},
         {"roles": ["Admin"]},
         {"roles": ["Reader", "Site-Administrator"]},
