@@ -24,7 +24,7 @@ import resilient_auth
 from resilient_auth._provider.foreign_errors import verdict_on
 from resilient_auth._provider.redaction import redact
 from resilient_auth.downstream.challenge import read
-from resilient_auth.verify import InvalidToken, verify_signature
+from resilient_auth.verify import InvalidToken
 from resilient_auth.verify.decision import MalformedDecision, read_answer
 from resilient_auth.verify.documents import UnusableDocument, facts_in, keys_in
 from resilient_auth.verify.errors import quoted
@@ -225,13 +225,6 @@ def trying(call: Callable[[str], object], *expected: type[Exception]) -> Callabl
     return attempt
 
 
-def token_of(segment: str) -> str:
-    """Put a text into a token's header or payload, signed by nobody."""
-    from base64 import urlsafe_b64encode
-
-    return urlsafe_b64encode(segment.encode()).decode().rstrip("=")
-
-
 class ClientAuthenticationError(Exception):
     """Azure-core's, which is known by its name."""
 
@@ -284,21 +277,6 @@ def test_challenges_take_linear_time() -> None:
     ):
         call, sizes = (lambda given: read([given])), (2_000, 4_000, 8_000, 16_000)
         assert is_linear(call, repeated(*text), sizes), text
-
-
-@pytest.mark.parametrize("text", JSON, ids=lambda text: text[1][:12])
-def test_one_forged_token_costs_little(text: tuple[str, str, str]) -> None:
-    """At its longest, in its header or its payload: an event loop that verifies it goes on."""
-    header = token_of('{"alg":"RS256","kid":"a","typ":"JWT"}')
-    key = {"kty": "RSA", "kid": "a"}
-    verify = trying(lambda token: verify_signature(token, key, algorithms=["RS256"]), InvalidToken)
-    for token in (
-        f"{token_of(repeated(*text)(3_000))}.{header}.AAAA",
-        f"{token_of(repeated(*text)(24_000))}.{header}.AAAA",
-        f"{header}.{token_of(repeated(*text)(24_400))}.AAAA",
-    ):
-        assert len(token) <= 32_768
-        assert statistics.median(_spent(verify, token, 1) for _ in range(5)) < 0.03
 
 
 @pytest.mark.parametrize("text", JSON, ids=lambda text: text[1][:12])
