@@ -29,7 +29,7 @@ from .errors import InvalidToken, VerificationUnavailable
 from .jwk import VerificationKey
 from .keyset import Asking, KeySet, View
 from .options import KeyOptions
-from .trust import Trust, host_of
+from .trust import Trust, host_of, named_host
 
 __all__ = ["KeySource", "Obtaining", "key_sources"]
 
@@ -75,7 +75,7 @@ class KeySource:
         self.issuer = trust.issuers[0]
         self._algorithms = algorithms
         self._options = options
-        self._hosts = frozenset({host_of(trust.discovery), *options.hosts})
+        self._hosts = frozenset({host_of(trust.discovery), *map(named_host, options.hosts)})
         self._origin = origin_of(trust.discovery)
         self._asking = Asking(options)
         self._keys = KeySet(pinned=dict(pinned or {}))
