@@ -7,18 +7,23 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from os import PathLike, fspath
 from typing import Final
 
+from .._flow.acquire import patience_of
+from .._flow.engine import Engine
+from .._flow.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
 from .._policy.living import Living
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ProviderUnavailable
+from ..events import DenyListRejected, emit
 from .documents import read_owners
 from .text import LARGEST_TOKEN, LONGEST_KID
 
-__all__ = ["Denied", "DenyList", "deny_lists"]
+__all__ = ["Denied", "DenyFile", "DenyList", "deny_lists"]
 
 #: Bytes of a file, at most.
 _LARGEST: Final = 64 * 1024 * 1024
@@ -217,6 +222,72 @@ class DenyList:
 
 #: Those that are alive, for forks.
 deny_lists: Living[DenyList] = Living()
+
+
+class DenyFile:
+    """Have a deny-list's file looked at before it judges: what is older than the owner wants judges nobody.
+
+    Args:
+        engine: Whose workers read it.
+        deny: The list.
+        wait: Seconds that a caller waits for a file that must be read, at most.
+    """
+
+    def __init__(self, engine: Engine, deny: DenyList, wait: float) -> None:
+        self._engine = engine
+        self._deny = deny
+        self._wait = wait
+        self._due_at = -inf
+
+    def must_be_read(self, now: float) -> bool:
+        """Tell whether it is time to look, and the file isn't the one that was read; costs a `stat` an interval."""
+        if now < self._due_at:
+            return False
+        try:
+            changed = self._deny.may_have_changed()
+        except OSError:
+            return True  # reading it tells what is wrong
+        if not changed:
+            self._due_at = now + self._deny.look_every
+        return changed
+
+    def reading(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
+        """Have it read where it must be, once for all who wait; the drivers do the waiting."""
+        engine, deny = self._engine, self._deny
+        now = engine.clock.monotonic()
+        if deny.file is None or not self.must_be_read(now):
+            return
+        patience = patience_of(self._wait)
+        flight, mine = engine.flights.join(("deny-list", id(deny)), now + patience)
+        if mine:
+            try:
+                engine.run("deny-list", lambda: self._read(flight))
+            except ProviderUnavailable as error:
+                engine.flights.end(flight)
+                flight.land(Outcome(error=error))
+        outcome = yield flight, patience
+        # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
+        self._due_at = now + deny.look_every
+        if outcome is None or outcome.error is not None:
+            self._tell("it couldn't be read in time")
+
+    def _read(self, flight: Flight) -> None:
+        """Read it, on a worker."""
+        reason = ""
+        try:
+            self._deny.look()
+        except OSError as error:
+            reason = type(error).__name__
+        except ValueError as error:
+            reason = str(error)
+        finally:
+            self._engine.flights.end(flight)
+            flight.land(Outcome())
+        if reason:
+            self._tell(reason)
+
+    def _tell(self, reason: str) -> None:
+        emit(DenyListRejected(at=self._engine.clock.wall(), file=str(self._deny.file), reason=reason))
 
 
 def _identity_of(found: os.stat_result) -> tuple[int, ...]:

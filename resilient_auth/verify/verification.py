@@ -9,21 +9,19 @@ import ssl
 import threading
 import weakref
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from math import inf
 from os import PathLike
 from typing import Any, Literal, TypeAlias
 
-from .._flow.acquire import patience_of
 from .._flow.engine import Engine, engine_for
 from .._flow.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
 from .._provider.wire import HttpxWire
-from ..errors import Closed, ProviderUnavailable
-from ..events import DenyListRejected, ExpiredTokenAccepted, TokenOnDenyList, emit
+from ..errors import Closed
+from ..events import ExpiredTokenAccepted, TokenOnDenyList, emit
 from ..settings import Settings
 from ..token import fingerprint
 from .claims import Claims, Provenance
-from .deny import DenyList, deny_lists
+from .deny import DenyFile, DenyList, deny_lists
 from .documents import pinned_from
 from .errors import InvalidToken, VerificationUnavailable
 from .jwk import VerificationKey
@@ -136,9 +134,7 @@ class Verification:
         self._algorithms = accepted
         self._trusts = trusts
         self._deny = deny or DenyList()
-        #: When the deny-list's file is to be looked at again: what is older than that judges nobody.
-        self._deny_due_at = -inf
-        self._wait = options.wait
+        self._deny_file = DenyFile(self.engine, self._deny, options.wait)
         self._grace = grace
         self._closed = False
         self._sources = {
@@ -178,7 +174,7 @@ class Verification:
         if not known.begins <= self._clock.wall() < known.ends:
             return None
         deny = self._deny
-        if deny.file is not None and now >= self._deny_due_at and self._file_may_have_changed(now):
+        if deny.file is not None and self._deny_file.must_be_read(now):
             return None
         if known.deny_version != deny.current.version or deny.check is not None:
             self._check_denied(known)
@@ -231,7 +227,7 @@ class Verification:
             seen_at=self._clock.monotonic(),
             deny_version=-1,
         )
-        yield from self._looking_at_file()
+        yield from self._deny_file.reading()
         self._check_denied(known)
         for watch in self._watches.values():
             watch.start()
@@ -261,7 +257,7 @@ class Verification:
         source = known.source
         if source.current().keys.get(known.kid) is not known.key:
             raise expired()
-        yield from self._looking_at_file()
+        yield from self._deny_file.reading()
         self._check_denied(known)
         down_since = self._watches[source].down_since()
         now, claims = self._clock.monotonic(), known.claims
@@ -309,53 +305,6 @@ class Verification:
             emit(TokenOnDenyList(at=self._clock.wall(), issuer=claims.issuer, matched=matched))
             raise InvalidToken("denied", "the token is on the deny-list")
         known.deny_version = current.version
-
-    def _file_may_have_changed(self, now: float) -> bool:
-        """Tell whether the deny-list's file must be read before anybody is judged; it was time to look."""
-        try:
-            changed = self._deny.may_have_changed()
-        except OSError:
-            return True  # reading it tells what is wrong
-        if not changed:
-            self._deny_due_at = now + self._deny.look_every
-        return changed
-
-    def _looking_at_file(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
-        """Have the deny-list's file read where it is due and has changed; step by step, once for all who wait."""
-        deny, now = self._deny, self._clock.monotonic()
-        if deny.file is None or now < self._deny_due_at or not self._file_may_have_changed(now):
-            return
-        patience = patience_of(self._wait)
-        flight, mine = self.engine.flights.join(("deny-list", id(deny)), now + patience)
-        if mine:
-            try:
-                self.engine.run("deny-list", lambda: self._read_file(flight))
-            except ProviderUnavailable as error:
-                self.engine.flights.end(flight)
-                flight.land(Outcome(error=error))
-        outcome = yield flight, patience
-        # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
-        self._deny_due_at = now + deny.look_every
-        if outcome is None or outcome.error is not None:
-            self._tell_rejected("it couldn't be read in time")
-
-    def _read_file(self, flight: Flight) -> None:
-        """Read the deny-list's file, on a worker."""
-        reason = ""
-        try:
-            self._deny.look()
-        except OSError as error:
-            reason = type(error).__name__
-        except ValueError as error:
-            reason = str(error)
-        finally:
-            self.engine.flights.end(flight)
-            flight.land(Outcome())
-        if reason:
-            self._tell_rejected(reason)
-
-    def _tell_rejected(self, reason: str) -> None:
-        emit(DenyListRejected(at=self._clock.wall(), file=str(self._deny.file), reason=reason))
 
     def close(self) -> None:
         """Forget what was verified, and end refreshes unless another verifier shares them."""
