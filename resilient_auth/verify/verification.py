@@ -217,6 +217,8 @@ class Verification:
         _check_key_issuer(key, accepted.trust, accepted.tenant, raw["iss"])
         key.verify(algorithm, compact.signature, compact.signed)
         claims = claims_of(raw, accepted, self.rules, view.provenance)
+        digest = digest_of(token)
+        before = self._seen.find(digest)
         known = Remembered(
             claims=claims,
             kid=kid,
@@ -224,7 +226,8 @@ class Verification:
             source=source,
             begins=accepted.begins,
             ends=accepted.ends,
-            seen_at=self._clock.monotonic(),
+            # Verified anew, as after a change of the deny-list's file, it was seen valid when it first was.
+            seen_at=self._clock.monotonic() if before is None or before.key is not key else before.seen_at,
             deny_version=-1,
         )
         yield from self._deny_file.reading()
@@ -233,7 +236,7 @@ class Verification:
             watch.start()
         # A wait may have taken its time.
         check_times(accepted, self._clock.wall())
-        self._seen.put(digest_of(token), known, len(token))
+        self._seen.put(digest, known, len(token))
         check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
         return claims
 
