@@ -36,6 +36,8 @@ _LEAVES: Final = {
     "deviceauth": "authorize",
     "logout": "logout",
 }
+#: Of a region of Entra, such as `westeurope.login.microsoft.com`.
+_REGIONAL = re.compile(r"[a-z0-9-]+\.login\.microsoft\.com")
 
 
 def tenant_id(name: str) -> str:
@@ -52,7 +54,7 @@ def tenant_id(name: str) -> str:
 def is_microsoft(host: str) -> bool:
     """Tell whether a host is one of Entra's own, a regional one included."""
     name = host.partition(":")[0]
-    return name in MICROSOFT_HOSTS or re.fullmatch(r"[a-z0-9-]+\.login\.microsoft\.com", name) is not None
+    return name in MICROSOFT_HOSTS or _REGIONAL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
