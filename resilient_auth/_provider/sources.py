@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msal
 
+from .._policy.subject import SubjectOf
 from ..errors import ConfigurationError
 from ..settings import Settings
 from .application import ResilientApplication
@@ -133,6 +134,7 @@ def source_for(
     settings: Settings | None,
     tenants: frozenset[str],
     asynchronous: bool,
+    subject: SubjectOf | None = None,
 ) -> Source:
     """Make a source of what the owner gave.
 
@@ -143,6 +145,7 @@ def source_for(
         settings: For what isn't resilient already.
         tenants: Other tenants that may be asked for.
         asynchronous: Whether the callers are asyncio tasks.
+        subject: For whom each call is made, where that tells tokens apart.
 
     Raises:
         ConfigurationError: It is nothing that could give a token.
@@ -150,6 +153,11 @@ def source_for(
     inner = source.__dict__.get("_app") if type(source).__module__ == "resilient_auth.aio" else None
     app = source if inner is None else inner
     if isinstance(app, (msal.ClientApplication, msal.ManagedIdentityClient)):
+        if subject is not None:
+            raise ConfigurationError(
+                f"subject means nothing to sources[{position}], an application that gives everybody the same token: "
+                "leave subject out, or give a function that asks the application for the current user's token"
+            )
         ours = not isinstance(app, (ResilientApplication, ManagedIdentityClient))
         resilient = wrap(app, resilience=settings) if ours else app
         if isinstance(resilient, ManagedIdentityClient):
@@ -162,4 +170,4 @@ def source_for(
             f"sources[{position}] must be an application of MSAL's, a managed identity client, a credential with "
             f"get_token, or a function that takes scopes, not {type(source).__name__}"
         )
-    return AnyCredential(source, settings, asynchronous=asynchronous)
+    return AnyCredential(source, settings, asynchronous=asynchronous, subject=subject)
