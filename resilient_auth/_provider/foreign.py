@@ -29,6 +29,7 @@ from .wanted import Wanted
 __all__ = ["AnyCredential"]
 
 _numbers = itertools.count(1)
+_MOST_FAILING = 4096
 
 #: What is being asked for here: who asks for the same again would wait for himself.
 _asking: contextvars.ContextVar[frozenset[TokenRequest]] = contextvars.ContextVar(
@@ -61,8 +62,8 @@ class AnyCredential:
         self._credential = credential
         self._ask = ask
         self._subject = subject
-        #: Whose failure was counted last; see `_failed`.
-        self._failed_for: str | None = None
+        #: Whose failures have been counted; see `_failed`.
+        self._failing: set[str] = set()
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -109,7 +110,7 @@ class AnyCredential:
             with engine.breaker(self.name, Purpose.TOKEN).admit() as permit:
                 # It can't be interrupted: who asks later must not wait for it too.
                 alarm = engine.timers.call_at(
-                    flight.deadline, lambda: self._failed(permit, wanted.subject, "attempt_timeout")
+                    flight.deadline, lambda: self._failed(permit, request.subject, "attempt_timeout")
                 )
                 outer = _asking.set(_asking.get() | {request})
                 asked_on, asked_at = engine.clock.wall(), engine.clock.monotonic()
@@ -131,11 +132,11 @@ class AnyCredential:
                     engine.cool_down(self.name, Purpose.TOKEN, self.name, request.subject, outcome.retry_after)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
-                    self._failed(permit, wanted.subject, outcome.code)
+                    self._failed(permit, request.subject, outcome.code)
                     raise outcome
                 if outcome.token is not None:
                     permit.success()
-                    self._failed_for = None
+                    self._failing.discard(request.subject or "")
                     # Whom the context named may have signed out while it was asked.
                     self._check_subject(wanted.subject)
                     slot = self.session.memory.find(request)
@@ -149,19 +150,21 @@ class AnyCredential:
         """Raise `ConfigurationError` unless this context is one of the subject for whom a token is wanted."""
         if expected is not None and self._subject is not None and subject_now(self._subject) != expected:
             raise ConfigurationError(
-                f"subject named somebody else where {self.name} was asked than where the token was: let it read context "
-                "variables, which are the caller's in both places, and nothing that other calls change"
+                f"subject named somebody else where {self.name} was asked than where the token was: let it read "
+                "context variables, which are the caller's in both places, and nothing that other calls change"
             )
 
-    def _failed(self, permit: Permit, subject: Subject | None, code: str) -> None:
-        """Note a failure; one user's own in a row must not keep the others from asking."""
-        digest = None if subject is None else subject.digest
-        again = digest is not None and digest == self._failed_for
-        self._failed_for = digest
-        if again and self.session.engine.breaker(self.name, Purpose.TOKEN).status().state == "closed":
+    def _failed(self, permit: Permit, subject: str | None, code: str) -> None:
+        """Note a failure; a user's counts once until they had a token, so that one alone keeps nobody from asking."""
+        breaker = self.session.engine.breaker(self.name, Purpose.TOKEN)
+        if subject is not None and subject in self._failing and breaker.status().state == "closed":
             permit.none()
-        else:
-            permit.failure(code)
+            return
+        if subject is not None:
+            if len(self._failing) >= _MOST_FAILING:
+                self._failing.clear()
+            self._failing.add(subject)
+        permit.failure(code)
 
     def _outcome(self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float) -> Outcome:
         """Ask, and read the answer."""
