@@ -106,8 +106,7 @@ class CredentialCore:
         """Start with a lock of one's own in a forked child."""
         self._lock = threading.Lock()
         for source in self._sources:
-            if isinstance(source, AnyCredential):
-                source.after_fork()
+            source.after_fork()
 
     def find(self, scopes: Any) -> Answer | None:
         """Find an answer that may be served as it is, to who wants nothing but scopes."""

@@ -48,6 +48,10 @@ class Source(Protocol):
         """Let go of what was made for this source."""
         ...
 
+    def after_fork(self) -> None:
+        """Start with locks of one's own in a forked child."""
+        ...
+
 
 class _Application:
     """Tokens of an MSAL application: its own, or a signed-in user's."""
@@ -93,6 +97,9 @@ class _Application:
         if self._ours:
             self._app._ra_session.close()
 
+    def after_fork(self) -> None:
+        self._siblings.after_fork()
+
 
 class _ManagedIdentity:
     """Tokens of a managed identity: one resource each, of its own tenant."""
@@ -124,6 +131,9 @@ class _ManagedIdentity:
     def close(self) -> None:
         if self._ours:
             self._app._ra_session.close()
+
+    def after_fork(self) -> None:
+        pass
 
 
 def source_for(
