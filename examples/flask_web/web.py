@@ -175,7 +175,8 @@ def create_app(
             log.warning("a sign-in was refused: %s", type(error).__name__)
             abort(400, "This sign-in took too long, or began in another browser. Please sign in again.")
         if "access_token" not in result:
-            log.warning("a sign-in was denied: %s", result.get("error"))
+            # It came with the browser's form: any visitor can write what they like there, line ends too.
+            log.warning("a sign-in was denied: %.60r", result.get("error"))
             abort(403, "The sign-in failed. Please try again, or ask whoever looks after your account.")
         # It came from the token endpoint over TLS, which vouches for it (OpenID Connect Core, 3.1.3.7).
         told = result["id_token_claims"]
