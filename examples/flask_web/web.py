@@ -95,9 +95,11 @@ def create_app(
             raise SignInNeeded((result or {}).get("claims") or claims)
         return result
 
-    # One client for all users; whose token goes out is decided request by request.
+    # One client for all users: whose token goes out, and whom a refusal is held against, is decided request by request.
     options = ra.TransportOptions(deadline=6.0, attempt_timeout=2.0, connect_timeout=1.0)
-    api = closing.enter_context(ra.api_client(environ["API_URL"], token_of_the_user, options=options))
+    api = closing.enter_context(
+        ra.api_client(environ["API_URL"], token_of_the_user, subject=lambda: g.session.user, options=options)
+    )
 
     def fresh_profile() -> dict[str, Any] | None:
         """Ask the API; None where it can't tell right now."""
