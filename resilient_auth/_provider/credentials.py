@@ -34,7 +34,7 @@ from .foreign import AnyCredential
 from .session import Plan
 from .sources import Source, source_for
 from .transport import Journey, once_then_elsewhere
-from .wanted import Wanted, allowed_tenants, wanted_by
+from .wanted import Wanted, allowed_tenants, key_for, wanted_by
 
 if TYPE_CHECKING:
     from .prepared import Answer
@@ -129,6 +129,10 @@ class CredentialCore:
         if self._closed:
             raise Closed("this credential was closed: make a new one, or close it later")
         subject = None if self._subject is None else subject_now(self._subject)
+        if subject is not None and not claims:
+            answer = self.find(key_for(subject, scopes, tenant_id, enable_cae=enable_cae))
+            if answer is not None:
+                return answer
         wanted = wanted_by(scopes, claims, tenant_id, enable_cae, subject)
         answer = self._brought_by(wanted) if wanted.claims else self.find(wanted.key)
         if answer is not None:

@@ -12,7 +12,7 @@ from .._policy.subject import Subject
 from ..errors import ConfigurationError
 from .session import check_scopes
 
-__all__ = ["Wanted", "allowed_tenants", "wanted_by"]
+__all__ = ["Wanted", "allowed_tenants", "key_for", "wanted_by"]
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")
 _EXAMPLE = '"https://vault.azure.net/.default"'
@@ -32,11 +32,16 @@ class Wanted:
     @property
     def key(self) -> Hashable:
         """Tell which token it is. A challenge's claims ask for another one in its place."""
-        if self.subject is not None:  # never the scopes alone, which are looked up without asking for whom
-            return self.subject, self.scopes, self.tenant_id, self.enable_cae
+        if self.subject is not None:
+            return key_for(self.subject, self.scopes, self.tenant_id, enable_cae=self.enable_cae)
         if self.tenant_id is None and not self.enable_cae:
             return self.scopes
         return self.scopes, self.tenant_id, self.enable_cae
+
+
+def key_for(subject: Subject, scopes: tuple[Any, ...], tenant_id: Any, *, enable_cae: Any) -> Hashable:
+    """Tell which token of one user's it is; never by the scopes alone, which are looked up without asking for whom."""
+    return subject, scopes, tenant_id, enable_cae
 
 
 def wanted_by(
