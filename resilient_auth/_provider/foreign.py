@@ -96,9 +96,14 @@ class AnyCredential:
             read=None,
             claims=wanted.claims,
         )
-        if plan.slot is not None and subject is not None and not wanted.claims:
-            plan.slot.renew = _in_this_context(exchange)
+        slot = plan.slot
+        if slot is not None and subject is not None and not wanted.claims and not self._is_fresh(slot.token):
+            slot.renew = _in_this_context(exchange)
         return plan
+
+    def _is_fresh(self, token: Token | None) -> bool:
+        clock = self.session.engine.clock
+        return token is not None and token.age(clock.wall(), clock.monotonic()) < token.due_after
 
     def _exchange(self, request: TokenRequest, wanted: Wanted) -> Exchange:
         engine = self.session.engine

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import random
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -181,6 +183,25 @@ def test_nobody_is_asked_for_a_user_who_has_signed_out_meanwhile(settings, clock
             assert told.wait_for(events.ExchangeFailed)[0].code == "exchange_error"
         assert set(asked) == {"ada"}
         assert whose(credential.get_token("s").token) == "bob"
+
+
+def test_no_users_context_is_kept_once_they_have_a_token(credential, eventually):
+    """It may hold a whole request; what is renewed later is renewed in the context of who asks then."""
+
+    class Request:
+        pass
+
+    current = contextvars.ContextVar("current")
+    request = Request()
+    gone = weakref.ref(request)
+
+    def serve(request):
+        current.set(request)
+        return as_user("ada", credential.get_token, "s")
+
+    contextvars.copy_context().run(serve, request)
+    del request
+    eventually(lambda: gc.collect() >= 0 and gone() is None)
 
 
 def test_a_user_who_changes_while_the_function_runs_gives_no_token_to_either(settings, clock):
