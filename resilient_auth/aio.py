@@ -235,6 +235,7 @@ class ResilientCredential(Credential):
         resilience: As there.
         additionally_allowed_tenants: As there.
         failover_after: As there, in seconds.
+        subject: As there; not a coroutine function.
 
     Raises:
         ConfigurationError: An argument is wrong; raised before any network call.

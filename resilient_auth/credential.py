@@ -22,10 +22,16 @@ class ResilientCredential(Credential):
             identity client, any object with `get_token` or `get_token_info`, or a function that takes a tuple of
             scopes (and `claims`, `tenant_id` or `enable_cae` if it knows these) and gives an `AccessToken` or the like.
             The next one is asked when one fails, or is known to; not when it denies.
+            What they give is held once for all callers: without `subject`, a function or a credential must answer for
+            the same identity always, and never for "the current user".
         account: Whose tokens MSAL applications are to give, as from `get_accounts()`; None for the application's own.
         resilience: For those sources that aren't resilient already.
         additionally_allowed_tenants: Tenants besides an application's own for which a caller may ask; `*` for any.
         failover_after: Seconds that a source may take before the next one is asked, at most.
+        subject: For sources that answer for the current user: a function of no argument that returns the user's id, a
+            string; None for the application itself. It is called at each `get_token`, on the caller's thread or in
+            their task, and again in a copy of the caller's context where a source is asked. Everything is kept by what
+            it returns. All sources must be functions or credentials then.
 
     Raises:
         ConfigurationError: An argument is wrong; raised before any network call.

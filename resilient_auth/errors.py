@@ -23,7 +23,7 @@ return nothing but tokens, raise it as `TokenDenied`.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import requests
 
@@ -47,10 +47,24 @@ __all__ = [
 ]
 
 
+def printable(text: str) -> str:
+    """Return a text with escapes in place of all that isn't printable.
+
+    What a provider, an API or a store says is anybody's text: a line end in it would begin a line of its own in a log,
+    and an escape sequence would steer a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class ResilientAuthError(Exception):
-    """Anything that this package raises of its own."""
+    """Anything that this package raises of its own. Its text is one printable line."""
 
     code: ClassVar[str] = "resilient_auth_error"
+
+    def __init__(self, *args: object, **options: Any) -> None:
+        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args), **options)
 
 
 class ConfigurationError(ResilientAuthError, ValueError):
@@ -77,10 +91,9 @@ class TokenDenied(ResilientAuthError):
     code = "token_denied"
 
     def __init__(self, error: str = "denied", description: str = "", *, claims: str | None = None) -> None:
-        self.message = f"{error}: {description}" if description else error
+        self.error, self.description = printable(error), printable(description)
+        self.message = f"{self.error}: {self.description}" if description else self.error
         super().__init__(self.message)
-        self.error = error
-        self.description = description
         self.claims = claims
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -104,11 +117,9 @@ class StoreUnavailable(ResilientAuthError):
     code = "store_unavailable"
 
     def __init__(self, label: str, reason: str, detail: str = "", *, retry_after: float | None = None) -> None:
-        self.message = f"the {label} store is unavailable ({reason})" + (f": {detail}" if detail else "")
+        self.label, self.reason, self.detail = printable(label), printable(reason), printable(detail)
+        self.message = f"the {self.label} store is unavailable ({self.reason})" + (f": {self.detail}" if detail else "")
         super().__init__(self.message)
-        self.label = label
-        self.reason = reason
-        self.detail = detail
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -132,8 +143,8 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
     sent: bool = True
 
     def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message)
         #: The provider's origin, such as `https://login.microsoftonline.com`.
         self.authority = authority
         #: Seconds until an attempt makes sense, where that is known.

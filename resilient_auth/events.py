@@ -1,7 +1,8 @@
 """What the package decides, told to whoever wants to know.
 
 Every decision is a frozen dataclass. A listener runs on a thread of its own that ends when there is nothing to tell;
-one that raises or blocks harms nobody but itself. No event holds a token, a secret or an assertion.
+one that raises or blocks harms nobody but itself. No event holds a token, a secret or an assertion; whose token it is
+is told as a hash, and every text is one printable line, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
+from .errors import printable
 from .token import TokenRequest
 
 __all__ = [
@@ -68,9 +70,24 @@ class Event:
     level: ClassVar[int] = logging.DEBUG
     at: float
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, (int, float)) and (shown := _shown(value)) is not value:
+                object.__setattr__(self, field.name, shown)
+
     def __str__(self) -> str:
         told = (f"{f.name}={getattr(self, f.name)!s}" for f in fields(self) if f.name != "at")
-        return f"{type(self).__name__} {' '.join(told)}"
+        return printable(f"{type(self).__name__} {' '.join(told)}")
+
+
+def _shown(value: object) -> object:
+    """Make of an event's field what may be shown to anybody, in any way."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, tuple):
+        return tuple(map(_shown, value))
+    return value.shown() if isinstance(value, TokenRequest) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

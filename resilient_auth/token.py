@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ def fingerprint(secret: str | bytes) -> str:
     return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
     """Say which token is wanted; equal requests share one token and one exchange.
 
@@ -37,9 +37,31 @@ class TokenRequest:
     #: Whatever else tells tokens apart (extra body parameters, forwarded claims), as a hash.
     variant: str = ""
 
+    def shown(self) -> TokenRequest:
+        """Return it as it is shown to others: whose token it is, is a hash in the field itself."""
+        if self.subject is None:
+            return self
+        return _Shown(**{f.name: getattr(self, f.name) for f in fields(self)} | {"subject": self._hashed()})
+
+    def _hashed(self) -> str | None:
+        return None if self.subject is None else fingerprint(self.subject)
+
     def __str__(self) -> str:
-        who = f" for {fingerprint(self.subject)}" if self.subject else ""
+        who = f" for {self._hashed()}" if self.subject else ""
         return f"{self.flow} {' '.join(self.scopes)}{who} at {self.authority}"
+
+    def __repr__(self) -> str:
+        return f"TokenRequest({self})"
+
+
+class _Shown(TokenRequest):
+    __slots__ = ()
+
+    def shown(self) -> TokenRequest:
+        return self
+
+    def _hashed(self) -> str | None:
+        return self.subject
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -41,7 +41,7 @@ def call_api(app: msal.ConfidentialClientApplication, scope: str, api_url: str) 
         # Nothing valid is left to serve. The message says what happened; retry_after, when to ask again.
         return f"failed, no token: {error}"
     if "access_token" not in result:
-        return f"failed, denied: {result['error']}: {result.get('error_description')}"
+        return f"failed, denied: {result['error']!r}: {result.get('error_description')!r}"
     headers = {"Authorization": f"Bearer {result['access_token']}"}
     try:
         response = requests.get(api_url, headers=headers, timeout=5)

@@ -95,9 +95,11 @@ def create_app(
             raise SignInNeeded((result or {}).get("claims") or claims)
         return result
 
-    # One client for all users; whose token goes out is decided request by request.
+    # One client for all users: whose token goes out, and whom a refusal is held against, is decided request by request.
     options = ra.TransportOptions(deadline=6.0, attempt_timeout=2.0, connect_timeout=1.0)
-    api = closing.enter_context(ra.api_client(environ["API_URL"], token_of_the_user, options=options))
+    api = closing.enter_context(
+        ra.api_client(environ["API_URL"], token_of_the_user, subject=lambda: g.session.user, options=options)
+    )
 
     def fresh_profile() -> dict[str, Any] | None:
         """Ask the API; None where it can't tell right now."""
@@ -175,7 +177,8 @@ def create_app(
             log.warning("a sign-in was refused: %s", type(error).__name__)
             abort(400, "This sign-in took too long, or began in another browser. Please sign in again.")
         if "access_token" not in result:
-            log.warning("a sign-in was denied: %s", result.get("error"))
+            # It came with the browser's form: any visitor can write what they like there, line ends too.
+            log.warning("a sign-in was denied: %.60r", result.get("error"))
             abort(403, "The sign-in failed. Please try again, or ask whoever looks after your account.")
         # It came from the token endpoint over TLS, which vouches for it (OpenID Connect Core, 3.1.3.7).
         told = result["id_token_claims"]

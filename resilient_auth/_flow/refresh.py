@@ -223,14 +223,15 @@ def _schedule(engine: Engine, slot: Slot, delay: float | None = None) -> None:
 
 
 def _refresh_if_due(engine: Engine, slot: Slot) -> None:
-    if slot.renew is None or not slot.pinned:
+    renew = slot.renew
+    if renew is None or not slot.pinned:
         return
     state = assess(slot.token, engine.clock.wall(), engine.clock.monotonic(), engine.settings.freshness)
     if state is Freshness.FRESH:  # traffic was faster
         _schedule(engine, slot)
     else:
         slot.not_before = 0.0
-        behind(engine, slot, slot.renew)
+        behind(engine, slot, renew)
         _watch_over(engine, slot)
 
 
@@ -299,8 +300,9 @@ class _Recovery:
             timer.cancel()
         for slot in waiting:
             slot.not_before = 0.0
-            if slot.renew is not None and (slot.pinned or _remaining(engine, slot) <= 0):
-                behind(engine, slot, slot.renew)
+            renew = slot.renew  # a close, or a token that comes, may take it away at any time
+            if renew is not None and (slot.pinned or _remaining(engine, slot) <= 0):
+                behind(engine, slot, renew)
 
     def _wanted(self, engine: Engine) -> list[Slot]:
         now = engine.clock.monotonic()
@@ -365,10 +367,13 @@ class _Recovery:
             self._arm(engine)
             return
         slot = min(wanted, key=lambda s: _remaining(engine, s))
-        assert slot.renew is not None  # noqa: S101 - _wanted says so
+        renew = slot.renew
+        if renew is None:  # since a moment ago
+            self._arm(engine)
+            return
         # However that exchange ends, it comes back here: to `add` after a failure, to `drain` after an answer.
         try:
-            begin(engine, slot, slot.renew)
+            begin(engine, slot, renew)
         except ProviderUnavailable as error:
             await_recovery(engine, slot, error)
         else:

@@ -17,9 +17,13 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import cachetools
+
 from .._flow.acquire import Served, acquire, patience_of, wait_at_most
+from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
 from .._policy.living import Living
+from .._policy.subject import SubjectOf, check_subject, subject_now
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, TokenDenied
 from ..events import SourceSwitched, emit
 from ..settings import Settings
@@ -30,7 +34,7 @@ from .foreign import AnyCredential
 from .session import Plan
 from .sources import Source, source_for
 from .transport import Journey, once_then_elsewhere
-from .wanted import Wanted, allowed_tenants, wanted_by
+from .wanted import Wanted, allowed_tenants, key_for, wanted_by
 
 if TYPE_CHECKING:
     from .prepared import Answer
@@ -77,14 +81,23 @@ Steps = Generator[Step, Served | None, "Answer"]
 class CredentialCore:
     """Decide how a credential answers; its faces wait."""
 
-    def __init__(self, sources: list[Source], failover_after: float, prepare: Callable[[Token], Answer]) -> None:
+    def __init__(
+        self,
+        sources: list[Source],
+        failover_after: float,
+        prepare: Callable[[Token], Answer],
+        subject: SubjectOf | None = None,
+    ) -> None:
         self._sources = sources
+        self._subject = subject
         self._failover_after = failover_after
         self._prepare = prepare
         #: What is answered without asking anybody, by `Wanted.key`. Readers take no lock.
         self.ready: dict[Any, Answer] = {}
         #: Which source serves what isn't served by the first.
         self._serving: dict[Hashable, int] = {}
+        #: What a claims challenge has brought, and the monotonic time until which nobody is asked for the same again.
+        self._challenged: cachetools.LRUCache[tuple[Hashable, str], tuple[Answer, float]] = cachetools.LRUCache(1024)
         self._closed = False
         self._lock = threading.Lock()
         _cores.add(self)
@@ -93,8 +106,7 @@ class CredentialCore:
         """Start with a lock of one's own in a forked child."""
         self._lock = threading.Lock()
         for source in self._sources:
-            if isinstance(source, AnyCredential):
-                source.after_fork()
+            source.after_fork()
 
     def find(self, scopes: Any) -> Answer | None:
         """Find an answer that may be served as it is, to who wants nothing but scopes."""
@@ -116,11 +128,15 @@ class CredentialCore:
         """
         if self._closed:
             raise Closed("this credential was closed: make a new one, or close it later")
-        wanted = wanted_by(scopes, claims, tenant_id, enable_cae)
-        if not claims:
-            answer = self.find(wanted.key)
+        subject = None if self._subject is None else subject_now(self._subject)
+        if subject is not None and not claims:
+            answer = self.find(key_for(subject, scopes, tenant_id, enable_cae=enable_cae))
             if answer is not None:
                 return answer
+        wanted = wanted_by(scopes, claims, tenant_id, enable_cae, subject)
+        answer = self._brought_by(wanted) if wanted.claims else self.find(wanted.key)
+        if answer is not None:
+            return answer
         for source in self._sources:
             if isinstance(source, AnyCredential):
                 source.loop = loop
@@ -128,6 +144,16 @@ class CredentialCore:
             return (yield from self._ask(wanted))
         except (ProviderUnavailable, TokenDenied) as error:
             raise for_azure(error) from None
+
+    def _brought_by(self, wanted: Wanted) -> Answer | None:
+        """Find the token that these very claims have just brought, if it is still held.
+
+        An API that refuses it with the same challenge would refuse the next one too, at an exchange a request.
+        """
+        now = self._sources[0].session.engine.clock.monotonic()
+        with self._lock:
+            answer, until = self._challenged.get((wanted.key, same_claims(wanted.claims or "{}")), (None, now))
+        return answer if answer is not None and now < until and answer.stands() else None
 
     def steps_with(self, scopes: tuple[str, ...], options: Any, loop: Any = None) -> Steps:
         """Take one call through whose options come as a mapping."""
@@ -184,6 +210,9 @@ class CredentialCore:
                     if len(self.ready) >= _MOST_READY:
                         self.ready.clear()
                     self.ready[wanted.key] = answer
+                    if wanted.claims:
+                        until = session.engine.clock.monotonic() + IN_VAIN_FOR
+                        self._challenged[wanted.key, same_claims(wanted.claims)] = answer, until
         return answer
 
     def _note(self, wanted: Wanted, index: int, failures: list[tuple[Source, ProviderUnavailable]]) -> None:
@@ -222,6 +251,7 @@ class CredentialCore:
         with self._lock:
             self._closed = True
             self.ready.clear()
+            self._challenged.clear()
         for source in self._sources:
             source.close()
         return [source.credential for source in self._sources if isinstance(source, AnyCredential)]
@@ -242,6 +272,7 @@ class Credential:
         resilience: Settings | None = None,
         additionally_allowed_tenants: Iterable[str] = (),
         failover_after: float = 2.0,
+        subject: SubjectOf | None = None,
     ) -> None:
         # Where azure-core is installed it is imported there, which costs more than this package.
         from .prepared import Answer
@@ -258,6 +289,7 @@ class Credential:
         if resilience is not None and not isinstance(resilience, Settings):
             raise ConfigurationError(f"resilience must be Settings(...), not {type(resilience).__name__}")
         require_number("failover_after", failover_after, low=0.01, high=3600.0)
+        check_subject(subject)
         tenants = allowed_tenants(additionally_allowed_tenants)
         made = [
             source_for(
@@ -267,10 +299,11 @@ class Credential:
                 settings=resilience,
                 tenants=tenants,
                 asynchronous=self._asynchronous,
+                subject=subject,
             )
             for position, source in enumerate(sources)
         ]
-        self._core = CredentialCore(made, failover_after, Answer)
+        self._core = CredentialCore(made, failover_after, Answer, subject)
         self._ready = self._core.ready
 
     def __repr__(self) -> str:

@@ -24,11 +24,11 @@ def known_failure(source: Source, plan: Plan, wanted: Wanted) -> ProviderUnavail
         slot.asked_at = now
         still_waiting = AcquisitionTimeout(f"{source.name} hasn't answered yet", authority=source.name)
         return flight.last_error or slot.last_error or still_waiting
-    error = slot.last_error
-    if error is None or slot.renew is None:
+    error, renew = slot.last_error, slot.renew
+    if error is None or renew is None:
         return None
     slot.asked_at = now
-    refresh.behind(engine, slot, slot.renew)
+    refresh.behind(engine, slot, renew)
     return error
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
+from .._policy.breaker import Permit
 from .._policy.failure import Purpose
+from .._policy.subject import Subject, SubjectOf, subject_now
 from ..errors import AttemptTimeout, Closed, ConfigurationError, ProviderUnavailable, Throttled
 from ..settings import Settings
 from ..token import Token, TokenRequest
@@ -27,6 +29,7 @@ from .wanted import Wanted
 __all__ = ["AnyCredential"]
 
 _numbers = itertools.count(1)
+_MOST_FAILING = 4096
 
 #: What is being asked for here: who asks for the same again would wait for himself.
 _asking: contextvars.ContextVar[frozenset[TokenRequest]] = contextvars.ContextVar(
@@ -35,9 +38,19 @@ _asking: contextvars.ContextVar[frozenset[TokenRequest]] = contextvars.ContextVa
 
 
 class AnyCredential:
-    """Tokens of somebody else's credential, or of a function."""
+    """Tokens of somebody else's credential, or of a function.
 
-    def __init__(self, credential: Any, settings: Settings | None, *, asynchronous: bool) -> None:
+    Args:
+        credential: What is asked; by default it answers for one identity always.
+        settings: The owner's.
+        asynchronous: Whether the callers are asyncio tasks.
+        subject: For whom it answers, where that differs from call to call. Everything that is held, shared or counted
+            against somebody is kept by subject then, and nobody is asked but in a context of that subject's.
+    """
+
+    def __init__(
+        self, credential: Any, settings: Settings | None, *, asynchronous: bool, subject: SubjectOf | None = None
+    ) -> None:
         ask = _way_to_ask(credential)
         self._coroutine = inspect.iscoroutinefunction(ask.method)
         self._asynchronous = asynchronous
@@ -48,6 +61,9 @@ class AnyCredential:
         self.session = Session(settings, {"cache": None}, "cache")
         self._credential = credential
         self._ask = ask
+        self._subject = subject
+        #: Whose failures have been counted; see `_failed`.
+        self._failing: set[str] = set()
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -62,31 +78,45 @@ class AnyCredential:
     def plan(self, wanted: Wanted) -> Plan:
         """Plan how a token is had."""
         variant = json.dumps([wanted.tenant_id, wanted.enable_cae]) if wanted.tenant_id or wanted.enable_cae else ""
-        request = TokenRequest(self.name, self.name, "credential", wanted.scopes, None, variant)
+        subject = wanted.subject
+        digest = None if subject is None else subject.digest
+        request = TokenRequest(self.name, self.name, "credential", wanted.scopes, digest, variant)
         if request in _asking.get():
             raise ConfigurationError(f"{self.name} asks the credential around it for the very token that it is to give")
         if wanted.claims:
             slot = self.session.memory.find(request)
             if slot is not None and slot.token is not None:
                 self.session.memory.drop_token(slot, slot.token, "claims challenge")
-        return self.session.plan(
+        exchange = self._exchange(request, wanted)
+        plan = self.session.plan(
             request,
             (self.name,),
-            lambda slot: self._exchange(slot.request, wanted),
-            repeatable=not wanted.claims,
+            lambda _: exchange,
+            repeatable=not wanted.claims and subject is None,
             read=None,
             claims=wanted.claims,
         )
+        slot = plan.slot
+        if slot is not None and subject is not None and not wanted.claims and not self._is_fresh(slot.token):
+            slot.renew = _in_this_context(exchange)
+        return plan
+
+    def _is_fresh(self, token: Token | None) -> bool:
+        clock = self.session.engine.clock
+        return token is not None and token.age(clock.wall(), clock.monotonic()) < token.due_after
 
     def _exchange(self, request: TokenRequest, wanted: Wanted) -> Exchange:
         engine = self.session.engine
 
         def exchange(flight: Flight) -> Outcome:
             self._pause(min(flight.earliest, flight.deadline))
-            engine.check_cooldown(self.name, self.name, None)
+            engine.check_cooldown(self.name, self.name, request.subject)
+            self._check_subject(wanted.subject)
             with engine.breaker(self.name, Purpose.TOKEN).admit() as permit:
                 # It can't be interrupted: who asks later must not wait for it too.
-                alarm = engine.timers.call_at(flight.deadline, lambda: permit.failure("attempt_timeout"))
+                alarm = engine.timers.call_at(
+                    flight.deadline, lambda: self._failed(permit, request.subject, "attempt_timeout")
+                )
                 outer = _asking.set(_asking.get() | {request})
                 asked_on, asked_at = engine.clock.wall(), engine.clock.monotonic()
                 try:
@@ -104,16 +134,42 @@ class AnyCredential:
                     permit.none()
                     asked = outcome.retry_after or 0.0
                     outcome.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                    engine.cool_down(self.name, Purpose.TOKEN, self.name, None, outcome.retry_after)
+                    engine.cool_down(self.name, Purpose.TOKEN, self.name, request.subject, outcome.retry_after)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
-                    permit.failure(outcome.code)
+                    self._failed(permit, request.subject, outcome.code)
                     raise outcome
                 if outcome.token is not None:
                     permit.success()
+                    self._failing.discard(request.subject or "")
+                    # Whom the context named may have signed out while it was asked.
+                    self._check_subject(wanted.subject)
+                    slot = self.session.memory.find(request)
+                    if slot is not None and wanted.subject is not None:
+                        slot.renew = None  # until they call again; their context may hold a whole request
                 return outcome
 
         return exchange
+
+    def _check_subject(self, expected: Subject | None) -> None:
+        """Raise `ConfigurationError` unless this context is one of the subject for whom a token is wanted."""
+        if expected is not None and self._subject is not None and subject_now(self._subject) != expected:
+            raise ConfigurationError(
+                f"subject named somebody else where {self.name} was asked than where the token was: let it read "
+                "context variables, which are the caller's in both places, and nothing that other calls change"
+            )
+
+    def _failed(self, permit: Permit, subject: str | None, code: str) -> None:
+        """Note a failure; a user's counts once until they had a token, so that one alone keeps nobody from asking."""
+        breaker = self.session.engine.breaker(self.name, Purpose.TOKEN)
+        if subject is not None and subject in self._failing and breaker.status().state == "closed":
+            permit.none()
+            return
+        if subject is not None:
+            if len(self._failing) >= _MOST_FAILING:
+                self._failing.clear()
+            self._failing.add(subject)
+        permit.failure(code)
 
     def _outcome(self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float) -> Outcome:
         """Ask, and read the answer."""
@@ -199,6 +255,17 @@ class AnyCredential:
     def credential(self) -> Any:
         """What was given: it is closed with the credential around it, as in azure-identity's chains."""
         return self._credential
+
+
+def _in_this_context(exchange: Exchange) -> Exchange:
+    """Have a refresh that nobody waits for see what this caller's context variables say, on whatever thread it runs."""
+    context = contextvars.copy_context()
+
+    def exchange_there(flight: Flight) -> Outcome:
+        # A copy: a context can be entered once at a time.
+        return context.copy().run(exchange, flight)
+
+    return exchange_there
 
 
 class _Ask:

@@ -1,9 +1,11 @@
-"""Keep secrets out of what MSAL logs."""
+"""Keep secrets out of what MSAL logs, and lines that a provider has forged."""
 
 from __future__ import annotations
 
 import logging
 import re
+
+from ..errors import printable
 
 __all__ = ["install"]
 
@@ -43,12 +45,12 @@ def redact(text: str) -> str:
 
 class _Redaction(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, without its secrets."""
+        """Let every record pass, without its secrets and in one line."""
         try:
             told = record.getMessage()
         except (TypeError, ValueError):
             return True  # logging itself reports a record that can't be formatted
-        kept = redact(told)
+        kept = printable(redact(told))
         if kept != told:
             record.msg, record.args = kept, ()
         return True

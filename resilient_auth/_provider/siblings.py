@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,6 +20,8 @@ from .transport import Journey
 __all__ = ["Siblings"]
 
 _CAE = "cp1"
+#: How many are kept at most. A caller, and so an API's challenge, may name any tenant where that is allowed.
+MOST_SIBLINGS = 256
 _SHARED = frozenset({"common", "organizations", "consumers"})
 
 #: Of a wrapped application, what a sibling's constructor is given: argument, and MSAL's attribute.
@@ -35,6 +40,9 @@ _KEPT = {
 class Siblings:
     """Make and keep the siblings of an application, which differ from it in tenant and declared capabilities alone.
 
+    Of more than `MOST_SIBLINGS` the one that was asked for longest ago is let go. It isn't closed: for whoever waits
+    for it, or is served what it holds, it goes on, and it is found again for as long as somebody has it.
+
     Args:
         app: A resilient application.
         tenants: Other tenants that may be asked for; `*` for any.
@@ -45,7 +53,14 @@ class Siblings:
         self._app = app
         self._tenants = tenants
         self._shared_cache = shared_cache
-        self._made: dict[tuple[str | None, bool], Any] = {}
+        self._made: OrderedDict[tuple[str | None, bool], Any] = OrderedDict()
+        #: Those that were let go, while somebody else has them.
+        self._let_go: weakref.WeakValueDictionary[tuple[str | None, bool], Any] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def after_fork(self) -> None:
+        """Start with a lock of one's own in a forked child."""
+        self._lock = threading.Lock()
 
     def find(self, tenant_id: str | None, *, cae: bool) -> Any:
         """Find the application for a tenant, with or without CAE, as `missing` has made it.
@@ -57,7 +72,7 @@ class Siblings:
         if key == (None, False):
             return self._app
         # Discovery, in another thread, may have told the application's own tenant since `missing` was asked.
-        app = self._made.get(key) or self._made.setdefault(key, self._make(*key))
+        app = self._kept(key) or self._keep(key, self._make(*key))
         if self._shared_cache and app.token_cache is not self._app.token_cache:
             app.token_cache = self._app.token_cache
         return app
@@ -65,7 +80,7 @@ class Siblings:
     def missing(self, tenant_id: str | None, *, cae: bool) -> Callable[[], object] | None:
         """Tell how to make that application where there is none yet; it may ask for a discovery document."""
         key = self._key(tenant_id, cae)
-        if key == (None, False) or key in self._made:
+        if key == (None, False) or self._kept(key) is not None:
             return None
 
         def make() -> None:
@@ -75,12 +90,34 @@ class Siblings:
             if patience < session.settings.discovery_wait:  # a constructor would wait for a document for that long
                 limit = Journey(session.engine.clock.monotonic() + patience).under_way()
             with limit:
-                self._made.setdefault(key, self._make(*key))
+                self._keep(key, self._make(*key))
 
         return make
 
+    def _kept(self, key: tuple[str | None, bool]) -> Any:
+        """Find a sibling, which is the one asked for last then; None where there is none."""
+        with self._lock:
+            app = self._made.get(key)
+            if app is not None:
+                self._made.move_to_end(key)
+                return app
+            app = self._let_go.get(key)
+        return None if app is None else self._keep(key, app)
+
+    def _keep(self, key: tuple[str | None, bool], app: Any) -> Any:
+        """Keep a sibling, unless another thread was faster; tells which one is kept."""
+        with self._lock:
+            kept = self._made.setdefault(key, app)
+            self._let_go.pop(key, None)
+            self._made.move_to_end(key)
+            # Taken out under the lock, and gone outside of it: what a finaliser runs is nothing to wait for.
+            gone = [self._made.popitem(last=False) for _ in range(len(self._made) - MOST_SIBLINGS)]
+            self._let_go.update(gone)
+        return kept
+
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._made.values()))
+        with self._lock:
+            return iter([*self._made.values(), *self._let_go.values()])
 
     def close(self) -> None:
         """Forget the siblings' tokens; the connections are the application's."""

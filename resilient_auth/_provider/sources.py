@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msal
 
+from .._policy.subject import SubjectOf
 from ..errors import ConfigurationError
 from ..settings import Settings
 from .application import ResilientApplication
@@ -45,6 +46,10 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of what was made for this source."""
+        ...
+
+    def after_fork(self) -> None:
+        """Start with locks of one's own in a forked child."""
         ...
 
 
@@ -92,6 +97,9 @@ class _Application:
         if self._ours:
             self._app._ra_session.close()
 
+    def after_fork(self) -> None:
+        self._siblings.after_fork()
+
 
 class _ManagedIdentity:
     """Tokens of a managed identity: one resource each, of its own tenant."""
@@ -124,6 +132,9 @@ class _ManagedIdentity:
         if self._ours:
             self._app._ra_session.close()
 
+    def after_fork(self) -> None:
+        pass
+
 
 def source_for(
     source: Any,
@@ -133,6 +144,7 @@ def source_for(
     settings: Settings | None,
     tenants: frozenset[str],
     asynchronous: bool,
+    subject: SubjectOf | None = None,
 ) -> Source:
     """Make a source of what the owner gave.
 
@@ -143,6 +155,7 @@ def source_for(
         settings: For what isn't resilient already.
         tenants: Other tenants that may be asked for.
         asynchronous: Whether the callers are asyncio tasks.
+        subject: For whom each call is made, where that tells tokens apart.
 
     Raises:
         ConfigurationError: It is nothing that could give a token.
@@ -150,6 +163,11 @@ def source_for(
     inner = source.__dict__.get("_app") if type(source).__module__ == "resilient_auth.aio" else None
     app = source if inner is None else inner
     if isinstance(app, (msal.ClientApplication, msal.ManagedIdentityClient)):
+        if subject is not None:
+            raise ConfigurationError(
+                f"subject means nothing to sources[{position}], an application that gives everybody the same token: "
+                "leave subject out, or give a function that asks the application for the current user's token"
+            )
         ours = not isinstance(app, (ResilientApplication, ManagedIdentityClient))
         resilient = wrap(app, resilience=settings) if ours else app
         if isinstance(resilient, ManagedIdentityClient):
@@ -162,4 +180,4 @@ def source_for(
             f"sources[{position}] must be an application of MSAL's, a managed identity client, a credential with "
             f"get_token, or a function that takes scopes, not {type(source).__name__}"
         )
-    return AnyCredential(source, settings, asynchronous=asynchronous)
+    return AnyCredential(source, settings, asynchronous=asynchronous, subject=subject)

@@ -8,10 +8,11 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .._policy.subject import Subject
 from ..errors import ConfigurationError
 from .session import check_scopes
 
-__all__ = ["Wanted", "allowed_tenants", "wanted_by"]
+__all__ = ["Wanted", "allowed_tenants", "key_for", "wanted_by"]
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")
 _EXAMPLE = '"https://vault.azure.net/.default"'
@@ -25,16 +26,27 @@ class Wanted:
     claims: str | None = None
     tenant_id: str | None = None
     enable_cae: bool = False
+    #: For whom; None where the credential gives everybody the same token.
+    subject: Subject | None = None
 
     @property
     def key(self) -> Hashable:
         """Tell which token it is. A challenge's claims ask for another one in its place."""
+        if self.subject is not None:
+            return key_for(self.subject, self.scopes, self.tenant_id, enable_cae=self.enable_cae)
         if self.tenant_id is None and not self.enable_cae:
             return self.scopes
         return self.scopes, self.tenant_id, self.enable_cae
 
 
-def wanted_by(scopes: tuple[Any, ...], claims: Any, tenant_id: Any, enable_cae: Any) -> Wanted:
+def key_for(subject: Subject, scopes: tuple[Any, ...], tenant_id: Any, *, enable_cae: Any) -> Hashable:
+    """Tell which token of one user's it is; never by the scopes alone, which are looked up without asking for whom."""
+    return subject, scopes, tenant_id, enable_cae
+
+
+def wanted_by(
+    scopes: tuple[Any, ...], claims: Any, tenant_id: Any, enable_cae: Any, subject: Subject | None = None
+) -> Wanted:
     """Take a call's arguments, or say what is wrong with them before anything is sent."""
     if not scopes:
         raise ConfigurationError(f"scopes must not be empty: ask for get_token({_EXAMPLE})")
@@ -51,7 +63,7 @@ def wanted_by(scopes: tuple[Any, ...], claims: Any, tenant_id: Any, enable_cae: 
         raise ConfigurationError(f"tenant_id must be a tenant's id or domain name as a string, not {shown}")
     if not isinstance(enable_cae, bool):
         raise ConfigurationError(f"enable_cae must be True or False, not {type(enable_cae).__name__}")
-    return Wanted(scopes, claims or None, tenant_id, enable_cae)
+    return Wanted(scopes, claims or None, tenant_id, enable_cae, subject)
 
 
 def _check_claims(claims: Any) -> None:

@@ -3,7 +3,7 @@
     ask ──▶ send ──┬─ anything but a 401 of an origin that got the token ──────────────▶ the answer
                    ├─ claims challenge ─▶ forget, ask with the claims ─┬─ another one ─▶ send once more ─▶ the answer
                    ├─ plain 401 ────────▶ forget, ask ─────────────────┘   └─ the same ──────────────────▶ the answer
-                   └─ malformed challenge, or a body that is gone ─────────────────────▶ the answer
+                   └─ malformed challenge, a body that is gone, or nothing new to be had ▶ the answer
 
 One generator decides; the drivers of httpx, httpx2 and requests send.
 """
@@ -20,7 +20,9 @@ import cachetools
 import httpx
 
 from .._flow.acquire import wait_at_most
+from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
+from .._policy.subject import Subject, SubjectOf, check_subject, subject_now
 from ..clock import Clock, SystemClock
 from ..events import ApiRefusedToken, emit
 from ..token import fingerprint
@@ -34,8 +36,7 @@ from .source import TokenSource
 
 __all__ = ["Ask", "BearerAuth", "BearerFlow", "BearerRules", "Send"]
 
-#: Seconds in which no new token is asked for after a new one was refused as well: it isn't the token.
-_PAUSE = 30.0
+_MOST_REMEMBERED = 1024
 _NEVER = float("inf")
 _SYSTEM = SystemClock()
 
@@ -59,24 +60,30 @@ Steps = Generator[Ask | Send, Any, None]
 
 
 class BearerRules:
-    """Decide what to do about each answer, and remember which tokens were refused."""
+    """Decide what to do about each answer, and remember which tokens were refused.
 
-    def __init__(self, *, takes_claims: bool, clock: Clock = _SYSTEM) -> None:
+    What is remembered belongs to a token, or to the subject where the owner tells one: nobody's refusals are another's.
+    """
+
+    def __init__(self, *, takes_claims: bool, clock: Clock = _SYSTEM, subject: SubjectOf | None = None) -> None:
+        check_subject(subject)
         self._takes_claims = takes_claims
         self._clock = clock
-        self._lock = threading.Lock()
-        #: What was asked for in place of which token.
-        self._met: cachetools.LRUCache[tuple[str, str | None], bool] = cachetools.LRUCache(256)
-        self._resume_at = -_NEVER
+        self._subject = subject
         renew_in_children(self)
+        self.after_fork()
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, whose parent may have been in the middle of changing it."""
         self._lock = threading.Lock()
-        self._met = cachetools.LRUCache(256)
+        #: What was asked for in place of which token.
+        self._met: cachetools.LRUCache[tuple[str, str | None], bool] = cachetools.LRUCache(_MOST_REMEMBERED)
+        #: Until when nothing is asked for any more, since a successor was refused in the same way.
+        self._in_vain: cachetools.LRUCache[_Refusal, float] = cachetools.LRUCache(_MOST_REMEMBERED)
 
     def steps(self, origin: str, body_is_there: Callable[[], bool]) -> Steps:
-        """Take one request through."""
+        """Take one request through; begun on the caller's thread or in their task."""
+        subject = None if self._subject is None else subject_now(self._subject)
         token = yield Ask(None, None, False)
         challenges: Sequence[str] | None = yield Send(token)
         if challenges is None:
@@ -84,12 +91,15 @@ class BearerRules:
         wanted = read(challenges)
         claims = wanted if isinstance(wanted, str) else None
         emit(ApiRefusedToken(at=self._clock.wall(), origin=origin, claims=claims is not None))
-        if wanted is Wanted.UNCLEAR or not body_is_there() or not self._may_ask(claims):
+        if wanted is Wanted.UNCLEAR or not body_is_there() or (claims is not None and not self._takes_claims):
             return
-        key = (fingerprint(token), claims)
+        asked = None if claims is None else same_claims(claims)
         with self._lock:
+            if self._clock.monotonic() < self._in_vain.get((subject or fingerprint(token), origin, asked), -_NEVER):
+                return
             # Many requests were on their way with this token. The first to be refused has it replaced, the others
             # find its successor.
+            key = (fingerprint(token), asked)
             met = key in self._met
         successor = yield Ask(None if met else claims, token, not met)
         with self._lock:
@@ -97,14 +107,21 @@ class BearerRules:
         if successor == token:
             return
         challenges = yield Send(successor)
-        if challenges is not None and claims is None:
-            with self._lock:
-                self._resume_at = self._clock.monotonic() + _PAUSE
+        if challenges is not None and (claims is None or _asks_for(challenges) == asked):
+            self._give_up(subject, successor, origin, asked)
 
-    def _may_ask(self, claims: str | None) -> bool:
-        if claims is not None:
-            return self._takes_claims
-        return self._clock.monotonic() >= self._resume_at
+    def _give_up(self, subject: Subject | None, token: str, origin: str, asked: str | None) -> None:
+        with self._lock:
+            self._in_vain[subject or fingerprint(token), origin, asked] = self._clock.monotonic() + IN_VAIN_FOR
+
+
+#: The subject, or a token's fingerprint; the API's origin; the claims that it asked for, None for a plain 401.
+_Refusal = tuple[Subject | str, str, str | None]
+
+
+def _asks_for(challenges: Sequence[str]) -> str | None:
+    wanted = read(challenges)
+    return same_claims(wanted) if isinstance(wanted, str) else None
 
 
 class BearerFlow:
@@ -122,6 +139,7 @@ class BearerFlow:
         tenant_id: str | None = None,
         cae: bool = True,
         deadline: float | None = None,
+        subject: SubjectOf | None = None,
         allow_http_loopback: bool = False,
         clock: Clock = _SYSTEM,
     ) -> None:
@@ -129,7 +147,7 @@ class BearerFlow:
             require_number("deadline", deadline, low=0.01, high=3600.0)
         self._source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=self._unavailable)
         self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        self._rules = BearerRules(takes_claims=self._source.takes_claims, clock=clock)
+        self._rules = BearerRules(takes_claims=self._source.takes_claims, clock=clock, subject=subject)
         self._deadline = _NEVER if deadline is None else deadline
         self._clock = clock
 
@@ -245,6 +263,9 @@ class BearerAuth(BearerFlow, httpx.Auth):
         tenant_id: Another tenant than the credential's own.
         cae: Ask for tokens that can be revoked early: claims challenges are handled here.
         deadline: Seconds that the whole call may take, with its waits for tokens; None for no bound of its own.
+        subject: For a function that answers for the current user, and gives a new token each time: a function that
+            returns the user's id, by which refusals are remembered. The token itself is asked for at each request, in
+            the caller's context, and never held here.
         allow_http_loopback: Let the token go to this machine over http, for tests.
         clock: Where the time comes from; for tests.
 

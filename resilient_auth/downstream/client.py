@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from .._policy.checks import require
+from .._policy.subject import SubjectOf
 from .bearer import BearerAuth
 from .options import TransportOptions
 from .origins import named_origin
@@ -26,6 +27,7 @@ def api_client(
     options: TransportOptions | None = None,
     origins: Iterable[str] = (),
     tenant_id: str | None = None,
+    subject: SubjectOf | None = None,
     key: Callable[[httpx.Request], str] | None = None,
     fallback: Callable[[httpx.Request, httpx.TransportError], httpx.Response | None] | None = None,
     verify: ssl.SSLContext | bool = True,
@@ -37,11 +39,14 @@ def api_client(
 
     Args:
         base_url: The API's https URL. The token goes to its origin alone.
-        credential: As for `BearerAuth`; None for an API that wants no token.
+        credential: As for `BearerAuth`; None for an API that wants no token. It is asked at each request, in the
+            caller's context: a function may answer for the current user. A `ResilientCredential` holds what it is
+            given; around such a function it needs its own `subject`.
         scopes: One scope, or several; none where the credential is a function.
         options: As for `ResilientTransport`.
         origins: Further origins that the token may go to.
         tenant_id: As for `BearerAuth`.
+        subject: As for `BearerAuth`.
         key: As for `ResilientTransport`.
         fallback: As for `ResilientTransport`.
         verify: Whom to trust, as for httpx.
@@ -56,7 +61,7 @@ def api_client(
         ConfigurationError: An argument is wrong.
     """
     options = _checked(options)
-    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, allow_http_loopback, client)
+    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
     wrapped = transport or httpx.HTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.Client(
         transport=ResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
@@ -71,6 +76,7 @@ def async_api_client(
     options: TransportOptions | None = None,
     origins: Iterable[str] = (),
     tenant_id: str | None = None,
+    subject: SubjectOf | None = None,
     key: Callable[[httpx.Request], str] | None = None,
     fallback: Callable[[httpx.Request, httpx.TransportError], Any] | None = None,
     verify: ssl.SSLContext | bool = True,
@@ -87,7 +93,7 @@ def async_api_client(
         ConfigurationError: An argument is wrong.
     """
     options = _checked(options)
-    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, allow_http_loopback, client)
+    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
     wrapped = transport or httpx.AsyncHTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.AsyncClient(
         transport=AsyncResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
@@ -109,6 +115,7 @@ def _parts(
     options: TransportOptions,
     origins: Iterable[str],
     tenant_id: str | None,
+    subject: SubjectOf | None,
     allow_http_loopback: bool,
     client: dict[str, Any],
 ) -> dict[str, Any]:
@@ -123,10 +130,12 @@ def _parts(
             origins=[origin, *((origins,) if isinstance(origins, str) else origins)],
             tenant_id=tenant_id,
             deadline=options.deadline,
+            subject=subject,
             allow_http_loopback=allow_http_loopback,
             clock=options.clock,
         )
     else:
+        require(subject is None, "subject is for whom a credential's token is: give the credential as well")
         require(not scopes, "scopes are of a credential's token: give the credential as well")
     if "timeout" not in client:
         parts["timeout"] = httpx.Timeout(options.attempt_timeout, connect=options.connect_timeout)

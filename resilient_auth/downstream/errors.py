@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import httpx
 
-from ..errors import ResilientAuthError
+from ..errors import ResilientAuthError, printable
 
 __all__ = [
     "ApiAnsweredError",
@@ -52,8 +52,8 @@ class ApiUnavailable(ResilientAuthError, httpx.TransportError):
     def __init__(
         self, message: str, *, origin: str = "", retry_after: float | None = None, request: Any = None
     ) -> None:
-        super().__init__(message, request=request)
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message, request=request)
         #: The API's origin, such as `https://api.example`, or what the transport's `key` made of the request.
         self.origin = origin
         #: Seconds until an attempt makes sense, where that is known.

@@ -1,4 +1,7 @@
-"""The emulator's commands over HTTP and JSON, for programs in other processes; never failed, never in the ledger."""
+"""The emulator's commands over HTTP and JSON, for programs in other processes; never failed, never in the ledger.
+
+For programs alone: a page in a browser on this machine must be able to command nothing.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,8 @@ class Control:
         # A page in a browser can reach loopback by a name of its own; it can't forge the Host header.
         if request.host.partition(":")[0] not in _LOCAL_HOSTS:
             return json_response({"error": "this port answers to loopback names only"}, 403)
+        if request.headers.get("origin", f"http://{request.host}").lower() != f"http://{request.host}":
+            return json_response({"error": "this port takes nothing from pages of other origins"}, 403)
         read, command = self._reads.get(request.path), self._commands.get(request.path)
         if read is None and command is None:
             return json_response({"error": f"unknown command: use one of {self._paths()}"}, 404)
@@ -58,6 +63,9 @@ class Control:
             return json_response(read()) if request.method == "GET" else _not_allowed("GET")
         if command is None or request.method != "POST":
             return _not_allowed("POST")
+        # Without asking first, a page can send forms and plain text anywhere, but no JSON (Fetch, safelisted headers).
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return json_response({"error": "send Content-Type: application/json, with an empty body too"}, 415)
         try:
             body = json.loads(request.body or b"{}")
             if not isinstance(body, dict):

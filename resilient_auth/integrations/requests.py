@@ -9,11 +9,15 @@ import requests
 import requests.auth
 from urllib3.util import parse_url
 
+from .._policy.subject import SubjectOf
+from ..clock import Clock, SystemClock
 from ..downstream.bearer import Ask, BearerRules, Send, Steps
 from ..downstream.origins import Origins, origin_of
 from ..downstream.source import TokenSource
 
 __all__ = ["BearerAuth"]
+
+_SYSTEM = SystemClock()
 
 
 class BearerAuth(requests.auth.AuthBase):
@@ -26,7 +30,11 @@ class BearerAuth(requests.auth.AuthBase):
             not given, the origin of the first request is the one.
         tenant_id: Another tenant than the credential's own.
         cae: Ask for tokens that can be revoked early: claims challenges are handled here.
+        subject: For a function that answers for the current user, and gives a new token each time: a function that
+            returns the user's id, by which refusals are remembered. The token itself is asked for at each request, in
+            the caller's context, and never held here.
         allow_http_loopback: Let the token go to this machine over http, for tests.
+        clock: Where the time comes from; for tests.
 
     Raises:
         ConfigurationError: An argument is wrong; or, at a request, its URL is http.
@@ -39,11 +47,13 @@ class BearerAuth(requests.auth.AuthBase):
         origins: str | Iterable[str] | None = None,
         tenant_id: str | None = None,
         cae: bool = True,
+        subject: SubjectOf | None = None,
         allow_http_loopback: bool = False,
+        clock: Clock = _SYSTEM,
     ) -> None:
         self._source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id)
         self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        self._rules = BearerRules(takes_claims=self._source.takes_claims)
+        self._rules = BearerRules(takes_claims=self._source.takes_claims, clock=clock, subject=subject)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign a request, and see to its answer."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from ..errors import ProviderUnavailable, ResilientAuthError
+from ..errors import ProviderUnavailable, ResilientAuthError, printable
 
 __all__ = ["CODES", "InvalidToken", "VerificationUnavailable", "quoted"]
 
@@ -46,6 +46,7 @@ class InvalidToken(ResilientAuthError):
     code = "invalid_token"
 
     def __init__(self, code: str, message: str, *, scope: tuple[str, ...] = ()) -> None:
+        message = printable(message)
         super().__init__(message)
         self.code = code  # type: ignore[misc]
         self.message = message

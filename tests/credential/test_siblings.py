@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+
 import msal
 import pytest
 import requests
 
 import resilient_auth as ra
+from resilient_auth._provider.siblings import MOST_SIBLINGS
 from resilient_auth.emulator import Fault
 
 FAR = "https://fabrikam.example/.default"
@@ -135,3 +139,47 @@ def test_a_store_keeps_tokens_under_cae_apart(idp, app_at, scope, settings, tmp_
     cae = ra.ResilientCredential(stored()).get_token(scope, enable_cae=True).token
     assert cae != own
     assert idp.ledger.lookup(cae).cae
+
+
+def living_siblings(credential):
+    gc.collect()
+    return len(list(credential._core._sources[0]._siblings))
+
+
+def test_any_number_of_tenants_leaves_a_bounded_number_of_applications(idp, app_at, scope):
+    """A challenge may name any tenant: the one asked for longest ago is let go, and had again when it is wanted."""
+    credential = ra.ResilientCredential(app_at(idp), additionally_allowed_tenants=["*"])
+    first = credential.get_token(scope, tenant_id="tenant-0.example").token
+    for n in range(1, MOST_SIBLINGS + 40):
+        credential.get_token(scope, tenant_id=f"tenant-{n}.example")
+    credential._ready.clear()
+    assert living_siblings(credential) == MOST_SIBLINGS
+    before = len(idp.ledger.token_calls())
+    last = credential.get_token(scope, tenant_id=f"tenant-{MOST_SIBLINGS + 39}.example")
+    assert len(idp.ledger.token_calls()) == before
+    again = credential.get_token(scope, tenant_id="tenant-0.example").token
+    assert len({first, last.token, again}) == 3
+    assert len(idp.ledger.token_calls()) == before + 1
+    credential.close()
+
+
+def test_a_sibling_that_is_let_go_while_it_is_asked_goes_on(idp, app_at, scope, eventually):
+    """Its caller is served, what is held is served on, and a refused token is forgotten there too."""
+    credential = ra.ResilientCredential(app_at(idp), additionally_allowed_tenants=["*"])
+    siblings = credential._core._sources[0]._siblings
+    idp.fail(Fault.slow(1.0), "token", count=1)
+    got = []
+    waiting = threading.Thread(target=lambda: got.append(credential.get_token(scope, tenant_id="slow.example").token))
+    waiting.start()
+    eventually(lambda: any(call.endpoint == "token" for call in idp.ledger.calls))
+    for n in range(MOST_SIBLINGS):
+        siblings.missing(f"tenant-{n}.example", cae=False)()
+    assert ("slow.example", False) not in siblings._made
+    waiting.join()
+    assert credential.get_token(scope, tenant_id="slow.example").token == got[0]
+    gc.collect()
+    credential.invalidate(got[0])
+    assert credential.get_token(scope, tenant_id="slow.example").token != got[0]
+    credential.close()
+    with pytest.raises(ra.Closed):
+        credential.get_token(scope, tenant_id="slow.example")

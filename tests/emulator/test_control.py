@@ -36,7 +36,7 @@ def test_faults_are_injected_and_healed(idp, control, ask):
     assert control.post("/fail", json=fault).json() == {"ok": True}
     assert ask().headers["retry-after"] == "9"
     assert ask(client_id="other").status_code == 200
-    control.post("/heal")
+    control.post("/heal", json={})
     assert ask().status_code == 200
     control.post("/schedule", json={"plan": [{"start": 0, "stop": 5, "fault": "html-200"}]})
     while ask().headers["content-type"] != "text/html; charset=utf-8":
@@ -50,7 +50,7 @@ def test_the_ledger_is_readable(idp, control, ask):
     books = control.get("/ledger").json()
     assert [call["endpoint"] for call in books["calls"]] == ["token"]
     assert books["tokens"][0]["revoked"] is True
-    control.post("/clear")
+    control.post("/clear", json={})
     assert control.get("/ledger").json() == {"calls": [], "tokens": []}
 
 
@@ -58,8 +58,8 @@ def test_everything_else_is_there_too(idp, control, ask, desktop):
     """Settings, keys, users, devices and denials can be commanded from outside."""
     control.post("/set", json={"token_lifetime": 60, "refresh_in": 30})
     assert ask().json()["refresh_in"] == 30
-    assert control.post("/roll_keys").json()["kid"] == idp._running.keys.current.kid
-    control.post("/drop_old_keys")
+    assert control.post("/roll_keys", json={}).json()["kid"] == idp._running.keys.current.kid
+    control.post("/drop_old_keys", json={})
     assert control.post("/add_user", json={"username": "eve@contoso.com"}).json()["oid"]
     app = desktop()
     flow = app.initiate_device_flow(["api://a/b"])
@@ -88,7 +88,7 @@ def test_everything_else_is_there_too(idp, control, ask, desktop):
 )
 def test_bad_commands_are_told_so(control, path, body, status):
     """A command that can't be carried out answers with the reason."""
-    answer = control.post(path, content=body)
+    answer = control.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert answer.json()["error"]
 
@@ -100,6 +100,49 @@ def test_control_is_never_failed_and_only_local(idp, control):
     assert control.get("/state").status_code == 200
     assert control.get("/state", headers={"Host": "evil.example"}).status_code == 403
     assert idp.ledger.calls == ()
+
+
+@pytest.mark.parametrize("path", ["/fail", "/heal", "/clear", "/roll_keys"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 415),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "text/plain; application/json"}, 415),
+        ({"Content-Type": "application/json", "Origin": "https://evil.example"}, 403),
+        ({"Content-Type": "application/json", "Origin": "http://localhost:3000"}, 403),
+        ({"Content-Type": "application/json", "Origin": "null"}, 403),
+        ({"Content-Type": "application/json", "Host": "evil.example"}, 403),
+        ({"Content-Type": "application/json", "Host": "127.0.0.1.evil.example"}, 403),
+        ({"Content-Type": "application/json", "Host": "evil.example", "Origin": "http://evil.example"}, 403),
+    ],
+)
+def test_a_page_in_a_browser_commands_nothing(idp, control, ask, path, headers, status):
+    """Neither by a form, nor by a script that may send what needs no question, nor by a name that leads to loopback."""
+    ask()
+    kid = idp._running.keys.current.kid
+    control.post("/fail", json={"fault": "429:5", "endpoint": "api"})
+    answer = control.post(path, content=b'{"fault": "503"}', headers=headers)
+    assert answer.status_code == status
+    assert answer.json()["error"]
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+    assert [fault["fault"] for fault in control.get("/state").json()["faults"]] == ["http_429"]
+    assert (len(idp.ledger.calls), idp._running.keys.current.kid) == (1, kid)
+
+
+@pytest.mark.parametrize("path", ["/ledger", "/state"])
+def test_a_page_in_a_browser_reads_nothing(control, path):
+    """It isn't told that it may, and where it says whence it comes it gets nothing."""
+    assert control.get(path, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert control.options(path, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert "access-control-allow-origin" not in control.get(path).headers
+
+
+def test_programs_may_say_more_than_they_must(idp, control):
+    """A charset, capitals and the port's own origin do no harm."""
+    headers = {"Content-Type": "Application/JSON; charset=utf-8", "Origin": idp.control_url}
+    assert control.post("/heal", content=b"", headers=headers).json() == {"ok": True}
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -248,6 +248,35 @@ def test_a_denial_at_the_providers_page_is_told_without_its_words(site: Site) ->
     assert "555 0199" not in answer.text
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\x85", "\u2028", "\x1b[2K"])
+def test_a_visitor_writes_no_line_of_their_own_into_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    """Whoever begins a sign-in may answer for the provider, with any error that they like, as long as they like."""
+    state = parse_qs(urlsplit(site.begin()).query)["state"][0]
+    form = {"error": f"x{end}CRITICAL web: all is well{'!' * 10_000}", "state": state}
+    assert site.post("/signed-in", data=form).status_code == 403
+    told = [record.getMessage() for record in caplog.records if record.name == "web"]
+    assert len(told) == 1
+    assert told[0].isprintable()
+    assert len(told[0]) < 200
+
+
+def test_who_is_not_signed_in_has_nobody_asked_for_a_token(site: Site) -> None:
+    """No page waits for the provider's token endpoint, or meets a challenge, on a mere visitor's behalf."""
+    before = len(site.emulator.ledger.token_calls())
+    for rule in site.app.url_map.iter_rules():
+        if "filename" in rule.arguments:
+            continue
+        for browser in (site.browser, site.another_browser()):
+            if "POST" in (rule.methods or ()):
+                answer = site.post(rule.rule, browser, data={"code": "guessed", "state": "guessed", "claims": "{}"})
+            else:
+                answer = site.get(rule.rule, browser, query_string={"claims": "{}"})
+            assert answer.status_code in (200, 303, 400), rule.rule
+    assert len(site.emulator.ledger.token_calls()) == before
+
+
 def test_each_sign_in_makes_a_new_secret(site: Site) -> None:
     """One that somebody planted in the browser, or an earlier one, is worth nothing afterwards."""
     site.browser.set_cookie(SESSION, "planted", domain="localhost")
