@@ -7,6 +7,7 @@ readers never wait for writers. A rollback journal costs three times as much a w
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import sqlite3
@@ -20,7 +21,7 @@ from ..clock import Clock
 from ..errors import ConfigurationError
 from ..store import ANY, BackendFailed, Expected
 from .paths import code_of, exclusive, make_private, private_directory, private_file
-from .processes import gone, identity
+from .processes import boot_offset, gone, identity
 
 __all__ = ["SqliteBackend"]
 
@@ -44,6 +45,9 @@ _SWEPT = 20
 _SWEPT_AFTER = 600.0
 #: Files that were set aside and are kept, for whoever looks into it.
 _REFUSED = 3
+#: A lease begins and ends at whole multiples of 1/this of a second: floats hold those exactly for two centuries, so that
+#: its end less its length is its beginning at every uptime.
+_TICKS = 2**20
 #: Checked in whole when opened, up to so many bytes.
 _CHECKED = 16 * 1024 * 1024
 
@@ -139,7 +143,8 @@ class SqliteBackend:
         """Give a lock, also where its holder's process is over."""
 
         def take(db: sqlite3.Connection) -> int | None:
-            now = self._clock.monotonic()
+            now = self._since_boot()
+            begins, ends = math.floor(now * _TICKS) / _TICKS, math.ceil((now + seconds) * _TICKS) / _TICKS
             held = "SELECT process FROM leases WHERE name = ? AND holder != ? AND ends > ? AND ends - seconds <= ?"
             # An end that is further away than the lease is long was written before the machine was started again.
             row = db.execute(held, (name, holder, now, now)).fetchone()
@@ -147,7 +152,7 @@ class SqliteBackend:
                 return None
             db.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
-                (name, holder, identity(), now + seconds, seconds),
+                (name, holder, identity(), ends, ends - begins),
             )
             over = "SELECT name FROM leases WHERE ends < ? OR ends - seconds > ? LIMIT ?"
             db.execute(f"DELETE FROM leases WHERE name IN ({over})", (now, now, _SWEPT))  # noqa: S608
@@ -161,9 +166,10 @@ class SqliteBackend:
         """Have a lock last longer."""
 
         def extend(db: sqlite3.Connection) -> bool:
-            now = self._clock.monotonic()
+            now = self._since_boot()
+            begins, ends = math.floor(now * _TICKS) / _TICKS, math.ceil((now + seconds) * _TICKS) / _TICKS
             query = "UPDATE leases SET ends = ?, seconds = ? WHERE name = ? AND holder = ? AND ends > ?"
-            return db.execute(query, (now + seconds, seconds, name, holder, now)).rowcount > 0
+            return db.execute(query, (ends, ends - begins, name, holder, now)).rowcount > 0
 
         return self._run(extend, writes=True)
 
@@ -208,6 +214,10 @@ class SqliteBackend:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
             self._disconnect()
+
+    def _since_boot(self) -> float:
+        """Tell the time in which leases are measured: the same for every process of this machine."""
+        return self._clock.monotonic() - boot_offset()
 
     # What follows is called with the lock held.
 

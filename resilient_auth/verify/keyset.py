@@ -114,12 +114,15 @@ class KeySet:
         if self.obtained_at is None or not alive:
             pinned = Provenance(keys="pinned" if self.pinned else "stale", keys_age=None)
             return View(MappingProxyType(dict(self.pinned)), pinned, now + _MINUTE)
-        age = max(0.0, now - self.obtained_at)
-        minutes = age // _MINUTE
-        stale = age >= options.refresh_every
+        minutes = max(0.0, now - self.obtained_at) // _MINUTE
+        if self.obtained_at + (minutes + 1) * _MINUTE <= now:  # the difference was rounded to less than a whole minute
+            minutes += 1
+        # What is over is judged by the same sum that tells when it ends: a view must never outlive what it says.
+        refresh_at = self.obtained_at + options.refresh_every
+        stale = now >= refresh_at
         ends = [self.obtained_at + (minutes + 1) * _MINUTE, *(h.seen_at + options.longest for h in alive.values())]
         if not stale:
-            ends.append(self.obtained_at + options.refresh_every)
+            ends.append(refresh_at)
         provenance = Provenance(keys="stale" if stale else "fresh", keys_age=minutes * _MINUTE)
         until = min((end for end in ends if end > now), default=now)
         return View(MappingProxyType({kid: holder.key for kid, holder in alive.items()}), provenance, until)
@@ -131,7 +134,7 @@ class KeySet:
         return max((h.seen_at + options.longest - now for h in self._alive(now, options).values()), default=0.0)
 
     def _alive(self, now: float, options: KeyOptions) -> dict[str, HeldKey]:
-        return {kid: holder for kid, holder in self.held.items() if now - holder.seen_at < options.longest}
+        return {kid: holder for kid, holder in self.held.items() if now < holder.seen_at + options.longest}
 
 
 class Asking:
