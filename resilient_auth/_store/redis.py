@@ -6,6 +6,7 @@ and leases are measured by the server: clocks of the fleet may disagree.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -58,6 +59,7 @@ class _Script:
 
 _REPLACE = _Script("""
 local there = redis.pcall('GETRANGE', KEYS[1], 0, 15)
+if there == string.sub(ARGV[2], 1, 16) then return 1 end
 if there ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
@@ -135,14 +137,16 @@ class RedisBackend:
         at, stored = self._key(key), version.encode() + value
 
         def write(client: Any) -> bool:
-            if expected is ANY or expected is None:
-                return bool(client.set(at, stored, px=milliseconds, nx=expected is None))
-            return bool(_REPLACE(client, [at], expected.encode("latin-1"), stored, milliseconds))
+            if expected is not ANY and expected is not None:
+                return bool(_REPLACE(client, [at], expected.encode("latin-1"), stored, milliseconds))
+            if client.set(at, stored, px=milliseconds, nx=expected is None):
+                return True
+            # What is in the way may be this very value: an answer was lost, and the client has tried again by itself.
+            with contextlib.suppress(Exception):
+                return bool(client.getrange(at, 0, _VERSION - 1) == version.encode())
+            return False
 
-        def written(client: Any) -> bool:
-            return write(client) or client.getrange(at, 0, _VERSION - 1) == version.encode()
-
-        return version if self._call(write, again=written) else None
+        return version if self._call(write) else None
 
     def delete(self, key: str, *, expected: Expected = ANY) -> bool:
         """Remove a value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import queue
 import socket
 import time
 from collections.abc import Callable
@@ -115,10 +116,19 @@ def drop_idle(client: Any) -> None:
     if own is not None:
         own.disconnect()
     for pool in _pools(client):
-        try:
+        waiting = getattr(pool, "pool", None)
+        if waiting is None:
             pool.disconnect(inuse_connections=False)
-        except TypeError:  # a blocking pool of redis-py 6 and valkey-py drops those in use too: they try again likewise
-            pool.disconnect()
+            continue
+        # A blocking pool of redis-py 6 and valkey-py would close those that other threads use, too.
+        taken: list[Any] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(waiting.get_nowait())
+        for connection in reversed(taken):
+            if connection is not None:
+                connection.disconnect()
+            waiting.put_nowait(connection)
 
 
 def _check_bounds(client: Any) -> None:
