@@ -151,7 +151,7 @@ def cluster() -> Iterator[Any]:
 
 
 class TestAFailover:
-    @pytest.mark.parametrize("client", [*CLIENTS, client_of_one_connection])
+    @pytest.mark.parametrize("client", [*CLIENTS, redis_client_that_retries, client_of_one_connection])
     def test_writes_follow_the_name_to_the_new_primary(
         self, valkey: Any, middlebox: Middlebox, make: Any, client: Any
     ) -> None:
@@ -223,7 +223,7 @@ class TestConnectionsThatWereDropped:
         assert store.read("token", "a").value == b"x"
         store.close()
 
-    @pytest.mark.parametrize("client", CLIENTS)
+    @pytest.mark.parametrize("client", [*CLIENTS, redis_client_that_retries])
     def test_an_answer_that_was_lost_is_no_other_answer(self, valkey: Any, middlebox: Middlebox, client: Any) -> None:
         """What the server did before the connection broke counts as done, once."""
         where = client(middlebox.port)
@@ -383,7 +383,10 @@ class TestRefusals:
     def test_a_cluster_client_that_cant_work_is_refused(self, cluster: Any) -> None:
         """One that reads what is older than what a write is compared with, and one that waits for ever."""
         for options, says in (
-            ({"load_balancing_strategy": LoadBalancingStrategy.ROUND_ROBIN}, "reads from replicas"),
+            (
+                {"load_balancing_strategy": LoadBalancingStrategy.ROUND_ROBIN, "socket_timeout": 1},
+                "reads from replicas",
+            ),
             ({"socket_timeout": None}, "socket_timeout"),
         ):
             port = cluster.connection_pool.connection_kwargs["port"]

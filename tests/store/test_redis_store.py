@@ -319,7 +319,7 @@ class TestClients:
                 while "cluster_state:ok" not in str(admin.execute_command("CLUSTER", "INFO")):
                     assert time.monotonic() < ends
                     time.sleep(0.05)
-            client = redis.RedisCluster(host="127.0.0.1", port=server.port)
+            client = redis.RedisCluster(host="127.0.0.1", port=server.port, socket_timeout=5.0)
             for where in (f"redis+cluster://127.0.0.1:{server.port}", client):
                 store = make(where, timeout=5.0)
                 for number in range(20):
