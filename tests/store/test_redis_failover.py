@@ -112,14 +112,7 @@ def client_of_one_connection(port: int) -> Any:
     return redis.Redis(port=port, socket_timeout=0.15, single_connection_client=True)
 
 
-CLIENTS = [
-    from_url,
-    redis_client,
-    redis_client_that_retries,
-    redis_blocking_client,
-    valkey_client,
-    valkey_blocking_client,
-]
+CLIENTS = [from_url, redis_client, redis_blocking_client, valkey_client, valkey_blocking_client]
 
 
 @pytest.fixture
