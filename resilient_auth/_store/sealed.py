@@ -8,15 +8,16 @@ import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from .._policy.checks import require, require_number
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import StoreUnavailable
-from ..store import ANY, Backend, BackendFailed, Expected, Lease, Record
+from ..store import ANY, NONE_READABLE, Backend, BackendFailed, Expected, Lease, Record, _NoneReadable
 from .gate import Gate
 from .keys import KeySource, SealingKey, load_keys
-from .names import first_names_key, open_names_key, seal_names_key
+from .names import first_names_key, later_keys, open_names_key, seal_names_key
 from .seal import Sealer, UnsealableError
 
 __all__ = ["SealedStore"]
@@ -30,8 +31,9 @@ _LONGEST_TTL = 10 * 366 * 86_400.0
 #: Records that couldn't be verified are kept for whoever looks into it: so many, so long.
 _REFUSED = 8
 _REFUSED_FOR = 7 * 86_400.0
-#: Seconds after which the names' key is looked at again: the medium may have been emptied.
-_RECHECK = 60.0
+#: Seconds after which the names' key is looked at again: the medium may have been emptied, and who starts then begins
+#: with a key of its own.
+_RECHECK = 1.0
 #: Verdicts on a record that say nothing against it: another process may well open it.
 _NOT_OURS = ("unknown_key", "newer_schema")
 
@@ -126,9 +128,20 @@ class SealedStore:
         """
         key = self._key(kind, name)
         found = self._gate.read(self._backend.get, key)
-        return None if found is None else self._opened(kind, key, *found)
+        if found is None:
+            self._gate.opened(key)
+            return None
+        return self._opened(kind, key, *found)
 
-    def write(self, kind: str, name: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
+    def write(
+        self,
+        kind: str,
+        name: str,
+        value: bytes,
+        *,
+        ttl: float,
+        expected: Expected | Literal[_NoneReadable.NONE_READABLE] = ANY,
+    ) -> str | None:
         """Write a record.
 
         Args:
@@ -136,7 +149,9 @@ class SealedStore:
             name: Its name within that.
             value: Up to nearly 4 MiB.
             ttl: Seconds that it lives.
-            expected: The version that must be there; None where nothing may be.
+            expected: The version that must be there; None where nothing may be that anybody can open: what was sealed
+                with a retired key, or can't be verified, gives way. `NONE_READABLE` where only this store need be
+                unable to open it.
 
         Returns:
             Its new version; None, and nothing is written, where `expected` isn't what is there.
@@ -146,12 +161,21 @@ class SealedStore:
         """
         require(isinstance(value, (bytes, bytearray)), f"value must be bytes, not {type(value).__name__}")
         require_number("ttl", ttl, low=0.001)
-        key = self._key(kind, name)
+        key = self._key(kind, name, reads=False)
         if len(value) > _LARGEST_VALUE:
             raise StoreUnavailable(self.label, "too_large", f"{len(value)} bytes in one record of kind {kind}")
         plain_name = name.encode()
         sealed = self._sealer().seal(kind, key, len(plain_name).to_bytes(2, "big") + plain_name + value)
-        return self._gate.write(self._backend.put, key, sealed, ttl=min(ttl, _LONGEST_TTL), expected=expected)
+        lasts = min(ttl, _LONGEST_TTL)
+        there: Expected = None if expected is NONE_READABLE else expected
+        version = self._gate.write(self._backend.put, key, sealed, ttl=lasts, expected=there)
+        if version is None and there is None:
+            there = self._version_of_unreadable(kind, key, whatever=expected is NONE_READABLE)
+            if there is not None:
+                version = self._gate.write(self._backend.put, key, sealed, ttl=lasts, expected=there)
+        if version is not None:
+            self._gate.opened(key)
+        return version
 
     def erase(self, kind: str, name: str, *, expected: Expected = ANY) -> bool:
         """Remove a record; tell whether there was one of the expected version.
@@ -159,7 +183,11 @@ class SealedStore:
         Raises:
             StoreUnavailable: The medium fails.
         """
-        return self._gate.write(self._backend.delete, self._key(kind, name), expected=expected)
+        key = self._key(kind, name, reads=False)
+        erased = self._gate.write(self._backend.delete, key, expected=expected)
+        if erased:
+            self._gate.opened(key)
+        return erased
 
     def scan(self, kind: str) -> Iterator[Record]:
         """Read every record of a kind, in no order; those written meanwhile may be missed.
@@ -184,7 +212,7 @@ class SealedStore:
             StoreUnavailable: The medium fails.
         """
         require_number("seconds", seconds, low=0.01, high=86_400.0)
-        lock, holder = self._key("lease", name), secrets.token_hex(16)
+        lock, holder = self._key("lease", name, reads=False), secrets.token_hex(16)
         ends_at = self._now() + seconds
         fence = self._gate.write(self._backend.lock, lock, holder, seconds)
         return None if fence is None else Lease(name, holder, fence, ends_at)
@@ -197,7 +225,8 @@ class SealedStore:
         """
         require_number("seconds", seconds, low=0.01, high=86_400.0)
         ends_at = self._now() + seconds
-        if not self._gate.write(self._backend.relock, self._key("lease", lease.name), lease.holder, seconds):
+        key = self._key("lease", lease.name, reads=False)
+        if not self._gate.write(self._backend.relock, key, lease.holder, seconds):
             return None
         return Lease(lease.name, lease.holder, lease.fence, ends_at)
 
@@ -207,7 +236,7 @@ class SealedStore:
         Raises:
             StoreUnavailable: The medium fails; the lease ends by itself.
         """
-        self._gate.write(self._backend.unlock, self._key("lease", lease.name), lease.holder)
+        self._gate.write(self._backend.unlock, self._key("lease", lease.name, reads=False), lease.holder)
 
     def close(self) -> None:
         """Let go of files and connections; every later call raises `StoreUnavailable`."""
@@ -227,7 +256,7 @@ class SealedStore:
         raise TypeError("a store isn't pickled, since it holds keys: make one in each process")
 
     def _scan(self, kind: str) -> Iterator[Record]:
-        keys = self._gate.read(self._backend.keys, self._prefix(kind))
+        keys = self._gate.read(self._backend.keys, _prefix(self._names_key(), kind))
         seen: set[str] = set()
         while (key := self._gate.read(next, keys, None)) is not None:
             if key in seen:
@@ -238,27 +267,49 @@ class SealedStore:
             if record is not None:
                 yield record
 
-    def _key(self, kind: str, name: str) -> str:
+    def _key(self, kind: str, name: str, *, reads: bool = True) -> str:
         """Tell the medium's key for a name; the names themselves travel sealed."""
         _check_kind(kind)
         require(isinstance(name, str) and bool(name), f"name must be a text, not {type(name).__name__}")
         require(len(name) <= _LONGEST_NAME, f"name is {len(name)} characters long: {_LONGEST_NAME} at most")
-        return f"{self._prefix(kind)}{_digest(self._names_key(), kind, name)}"
-
-    def _prefix(self, kind: str) -> str:
-        """Tell what this owner's keys of a kind start with: who scans must not come upon those of others."""
-        return f"{kind}.{_digest(self._names_key())[:16]}."
+        names_key = self._names_key(reads=reads)
+        return f"{_prefix(names_key, kind)}{_digest(names_key, kind, name)}"
 
     def _opened(self, kind: str, key: str, sealed: bytes, version: str) -> Record | None:
         try:
             payload = self._sealer().open(kind, key, sealed)
         except UnsealableError as error:
-            self._gate.reject(kind, error.reason)
-            if error.reason not in _NOT_OURS:
+            stays = error.reason in _NOT_OURS
+            self._gate.reject(kind, error.reason, stays=key if stays else None)
+            if not stays:
                 self._set_aside(key, sealed, version)
             return None
+        self._gate.opened(key)
         end = 2 + int.from_bytes(payload[:2], "big")
         return Record(kind, payload[2:end].decode(), payload[end:], version)
+
+    def _version_of_unreadable(self, kind: str, key: str, *, whatever: bool) -> str | None:
+        """Return the version of what is in a new record's way, if it may be replaced.
+
+        Args:
+            kind: Its kind.
+            key: Where it is.
+            whatever: Whether it may be one that another process can open.
+        """
+        found = self._gate.read(self._backend.get, key)
+        if found is None:
+            return None
+        sealed, version = found
+        try:
+            self._sealer().open(kind, key, sealed)
+        except UnsealableError as error:
+            gives_way = whatever or error.reason not in _NOT_OURS
+            if error.reason == "unknown_key" and not gives_way:
+                names = self._gate.read(self._backend.get, self._names_at)
+                later = None if names is None else later_keys(self._sealer(), names[0])
+                gives_way = later is not None and Sealer.sealed_by(sealed) not in later
+            return version if gives_way else None
+        return None
 
     def _set_aside(self, key: str, sealed: bytes, version: str) -> None:
         with contextlib.suppress(StoreUnavailable):
@@ -272,16 +323,17 @@ class SealedStore:
             self._loaded = Sealer(self._load(), (*self._owned, self._place or ""))
         return self._loaded
 
-    def _names_key(self) -> bytes:
+    def _names_key(self, *, reads: bool = True) -> bytes:
         names, generation = self._names, self._generation()
         if names is not None and names.generation == generation and self._now() < names.good_until:
             return names.key
         try:
             found = self._gate.read(self._find_names_key)
         except StoreUnavailable:
-            # What was good before the medium failed is good enough for what it would refuse anyway.
-            if names is None or names.generation != self._generation():
+            # What was good before the medium failed is good enough for a write, which may still work.
+            if reads or names is None or names.generation != self._generation():
                 raise
+            self._names = replace(names, good_until=self._now() + _RECHECK)
             return names.key
         if found is None:
             # The medium was emptied, or its file set aside: those that work with it go on as they did.
@@ -335,6 +387,11 @@ class SealedStore:
 def _check_kind(kind: str) -> None:
     fits = isinstance(kind, str) and _KIND.fullmatch(kind) is not None and kind not in _OWN_KINDS
     require(fits, f"kind must be up to 32 of a-z, 0-9, - and _, beginning with a letter, not {kind!r}")
+
+
+def _prefix(names_key: bytes, kind: str) -> str:
+    """Return what this owner's keys of a kind start with: who scans must not come upon those of others."""
+    return f"{kind}.{_digest(names_key)[:16]}."
 
 
 def _digest(key: bytes, *parts: str) -> str:
