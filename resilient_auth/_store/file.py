@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, StoreUnavailable
 from ..store import BackendFailed
 from .keys import KeySource, SealingKey, key_file, load_keys
 from .paths import code_of
+from .processes import users
 from .sealed import SealedStore
 from .sqlite import SqliteBackend
 
@@ -24,6 +25,9 @@ _OWNERS = {
     "wrong_key": "{path} was sealed with another key: give the one that it was written with, first or later in "
     "key=[new, old]; or move the file away to begin anew",
     "newer_schema": "{path} was written by a newer release: install that, or give another path",
+    "foreign": "{path} belongs to another application, or to a store of another owner, purpose or path{users}, and "
+    "isn't taken from it: give owner=, purpose= and path as they were given there (a volume that is mounted at several paths "
+    "needs bound_to_path=False from the beginning), or another path; or move the file away to begin anew",
 }
 
 
@@ -31,8 +35,9 @@ class FileStore(SealedStore):
     """Keep tokens in a sealed file that restarts survive, and that the processes of a machine share (G3).
 
     The file is SQLite's, with mode 0600 from its first byte, and so is what lies beside it: its log while it is open,
-    and `.lock`. It is bound to its purpose, owner and path: a copy elsewhere is refused. A file that is torn, edited or
-    not this store's is set aside as `<path>.refused-1` to `-3`, told as `StoreRejected`, and a new one is begun.
+    and `.lock`. It is bound to its purpose, owner and path: a copy elsewhere is refused, and so is another
+    application's database. A file that is torn or edited is set aside as `<path>.refused-1` to `-3`, told as
+    `StoreRejected`, and a new one is begun.
 
     Args:
         path: Where; a directory that isn't there is made, for this user alone. It must be on a disk of this machine, in
@@ -47,8 +52,8 @@ class FileStore(SealedStore):
         jitter: Where randomness of breaks comes from; for tests.
 
     Raises:
-        ConfigurationError: An argument is wrong, the key doesn't fit the file, a newer release wrote it, or others can
-            read or replace it.
+        ConfigurationError: An argument is wrong, the key doesn't fit the file, a newer release wrote it, it is another
+            store's or application's, or others can read or replace it.
         StoreUnavailable: A function that should have given a key failed.
     """
 
@@ -118,13 +123,16 @@ class FileStore(SealedStore):
     def _open(self) -> None:
         """Find what the owner must put right; what heals by itself is left to later calls."""
         try:
-            found = self._gate.read(self._find_names_key, opening=True)
+            found = self._gate.read(self._find_names_key)
             if found is None:
                 self._names_key()
         except StoreUnavailable as error:
-            if error.reason in _OWNERS:
-                path = self._backend.path if isinstance(self._backend, SqliteBackend) else ""
-                raise ConfigurationError(_OWNERS[error.reason].format(path=path)) from None
+            if error.reason in _OWNERS and isinstance(self._backend, SqliteBackend):
+                path = self._backend.path
+                self._backend.close()
+                using = users(path) if error.reason == "foreign" else []
+                told = f" (open in process {', '.join(map(str, using))})" if using else ""
+                raise ConfigurationError(_OWNERS[error.reason].format(path=path, users=told)) from None
 
 
 def _check(backend: SqliteBackend) -> None:

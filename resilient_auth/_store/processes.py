@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from pathlib import Path
 
-__all__ = ["boot_offset", "gone", "identity"]
+__all__ = ["boot_offset", "gone", "identity", "users"]
 
 
 def identity() -> str:
@@ -31,6 +32,27 @@ def gone(holder: str) -> bool:
     # Where another user's processes can't be seen (`hidepid`), one that is there may be the holder.
     started = _started(pid)
     return started is not None and started != parts[2]
+
+
+def users(path: Path, *, most: int = 5) -> list[int]:
+    """Return the numbers of processes that have a file open, as far as this process may see that."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        wanted = os.stat(path)
+        for process in (name for name in os.listdir("/proc") if name.isdecimal()):
+            with contextlib.suppress(OSError):  # another user's, or over meanwhile
+                handles = f"/proc/{process}/fd"
+                if any(_is_file(f"{handles}/{handle}", wanted) for handle in os.listdir(handles)):
+                    found.append(int(process))
+            if len(found) >= most:
+                break
+    return found
+
+
+def _is_file(path: str, wanted: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(path), wanted)
+    return False
 
 
 def _is_there(pid: int) -> bool:

@@ -345,8 +345,8 @@ class SealedStore:
         """Tell which of its files a medium is at, where it has such."""
         return getattr(self._backend, "generation", None)
 
-    def _find_names_key(self, *, opening: bool = False) -> bytes | None:
-        """Find it; set what can't be verified aside, but another owner's whole file only at construction."""
+    def _find_names_key(self) -> bytes | None:
+        """Find it; set what can't be verified aside, but never a whole file of another owner or place."""
         sealer = self._sealer()
         found = self._backend.get(self._names_at)
         if found is None:
@@ -362,9 +362,9 @@ class SealedStore:
             if self._place is None or refuse is None:
                 self._gate.reject("names", error.reason)
                 self._backend.delete(self._names_at, expected=version)
-            elif error.reason == "foreign" and not opening:
-                # Two stores that are at odds about one file must not take turns in throwing it away.
-                raise BackendFailed("foreign", "the file was replaced by one of another owner or place") from None
+            elif error.reason == "foreign":
+                # It is sound, and may well be in use: stores at odds about one file must not throw it away in turns.
+                raise BackendFailed("foreign", "the file is that of another owner, purpose or path") from None
             else:
                 refuse(error.reason)
             return None

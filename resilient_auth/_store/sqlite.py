@@ -442,13 +442,15 @@ def _check_pages(db: sqlite3.Connection) -> None:
 def _check_schema(db: sqlite3.Connection) -> None:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (schema,) = db.execute("PRAGMA user_version").fetchone()
+    tables = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
     if application != _APPLICATION:
+        if tables and not any((table,) in tables for table in _TABLES):
+            raise BackendFailed("foreign", "it is another application's database")
         raise _MalformedError("foreign")
     if schema != _SCHEMA:
         if schema % _SCHEMA == 0 and schema > _SCHEMA:
             raise BackendFailed("newer_schema", "a newer release wrote it")
         raise _MalformedError("malformed")
-    tables = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
     # Triggers and views, too, would run with this process's rights.
     if tables != [(table,) for table in _TABLES] or db.execute("SELECT count(*) FROM fence").fetchone() != (1,):
         raise _MalformedError("malformed")
