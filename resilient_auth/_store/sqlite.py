@@ -60,12 +60,14 @@ class SqliteBackend:
         timeout: Seconds that a call waits for other threads and processes, at most.
         clock: Gives the time: the wall clock's for lives of values, the monotonic one, which all processes of a machine
             share, for locks.
+        group: Whose members may read and write it, as `FileStore` has it.
     """
 
     label = "file"
 
-    def __init__(self, path: Path, *, timeout: float, clock: Clock) -> None:
+    def __init__(self, path: Path, *, timeout: float, clock: Clock, group: int | None = None) -> None:
         self.path = path
+        self._group = group
         #: Called with the reason when a file was set aside.
         self.on_refusal: Callable[[str], None] = lambda reason: None
         self._timeout = timeout
@@ -207,9 +209,9 @@ class SqliteBackend:
             ConfigurationError: Others can read or replace the file.
             OSError: It can't be looked at.
         """
-        private_directory(self.path.parent)
+        private_directory(self.path.parent, self._group)
         for suffix in ("", ".lock", *_COMPANIONS):
-            private_file(self._beside(suffix))
+            private_file(self._beside(suffix), self._group)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
@@ -281,8 +283,8 @@ class SqliteBackend:
             self._disconnect()
         self.check()
         if self._there() is None:
-            with exclusive(self._beside(".lock"), self._timeout):
-                make_private(self.path)
+            with exclusive(self._beside(".lock"), self._timeout, self._group):
+                make_private(self.path, self._group)
         self._suspect = self._there()
         try:
             db = self._open()
@@ -318,7 +320,7 @@ class SqliteBackend:
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("PRAGMA journal_size_limit = 1048576")
                 if _is_new(db):
-                    with exclusive(self._beside(".lock"), self._timeout):
+                    with exclusive(self._beside(".lock"), self._timeout, self._group):
                         _begin(db)
             if self.path.stat().st_size <= _CHECKED:
                 _check_pages(db)
@@ -363,7 +365,7 @@ class SqliteBackend:
     def _set_aside(self, reason: str) -> None:
         judged = self._suspect
         self._disconnect()
-        with exclusive(self._beside(".lock"), self._timeout):
+        with exclusive(self._beside(".lock"), self._timeout, self._group):
             if judged is None or self._there() != judged:
                 return  # another process was faster, and what is there now is new
             number = self._next_refused()
@@ -372,7 +374,7 @@ class SqliteBackend:
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self._beside(suffix), self._beside(f".refused-{number}{suffix}"))
             self._beside(f".refused-{number}-shm").unlink(missing_ok=True)
-            make_private(self.path)
+            make_private(self.path, self._group)
         self.on_refusal(reason)
 
     def _next_refused(self) -> int:
