@@ -7,7 +7,7 @@ and knows nothing of tokens, and gives it to `SealedStore(backend, key=...)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
@@ -92,6 +92,10 @@ class Store(Protocol):
         """Read a record; None where there is none that is alive and can be verified."""
         ...
 
+    def read_many(self, wanted: Sequence[tuple[str, str]]) -> list[Record | None]:
+        """Read records by kind and name, in one round trip where the medium can; each as `read` would."""
+        ...
+
     def write(
         self,
         kind: str,
@@ -159,6 +163,9 @@ class Backend(Protocol):
     Keys are up to 100 characters of `a-z`, `0-9`, `-`, `_` and `.`; values are up to 4 MiB. Threads, processes and
     forked children may call it at once. Every call must end within a bound of its own, and raise `BackendFailed` when
     the medium fails; any other exception counts as a failure too, and its text is told to nobody.
+
+    A medium that can read several values in one round trip says so by a method `get_many(keys)`, which returns for each
+    key what `get` would.
     `resilient_auth.testing.check_backend` tells whether all of that holds.
     """
 

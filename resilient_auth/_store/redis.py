@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .._flow.workers import Workers
@@ -58,7 +58,8 @@ class _Script:
 
 
 _REPLACE = _Script("""
-local there = redis.pcall('GETRANGE', KEYS[1], 0, 15)
+local kind = redis.call('TYPE', KEYS[1])['ok']
+local there = kind == 'string' and redis.call('GETRANGE', KEYS[1], 0, 15) or kind ~= 'none' and 'other-type'
 if there == string.sub(ARGV[2], 1, 16) then return 1 end
 if there ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
@@ -130,6 +131,18 @@ class RedisBackend:
             return None if found is None else (found[_VERSION:], found[:_VERSION].decode("latin-1"))
 
         return self._call(read)
+
+    def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        """Read values and their versions, in one round trip to each server; what isn't a string isn't there."""
+        places = [self._key(key) for key in keys]
+
+        def read(client: Any) -> list[bytes | None]:
+            # In a cluster, each key has a slot of its own.
+            found: list[bytes | None] = getattr(client, "mget_nonatomic", client.mget)(places)
+            return found
+
+        values = self._call(read)
+        return [None if each is None else (each[_VERSION:], each[:_VERSION].decode("latin-1")) for each in values]
 
     def put(self, key: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
         """Write a value."""

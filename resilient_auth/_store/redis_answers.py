@@ -16,7 +16,7 @@ _ANSWERS = {
     "NOREPLICAS": ("read_only", "fewer replicas are connected than its min-replicas-to-write asks for"),
     "NOAUTH": ("denied", "it wants a password: put it into the URL, or give it to the client"),
     "WRONGPASS": ("denied", "it doesn't know this user or password: correct the URL or the client"),
-    "NOPERM": ("denied", "its ACL must allow this user get, set, del, exists, getrange, evalsha, eval and scan"),
+    "NOPERM": ("denied", "its ACL must allow this user get, mget, set, del, exists, getrange, evalsha, eval and scan"),
     "LOADING": ("loading", "it has just started and loads its data: nothing is to be done but wait"),
     "MASTERDOWN": ("loading", "it is a replica that has lost its primary: give the address that leads to the primary"),
     "CLUSTERDOWN": ("cluster_down", "slots of its cluster have no node: see CLUSTER INFO"),

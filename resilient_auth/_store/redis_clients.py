@@ -170,7 +170,7 @@ def given(client: Any) -> Callable[[], Any]:
         not hasattr(client, "master_for"),
         "a Sentinel is no client: give what its master_for(name, socket_timeout=0.2) returns",
     )
-    for name in ("get", "set", "delete", "evalsha", "eval", "scan"):
+    for name in ("get", "mget", "set", "delete", "evalsha", "eval", "scan"):
         method = getattr(client, name, None)
         require(
             callable(method) and not inspect.iscoroutinefunction(getattr(client, "execute_command", None)),

@@ -7,7 +7,7 @@ import hmac
 import itertools
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -43,6 +43,8 @@ class _Names:
     """The key under which names are hashed, and until when it counts without another look."""
 
     key: bytes
+    #: Of the record in which it was found; None where it couldn't be written.
+    version: str | None
     generation: object
     good_until: float
 
@@ -52,13 +54,13 @@ class SealedStore:
 
     Values are sealed with AES-256-GCM, and names are hashed, before the medium sees them. What can't be verified when
     it is read counts as absent, is told as `StoreRejected` and set aside; what was sealed with a key that isn't given
-    here, or by a newer release, is left where it is. While the medium fails, calls raise `StoreUnavailable` at once.
+    here, or by a newer release, is left where it is; a retired key's gives way to a new record. While the medium fails, calls raise `StoreUnavailable` at once.
 
     Args:
         backend: The medium.
         key: What seals and opens: 16 random bytes or more, the same in base64 or hex as text, a `pathlib.Path` to a
-            key file of mode 0600, `EnvironmentKey(name)`, a function that gives bytes or text and is called once, here;
-            or a list of those for rotation: the first seals, all of them open.
+            key file of mode 0600, `EnvironmentKey(name)`, `MountedKey(path)`, a function that gives bytes or text and is
+            called once, here; or a list of those for rotation: the first seals, all of them open.
         owner: Whose records these are. Stores with other owners on the same medium don't see them.
         purpose: What they are for; works as `owner` does.
         clock: Where the time comes from; for tests.
@@ -126,12 +128,37 @@ class SealedStore:
         Raises:
             StoreUnavailable: The medium fails.
         """
-        key = self._key(kind, name)
-        found = self._gate.read(self._backend.get, key)
+        return self.read_many([(kind, name)])[0]
+
+    def read_many(self, wanted: Sequence[tuple[str, str]]) -> list[Record | None]:
+        """Read records by kind and name, in one round trip where the medium can; each as `read` would.
+
+        Raises:
+            StoreUnavailable: The medium fails.
+        """
+        for kind, name in wanted:
+            _check(kind, name)
+        if not wanted:
+            return []
+        names, together = self._names, getattr(self._backend, "get_many", None)
+        found: list[tuple[bytes, str] | None] | None = None
+        keys: list[str] = []
+        if names is not None and together is not None and self._is_stale(names):
+            # The look at the names' key that is due costs no round trip of its own where it hasn't changed.
+            keys = [_key(names.key, *each) for each in wanted]
+            there, *found = self._gate.read(together, [self._names_at, *keys])
+            if there is None or there[1] != names.version:
+                found = None
+            else:
+                self._names = replace(names, good_until=self._now() + _RECHECK)
         if found is None:
-            self._gate.opened(key)
-            return None
-        return self._opened(kind, key, *found)
+            names_key = self._names_key()
+            keys = [_key(names_key, *each) for each in wanted]
+            if together is not None and len(keys) > 1:
+                found = self._gate.read(together, keys)
+            else:
+                found = [self._gate.read(self._backend.get, key) for key in keys]
+        return [self._judged(kind, *each) for (kind, _), *each in zip(wanted, keys, found, strict=True)]
 
     def write(
         self,
@@ -161,7 +188,7 @@ class SealedStore:
         """
         require(isinstance(value, (bytes, bytearray)), f"value must be bytes, not {type(value).__name__}")
         require_number("ttl", ttl, low=0.001)
-        key = self._key(kind, name, reads=False)
+        key = self._key(kind, name)
         if len(value) > _LARGEST_VALUE:
             raise StoreUnavailable(self.label, "too_large", f"{len(value)} bytes in one record of kind {kind}")
         plain_name = name.encode()
@@ -183,7 +210,7 @@ class SealedStore:
         Raises:
             StoreUnavailable: The medium fails.
         """
-        key = self._key(kind, name, reads=False)
+        key = self._key(kind, name)
         erased = self._gate.write(self._backend.delete, key, expected=expected)
         if erased:
             self._gate.opened(key)
@@ -212,7 +239,7 @@ class SealedStore:
             StoreUnavailable: The medium fails.
         """
         require_number("seconds", seconds, low=0.01, high=86_400.0)
-        lock, holder = self._key("lease", name, reads=False), secrets.token_hex(16)
+        lock, holder = self._key("lease", name), secrets.token_hex(16)
         ends_at = self._now() + seconds
         fence = self._gate.write(self._backend.lock, lock, holder, seconds)
         return None if fence is None else Lease(name, holder, fence, ends_at)
@@ -225,7 +252,7 @@ class SealedStore:
         """
         require_number("seconds", seconds, low=0.01, high=86_400.0)
         ends_at = self._now() + seconds
-        key = self._key("lease", lease.name, reads=False)
+        key = self._key("lease", lease.name)
         if not self._gate.write(self._backend.relock, key, lease.holder, seconds):
             return None
         return Lease(lease.name, lease.holder, lease.fence, ends_at)
@@ -236,7 +263,7 @@ class SealedStore:
         Raises:
             StoreUnavailable: The medium fails; the lease ends by itself.
         """
-        self._gate.write(self._backend.unlock, self._key("lease", lease.name, reads=False), lease.holder)
+        self._gate.write(self._backend.unlock, self._key("lease", lease.name), lease.holder)
 
     def close(self) -> None:
         """Let go of files and connections; every later call raises `StoreUnavailable`."""
@@ -267,13 +294,16 @@ class SealedStore:
             if record is not None:
                 yield record
 
-    def _key(self, kind: str, name: str, *, reads: bool = True) -> str:
-        """Tell the medium's key for a name; the names themselves travel sealed."""
-        _check_kind(kind)
-        require(isinstance(name, str) and bool(name), f"name must be a text, not {type(name).__name__}")
-        require(len(name) <= _LONGEST_NAME, f"name is {len(name)} characters long: {_LONGEST_NAME} at most")
-        names_key = self._names_key(reads=reads)
-        return f"{_prefix(names_key, kind)}{_digest(names_key, kind, name)}"
+    def _key(self, kind: str, name: str) -> str:
+        """Return the medium's key for a name that is to be written."""
+        _check(kind, name)
+        return _key(self._names_key(reads=False), kind, name)
+
+    def _judged(self, kind: str, key: str, found: tuple[bytes, str] | None) -> Record | None:
+        if found is None:
+            self._gate.opened(key)
+            return None
+        return self._opened(kind, key, *found)
 
     def _opened(self, kind: str, key: str, sealed: bytes, version: str) -> Record | None:
         try:
@@ -324,8 +354,8 @@ class SealedStore:
         return self._loaded
 
     def _names_key(self, *, reads: bool = True) -> bytes:
-        names, generation = self._names, self._generation()
-        if names is not None and names.generation == generation and self._now() < names.good_until:
+        names = self._names
+        if names is not None and names.generation == self._generation() and self._now() < names.good_until:
             return names.key
         try:
             found = self._gate.read(self._find_names_key)
@@ -337,16 +367,21 @@ class SealedStore:
             return names.key
         if found is None:
             # The medium was emptied, or its file set aside: those that work with it go on as they did.
-            found = self._write_names_key(None if names is None else names.key)
-        self._names = _Names(found, self._generation(), self._now() + _RECHECK)
-        return found
+            names_key, version = self._write_names_key(None if names is None else names.key)
+        else:
+            names_key, version = found
+        self._names = _Names(names_key, version, self._generation(), self._now() + _RECHECK)
+        return names_key
+
+    def _is_stale(self, names: _Names) -> bool:
+        return names.generation == self._generation() and self._now() >= names.good_until
 
     def _generation(self) -> object:
         """Tell which of its files a medium is at, where it has such."""
         return getattr(self._backend, "generation", None)
 
-    def _find_names_key(self) -> bytes | None:
-        """Find it; set what can't be verified aside, but never a whole file of another owner or place."""
+    def _find_names_key(self) -> tuple[bytes, str] | None:
+        """Find it, with its record's version; set what can't be verified aside, but never another store's whole file."""
         sealer = self._sealer()
         found = self._backend.get(self._names_at)
         if found is None:
@@ -371,22 +406,35 @@ class SealedStore:
         if not complete:
             with contextlib.suppress(BackendFailed):  # a disk that is full can still be read from
                 record = seal_names_key(sealer, self._names_at, names_key, record)
-                self._backend.put(self._names_at, record, ttl=_LONGEST_TTL, expected=version)
-        return names_key
+                version = self._backend.put(self._names_at, record, ttl=_LONGEST_TTL, expected=version) or version
+        return names_key, version
 
-    def _write_names_key(self, known: bytes | None) -> bytes:
+    def _write_names_key(self, known: bytes | None) -> tuple[bytes, str | None]:
         sealer = self._sealer()
         names_key = known or first_names_key(sealer, *self._owned)
         record = seal_names_key(sealer, self._names_at, names_key)
         with contextlib.suppress(StoreUnavailable):
-            if self._gate.write(self._backend.put, self._names_at, record, ttl=_LONGEST_TTL, expected=None) is None:
-                return self._gate.read(self._find_names_key) or names_key
-        return names_key
+            version = self._gate.write(self._backend.put, self._names_at, record, ttl=_LONGEST_TTL, expected=None)
+            if version is None:
+                return self._gate.read(self._find_names_key) or (names_key, None)
+            return names_key, version
+        return names_key, None
+
+
+def _check(kind: str, name: str) -> None:
+    _check_kind(kind)
+    require(isinstance(name, str) and bool(name), f"name must be a text, not {type(name).__name__}")
+    require(len(name) <= _LONGEST_NAME, f"name is {len(name)} characters long: {_LONGEST_NAME} at most")
 
 
 def _check_kind(kind: str) -> None:
     fits = isinstance(kind, str) and _KIND.fullmatch(kind) is not None and kind not in _OWN_KINDS
     require(fits, f"kind must be up to 32 of a-z, 0-9, - and _, beginning with a letter, not {kind!r}")
+
+
+def _key(names_key: bytes, kind: str, name: str) -> str:
+    """Return the medium's key for a name; the names themselves travel sealed."""
+    return f"{_prefix(names_key, kind)}{_digest(names_key, kind, name)}"
 
 
 def _prefix(names_key: bytes, kind: str) -> str:

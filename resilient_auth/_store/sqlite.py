@@ -12,7 +12,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,13 +94,15 @@ class SqliteBackend:
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Read a value and its version."""
-        query = "SELECT value, version FROM records WHERE key = ? AND ends > ?"
-        row = self._run(lambda db: db.execute(query, (key, self._clock.wall())).fetchone())
-        if row is None:
-            return None
-        value, version = row
-        # Whoever edits the file may change a column's type.
-        return (value if isinstance(value, bytes) else b""), str(version)
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        """Read values and their versions."""
+        # The columns' types are whatever who edits the file makes of them.
+        query = f"SELECT key, value, version FROM records WHERE key IN ({', '.join('?' * len(keys))}) AND ends > ?"  # noqa: S608
+        rows = self._run(lambda db: db.execute(query, (*keys, self._clock.wall())).fetchall())
+        found = {key: ((value if isinstance(value, bytes) else b""), str(version)) for key, value, version in rows}
+        return [found.get(key) for key in keys]
 
     def put(self, key: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
         """Write a value."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,30 +11,11 @@ from store_media import KEY, OTHER_KEY
 from resilient_auth import SealedStore
 from resilient_auth._store.gate import StoreStatus
 from resilient_auth._store.memory import MemoryBackend
-from resilient_auth._store.redis import RedisBackend
-from resilient_auth._store.redis_clients import connector
-from resilient_auth._store.sqlite import SqliteBackend
-from resilient_auth.clock import SystemClock
 from resilient_auth.events import StoreRejected
 from resilient_auth.store import ANY, NONE_READABLE, Backend
 from resilient_auth.testing import ManualClock, capture_events
 
 THIRD_KEY = bytes(range(157, 189))
-
-
-@pytest.fixture(params=["memory", "file", "valkey"])
-def backend(request: pytest.FixtureRequest, directory: Path) -> Iterator[Backend]:
-    """Each medium, empty."""
-    made: Any
-    if request.param == "memory":
-        made = MemoryBackend()
-    elif request.param == "file":
-        made = SqliteBackend(directory / "a.db", timeout=5.0, clock=SystemClock())
-    else:
-        url = request.getfixturevalue("redis_url")
-        made = RedisBackend(connector(url, 5.0), owned=True, prefix="unreadable", timeout=5.0)
-    yield made
-    made.close()
 
 
 def store_on(backend: Backend, key: Any = KEY) -> SealedStore:
