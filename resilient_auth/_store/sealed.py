@@ -54,13 +54,14 @@ class SealedStore:
 
     Values are sealed with AES-256-GCM, and names are hashed, before the medium sees them. What can't be verified when
     it is read counts as absent, is told as `StoreRejected` and set aside; what was sealed with a key that isn't given
-    here, or by a newer release, is left where it is; a retired key's gives way to a new record. While the medium fails, calls raise `StoreUnavailable` at once.
+    here, or by a newer release, is left where it is; a retired key's gives way to a new record. While the medium fails,
+    calls raise `StoreUnavailable` at once.
 
     Args:
         backend: The medium.
         key: What seals and opens: 16 random bytes or more, the same in base64 or hex as text, a `pathlib.Path` to a
-            key file of mode 0600, `EnvironmentKey(name)`, `MountedKey(path)`, a function that gives bytes or text and is
-            called once, here; or a list of those for rotation: the first seals, all of them open.
+            key file of mode 0600, `EnvironmentKey(name)`, `MountedKey(path)`, a function that gives bytes or text and
+            is called once, here; or a list of those for rotation: the first seals, all of them open.
         owner: Whose records these are. Stores with other owners on the same medium don't see them.
         purpose: What they are for; works as `owner` does.
         clock: Where the time comes from; for tests.
@@ -381,7 +382,7 @@ class SealedStore:
         return getattr(self._backend, "generation", None)
 
     def _find_names_key(self) -> tuple[bytes, str] | None:
-        """Find it, with its record's version; set what can't be verified aside, but never another store's whole file."""
+        """Find it, and its record's version; set what can't be verified aside, but never another store's whole file."""
         sealer = self._sealer()
         found = self._backend.get(self._names_at)
         if found is None:
