@@ -58,8 +58,8 @@ class _Script:
 
 
 _REPLACE = _Script("""
-local kind = redis.call('TYPE', KEYS[1])['ok']
-local there = kind == 'string' and redis.call('GETRANGE', KEYS[1], 0, 15) or kind ~= 'none' and 'other-type'
+local there = redis.pcall('GETRANGE', KEYS[1], 0, 15)
+if type(there) == 'table' then there = 'other-type' end
 if there == string.sub(ARGV[2], 1, 16) then return 1 end
 if there ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])

@@ -569,6 +569,20 @@ class TestGarbage:
         assert store.write("token", "a", b"new", ttl=60, expected=None)
         assert value_of(store) == b"new"
 
+    @pytest.mark.parametrize("kind", ["list", "hash"])
+    def test_what_isnt_a_string_gives_way_to_a_new_record(
+        self, redis_url: str, valkey: Any, make: Any, kind: str
+    ) -> None:
+        """Also where it wasn't read before, or was read along with others."""
+        store = make(redis_url)
+        store.write("token", "a", b"x", ttl=60)
+        (at,) = [key for key in keys_in(valkey) if b"{token." in key]
+        valkey.delete(at)
+        valkey.rpush(at, b"x") if kind == "list" else valkey.hset(at, "x", "y")
+        assert store.read_many([("token", "a"), ("token", "b")]) == [None, None]
+        assert store.write("token", "a", b"new", ttl=60, expected=None)
+        assert value_of(store) == b"new"
+
     def test_a_server_full_of_it_works(self, redis_url: str, valkey: Any, make: Any) -> None:
         """Garbage under every key of ours, leases and the names' key included."""
         store = make(redis_url)
