@@ -138,7 +138,7 @@ def _check_bounds(client: Any) -> None:
         defaults = [inspect.signature(kind).parameters.get("socket_timeout") for kind in kinds if kind is not object]
         default = next((each.default for each in defaults if each is not None), None)
         require(
-            pool.connection_kwargs.get("socket_timeout", default) is not None,
+            getattr(pool, "connection_kwargs", {}).get("socket_timeout", default) is not None,
             "the client has no socket_timeout, so that a server which hangs would keep its threads for ever: make it "
             "with socket_timeout=0.2, say (less than half of the store's timeout leaves time for a second try), and "
             "with socket_keepalive=True; or give a URL",
