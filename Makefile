@@ -6,7 +6,7 @@ help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # These start many processes, and would hold up what the others measure in milliseconds: they run after them.
-CROWDED := tests/fleet tests/store tests/examples tests/drill
+CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill
 
 # One stamp per purpose: what a target doesn't need, it doesn't install.
 .venv/.base: pyproject.toml
@@ -40,6 +40,9 @@ conformance: .venv/.test ## Run MSAL's own released tests against the drop-in
 
 chaos: .venv/.test ## Kill, starve and tear a fleet for long
 	$(BIN)/python -m tests.fleet.chaos $(CHAOS)
+
+isolation: .venv/.test ## Search for tokens that cross borders, for long
+	$(BIN)/python -m tests.isolation.crossing $(ISOLATION)
 
 lint: .venv/.lint .venv/.test ## Style, types and the import contracts
 	$(BIN)/ruff check .

@@ -7,10 +7,13 @@ import re
 
 __all__ = ["install"]
 
+#: Linear in what a provider sends: what follows a beginning is taken, whether or not the end is there as well. A JWT or
+#: a quotation that somebody has cut is a secret too.
 _SECRETS = re.compile(
-    r"eyJ[\w-]{8,}\.[\w-]*(?:\.[\w-]*)*"  # a JWT
+    r"eyJ[\w-]{8,}+(?:\.[\w-]*+)*+"  # a JWT, or other JSON in base64
     r"""|(?P<name>["']?\b(?:access_token|refresh_token|id_token|client_secret|client_assertion|assertion|password|code"""
-    r"""|code_verifier|device_code|user_code|client_info|Secret|secret)\b["']?\s*[:=]\s*)(?P<value>b?"[^"]*"|b?'[^']*'|[^\s,;&}"']+)"""
+    r"""|code_verifier|device_code|user_code|client_info|Secret|secret)\b["']?\s*+[:=]\s*+)"""
+    r"""(?P<value>b?"(?:[^"\\]++|\\[\s\S])*+"?|b?'(?:[^'\\]++|\\[\s\S])*+'?|[^\s,;&}"']++)"""
 )
 
 #: MSAL's loggers that see requests, responses or cache entries. A filter works on the logger that it is added to alone.

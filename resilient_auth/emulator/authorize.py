@@ -56,6 +56,7 @@ class SignIn:
                     scopes,
                     asked.get("redirect_uri", ""),
                     time.time() + CODE_LIFETIME,
+                    realm.name,
                     asked.get("nonce"),
                     asked.get("code_challenge"),
                     asked.get("code_challenge_method", "plain"),

@@ -40,6 +40,8 @@ class Code:
     scopes: tuple[str, ...]
     redirect_uri: str
     expires_at: float
+    #: Where it may be redeemed; see `Realm.name`.
+    realm: str
     nonce: str | None = None
     challenge: str | None = None
     challenge_method: str = "plain"
@@ -65,6 +67,8 @@ class RefreshToken:
     client_id: str
     scopes: tuple[str, ...]
     expires_at: float
+    #: Where it may be redeemed; see `Realm.name`.
+    realm: str
     used: bool = False
     revoked: bool = False
 

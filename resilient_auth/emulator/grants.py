@@ -135,14 +135,15 @@ class TokenEndpoint:
                 answer["id_token"] = self._mint.id_token(realm, audience)
             if realm.kind == "v1" or "offline_access" in asked:
                 answer["refresh_token"] = granted.refresh or self._new_refresh_token(realm, audience, user)
-            if form.get("client_info") == "1":
+            # An extension of Microsoft's, which other providers don't know.
+            if form.get("client_info") == "1" and realm.kind not in ("adfs", "oidc"):
                 answer["client_info"] = client_info(realm, user)
         return json_response(answer, headers=_NO_STORE, token_id=issued.jti)
 
     def _new_refresh_token(self, realm: Realm, audience: Audience, user: User) -> str:
         expires_at = time.time() + self._settings.refresh_token_lifetime
         text = self._directory.refresh_tokens.hand_out(
-            RefreshToken(user, audience.client_id, audience.scopes, expires_at)
+            RefreshToken(user, audience.client_id, audience.scopes, expires_at, realm.name)
         )
         self._mint.refresh_token(realm, audience, text)
         return text
@@ -161,6 +162,8 @@ class TokenEndpoint:
             raise Refusal("invalid_grant", 54005, "The authorization code was already redeemed or doesn't exist.")
         if code.expires_at < time.time():
             raise Refusal("invalid_grant", 70008, "The authorization code has expired.")
+        if code.realm != realm.name:
+            raise Refusal("invalid_grant", 700016, "The authorization code was issued by another realm.")
         if code.client_id != client_id or code.redirect_uri != form.get("redirect_uri", code.redirect_uri):
             raise Refusal("invalid_grant", 500112, "Client or redirect_uri don't match those of the authorization.")
         verifier = form.get("code_verifier", "")
@@ -171,8 +174,8 @@ class TokenEndpoint:
     def _refresh_token(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
         text = form.get("refresh_token", "")
         token = self._directory.refresh_tokens.find(text)
-        if token is None or token.client_id != client_id:
-            raise Refusal("invalid_grant", 9002313, "The refresh token is malformed or belongs to another client.")
+        if token is None or token.client_id != client_id or token.realm != realm.name:
+            raise Refusal("invalid_grant", 9002313, "The refresh token is malformed or was issued to or by another.")
         if token.revoked:
             raise Refusal("invalid_grant", 50173, "The grant was revoked; sign in again.", suberror="bad_token")
         if token.expires_at < time.time() or (token.used and self._settings.one_time_refresh_tokens):

@@ -36,6 +36,8 @@ _LEAVES: Final = {
     "deviceauth": "authorize",
     "logout": "logout",
 }
+#: Of a region of Entra, such as `westeurope.login.microsoft.com`.
+_REGIONAL = re.compile(r"[a-z0-9-]+\.login\.microsoft\.com")
 
 
 def tenant_id(name: str) -> str:
@@ -52,7 +54,7 @@ def tenant_id(name: str) -> str:
 def is_microsoft(host: str) -> bool:
     """Tell whether a host is one of Entra's own, a regional one included."""
     name = host.partition(":")[0]
-    return name in MICROSOFT_HOSTS or re.fullmatch(r"[a-z0-9-]+\.login\.microsoft\.com", name) is not None
+    return name in MICROSOFT_HOSTS or _REGIONAL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,13 @@ class Realm:
     def tid(self) -> str:
         """The tenant's GUID."""
         return tenant_id(self.tenant)
+
+    @property
+    def name(self) -> str:
+        """What it hands out is good here alone: a policy, or a realm of a plain provider; Entra's tenants are one."""
+        if self.kind in ("v1", "v2", "ciam"):
+            return "entra"
+        return f"{self.base}?p={self.policy}" if self.policy_in_query else self.base
 
     @property
     def origin(self) -> str:

@@ -36,12 +36,14 @@ class Claims:
         subject: `sub`; where there is none, as in some B2C tokens, `oid` or the client.
         object_id: `oid`, the user's or service principal's id in its tenant.
         tenant_id: `tid`.
-        client_id: `azp`, `appid` or `client_id`: the application that got the token.
+        client_id: `azp`, `appid`, `client_id` or, in an access token, `cid`: the application that got the token.
         issuer: `iss`.
         audience: `aud`.
         scopes: `scp` or `scope`: what a user lets the client do.
         roles: `roles`: what the client, or the user, was assigned.
-        app_only: Whether the client acts for itself: `idtyp` says so, or there is neither a scope nor a user.
+        app_only: Whether the client acts for itself: there is neither a `sub` nor an `oid`, or `sub` is the client;
+            `idtyp` or `gty` says so; there is no scope and `sub` is `oid`; or the owner's `is_application` says so,
+            where no claim tells. Scopes alone make no token a user's.
         issued_at, not_before, expires_at: Seconds since the epoch.
         token_id: `uti` or `jti`.
         session_id: `sid`.

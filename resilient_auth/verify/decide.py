@@ -137,6 +137,8 @@ class Rules:
             return _Question(encoded, None, b"", 0)
         subject = [members.get("iss"), claims.subject if isinstance(claims, Claims) else members.get("sub")]
         named = all(isinstance(part, str) and part for part in subject)
+        # An application without a `sub` goes by its client id: that is nobody's subject but its own.
+        subject.append(isinstance(claims, Claims) and claims.app_only)
         return _Question(
             encoded,
             hashlib.sha256(json.dumps(subject).encode()).digest() if named else None,

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
+import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from os import PathLike, fspath
+from typing import Final
 
+from .._flow.acquire import patience_of
+from .._flow.engine import Engine
+from .._flow.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
 from .._policy.living import Living
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ProviderUnavailable
+from ..events import DenyListRejected, emit
 from .documents import read_owners
+from .text import LARGEST_TOKEN, LONGEST_KID
 
-__all__ = ["Denied", "DenyList", "deny_lists"]
+__all__ = ["Denied", "DenyFile", "DenyList", "deny_lists"]
 
 #: Bytes of a file, at most.
-_LARGEST = 64 * 1024 * 1024
-_NAMES = ("kids", "oids", "sids", "token_ids")
+_LARGEST: Final = 64 * 1024 * 1024
+_NAMES: Final = ("kids", "oids", "sids", "token_ids")
+#: A GUID as people, portals and scripts write it.
+_GUID = re.compile(
+    r"(?:urn:uuid:)?[{(]?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})[)}]?",
+    re.ASCII | re.IGNORECASE,
+)
+#: What stands between two values of JSON that is well-formed.
+_BETWEEN = re.compile(r"[ \t\r\n,:]*")
+#: Blanks that `str.strip` leaves, and that come along when something is copied from a page.
+_INVISIBLE: Final = "\u200b\u2060\ufeff"
+#: Seconds for which a file that was just written isn't known by its times: they may be too coarse to tell two writes.
+_SETTLED: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +52,49 @@ class Denied:
     token_ids: frozenset[str] = field(default=frozenset(), repr=False)
 
     def match(self, kid: str | None, people: Iterable[str | None], sid: str | None, ids: Iterable[object]) -> str:
-        """Tell what of a token is on the list: `kid`, `oid`, `sid` or `token_id`; "" for nothing."""
-        if kid in self.kids:
+        """Return what of a token is on the list: `kid`, `oid`, `sid` or `token_id`; "" for nothing."""
+        if _among((kid,), self.kids):
             return "kid"
-        if self.oids and any(who in self.oids for who in people):
+        if _among(people, self.oids):
             return "oid"
-        if sid is not None and sid in self.sids:
+        if _among((sid,), self.sids):
             return "sid"
-        if self.token_ids and any(one in self.token_ids for one in ids):
+        if _among(ids, self.token_ids):
             return "token_id"
         return ""
+
+
+def _among(values: Iterable[object], listed: frozenset[str]) -> bool:
+    return bool(listed) and any(isinstance(value, str) and _plain(value) in listed for value in values)
+
+
+def _plain(value: str) -> str:
+    """Return the one spelling in which ids are compared: without blanks around, a GUID in lower case with hyphens."""
+    bare = value.strip().strip(_INVISIBLE).strip()
+    guid = _GUID.fullmatch(bare)
+    return bare if guid is None else "-".join(guid.groups()).lower()
 
 
 class DenyList:
     """Refuse tokens by key, user, session or token id, at once and without any network. May be changed at any time.
 
-    What is on it is refused whatever else holds: a cached verification, a valid signature, a grace.
+    What is on it is refused whatever else holds: a cached verification, a valid signature, a grace. Blanks around an id
+    mean nothing, and a GUID may be written in any way: in upper case, in braces, without hyphens.
 
     Args:
         kids: Keys that aren't believed any more: one that leaked, for example.
         oids: Users and service principals, by `oid`, or by `sub` where a provider knows no `oid`.
         sids: Sessions, by `sid`.
         token_ids: Tokens, by `uti` or `jti`.
-        file: A JSON file with any of these four names, each with a list of strings. It is read here, and again behind
-            when it changed; while it can't be read, what was read last holds.
-        look_every: Seconds between two looks at the file, at least.
+        file: A JSON file with any of these four names, each with a list of strings. It is read here, and again when it
+            changed, before the next token is judged; while it can't be read, what was read last holds.
+        look_every: Seconds between two looks at the file, at least. A token that comes later than that after the last
+            look waits for one.
         check: Called with each token's claims, cached or not; True refuses it. It must be quick and must not wait for
             a network: it runs on the caller's thread, or event loop. When it raises, the token can't be verified.
 
     Raises:
-        ConfigurationError: An argument isn't of its kind, or the file can't be read.
+        ConfigurationError: An argument isn't of its kind, holds what no token could have, or the file can't be read.
     """
 
     def __init__(
@@ -87,7 +120,10 @@ class DenyList:
             "token_ids": _strings("token_ids", token_ids),
         }
         self._listed: Mapping[str, frozenset[str]] = {}
-        self._read: bytes | None = None
+        #: What tells the file that was looked at last from another one; None where only its content does.
+        self._known: tuple[int, ...] | None = None
+        self._looks = 0
+        self._taken = 0
         self.renew_lock()
         self.current = Denied()
         if self.file is not None:
@@ -124,22 +160,47 @@ class DenyList:
         """Take these off again; what the file lists stays."""
         self._change(frozenset.difference, kids, oids, sids, token_ids)
 
+    def may_have_changed(self) -> bool:
+        """Tell whether the file must be read again to know: costs one call of `stat`.
+
+        Raises:
+            OSError: It isn't there.
+        """
+        return self.file is not None and (self._known is None or _identity_of(os.stat(self.file)) != self._known)
+
     def look(self) -> bool:
         """Read the file again; tells whether it has changed.
 
         Raises:
             OSError: It can't be read.
-            ValueError: It isn't what it should be.
+            ValueError: It isn't what it should be; the message names the line, and quotes nothing.
         """
         if self.file is None:
             return False
-        content = read_owners(self.file, _LARGEST)
-        digest = hashlib.sha256(content).digest()
-        if digest == self._read:
-            return False
-        listed = _parsed(content)
         with self._lock:
-            self._listed, self._read = listed, digest
+            self._looks += 1
+            mine = self._looks
+        # Before it is read: what is written meanwhile makes another file of it.
+        found = os.stat(self.file)
+        known = _identity_of(found) if time.time() - max(found.st_mtime, found.st_ctime) > _SETTLED else None
+        try:
+            listed = _parsed(read_owners(self.file, _LARGEST))
+        except ValueError:
+            # Reading the same file again would help nobody.
+            self._take(mine, known, None)
+            raise
+        return self._take(mine, known, listed)
+
+    def _take(self, mine: int, known: tuple[int, ...] | None, listed: Mapping[str, frozenset[str]] | None) -> bool:
+        """Take in what a look found; tells whether the list is another one now."""
+        with self._lock:
+            # Of two who read at the same time, the one who began later knows better.
+            if mine < self._taken:
+                return False
+            self._taken, self._known = mine, known
+            if listed is None or listed == self._listed:
+                return False
+            self._listed = listed
         self._publish()
         return True
 
@@ -163,22 +224,144 @@ class DenyList:
 deny_lists: Living[DenyList] = Living()
 
 
+class DenyFile:
+    """Have a deny-list's file looked at before it judges: what is older than the owner wants judges nobody.
+
+    Args:
+        engine: Whose workers read it.
+        deny: The list.
+        wait: Seconds that a caller waits for a file that must be read, at most.
+    """
+
+    def __init__(self, engine: Engine, deny: DenyList, wait: float) -> None:
+        self._engine = engine
+        self._deny = deny
+        self._wait = wait
+        self._due_at = -inf
+
+    def must_be_read(self, now: float) -> bool:
+        """Tell whether it is time to look, and the file isn't the one that was read; costs a `stat` an interval."""
+        if now < self._due_at:
+            return False
+        try:
+            changed = self._deny.may_have_changed()
+        except OSError:
+            return True  # reading it tells what is wrong
+        if not changed:
+            self._due_at = now + self._deny.look_every
+        return changed
+
+    def reading(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
+        """Have it read where it must be, once for all who wait; the drivers do the waiting."""
+        engine, deny = self._engine, self._deny
+        now = engine.clock.monotonic()
+        if deny.file is None or not self.must_be_read(now):
+            return
+        patience = patience_of(self._wait)
+        flight, mine = engine.flights.join(("deny-list", id(deny)), now + patience)
+        if mine:
+            try:
+                engine.run("deny-list", lambda: self._read(flight))
+            except ProviderUnavailable as error:
+                engine.flights.end(flight)
+                flight.land(Outcome(error=error))
+        outcome = yield flight, patience
+        # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
+        self._due_at = now + deny.look_every
+        if outcome is None or outcome.error is not None:
+            self._tell("it couldn't be read in time")
+
+    def _read(self, flight: Flight) -> None:
+        """Read it, on a worker."""
+        reason = ""
+        try:
+            self._deny.look()
+        except OSError as error:
+            reason = type(error).__name__
+        except ValueError as error:
+            reason = str(error)
+        finally:
+            self._engine.flights.end(flight)
+            flight.land(Outcome())
+        if reason:
+            self._tell(reason)
+
+    def _tell(self, reason: str) -> None:
+        emit(DenyListRejected(at=self._engine.clock.wall(), file=str(self._deny.file), reason=reason))
+
+
+def _identity_of(found: os.stat_result) -> tuple[int, ...]:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def _strings(name: str, values: object) -> frozenset[str]:
     hint = f"{name} must be a collection of strings, not {type(values).__name__}"
     require(not isinstance(values, (str, bytes)) and isinstance(values, Iterable), hint)
-    found: frozenset[str] = frozenset(values)  # type: ignore[call-overload]
-    require(all(isinstance(value, str) and value for value in found), hint)
-    return found
+    return frozenset(_entry(name, value) for value in values)  # type: ignore[attr-defined]
+
+
+def _entry(name: str, value: object) -> str:
+    """Check one id, which no message quotes: it may be a person's."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be strings, not {type(value).__name__}")
+    plain = _plain(value)
+    require(bool(plain), f"{name} has an entry that is blank")
+    longest = LONGEST_KID if name == "kids" else LARGEST_TOKEN
+    require(len(plain) <= longest, f"{name} has an entry of {len(plain)} characters, and no token has such a long one")
+    require(
+        not any("\ud800" <= c <= "\udfff" for c in plain), f"{name} has an entry that is no text (half a character)"
+    )
+    require(plain[0] != "{" and plain[-1] != "}", f"{name} has an entry with braces that isn't a GUID in braces")
+    return plain
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("it has a name twice, of which one would count for nothing")
+    return members
 
 
 def _parsed(content: bytes) -> dict[str, frozenset[str]]:
     try:
-        body = json.loads(content)
+        body = json.loads(content, object_pairs_hook=_once)
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
     if not isinstance(body, dict) or set(body) - set(_NAMES):
         raise ValueError(f"it must be a JSON object with no other names than {', '.join(_NAMES)}")
-    try:
-        return {name: _strings(name, values) for name, values in body.items()}
-    except (ConfigurationError, TypeError) as error:
-        raise ValueError(str(error)) from error
+    return {name: _listed_in(content, name, values) for name, values in body.items()}
+
+
+def _listed_in(content: bytes, name: str, values: object) -> frozenset[str]:
+    if not isinstance(values, list):
+        raise ValueError(f"{name} must be a list of strings, not {type(values).__name__}")  # noqa: TRY004 - a file's text
+    found: set[str] = set()
+    for place, value in enumerate(values):
+        try:
+            found.add(_entry(name, value))
+        except ConfigurationError as error:
+            line = _line_of(content.decode(json.detect_encoding(content)), name, place)
+            raise ValueError(f"line {line}: {error}") from None
+    return frozenset(found)
+
+
+def _line_of(text: str, name: str, place: int) -> int:
+    """Find the line of a list's entry in a text that was read as JSON before."""
+    decode = json.JSONDecoder().raw_decode
+    start = text.index("{") + 1
+    while True:
+        member, end = decode(text, _past(text, start))
+        start = _past(text, end)
+        if member == name:
+            break
+        _, start = decode(text, start)
+    start = _past(text, start + 1)
+    for _ in range(place):
+        _, end = decode(text, start)
+        start = _past(text, end)
+    return text.count("\n", 0, start) + 1
+
+
+def _past(text: str, start: int) -> int:
+    between = _BETWEEN.match(text, start)
+    return start if between is None else between.end()

@@ -14,12 +14,10 @@ from urllib.parse import urlsplit
 from ..errors import ConfigurationError
 from .errors import InvalidToken
 from .jwk import UnusableKey, VerificationKey, verification_key
-from .text import strict_json
+from .text import LONGEST_KID, strict_json
 from .trust import Trust, host_of
 
 __all__ = ["Facts", "FoundKeys", "UnusableDocument", "facts_in", "keys_in", "pinned_from", "read_owners"]
-
-_LONGEST_KID = 256
 
 
 class UnusableDocument(ValueError):
@@ -43,6 +41,8 @@ class FoundKeys:
 
     usable: Mapping[str, VerificationKey]
     refused: tuple[str, ...]
+    #: The `kid`s of those others: these keys are there, and no token is verified with them.
+    unfit: frozenset[str]
 
 
 def facts_in(text: str, trust: Trust, hosts: frozenset[str]) -> Facts:
@@ -88,16 +88,20 @@ def keys_in(text: str, algorithms: frozenset[str], most: int) -> FoundKeys:
         raise UnusableDocument(f"it has {len(listed)} keys, and {most} are allowed")
     usable: dict[str, VerificationKey] = {}
     refused: list[str] = []
+    unfit: set[str] = set()
     twice: set[str] = set()
     for jwk in listed:
         kid = jwk.get("kid") if isinstance(jwk, dict) else None
-        if not isinstance(kid, str) or not 0 < len(kid) <= _LONGEST_KID:
+        if not isinstance(kid, str) or not 0 < len(kid) <= LONGEST_KID:
             refused.append("a key without a kid")
             continue
         try:
             key = verification_key(jwk, algorithms)
         except UnusableKey as error:
             refused.append(f"{_shown(kid)}: {error}")
+            # Without a type it is no key at all (RFC 7517, section 4.1), and the set a broken one.
+            if isinstance(jwk.get("kty"), str):
+                unfit.add(kid)
             continue
         if kid in usable and usable[kid].material != key.material:
             twice.add(kid)
@@ -105,7 +109,7 @@ def keys_in(text: str, algorithms: frozenset[str], most: int) -> FoundKeys:
     for kid in twice:
         del usable[kid]
         refused.append(f"{_shown(kid)}: two keys have it")
-    return FoundKeys(usable, tuple(refused))
+    return FoundKeys(usable, tuple(refused), frozenset((unfit | twice) - usable.keys()))
 
 
 def pinned_from(

@@ -145,7 +145,7 @@ class Guard:
             callable(getattr(verifier, "verify", None)),
             f"verifier must be a ClaimsVerifier, not {type(verifier).__name__}",
         )
-        require(app_only in (None, True, False), "app_only must be True, False or None")
+        require(app_only is None or isinstance(app_only, bool), "app_only must be True, False or None")
         require(grace in (True, False), "grace must be True or False")
         require(realm is None or isinstance(realm, str), "realm must be a string")
         #: Whether it is asyncio's.

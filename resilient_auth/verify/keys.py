@@ -29,7 +29,7 @@ from .errors import InvalidToken, VerificationUnavailable
 from .jwk import VerificationKey
 from .keyset import Asking, KeySet, View
 from .options import KeyOptions
-from .trust import Trust, host_of
+from .trust import Trust, host_of, named_host
 
 __all__ = ["KeySource", "Obtaining", "key_sources"]
 
@@ -75,7 +75,7 @@ class KeySource:
         self.issuer = trust.issuers[0]
         self._algorithms = algorithms
         self._options = options
-        self._hosts = frozenset({host_of(trust.discovery), *options.hosts})
+        self._hosts = frozenset({host_of(trust.discovery), *map(named_host, options.hosts)})
         self._origin = origin_of(trust.discovery)
         self._asking = Asking(options)
         self._keys = KeySet(pinned=dict(pinned or {}))
@@ -139,7 +139,7 @@ class KeySource:
             kid: Which; None for whichever, so that there are keys at all.
 
         Raises:
-            InvalidToken: The issuer was asked, and has no such key.
+            InvalidToken: The issuer was asked for this token, and has no such key, or one that can't be used.
             VerificationUnavailable: It can't be asked now.
         """
         clock = self.engine.clock
@@ -155,18 +155,20 @@ class KeySource:
             finally:
                 with self._lock:
                     self._asking.leave(place)
-            key = _key_in(self.current(), kid)
+            view = self.current()
+            key = _key_in(view, kid)
             if key is not None:
                 return key
+            _check_fit(view, kid)
             if outcome is None:
                 raise self._unavailable("it hasn't answered yet", 1.0)
             if outcome.error is not None:
                 raise self._unavailable(_told(outcome.error), self._wait_after_failure())
             fetched: _Fetched = outcome.result
-            # A fetch that was under way before this token came may have missed its key: then once more.
+            # A fetch that was under way before this token came may have missed its key: then once more. And what was
+            # missed for this token is no verdict on the next: keys are published at any time, replicas may be late.
             if kid is not None and fetched.sent_at >= arrived:
-                with self._lock:
-                    self._asking.note_absent(kid, fetched.sent_at)
+                raise InvalidToken("unknown_key", "the token's key isn't one of its issuer's")
 
     def _key_or_flight(self, kid: str | None) -> VerificationKey | tuple[Flight, str]:
         """Give a key, or the fetch to wait for and the place that was taken among those who wait."""
@@ -180,8 +182,7 @@ class KeySource:
             key = _key_in(self.view, kid)
             if key is not None:
                 return key
-            if kid is not None and keys and asking.is_absent(kid, now):
-                raise InvalidToken("unknown_key", "the token's key isn't one of its issuer's")
+            _check_fit(self.view, kid)
             flight = engine.flights.find(self._flight_key)
             place = kid if kid is not None and keys else ""
             if flight is None:
@@ -263,7 +264,7 @@ class KeySource:
         now = clock.monotonic()
         with self._lock:
             before = self._keys
-            self._keys, anomalies = before.merged(found.usable, now, options)
+            self._keys, anomalies = before.merged(found.usable, now, options, found.unfit)
             good = self._keys.obtained_at == now
             if good:
                 self._asking.succeeded()
@@ -334,7 +335,7 @@ class KeySource:
             return False
         now = clock.monotonic()
         with self._lock:
-            self._keys = self._keys.restored(found.usable, now - age)
+            self._keys = self._keys.restored(found.usable, now - age, found.unfit)
             self._facts = self._facts or facts
             self._discovery_text = self._discovery_text or str(kept["discovery"])
             self._publish(now, anew=True)
@@ -429,6 +430,12 @@ key_sources: Living[KeySource] = Living()
 
 def _key_in(view: View, kid: str | None) -> VerificationKey | None:
     return next(iter(view.keys.values()), None) if kid is None else view.keys.get(kid)
+
+
+def _check_fit(view: View, kid: str | None) -> None:
+    """Raise `InvalidToken` where the issuer lists a token's key, and it can't be used."""
+    if kid in view.unfit:
+        raise InvalidToken("key", "the token's key is listed by its issuer, and isn't fit to verify with")
 
 
 def _told(error: BaseException) -> str:

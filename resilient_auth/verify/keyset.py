@@ -15,8 +15,6 @@ from math import inf
 from types import MappingProxyType
 from typing import Final, Literal
 
-import cachetools
-
 from .claims import Provenance
 from .jwk import VerificationKey
 from .options import KeyOptions
@@ -50,6 +48,8 @@ class View:
     """What can be verified with until `until`, when a new view must be taken; immutable, read without a lock."""
 
     keys: Mapping[str, VerificationKey] = field(default_factory=lambda: MappingProxyType({}))
+    #: The `kid`s of keys that the issuer lists, and that can't be used.
+    unfit: frozenset[str] = frozenset()
     provenance: Provenance = Provenance(keys="stale", keys_age=None)  # noqa: RUF009 - immutable
     until: float = -inf
 
@@ -63,23 +63,31 @@ class KeySet:
         pinned: By `kid`, the owner's.
         obtained_at: When a good set was last fetched.
         listed: The `kid`s that it listed.
+        unfit: The `kid`s of keys that the last set listed, and that can't be used.
+        unfit_at: When that was; None for never.
     """
 
     held: Mapping[str, HeldKey] = field(default_factory=dict)
     pinned: Mapping[str, VerificationKey] = field(default_factory=dict)
     obtained_at: float | None = None
     listed: frozenset[str] = frozenset()
+    unfit: frozenset[str] = frozenset()
+    unfit_at: float | None = None
 
     def merged(
-        self, found: Mapping[str, VerificationKey], now: float, options: KeyOptions
+        self,
+        found: Mapping[str, VerificationKey],
+        now: float,
+        options: KeyOptions,
+        unfit: frozenset[str] = frozenset(),
     ) -> tuple[KeySet, tuple[Anomaly, ...]]:
-        """Take a fetched set in.
+        """Take a fetched set in: its keys, and the `kid`s of those that can't be used.
 
-        An empty set changes nothing. A key that comes with another modulus under a known `kid` isn't taken in, as long
-        as the known one lives. One that isn't listed any more lives on for its life.
+        A set without a key that can be used changes nothing but those. A key that comes with another modulus under a
+        known `kid` isn't taken in, as long as the known one lives. One that isn't listed any more lives its life on.
         """
         if not found:
-            return self, (Anomaly("empty"),)
+            return (replace(self, unfit=unfit, unfit_at=now) if unfit else self), (Anomaly("empty"),)
         known = self._alive(now, options) or {
             kid: HeldKey(key, now) for kid, key in self.pinned.items() if kid in found
         }
@@ -98,43 +106,59 @@ class KeySet:
         anomalies = [Anomaly("changed", tuple(sorted(changed)))] if changed else []
         if missing and len(found) < len(self.listed):
             anomalies.append(Anomaly("shrank", tuple(sorted(missing))))
-        after = replace(self, held=held, obtained_at=now, listed=frozenset(found))
+        after = replace(
+            self, held=held, obtained_at=now, listed=frozenset(found), unfit=unfit, unfit_at=now if unfit else None
+        )
         return after, tuple(anomalies)
 
-    def restored(self, found: Mapping[str, VerificationKey], obtained_at: float) -> KeySet:
+    def restored(
+        self, found: Mapping[str, VerificationKey], obtained_at: float, unfit: frozenset[str] = frozenset()
+    ) -> KeySet:
         """Take in a set that was kept from an earlier process, unless there is one already."""
         if self.obtained_at is not None or not found:
             return self
         held = {kid: HeldKey(key, obtained_at) for kid, key in found.items()}
-        return replace(self, held=held, obtained_at=obtained_at, listed=frozenset(found))
+        return replace(
+            self, held=held, obtained_at=obtained_at, listed=frozenset(found), unfit=unfit, unfit_at=obtained_at
+        )
 
     def view(self, now: float, options: KeyOptions) -> View:
-        """Tell what can be verified with now, and until when that holds."""
+        """Return what can be verified with now, and until when that holds.
+
+        Each end is reckoned once, and compared as it was reckoned: `(a + b) - b` isn't always `a`.
+        """
         alive = self._alive(now, options)
+        ends = [_end_of(holder, options) for holder in alive.values()]
+        unfit = frozenset[str]()
+        if self.unfit_at is not None and now < (told_until := self.unfit_at + options.refresh_every):
+            # Older than that it may have been mended; then the issuer is asked.
+            unfit = self.unfit
+            ends.append(told_until)
         if self.obtained_at is None or not alive:
             pinned = Provenance(keys="pinned" if self.pinned else "stale", keys_age=None)
-            return View(MappingProxyType(dict(self.pinned)), pinned, now + _MINUTE)
+            return View(MappingProxyType(dict(self.pinned)), unfit, pinned, min((now + _MINUTE, *ends)))
         minutes = max(0.0, now - self.obtained_at) // _MINUTE
-        if self.obtained_at + (minutes + 1) * _MINUTE <= now:  # the difference was rounded to less than a whole minute
+        while (next_minute := self.obtained_at + (minutes + 1) * _MINUTE) <= now:
             minutes += 1
-        # What is over is judged by the same sum that tells when it ends: a view must never outlive what it says.
-        refresh_at = self.obtained_at + options.refresh_every
-        stale = now >= refresh_at
-        ends = [self.obtained_at + (minutes + 1) * _MINUTE, *(h.seen_at + options.longest for h in alive.values())]
-        if not stale:
-            ends.append(refresh_at)
-        provenance = Provenance(keys="stale" if stale else "fresh", keys_age=minutes * _MINUTE)
-        until = min((end for end in ends if end > now), default=now)
-        return View(MappingProxyType({kid: holder.key for kid, holder in alive.items()}), provenance, until)
+        ends.append(next_minute)
+        due = self.obtained_at + options.refresh_every
+        if now < due:
+            ends.append(due)
+        provenance = Provenance(keys="fresh" if now < due else "stale", keys_age=minutes * _MINUTE)
+        return View(MappingProxyType({kid: h.key for kid, h in alive.items()}), unfit, provenance, min(ends))
 
     def time_to_dark(self, now: float, options: KeyOptions) -> float | None:
         """Tell for how many seconds there will be a key without another fetch; None for pinned ones, which stay."""
         if self.pinned:
             return None
-        return max((h.seen_at + options.longest - now for h in self._alive(now, options).values()), default=0.0)
+        return max((_end_of(holder, options) - now for holder in self._alive(now, options).values()), default=0.0)
 
     def _alive(self, now: float, options: KeyOptions) -> dict[str, HeldKey]:
-        return {kid: holder for kid, holder in self.held.items() if now < holder.seen_at + options.longest}
+        return {kid: holder for kid, holder in self.held.items() if now < _end_of(holder, options)}
+
+
+def _end_of(holder: HeldKey, options: KeyOptions) -> float:
+    return holder.seen_at + options.longest
 
 
 class Asking:
@@ -147,7 +171,6 @@ class Asking:
         self.not_before = -inf
         self._rests_until = -inf
         self._asked_at = -inf
-        self._absent: cachetools.LRUCache[str, float] = cachetools.LRUCache(options.unknown_kids)
         self._waiting: dict[str, int] = {}
 
     def succeeded(self) -> None:
@@ -162,15 +185,6 @@ class Asking:
         self.not_before = now + delay
         self._rests_until = now + max(_URGENT[0], retry_after or 0.0)
         return delay
-
-    def is_absent(self, kid: str, now: float) -> bool:
-        """Tell whether a set that was asked for lately lacked this `kid`."""
-        looked_at = self._absent.get(kid)
-        return looked_at is not None and now - looked_at < self._options.unknown_every
-
-    def note_absent(self, kid: str, now: float) -> None:
-        """Note that it did."""
-        self._absent[kid] = now
 
     def may_ask(self, now: float) -> float:
         """Tell for how many seconds an unknown `kid` can't cause a fetch; 0 when it can."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._policy.checks import require, require_number, require_whole
+from .trust import named_host
 
 __all__ = ["GraceOptions", "KeyOptions"]
 
@@ -22,15 +23,14 @@ class KeyOptions:
             publishes serves as long after it was last seen.
         discovery_every: Seconds after which the discovery document is fetched anew, before the keys.
         unknown_every: Seconds between two fetches that tokens with an unknown `kid` cause, at least, whether they
-            succeed or not.
+            succeed or not. Until the next one may be made, such a token is answered with 503.
         wait: Seconds that a caller waits for keys, at most. Only one whose token's key isn't there waits.
         waiters: Callers that may wait at the same time.
         waiting_kids: Different unknown `kid`s that may be waited for at the same time.
-        unknown_kids: Unknown `kid`s that are remembered, each for `unknown_every` seconds.
         largest: Bytes of a discovery document or a key set, at most.
         most_keys: Keys in a set, at most.
-        hosts: Further hosts that the discovery document may name, as `host` or `host:port`. Its own host is always
-            allowed, and no other one.
+        hosts: Further hosts that the discovery document may name, as `host` or `host:port`, an IPv6 address in
+            brackets. Its own host is always allowed, and no other one.
     """
 
     refresh_every: float = 3600.0
@@ -40,7 +40,6 @@ class KeyOptions:
     wait: float = 5.0
     waiters: int = 1000
     waiting_kids: int = 16
-    unknown_kids: int = 1024
     largest: int = 512 * 1024
     most_keys: int = 100
     hosts: tuple[str, ...] = ()
@@ -53,13 +52,14 @@ class KeyOptions:
         require_number("wait", self.wait, low=0.01, high=600.0)
         require_whole("waiters", self.waiters, low=0, high=1_000_000)
         require_whole("waiting_kids", self.waiting_kids, low=1, high=100_000)
-        require_whole("unknown_kids", self.unknown_kids, low=1, high=1_000_000)
         require_whole("largest", self.largest, low=1024, high=4 * 1024 * 1024)
         require_whole("most_keys", self.most_keys, low=1, high=1000)
         require(
-            isinstance(self.hosts, tuple) and all(isinstance(h, str) and h and "/" not in h for h in self.hosts),
+            isinstance(self.hosts, tuple),
             f'hosts must be a tuple of host names, such as ("keys.example",), not {self.hosts!r}',
         )
+        for host in self.hosts:
+            named_host(host)
 
     @property
     def longest(self) -> float:

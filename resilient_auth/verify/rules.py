@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Any, Final, Literal
 
 from .claims import Claims, Provenance, frozen
-from .errors import InvalidToken
+from .errors import InvalidToken, VerificationUnavailable
 from .trust import Trust
 
 __all__ = ["Accepted", "Rules", "check", "check_asked", "check_times", "claims_of", "expired", "types_for"]
@@ -29,6 +29,11 @@ _LATEST: Final = 253_402_300_799  # the end of the year 9999
 #: What access tokens have and ID tokens don't, and the other way round; a nonce is in B2C's access tokens too.
 _OF_ACCESS: Final = ("scp", "scope", "azpacr", "appidacr", "idtyp", "client_id", "gty")
 _OF_IDS: Final = ("at_hash", "c_hash")
+#: Where access tokens name the client that got them, `cid` being Okta's; and where ID tokens do.
+_CLIENTS: Final = ("azp", "appid", "client_id", "cid")
+_CLIENTS_OF_IDS: Final = ("azp", "appid", "client_id")
+#: What Auth0 appends to the client in an application's subject.
+_AUTH0: Final = "@clients"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class Rules:
         tenants: Tenants whose tokens are accepted; empty for those that the trust accepts.
         clients: Clients whose tokens are accepted; empty for all.
         leeway: Seconds by which clocks may differ.
+        is_application: The owner's answer where no claim tells whether a token is an application's; None for no.
     """
 
     audiences: frozenset[str]
@@ -48,6 +54,7 @@ class Rules:
     tenants: frozenset[str]
     clients: frozenset[str]
     leeway: float
+    is_application: Callable[[Mapping[str, Any]], bool] | None = None
 
 
 @dataclass(slots=True)
@@ -91,7 +98,7 @@ def check(header: Mapping[str, Any], claims: Mapping[str, Any], trusts: Iterable
     _check_tenant(claims, trust, tenant, rules)
     if rules.audiences.isdisjoint(audience):
         raise InvalidToken("audience", "the token is for another audience")
-    client = _client(claims)
+    client = _first(claims, _CLIENTS if rules.kind == "access" else _CLIENTS_OF_IDS)
     if rules.clients and client not in rules.clients:
         raise InvalidToken("client", "the token was given to a client that isn't accepted here")
     _check_kind(header, claims, audience, client, rules)
@@ -188,10 +195,6 @@ def _check_tenant(claims: Mapping[str, Any], trust: Trust, tenant: str, rules: R
         raise InvalidToken("tenant", "the token comes from a tenant that isn't accepted here")
 
 
-def _client(claims: Mapping[str, Any]) -> str | None:
-    return _first(claims, ("azp", "appid", "client_id"))
-
-
 def _check_kind(
     header: Mapping[str, Any], claims: Mapping[str, Any], audience: tuple[str, ...], client: str | None, rules: Rules
 ) -> None:
@@ -228,17 +231,22 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     return value
 
 
-def claims_of(claims: dict[str, Any], accepted: Accepted, kind: str, provenance: Provenance) -> Claims:
+def claims_of(claims: dict[str, Any], accepted: Accepted, rules: Rules, provenance: Provenance) -> Claims:
     """Make a verified token's claims.
 
     Raises:
         InvalidToken: One of them is of the wrong type.
+        VerificationUnavailable: The owner's `is_application` failed.
     """
     scopes = _words(claims, ("scp", "scope"))
     object_id = _text(claims, "oid")
     subject = _text(claims, "sub") or object_id or accepted.client
     if not subject:
         raise InvalidToken("malformed", "the token names no subject")
+    raw = frozen(claims)
+    app_only = rules.kind == "access" and _is_application(claims, scopes, subject, object_id)
+    if app_only is None:
+        app_only = rules.is_application is not None and _owners_answer(rules.is_application, raw)
     return Claims(
         subject=subject,
         object_id=object_id,
@@ -248,7 +256,7 @@ def claims_of(claims: dict[str, Any], accepted: Accepted, kind: str, provenance:
         audience=accepted.audience,
         scopes=scopes,
         roles=_words(claims, ("roles",), listed=True),
-        app_only=kind == "access" and _is_app_only(claims, scopes, subject, object_id, accepted.client),
+        app_only=app_only,
         issued_at=_time(claims, "iat"),
         not_before=_time(claims, "nbf"),
         expires_at=claims["exp"],
@@ -258,22 +266,47 @@ def claims_of(claims: dict[str, Any], accepted: Accepted, kind: str, provenance:
         nonce=_text(claims, "nonce"),
         username=_first(claims, ("preferred_username", "upn", "unique_name", "email")),
         name=_text(claims, "name"),
-        raw=frozen(claims),
+        raw=raw,
         provenance=provenance,
     )
 
 
-def _is_app_only(
-    claims: Mapping[str, Any], scopes: frozenset[str], subject: str, object_id: str | None, client: str | None
-) -> bool:
+def _is_application(
+    claims: Mapping[str, Any], scopes: frozenset[str], subject: str, object_id: str | None
+) -> bool | None:
+    """Tell whether an access token is an application's own; None where no claim tells.
+
+    Args:
+        claims: As they came.
+        scopes: Its scopes. They don't make it a user's: many providers give applications some.
+        subject: Its `sub`; without one its `oid`, and the client where there is neither.
+        object_id: Its `oid`.
+    """
+    # RFC 9068, section 2.2: where no user is involved, `sub` is the client, whichever claim names that.
+    bare = subject.removesuffix(_AUTH0)
+    if any(claims.get(name) in (subject, bare) for name in _CLIENTS):
+        return True
     kind = claims.get("idtyp")
     if kind is not None:
         # A device's token isn't a user's either.
         return bool(kind != "user")
     if claims.get("gty") == "client-credentials":
         return True
-    # A user's subject is his alone in one client; a service principal's is its object id.
-    return not scopes and subject in (object_id, client)
+    # In Entra a user's subject is theirs in one client alone, while a service principal's is its object id.
+    return True if not scopes and subject == object_id else None
+
+
+def _owners_answer(is_application: Callable[[Mapping[str, Any]], bool], claims: Mapping[str, Any]) -> bool:
+    """Ask the owner. Who can't tell lets nobody in, neither as a user nor as an application."""
+    try:
+        answer: object = is_application(claims)
+    except Exception as error:  # noqa: BLE001 - it is the owner's code
+        failed = f"failed with {type(error).__name__}"
+    else:
+        if isinstance(answer, bool):
+            return answer
+        failed = f"returned {type(answer).__name__}, not True or False"
+    raise VerificationUnavailable(f"is_application {failed}: mend that function", retry_after=5.0)
 
 
 def check_asked(

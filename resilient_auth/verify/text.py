@@ -16,16 +16,17 @@ from typing import Any, Final
 
 from .errors import InvalidToken
 
-__all__ = ["LARGEST_TOKEN", "Compact", "check_header", "decode_segment", "strict_json", "take_apart"]
+__all__ = ["LARGEST_TOKEN", "LONGEST_KID", "Compact", "check_header", "decode_segment", "strict_json", "take_apart"]
 
 #: Characters; no server lets a longer header through.
 LARGEST_TOKEN: Final = 32_768
 _LARGEST_HEADER: Final = 4_096
-_LONGEST_KID: Final = 256
+LONGEST_KID: Final = 256
 _DEEPEST: Final = 16
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+#: A string that never ends is taken to the end as well: one that wasn't would be tried anew at each of its quotes.
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 #: By a segment's length modulo 4: its padding, and the last characters that have no bits left over.
 _PADDING = (b"", b"", b"==", b"=")
@@ -181,6 +182,6 @@ def check_header(header: Mapping[str, Any], types: frozenset[str]) -> tuple[str,
     if kind is not None and (not isinstance(kind, str) or kind.lower().removeprefix("application/") not in types):
         raise InvalidToken("type", "the token's header says that it is a token of another type")
     kid = header.get("kid")
-    if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= _LONGEST_KID):
+    if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= LONGEST_KID):
         raise InvalidToken("malformed", "the token's kid isn't a text of a reasonable length")
     return algorithm, kid

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from .._policy.checks import require
 from ..errors import ConfigurationError
 
-__all__ = ["IS_GUID", "Trust", "b2c", "entra", "external_id", "host_of", "of_issuers"]
+__all__ = ["IS_GUID", "Trust", "b2c", "entra", "external_id", "host_of", "named_host", "of_issuers"]
 
 _TEMPLATE: Final = "{tenantid}"
 _GUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 IS_GUID = re.compile(_GUID)
+_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 #: The tenant of personal accounts.
 _PERSONAL: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
@@ -179,10 +180,30 @@ def external_id(tenant: str, *, tenant_id: str | None = None, authority: str | N
 
 
 def host_of(url: str) -> str:
-    """Tell the host of an address, with its port where that isn't the usual one, in lower case."""
+    """Return the host of an address, with its port where that isn't the usual one, in lower case.
+
+    An IPv6 address keeps its brackets: without them its end and a port are told apart by nothing.
+    """
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
-    return host if parts.port in (None, 443) else f"{host}:{parts.port}"
+    shown = f"[{host}]" if ":" in host else host
+    return shown if parts.port in (None, 443) else f"{shown}:{parts.port}"
+
+
+def named_host(host: object) -> str:
+    """Return a host that an owner named as `host` or `host:port`, written as `host_of` writes one.
+
+    Raises:
+        ConfigurationError: It is something else, and would never be met.
+    """
+    hint = f'hosts must be a tuple of host names, such as ("keys.example", "[::1]:8443"), not {host!r} in it'
+    plain = isinstance(host, str) and host.isascii() and host.isprintable() and set(" /\\?#@*").isdisjoint(host)
+    try:
+        found = host_of(f"https://{host}") if plain else ""
+    except ValueError:
+        found = ""
+    require(bool(found) and not found.startswith(":"), hint)
+    return found
 
 
 def _is_https(url: str) -> bool:
@@ -202,7 +223,7 @@ def _origin(name: str, url: object) -> str:
 
 def _name(what: str, name: object) -> str:
     """Check a tenant or a policy: it becomes a part of an address."""
-    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9._-]+", name, re.ASCII) is None or ".." in name:
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None or ".." in name:
         raise ConfigurationError(f"{what} must be letters, digits, dots, hyphens and underscores, not {name!r}")
     return name.lower()
 

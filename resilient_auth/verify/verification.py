@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import ssl
 import threading
 import weakref
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias
 
@@ -15,12 +16,12 @@ from .._flow.engine import Engine, engine_for
 from .._flow.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
 from .._provider.wire import HttpxWire
-from ..errors import Closed, ProviderUnavailable
-from ..events import DenyListRejected, ExpiredTokenAccepted, TokenOnDenyList, emit
+from ..errors import Closed
+from ..events import ExpiredTokenAccepted, TokenOnDenyList, emit
 from ..settings import Settings
 from ..token import fingerprint
 from .claims import Claims, Provenance
-from .deny import DenyList, deny_lists
+from .deny import DenyFile, DenyList, deny_lists
 from .documents import pinned_from
 from .errors import InvalidToken, VerificationUnavailable
 from .jwk import VerificationKey
@@ -74,6 +75,7 @@ class Verification:
         seen: SeenOptions | None = None,
         grace: GraceOptions | None = None,
         deny: DenyList | None = None,
+        is_application: Callable[[Mapping[str, Any]], bool] | None = None,
         settings: Settings | None = None,
         verify: Verify = True,
         proxies: Mapping[str, str] | None = None,
@@ -92,6 +94,13 @@ class Verification:
             ("settings", settings, Settings),
         ):
             require(value is None or isinstance(value, kind), f"{name} must be {kind.__name__}(...), not {value!r}")
+        require(
+            is_application is None or (callable(is_application) and not inspect.iscoroutinefunction(is_application)),
+            "is_application must be a plain function that takes a token's claims and returns True or False",
+        )
+        require(
+            is_application is None or accepts == "access", "is_application is for access tokens: ID tokens are users'"
+        )
         require(
             grace is None or seen is None or seen.tokens > 0,
             "grace is for tokens that were seen valid before the outage: let SeenOptions remember some",
@@ -117,6 +126,7 @@ class Verification:
             tenants=frozenset(tenant.lower() for tenant in _names("tenants", tenants)),
             clients=_names("clients", clients),
             leeway=leeway,
+            is_application=is_application,
         )
         self.engine: Engine = engine_for(settings or Settings())
         self._clock = self.engine.clock
@@ -124,7 +134,7 @@ class Verification:
         self._algorithms = accepted
         self._trusts = trusts
         self._deny = deny or DenyList()
-        self._deny_looked_at = self._clock.monotonic()
+        self._deny_file = DenyFile(self.engine, self._deny, options.wait)
         self._grace = grace
         self._closed = False
         self._sources = {
@@ -155,7 +165,8 @@ class Verification:
         if known is None:
             return None
         view = known.source.view
-        if self._clock.monotonic() >= view.until:
+        now = self._clock.monotonic()
+        if now >= view.until:
             view = known.source.look()
         if view.keys.get(known.kid) is not known.key or self._closed:
             self._seen.drop(digest)
@@ -163,7 +174,9 @@ class Verification:
         if not known.begins <= self._clock.wall() < known.ends:
             return None
         deny = self._deny
-        if known.deny_version != deny.current.version or deny.check is not None or deny.file is not None:
+        if deny.file is not None and self._deny_file.must_be_read(now):
+            return None
+        if known.deny_version != deny.current.version or deny.check is not None:
             self._check_denied(known)
         claims = known.claims
         if claims.provenance is not view.provenance:
@@ -192,7 +205,7 @@ class Verification:
         except InvalidToken as error:
             if error.code != "expired" or not asked.grace:
                 raise
-            return self._by_grace(token, asked)
+            return (yield from self._by_grace(token, asked))
         source = self._sources[accepted.trust]
         view = source.current()
         key = view.keys.get(kid)
@@ -203,7 +216,9 @@ class Verification:
             raise InvalidToken("tenant", "the token comes from another tenant")
         _check_key_issuer(key, accepted.trust, accepted.tenant, raw["iss"])
         key.verify(algorithm, compact.signature, compact.signed)
-        claims = claims_of(raw, accepted, self.rules.kind, view.provenance)
+        claims = claims_of(raw, accepted, self.rules, view.provenance)
+        digest = digest_of(token)
+        before = self._seen.find(digest)
         known = Remembered(
             claims=claims,
             kid=kid,
@@ -211,15 +226,17 @@ class Verification:
             source=source,
             begins=accepted.begins,
             ends=accepted.ends,
-            seen_at=self._clock.monotonic(),
+            # Verified anew, as after a change of the deny-list's file, it was seen valid when it first was.
+            seen_at=self._clock.monotonic() if before is None or before.key is not key else before.seen_at,
             deny_version=-1,
         )
+        yield from self._deny_file.reading()
         self._check_denied(known)
         for watch in self._watches.values():
             watch.start()
         # A wait may have taken its time.
         check_times(accepted, self._clock.wall())
-        self._seen.put(digest_of(token), known, len(token))
+        self._seen.put(digest, known, len(token))
         check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
         return claims
 
@@ -230,7 +247,7 @@ class Verification:
         for watch in self._watches.values():
             watch.start()
 
-    def _by_grace(self, token: str, asked: Asked) -> Claims:
+    def _by_grace(self, token: str, asked: Asked) -> Verifying:
         """Accept an expired token where every condition of the owner's grace holds.
 
         Raises:
@@ -243,6 +260,7 @@ class Verification:
         source = known.source
         if source.current().keys.get(known.kid) is not known.key:
             raise expired()
+        yield from self._deny_file.reading()
         self._check_denied(known)
         down_since = self._watches[source].down_since()
         now, claims = self._clock.monotonic(), known.claims
@@ -274,8 +292,6 @@ class Verification:
     def _check_denied(self, known: Remembered) -> None:
         """Refuse what is on the deny-list, and note with which version it was compared."""
         deny, claims = self._deny, known.claims
-        if deny.file is not None:
-            self._look_at_file()
         current = deny.current
         matched = ""
         if known.deny_version != current.version:
@@ -292,25 +308,6 @@ class Verification:
             emit(TokenOnDenyList(at=self._clock.wall(), issuer=claims.issuer, matched=matched))
             raise InvalidToken("denied", "the token is on the deny-list")
         known.deny_version = current.version
-
-    def _look_at_file(self) -> None:
-        """Have the deny-list's file read again behind, when it is time."""
-        deny, now = self._deny, self._clock.monotonic()
-        if now - self._deny_looked_at < deny.look_every:
-            return
-        self._deny_looked_at = now
-
-        def look() -> None:
-            try:
-                deny.look()
-            except (OSError, ValueError) as error:
-                wall = self._clock.wall()
-                emit(DenyListRejected(at=wall, file=str(deny.file), reason=type(error).__name__))
-
-        try:
-            self.engine.run("deny-list", look)
-        except ProviderUnavailable:
-            return
 
     def close(self) -> None:
         """Forget what was verified, and end refreshes unless another verifier shares them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, Self, TypeVar
 
@@ -42,6 +42,7 @@ class Verifier:
         seen: SeenOptions | None = None,
         grace: GraceOptions | None = None,
         deny: DenyList | None = None,
+        is_application: Callable[[Mapping[str, Any]], bool] | None = None,
         settings: Settings | None = None,
         verify: Verify = True,
         proxies: Mapping[str, str] | None = None,
@@ -60,6 +61,7 @@ class Verifier:
             seen=seen,
             grace=grace,
             deny=deny,
+            is_application=is_application,
             settings=settings,
             verify=verify,
             proxies=proxies,
@@ -158,7 +160,7 @@ class ClaimsVerifier(Verifier):
             never are.
         accepts: "access" for APIs, "id" for sign-in.
         tenants: GUIDs of the tenants whose tokens are accepted; all that the issuer allows when not given.
-        clients: Client ids whose tokens are accepted, by `azp` or `appid`; all when not given.
+        clients: Client ids whose tokens are accepted, by `azp`, `appid`, `client_id` or `cid`; all when not given.
         leeway: Seconds by which clocks may differ, from 0 to 300.
         keys: How keys are fetched and how long they serve.
         pinned_keys: A signed-off key set for a cold start in an outage: a file, or what would be in it. It is used
@@ -166,6 +168,10 @@ class ClaimsVerifier(Verifier):
         seen: How many verified tokens are remembered.
         grace: Accept tokens a little past their expiry while the provider is down; off when not given.
         deny: An emergency deny-list.
+        is_application: Called with a verified access token's claims where none of them tells whether it is a user's or
+            an application's own; True makes it an application's. Without it, such a token counts as a user's. It must
+            be quick and must not wait for a network: it runs on the caller's thread, or event loop. When it raises, or
+            returns anything but True or False, the token can't be verified.
         settings: Whose breakers, workers and time-outs are used.
         verify: The path of a CA bundle, an SSL context, or False, as in MSAL.
         proxies: By scheme, as in MSAL.
@@ -194,7 +200,7 @@ class ClaimsVerifier(Verifier):
             token: As it came behind `Bearer`.
             scopes: What must be among its scopes, all of it.
             roles: What must be among its roles, all of it.
-            app_only: True for applications alone, False for users alone.
+            app_only: True for applications alone, False for users alone; see `Claims.app_only`.
             nonce: What an ID token must answer to.
             grace: Accept it past its expiry under the owner's `GraceOptions`, where all their conditions hold.
 

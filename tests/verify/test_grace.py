@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,6 +165,10 @@ def test_a_token_that_wasnt_seen_before(scene: Scene, mint: Any) -> None:
     "claims",
     [
         {"idtyp": "app", "scp": None},
+        {"idtyp": "app"},
+        {"sub": "shop"},
+        {"sub": None, "oid": None},
+        {"azp": None, "cid": "shop", "sub": "shop", "oid": None},
         {"scp": None, "sub": "6f6e2c3a-ann", "roles": ["Orders.Read.All"]},
         {"roles": ["Admin"]},
         {"roles": ["Reader", "Site-Administrator"]},
@@ -217,6 +222,22 @@ def test_the_deny_list_wins(scene: Scene) -> None:
     scene.outage()
     scene.expire()
     scene.deny.add(oids=["6f6e2c3a-ann"])
+    assert code_of(scene.verifier, scene.token, grace=True) == "denied"
+
+
+def test_a_changed_deny_list_costs_nobody_their_grace(scene: Scene, tmp_path: Path) -> None:
+    """A token that was verified anew in the outage was seen valid before it all the same, unless the list names it."""
+    file = tmp_path / "denied.json"
+    file.write_text("{}")
+    scene.deny = DenyList(file=file)
+    scene.begin(oid="6f6e2c3a-0b7e-4a53-9a3e-5d0b8d7a6f10")
+    scene.outage()
+    file.write_text('{"oids": ["mallory"]}')
+    assert scene.verifier.verify(scene.token)
+    scene.expire()
+    assert code_of(scene.verifier, scene.token, grace=True) == "grace"
+    file.write_text('{"oids": ["{6F6E2C3A-0B7E-4A53-9A3E-5D0B8D7A6F10}"]}')
+    scene.clock.skip(5.1)
     assert code_of(scene.verifier, scene.token, grace=True) == "denied"
 
 

@@ -213,14 +213,6 @@ class TestAsking:
         assert asking.failed(0.0, urgent=False, retry_after=None) == 60.0
         assert asking.may_ask(4.0) == 1.0
 
-    def test_an_absent_kid_is_remembered_for_five_minutes(self) -> None:
-        """A bounded number of them."""
-        asking = Asking(KeyOptions(unknown_kids=2))
-        for kid in "abc":
-            asking.note_absent(kid, 0.0)
-        assert [asking.is_absent(kid, 299.0) for kid in "abc"] == [False, True, True]
-        assert not asking.is_absent("c", 300.0)
-
     def test_those_who_wait_are_bounded(self) -> None:
         """In number, and in how many different keys they wait for."""
         asking = Asking(KeyOptions(waiters=3, waiting_kids=2))

@@ -464,6 +464,21 @@ class TestLastDecision:
         service.fails(Fault.http_503())
         assert keeping.ask({"tid": "t1"}).provenance == "denied"
 
+    def test_an_applications_yes_is_no_users(
+        self, service: Service, asker: Callable[..., Asker], offline: Any, signer: Any, claims: Any
+    ) -> None:
+        """An application without a subject goes by its client id; a user whose subject reads so is another one."""
+        verifier = offline()
+        application = verifier.verify(signer.token(claims(sub=None, oid=None)))
+        user = verifier.verify(signer.token(claims(sub="shop", azp="till")))
+        assert application.subject == user.subject
+        keeping = asker(when_unavailable="last_decision", decision_age=600.0, sends=("tid",))
+        service.says({"allowed": True})
+        keeping.ask(application)
+        service.fails(Fault.http_503())
+        assert keeping.ask(application).provenance == "last_decision"
+        assert keeping.ask(user).provenance == "denied"
+
 
 class TestReduced:
     def test_the_owners_function_decides(

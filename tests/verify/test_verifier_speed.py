@@ -9,7 +9,9 @@ from typing import Any
 
 import jwt
 import pytest
-from arriving import AUDIENCE, NOWHERE, TENANT, Signer
+from arriving import AUDIENCE, NOWHERE, TENANT, Signer, b64
+
+import resilient_auth as ra
 
 
 def cpu(call: Callable[[], object], count: int) -> float:
@@ -66,3 +68,26 @@ def test_a_new_token(offline: Any, signer: Signer, claims: Any, pyjwt: Any) -> N
         ratios.append(ours / theirs)
     print(f"a new token: {statistics.median(ratios):.2f} times PyJWT's")
     assert statistics.median(ratios) <= 1.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"[]\\' * 8000, '\\"{}' * 8000, '{"a":"' + '\\"[]' * 8000, "[" * 24_000, '{"a":' * 6000, '{"a":1' + "1" * 24_000,
+     '{"a":[' + '"a",' * 8000, '{"a":"' + "\\ud800" * 4000 + '"}', "\n" * 24_000],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+@pytest.mark.parametrize("length", [3_000, 24_000])
+def test_one_forged_token_costs_little(offline: Any, text: str, length: int) -> None:
+    """At its longest, in its header or its payload, before anything is verified: an event loop goes on."""
+    verifier, good = offline(), b64({"alg": "RS256", "typ": "JWT", "kid": "own"})
+    forged = [f"{b64(text[:length])}.{good}.AAAA", f"{good}.{b64(text[:length])}.AAAA"]
+    assert all(len(token) <= 32_768 for token in forged)
+
+    def refuse(token: str) -> float:
+        begun = time.thread_time()
+        with pytest.raises(ra.InvalidToken):
+            verifier.verify(token)
+        return time.thread_time() - begun
+
+    for token in forged:
+        assert statistics.median(refuse(token) for _ in range(5)) < 0.03
