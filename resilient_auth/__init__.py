@@ -27,6 +27,7 @@ _HOMES = {
     "FreshnessOptions": "settings",
     "InvalidToken": "verify",
     "MalformedAnswer": "errors",
+    "MountedKey": "_store.keys",
     "NameNotResolved": "errors",
     "Overloaded": "errors",
     "ProviderUnavailable": "errors",
@@ -75,6 +76,7 @@ __all__ = [
     "FreshnessOptions",
     "InvalidToken",
     "MalformedAnswer",
+    "MountedKey",
     "NameNotResolved",
     "Overloaded",
     "ProviderUnavailable",
@@ -116,7 +118,7 @@ if TYPE_CHECKING:
     from ._provider.imports import import_msal_cache
     from ._provider.msal_app import wrap
     from ._store.file import FileStore
-    from ._store.keys import EnvironmentKey
+    from ._store.keys import EnvironmentKey, MountedKey
     from ._store.redis import RedisStore
     from ._store.sealed import SealedStore
     from .credential import ResilientCredential

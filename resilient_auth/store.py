@@ -7,12 +7,12 @@ and knows nothing of tokens, and gives it to `SealedStore(backend, key=...)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["ANY", "Backend", "BackendFailed", "Expected", "Lease", "Record", "Store"]
+__all__ = ["ANY", "NONE_READABLE", "Backend", "BackendFailed", "Expected", "Lease", "Record", "Store"]
 
 
 class _Any(Enum):
@@ -24,6 +24,17 @@ class _Any(Enum):
 
 ANY: Final = _Any.ANY
 """Write whatever is there."""
+
+
+class _NoneReadable(Enum):
+    NONE_READABLE = "none readable"
+
+    def __repr__(self) -> str:
+        return "NONE_READABLE"
+
+
+NONE_READABLE: Final = _NoneReadable.NONE_READABLE
+"""Write where nothing is, or what can't be opened here: for what owes nothing to what was there, such as a sign-in."""
 
 Expected: TypeAlias = str | Literal[_Any.ANY] | None
 """The version that must be there; None where nothing may be; `ANY` where it doesn't matter."""
@@ -68,7 +79,8 @@ class Store(Protocol):
     """Records that outlive a process and may be shared by many.
 
     Threads, processes and forked children may share one. Every call is bounded in time, and raises `StoreUnavailable`
-    when the medium fails, at once while it is known to. A record that can't be verified is a miss.
+    when the medium fails, at once while it is known to. A record that can't be verified is a miss, and one that nobody
+    else can verify either doesn't stand in the way of a new one.
     """
 
     @property
@@ -80,8 +92,23 @@ class Store(Protocol):
         """Read a record; None where there is none that is alive and can be verified."""
         ...
 
-    def write(self, kind: str, name: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
+    def read_many(self, wanted: Sequence[tuple[str, str]]) -> list[Record | None]:
+        """Read records by kind and name, in one round trip where the medium can; each as `read` would."""
+        ...
+
+    def write(
+        self,
+        kind: str,
+        name: str,
+        value: bytes,
+        *,
+        ttl: float,
+        expected: Expected | Literal[_NoneReadable.NONE_READABLE] = ANY,
+    ) -> str | None:
         """Write a record that lives for `ttl` seconds.
+
+        A record that another process may well be able to open, one with a newer key or release, is replaced where
+        `expected` is `ANY` or `NONE_READABLE`, and counts as there where it is None.
 
         Returns:
             Its new version; None, and nothing is written, where `expected` isn't what is there.
@@ -136,6 +163,9 @@ class Backend(Protocol):
     Keys are up to 100 characters of `a-z`, `0-9`, `-`, `_` and `.`; values are up to 4 MiB. Threads, processes and
     forked children may call it at once. Every call must end within a bound of its own, and raise `BackendFailed` when
     the medium fails; any other exception counts as a failure too, and its text is told to nobody.
+
+    A medium that can read several values in one round trip says so by a method `get_many(keys)`, which returns for each
+    key what `get` would.
     `resilient_auth.testing.check_backend` tells whether all of that holds.
     """
 

@@ -128,7 +128,7 @@ def valkey(valkey_server: Any) -> Iterator[Any]:
     """A plain client on an empty server, to look at it from outside."""
     import redis
 
-    client = redis.Redis(host=valkey_server.host, port=valkey_server.port, protocol=2)
+    client = redis.Redis(host=valkey_server.host, port=valkey_server.port, protocol=2, socket_timeout=5.0)
     client.flushall()
     client.script_flush()
     yield client

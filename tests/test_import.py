@@ -71,6 +71,7 @@ def test_the_exported_names_are_these():
         "FreshnessOptions",
         "InvalidToken",
         "MalformedAnswer",
+        "MountedKey",
         "NameNotResolved",
         "Overloaded",
         "ProviderUnavailable",

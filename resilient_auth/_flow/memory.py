@@ -70,7 +70,7 @@ class Slot:
         #: The provider's last answer was a denial.
         self.denied = False
         self.last_error: ProviderUnavailable | None = None
-        self.asked_at = 0.0
+        self.asked_at = -1e9
         self.owner: str | None = None
         #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
         self.refused: str | None = None

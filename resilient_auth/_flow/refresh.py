@@ -26,6 +26,8 @@ _AFTER_DENIAL = 60.0
 _NEVER = -1e9
 #: Seconds over which a fleet's first probes spread once their tokens have run out, and while they are valid.
 _URGENT_SPREAD = 3.0
+#: Seconds before its time at which a token counts as due for its timer: sums of floats are a little off.
+_TOLERANCE = 0.01
 _CALM_SPREAD = 60.0
 
 
@@ -227,12 +229,17 @@ def _refresh_if_due(engine: Engine, slot: Slot) -> None:
     if renew is None or not slot.pinned:
         return
     state = assess(slot.token, engine.clock.wall(), engine.clock.monotonic(), engine.settings.freshness)
-    if state is Freshness.FRESH:  # traffic was faster
+    if state is Freshness.FRESH and not _is_about_due(engine, slot):  # traffic was faster
         _schedule(engine, slot)
     else:
         slot.not_before = 0.0
         behind(engine, slot, renew)
         _watch_over(engine, slot)
+
+
+def _is_about_due(engine: Engine, slot: Slot) -> bool:
+    token = slot.token
+    return token is None or token.due_after - token.age(engine.clock.wall(), engine.clock.monotonic()) <= _TOLERANCE
 
 
 def _watch_over(engine: Engine, slot: Slot) -> None:

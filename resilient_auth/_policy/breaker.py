@@ -219,7 +219,8 @@ class _Window(pybreaker.CircuitMemoryStorage):
         failures = sum(s[2] for s in self._slices)
         return int(
             self._in_a_row >= options.consecutive_failures
-            or (verdicts >= options.minimum_throughput and failures >= options.failure_rate * verdicts)
+            # Divided, not multiplied: a quotient of whole numbers is the float that the owner wrote, where it is equal.
+            or (verdicts >= options.minimum_throughput and failures / verdicts >= options.failure_rate)
         )
 
 

@@ -45,20 +45,23 @@ class RetryOptions:
         )
 
 
+#: Tenths of a retry that one costs, and that a success earns: ten tenths as a float aren't one.
+_COST, _EARNED = 10, 1
+
+
 class Budget:
     """Bound an authority's retries, so that many callers can't multiply its load while it fails."""
 
     def __init__(self, most: int) -> None:
-        self._most = float(most)
-        self._left = float(most)
+        self._most = self._left = most * _COST
         self._lock = threading.Lock()
 
     def spend(self) -> bool:
         """Take one retry; False when none is left."""
         with self._lock:
-            if self._left < 1.0:
+            if self._left < _COST:
                 return False
-            self._left -= 1.0
+            self._left -= _COST
             return True
 
     def earn(self) -> None:
@@ -66,7 +69,7 @@ class Budget:
         if self._left >= self._most:  # as it is nearly always; one that is missed in a race is made up by the next
             return
         with self._lock:
-            self._left = min(self._most, self._left + 0.1)
+            self._left = min(self._most, self._left + _EARNED)
 
     def renew_lock(self) -> None:
         """Take a lock of its own in a forked child."""

@@ -84,6 +84,13 @@ def _check_values(backend: Backend) -> None:
         _must(
             backend.get(f"check.{name}") == (value, version), f"get must give what put wrote, and its version ({name})"
         )
+    together = getattr(backend, "get_many", None)
+    if together is not None:
+        several = ["check.every-byte", "check.absent", "check.empty", "check.every-byte"]
+        _must(
+            list(together(several)) == [backend.get(key) for key in several],
+            "get_many must give for each key what get gives, in the order of the keys",
+        )
     longest = "check." + "a" * 94
     _put(backend, longest, b"x")
     found = backend.get(longest)

@@ -8,12 +8,13 @@ import os
 import secrets
 from pathlib import Path
 
-from .._policy.checks import require, require_number
+from .._policy.checks import require, require_number, require_whole
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import ConfigurationError, StoreUnavailable
 from ..store import BackendFailed
 from .keys import KeySource, SealingKey, key_file, load_keys
 from .paths import code_of
+from .processes import users
 from .sealed import SealedStore
 from .sqlite import SqliteBackend
 
@@ -24,6 +25,9 @@ _OWNERS = {
     "wrong_key": "{path} was sealed with another key: give the one that it was written with, first or later in "
     "key=[new, old]; or move the file away to begin anew",
     "newer_schema": "{path} was written by a newer release: install that, or give another path",
+    "foreign": "{path} belongs to another application, or to a store of another owner, purpose or path{users}, and "
+    "isn't taken from it: give owner=, purpose= and path as they were given there (a volume that is mounted at several "
+    "paths needs bound_to_path=False from the beginning), or another path; or move the file away to begin anew",
 }
 
 
@@ -31,8 +35,9 @@ class FileStore(SealedStore):
     """Keep tokens in a sealed file that restarts survive, and that the processes of a machine share (G3).
 
     The file is SQLite's, with mode 0600 from its first byte, and so is what lies beside it: its log while it is open,
-    and `.lock`. It is bound to its purpose, owner and path: a copy elsewhere is refused. A file that is torn, edited or
-    not this store's is set aside as `<path>.refused-1` to `-3`, told as `StoreRejected`, and a new one is begun.
+    and `.lock`. It is bound to its purpose, owner and path: a copy elsewhere is refused, and so is another
+    application's database. A file that is torn or edited is set aside as `<path>.refused-1` to `-3`, told as
+    `StoreRejected`, and a new one is begun.
 
     Args:
         path: Where; a directory that isn't there is made, for this user alone. It must be on a disk of this machine, in
@@ -43,12 +48,15 @@ class FileStore(SealedStore):
         timeout: Seconds that a call waits for other threads, and as long again for other processes, at most.
         purpose: What it is for; works as `owner` does.
         bound_to_path: Whether the file is refused at any other path.
+        trusted_group: The id of a group whose members may read and replace the file: the `fsGroup` of a Kubernetes
+            volume, which opens everything on it to that group at each start of a pod. Files of other users are taken
+            where they are this group's. Nobody else gets in.
         clock: Where the time comes from; for tests.
         jitter: Where randomness of breaks comes from; for tests.
 
     Raises:
-        ConfigurationError: An argument is wrong, the key doesn't fit the file, a newer release wrote it, or others can
-            read or replace it.
+        ConfigurationError: An argument is wrong, the key doesn't fit the file, a newer release wrote it, it is another
+            store's or application's, or others can read or replace it.
         StoreUnavailable: A function that should have given a key failed.
     """
 
@@ -61,25 +69,28 @@ class FileStore(SealedStore):
         timeout: float = 2.0,
         purpose: str = "tokens",
         bound_to_path: bool = True,
+        trusted_group: int | None = None,
         clock: Clock | None = None,
         jitter: Jitter = system_jitter,
     ) -> None:
         require(isinstance(path, (str, os.PathLike)) and bool(os.fspath(path)), "path must be that of a file")
         require_number("timeout", timeout, low=0.01, high=60.0)
-        given = Path(path).expanduser()
+        if trusted_group is not None:
+            require_whole("trusted_group", trusted_group, low=0)
+        given = _expanded(path)
         # Links on the way are followed once, so that the file is bound to where it is.
         place = Path(os.path.realpath(given.parent)) / given.name
-        backend = SqliteBackend(place, timeout=timeout, clock=clock or SystemClock())
+        backend = SqliteBackend(place, timeout=timeout, clock=clock or SystemClock(), group=trusted_group)
         _check(backend)
         keys: tuple[SealingKey, ...] | None = None
         if key is not None:
             keys = load_keys(key, label=backend.label)
         else:
             with contextlib.suppress(BackendFailed):
-                keys = _own_key(place)
+                keys = _own_key(place, trusted_group)
 
         def load() -> tuple[SealingKey, ...]:
-            return keys if keys is not None else _own_key(place)
+            return keys if keys is not None else _own_key(place, trusted_group)
 
         self._begin(
             backend,
@@ -113,18 +124,30 @@ class FileStore(SealedStore):
             ConfigurationError: `msal-extensions` isn't installed, the platform keeps no secrets for it, or as for
                 `FileStore`. It never falls back to a key in the clear.
         """
-        return cls(path, _platform_key(Path(path).expanduser()), owner=owner, timeout=timeout, purpose=purpose)
+        return cls(path, _platform_key(_expanded(path)), owner=owner, timeout=timeout, purpose=purpose)
 
     def _open(self) -> None:
         """Find what the owner must put right; what heals by itself is left to later calls."""
         try:
-            found = self._gate.read(self._find_names_key, opening=True)
+            found = self._gate.read(self._find_names_key)
             if found is None:
                 self._names_key()
         except StoreUnavailable as error:
-            if error.reason in _OWNERS:
-                path = self._backend.path if isinstance(self._backend, SqliteBackend) else ""
-                raise ConfigurationError(_OWNERS[error.reason].format(path=path)) from None
+            if error.reason in _OWNERS and isinstance(self._backend, SqliteBackend):
+                path = self._backend.path
+                self._backend.close()
+                using = users(path) if error.reason == "foreign" else []
+                told = f" (open in process {', '.join(map(str, using))})" if using else ""
+                raise ConfigurationError(_OWNERS[error.reason].format(path=path, users=told)) from None
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"the home directory in {os.fspath(path)!r} isn't known: set HOME, or give an absolute path"
+        ) from None
 
 
 def _check(backend: SqliteBackend) -> None:
@@ -138,13 +161,13 @@ def _check(backend: SqliteBackend) -> None:
         return  # a disk that is full or read-only: the app goes on, and the store comes when it can
 
 
-def _own_key(path: Path) -> tuple[SealingKey, ...]:
+def _own_key(path: Path, group: int | None) -> tuple[SealingKey, ...]:
     """Read the key file beside a store, or make it where the store is new."""
     beside = path.with_name(f"{path.name}.key")
     try:
         if not os.path.lexists(beside) and path.exists() and path.stat().st_size:
             raise BackendFailed("wrong_key", "its key file is gone")
-        return load_keys(key_file(beside), label="file")
+        return load_keys(key_file(beside, group), label="file")
     except OSError as error:
         raise BackendFailed(code_of(error), f"the key file: {error.strerror}") from None
 

@@ -5,11 +5,14 @@ Reads and writes have a breaker each: a full disk or a read-only replica still g
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar
+
+import cachetools
 
 from .._policy.breaker import Breaker, BreakerOptions
 from .._policy.living import Living
@@ -28,6 +31,7 @@ _OPTIONS = BreakerOptions(consecutive_failures=2, first_break=5.0, longest_break
 #: Seconds without a failure after which a medium counts as recovered; one that flaps is told of once.
 _CALM = 5.0
 _BETWEEN_REJECTIONS = 60.0
+_UNREADABLE = 1024
 
 State = Literal["ok", "failing", "read_only", "unavailable", "closed"]
 
@@ -44,6 +48,11 @@ class StoreStatus:
     last_error: str | None
     #: Records that couldn't be verified, since the process started.
     rejected: int
+    #: Records, 1,024 at most, that were seen and can't be opened here, though another process may be able to: their key
+    #: isn't given, or a newer release wrote them. Whom they belong to signs in again.
+    unreadable: int = 0
+    #: The kind of the last one and why, such as `partition: unknown_key`.
+    last_unreadable: str | None = None
 
 
 class Gate:
@@ -71,6 +80,8 @@ class Gate:
         self._last_failure = 0.0
         self._last_error: str | None = None
         self._rejected = 0
+        self._unreadable: cachetools.LRUCache[str, str] = cachetools.LRUCache(_UNREADABLE)
+        self._last_unreadable: str | None = None
         #: When each kind and reason was last told, and how many came since.
         self._rejections: dict[tuple[str, str], tuple[float, int]] = {}
         self._closed = False
@@ -92,18 +103,34 @@ class Gate:
         """
         return self._through(self._writes, call, *args, **kwargs)
 
-    def reject(self, kind: str, reason: str) -> None:
-        """Note that a record couldn't be verified."""
+    def reject(self, kind: str, reason: str, *, stays: str | None = None) -> None:
+        """Note that a record couldn't be verified.
+
+        Args:
+            kind: Its kind.
+            reason: Why.
+            stays: The key under which it is left.
+        """
         now = self._clock.monotonic()
         with self._lock:
             self._rejected += 1
-            told_at, since = self._rejections.get((kind, reason), (-_BETWEEN_REJECTIONS, 0))
+            if stays is not None:
+                self._unreadable[stays] = self._last_unreadable = f"{kind}: {reason}"
+            told_at, since = self._rejections.get((kind, reason), (-math.inf, 0))
             due = now - told_at >= _BETWEEN_REJECTIONS
             self._rejections[kind, reason] = (now, 0) if due else (told_at, since + 1)
         if due:
             self._tell(
                 StoreRejected(at=self._clock.wall(), store=self.label, kind=kind, reason=reason, count=since + 1)
             )
+
+    def opened(self, key: str) -> None:
+        """Note that what is under a key can be opened, or isn't there any more."""
+        if self._unreadable:
+            with self._lock:
+                self._unreadable.pop(key, None)
+                if not self._unreadable:
+                    self._last_unreadable = None
 
     def close(self) -> bool:
         """Refuse every call from now on; tell whether it was open."""
@@ -125,7 +152,14 @@ class Gate:
             state = "read_only"
         elif self._last_error is not None:
             state = "failing"
-        return StoreStatus(name=self.label, state=state, last_error=self._last_error, rejected=self._rejected)
+        return StoreStatus(
+            name=self.label,
+            state=state,
+            last_error=self._last_error,
+            rejected=self._rejected,
+            unreadable=len(self._unreadable),
+            last_unreadable=self._last_unreadable,
+        )
 
     def after_fork(self) -> None:
         """Take locks of its own in a forked child."""

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from .._policy.checks import require
 from ..errors import ConfigurationError, StoreUnavailable
 
-__all__ = ["EnvironmentKey", "KeySource", "SealingKey", "key_file", "load_keys"]
+__all__ = ["EnvironmentKey", "KeySource", "MountedKey", "SealingKey", "key_file", "load_keys"]
 
 _HOW = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 #: Bytes that a key has at least, in the form that nobody can mistake for a password's.
@@ -52,9 +52,32 @@ class EnvironmentKey:
         return f"EnvironmentKey({self.name!r})"
 
 
-_One: TypeAlias = bytes | bytearray | str | os.PathLike[str] | EnvironmentKey | Callable[[], object]
+class MountedKey:
+    """A key in a file that the platform mounts into this container: a Secret of Kubernetes or Docker.
+
+    Such files are root's, and whoever is in the container may read them: modes up to 0444 are accepted here, but only
+    on a file system that is mounted read-only. `pathlib.Path` is for every other key file.
+
+    Args:
+        path: The file's. It is read when the store is made.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        require(
+            isinstance(path, (str, os.PathLike)) and bool(os.fspath(path)),
+            f"MountedKey needs the path of a file, not {type(path).__name__}",
+        )
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"MountedKey({str(self.path)!r})"
+
+
+_One: TypeAlias = bytes | bytearray | str | os.PathLike[str] | EnvironmentKey | MountedKey | Callable[[], object]
 KeySource: TypeAlias = _One | Sequence[_One]
-"""Bytes, text in base64 or hex, a path to a key file, `EnvironmentKey`, a function that gives either; or several."""
+"""Bytes, text in base64 or hex, a path to a key file, `EnvironmentKey`, `MountedKey`, a function; or several."""
 
 
 class SealingKey:
@@ -103,15 +126,19 @@ def load_keys(source: object, *, label: str, wait: Callable[[float], object] | N
     return tuple(keys.values())
 
 
-def key_file(path: Path) -> bytes:
+def key_file(path: Path, group: int | None = None) -> bytes:
     """Read a key file, or make it with a new random key; of several processes that make it at once, one prevails.
+
+    Args:
+        path: The file's.
+        group: Whose members may read it, as `FileStore` has it.
 
     Raises:
         ConfigurationError: It is readable by others, not the process's own, or holds no key.
         OSError: It can't be read or made.
     """
     with contextlib.suppress(FileNotFoundError):
-        return _read_file(path, follow=False)
+        return _read_file(path, follow=False, group=group)
     text = base64.urlsafe_b64encode(secrets.token_bytes(32)) + b"\n"
     # Written aside and linked into place: nobody ever sees a key file that holds half a key.
     draft = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(6)}")
@@ -119,7 +146,10 @@ def key_file(path: Path) -> bytes:
     try:
         try:
             if hasattr(os, "fchmod"):
-                os.fchmod(handle, 0o600)  # a umask may have taken the owner's own rights
+                if group is not None:
+                    os.fchown(handle, -1, group)
+                # A umask may have taken the owner's own rights.
+                os.fchmod(handle, 0o600 if group is None else 0o660)
             os.write(handle, text)
             os.fsync(handle)
         finally:
@@ -128,7 +158,7 @@ def key_file(path: Path) -> bytes:
             os.link(draft, path)
     finally:
         os.unlink(draft)
-    return _read_file(path, follow=False)
+    return _read_file(path, follow=False, group=group)
 
 
 def _secret(source: object, label: str, wait: Callable[[float], object]) -> bytes:
@@ -142,19 +172,21 @@ def _secret(source: object, label: str, wait: Callable[[float], object]) -> byte
             if not text:
                 raise ConfigurationError(f"the environment variable {source.name} holds no key: {_HOW}")
             return _from_text(text, f"the environment variable {source.name}")
-        case os.PathLike():
-            path = Path(source)
+        case os.PathLike() | MountedKey():
+            mounted = isinstance(source, MountedKey)
+            path = source.path if isinstance(source, MountedKey) else Path(source)
             try:
-                return _read_file(path, follow=True)
+                return _read_file(path, follow=True, mounted=mounted)
             except FileNotFoundError:
-                raise ConfigurationError(f"there is no key file at {path}; {_HOW}, and chmod 600 {path}") from None
+                fix = "mount the Secret there" if mounted else f"chmod 600 {path}"
+                raise ConfigurationError(f"there is no key file at {path}; {_HOW}, and {fix}") from None
             except OSError as error:
                 raise ConfigurationError(f"the key file {path} can't be read: {error.strerror}") from None
         case _ if callable(source):
             return _from_function(source, label, wait)
     raise ConfigurationError(
-        "key must be bytes, text in base64 or hex, a pathlib.Path to a key file, EnvironmentKey(name), a function, or "
-        f"a list of those, not {type(source).__name__}"
+        "key must be bytes, text in base64 or hex, a pathlib.Path to a key file, EnvironmentKey(name), "
+        f"MountedKey(path), a function, or a list of those, not {type(source).__name__}"
     )
 
 
@@ -203,7 +235,7 @@ def _from_text(given: str, what: str) -> bytes:
     return decoded
 
 
-def _read_file(path: Path, *, follow: bool) -> bytes:
+def _read_file(path: Path, *, follow: bool, mounted: bool = False, group: int | None = None) -> bytes:
     # O_NONBLOCK: a pipe at that path must not hang the start.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     handle = os.open(path, flags)
@@ -211,11 +243,23 @@ def _read_file(path: Path, *, follow: bool) -> bytes:
         status = os.fstat(handle)
         require(stat.S_ISREG(status.st_mode), f"the key file {path} isn't a regular file")
         if hasattr(os, "geteuid"):
+            trusted = status.st_gid == group
             require(
-                status.st_uid in (os.geteuid(), 0),
+                status.st_uid in (os.geteuid(), 0) or trusted,
                 f"the key file {path} belongs to user {status.st_uid}, not to this process's user {os.geteuid()}",
             )
-            require(not status.st_mode & 0o077, f"the key file {path} can be read by others: chmod 600 {path}")
+            if mounted:
+                require(
+                    bool(os.fstatvfs(handle).f_flag & os.ST_RDONLY) and not status.st_mode & 0o022,
+                    f"the key file {path} isn't on a read-only mount, as a Secret is: mount it so, or give "
+                    "pathlib.Path and chmod 600",
+                )
+            else:
+                require(
+                    not status.st_mode & (0o007 if trusted else 0o077),
+                    f"the key file {path} can be read by others: chmod 600 {path}; or, if it is a Secret that "
+                    f"Kubernetes or Docker mounts, give MountedKey({str(path)!r})",
+                )
         given = os.read(handle, _LONGEST_FILE + 1)
     finally:
         os.close(handle)

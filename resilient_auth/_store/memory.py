@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..clock import Clock, SystemClock
 from ..store import ANY, Expected
@@ -34,6 +34,11 @@ class MemoryBackend:
         """Read a value and its version."""
         with self._lock:
             return self._find(key)
+
+    def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        """Read values and their versions."""
+        with self._lock:
+            return [self._find(key) for key in keys]
 
     def put(self, key: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
         """Write a value."""

@@ -15,7 +15,7 @@ import hashlib
 from .keys import SealingKey
 from .seal import SCHEMA, Sealer, UnsealableError
 
-__all__ = ["first_names_key", "open_names_key", "seal_names_key"]
+__all__ = ["first_names_key", "later_keys", "open_names_key", "seal_names_key"]
 
 _MAGIC = b"RAN"
 _KIND = "names"
@@ -35,7 +35,9 @@ def seal_names_key(sealer: Sealer, key: str, names_key: bytes, before: bytes = b
     """Write the record that holds it, with a copy for each key that has none `before`."""
     copies = _copies(before) if before else []
     sealed_by = {copy[4:12] for copy in copies}
-    copies += [sealer.seal(_KIND, key, names_key, by=one) for one in sealer.keys if one.id not in sealed_by]
+    # The one that seals comes last: so the order of copies is that in which keys came, as far as it can be known.
+    missing = [one for one in (*sealer.keys[1:], sealer.keys[0]) if one.id not in sealed_by]
+    copies += [sealer.seal(_KIND, key, names_key, by=one) for one in missing]
     record = _MAGIC + bytes((SCHEMA,)) + b"".join(copies[-_COPIES:])
     return record + _checksum(record)
 
@@ -59,6 +61,15 @@ def open_names_key(sealer: Sealer, key: str, record: bytes) -> tuple[bytes, bool
             except UnsealableError as error:
                 raise UnsealableError("foreign" if error.reason == "edited" else error.reason) from None
     raise UnsealableError("unknown_key")
+
+
+def later_keys(sealer: Sealer, record: bytes) -> frozenset[bytes] | None:
+    """Return the ids of the keys that came after the one that seals here; None where the record doesn't tell."""
+    try:
+        ids = [copy[4:12] for copy in _copies(record)]
+        return frozenset(ids[ids.index(sealer.keys[0].id) + 1 :])
+    except (UnsealableError, ValueError):
+        return None
 
 
 def _copies(record: bytes) -> list[bytes]:

@@ -32,8 +32,12 @@ def code_of(error: OSError) -> str:
     return _CODES.get(error.errno or 0, "io_error")
 
 
-def private_directory(path: Path) -> None:
+def private_directory(path: Path, group: int | None = None) -> None:
     """Check that nobody else can put files into a directory; make it, for this user alone, where it isn't there.
+
+    Args:
+        path: The directory's.
+        group: Whose members may do so as well; who has it then owns the directory, whichever user that is.
 
     Raises:
         ConfigurationError: Others can write to it, or it belongs to one of them.
@@ -41,26 +45,47 @@ def private_directory(path: Path) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
+        if group is not None and _POSIX:
+            os.chown(path, -1, group)
+            os.chmod(path, 0o2770)  # noqa: S103 - the group is the owner's choice
     status = os.stat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigurationError(f"{path} isn't a directory")
     if not _POSIX:
         return
-    if status.st_uid not in (os.geteuid(), 0):
+    trusted = status.st_gid == group
+    if trusted and not status.st_mode & stat.S_ISGID:
+        raise ConfigurationError(
+            f"files in the directory {path} don't take its group {group}, which trusted_group names: chmod g+s {path}"
+        )
+    if status.st_uid not in (os.geteuid(), 0) and not trusted:
         raise ConfigurationError(
             f"the directory {path} belongs to user {status.st_uid}, who could replace what is in it"
+            f"{_on_volumes(status)}"
         )
-    if status.st_mode & 0o022:
+    if status.st_mode & (0o002 if trusted else 0o022):
         raise ConfigurationError(
             f"others can write to the directory {path} (mode {stat.S_IMODE(status.st_mode):o}): chmod go-w {path}, "
             "or give a path in a directory that isn't there yet, which is made for this user alone"
+            f"{_on_volumes(status)}"
         )
 
 
-def private_file(path: Path) -> os.stat_result | None:
+def _on_volumes(status: os.stat_result) -> str:
+    """Return what else may be done where it is the group that is let in, as kubelet does on each start of a pod."""
+    if not status.st_mode & 0o020 or status.st_mode & 0o002:
+        return ""
+    return f". On a Kubernetes volume with fsGroup {status.st_gid}, give trusted_group={status.st_gid}"
+
+
+def private_file(path: Path, group: int | None = None) -> os.stat_result | None:
     """Check that a file is this user's own and closed to others; None where there is none.
 
     It isn't opened: closing any handle on a file takes this process's other locks on it away.
+
+    Args:
+        path: The file's.
+        group: Whose members may read and write it as well.
 
     Raises:
         ConfigurationError: It is a link, another user's, or open to others.
@@ -75,23 +100,28 @@ def private_file(path: Path) -> os.stat_result | None:
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} isn't a regular file")
     if _POSIX:
-        if status.st_uid != os.geteuid():
+        trusted = status.st_gid == group
+        if status.st_uid != os.geteuid() and not trusted:
             raise ConfigurationError(
                 f"{path} belongs to user {status.st_uid}, not to this process's user {os.geteuid()}: remove it, or "
-                "give another path"
+                f"give another path{_on_volumes(status)}"
             )
-        if status.st_mode & 0o077:
+        if status.st_mode & (0o007 if trusted else 0o077):
             raise ConfigurationError(
                 f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):o}): chmod 600 {path}, and take what "
-                "was in it as seen"
+                f"was in it as seen{_on_volumes(status)}"
             )
         if status.st_nlink != 1:
             raise ConfigurationError(f"{path} has a second name (hard link): remove it, or give another path")
     return status
 
 
-def make_private(path: Path) -> None:
+def make_private(path: Path, group: int | None = None) -> None:
     """Make an empty file with mode 0600 from its first moment on, unless there is a file.
+
+    Args:
+        path: The file's.
+        group: Whose members may read and write it; it then gets mode 0660.
 
     Raises:
         OSError: It can't be made.
@@ -100,20 +130,23 @@ def make_private(path: Path) -> None:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600)
         try:
             if _POSIX:
-                os.fchmod(handle, 0o600)  # a umask may have taken the owner's own rights
+                if group is not None:
+                    os.fchown(handle, -1, group)
+                # A umask may have taken the owner's own rights.
+                os.fchmod(handle, 0o600 if group is None else 0o660)
         finally:
             os.close(handle)
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, seconds: float) -> Iterator[None]:
+def exclusive(path: Path, seconds: float, group: int | None = None) -> Iterator[None]:
     """Hold a lock file against other processes, which ends with this process at the latest.
 
     Raises:
         BackendFailed: Another process held it all the time.
         OSError: It can't be made.
     """
-    make_private(path)
+    make_private(path, group)
     handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
         _lock(handle, seconds)

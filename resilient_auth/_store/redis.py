@@ -6,23 +6,25 @@ and leases are measured by the server: clocks of the fleet may disagree.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-import inspect
 import math
 import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .._flow.workers import Workers
 from .._policy.checks import require, require_number
 from ..clock import Clock, Jitter, system_jitter
-from ..errors import ConfigurationError, Overloaded
+from ..errors import Overloaded
 from ..store import ANY, BackendFailed, Expected
 from .keys import KeySource
+from .redis_answers import connection_was_lost, failure, is_a, is_read_only
+from .redis_clients import CALLS_AT_ONCE, connector, drop_idle, given
 from .sealed import SealedStore
 
 __all__ = ["RedisBackend", "RedisStore"]
@@ -36,38 +38,7 @@ _VERSION = 16
 #: The version that is told of a key that holds something else than a string.
 _OTHER_TYPE = "other-type"
 _PAGE = 500
-_CALLS_AT_ONCE = 16
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-#: What servers say first when they refuse.
-_REFUSALS = {
-    "OOM": "full",
-    "READONLY": "read_only",
-    "MISCONF": "read_only",
-    "NOREPLICAS": "read_only",
-    "NOAUTH": "denied",
-    "WRONGPASS": "denied",
-    "NOPERM": "denied",
-    "LOADING": "loading",
-    "MASTERDOWN": "loading",
-    "CLUSTERDOWN": "cluster_down",
-    "TRYAGAIN": "cluster_down",
-}
-_REFUSAL = re.compile(rf"\b({'|'.join(_REFUSALS)})\b")
-#: By the names of exceptions, which redis-py and valkey-py share; the first that fits.
-_KINDS = {
-    "AuthenticationError": "denied",
-    "AuthorizationError": "denied",
-    "NoPermissionError": "denied",
-    "OutOfMemoryError": "full",
-    "ReadOnlyError": "read_only",
-    "BusyLoadingError": "loading",
-    "TimeoutError": "timeout",
-    "MaxConnectionsError": "busy",
-    "ClusterDownError": "cluster_down",
-    "RedisClusterException": "cluster_down",
-    "ValkeyClusterException": "cluster_down",
-    "ConnectionError": "connection_failed",
-}
 
 
 class _Script:
@@ -81,13 +52,15 @@ class _Script:
         try:
             return client.evalsha(self._digest, len(keys), *keys, *arguments)
         except Exception as error:
-            if not _is_a(error, "NoScriptError"):
+            if not (is_a(error, "NoScriptError") or str(error).startswith("NOSCRIPT")):
                 raise
             return client.eval(self._text, len(keys), *keys, *arguments)
 
 
 _REPLACE = _Script("""
 local there = redis.pcall('GETRANGE', KEYS[1], 0, 15)
+if type(there) == 'table' then there = 'other-type' end
+if there == string.sub(ARGV[2], 1, 16) then return 1 end
 if there ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
@@ -99,10 +72,14 @@ local there = kind == 'string' and redis.call('GETRANGE', KEYS[1], 0, 15) or 'ot
 if there ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
-# A lock without an end isn't one of ours. The clock in the fence keeps it growing when the server forgot the last one.
+# A lock without an end isn't one of ours. Who has it may ask twice: the first answer may have been lost. The clock in
+# the fence keeps it growing when the server forgot the last one.
 _LOCK = _Script("""
 if redis.call('PTTL', KEYS[1]) == -1 then redis.call('DEL', KEYS[1]) end
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return false end
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
 local last = redis.pcall('GET', KEYS[2])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -155,29 +132,49 @@ class RedisBackend:
 
         return self._call(read)
 
+    def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        """Read values and their versions, in one round trip to each server; what isn't a string isn't there."""
+        places = [self._key(key) for key in keys]
+
+        def read(client: Any) -> list[bytes | None]:
+            # In a cluster, each key has a slot of its own.
+            found: list[bytes | None] = getattr(client, "mget_nonatomic", client.mget)(places)
+            return found
+
+        values = self._call(read)
+        return [None if each is None else (each[_VERSION:], each[:_VERSION].decode("latin-1")) for each in values]
+
     def put(self, key: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
         """Write a value."""
         version, milliseconds = secrets.token_hex(_VERSION // 2), _milliseconds(ttl)
-        stored = version.encode() + value
+        at, stored = self._key(key), version.encode() + value
 
         def write(client: Any) -> bool:
-            at = self._key(key)
-            if expected is ANY or expected is None:
-                return bool(client.set(at, stored, px=milliseconds, nx=expected is None))
-            return bool(_REPLACE(client, [at], expected.encode("latin-1"), stored, milliseconds))
+            if expected is not ANY and expected is not None:
+                return bool(_REPLACE(client, [at], expected.encode("latin-1"), stored, milliseconds))
+            if client.set(at, stored, px=milliseconds, nx=expected is None):
+                return True
+            # What is in the way may be this very value: an answer was lost, and the client has tried again by itself.
+            with contextlib.suppress(Exception):
+                return bool(client.getrange(at, 0, _VERSION - 1) == version.encode())
+            return False
 
         return version if self._call(write) else None
 
     def delete(self, key: str, *, expected: Expected = ANY) -> bool:
         """Remove a value."""
 
+        at = self._key(key)
+
         def remove(client: Any) -> bool:
-            at = self._key(key)
             if expected is ANY:
                 return bool(client.delete(at))
             return expected is not None and bool(_DELETE(client, [at], expected.encode("latin-1")))
 
-        return self._call(remove)
+        def removed(client: Any) -> bool:
+            return remove(client) or (expected is not None and not client.exists(at))
+
+        return self._call(remove, again=removed)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List keys."""
@@ -227,14 +224,31 @@ class RedisBackend:
     def _renew(self) -> None:
         self._client = None
         self._connecting = threading.Lock()
-        self._workers = Workers(per_lane=_CALLS_AT_ONCE, queue=1024)
+        self._workers = Workers(per_lane=CALLS_AT_ONCE, queue=1024)
         self._pid = os.getpid()
 
-    def _call(self, work: Callable[[Any], _T]) -> _T:
-        """Make a call on a worker thread: no client's timeout covers name resolution, or a cluster's redirections."""
+    def _call(self, work: Callable[[Any], _T], *, again: Callable[[Any], _T] | None = None) -> _T:
+        """Make a call on a worker thread: no client's timeout covers name resolution, or a cluster's redirections.
+
+        Args:
+            work: Makes it.
+            again: Makes it once more where the first answer may have been lost on its way; `work` when not given.
+        """
         if self._pid != os.getpid():
             self._renew()
-        call = _Call(lambda: work(self._connected()))
+
+        def attempt() -> _T:
+            client = self._connected()
+            try:
+                return work(client)
+            except Exception as error:
+                if call.given_up or not (is_read_only(error) or connection_was_lost(error)):
+                    raise
+            # Its siblings have lain there as long, or lead to the same server that isn't the primary any more.
+            drop_idle(client)
+            return (again or work)(client)
+
+        call = _Call(attempt)
         try:
             self._workers.submit(self.label, call.run)
         except Overloaded:
@@ -289,7 +303,7 @@ class RedisStore(SealedStore):
             key is not None, "RedisStore needs a key: the server keeps no secrets, give key=EnvironmentKey(name), say"
         )
         owned = isinstance(url_or_client, str)
-        connect = _connector(url_or_client, timeout) if isinstance(url_or_client, str) else _given(url_or_client)
+        connect = connector(url_or_client, timeout) if isinstance(url_or_client, str) else given(url_or_client)
         super().__init__(
             RedisBackend(connect, owned=owned, prefix=prefix, timeout=timeout),
             key=key,
@@ -310,6 +324,10 @@ class _Call:
         self._answer: Any = None
         self._error: BackendFailed | None = None
 
+    @property
+    def given_up(self) -> bool:
+        return self._work is None
+
     def run(self) -> None:
         work = self._work
         # What nobody waits for any more must not be written late, over what came after it.
@@ -320,7 +338,7 @@ class _Call:
         except BackendFailed as error:
             self._error = error
         except Exception as error:  # noqa: BLE001 - redis-py's, valkey-py's, ssl's, a credential provider's
-            self._error = _failure(error)
+            self._error = failure(error)
         finally:
             self._done.release()
 
@@ -333,73 +351,8 @@ class _Call:
         return self._answer
 
 
-def _connector(url: str, timeout: float) -> Callable[[], Any]:
-    try:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-    except ImportError:
-        raise ConfigurationError("RedisStore needs redis-py: pip install 'resilient-auth[redis]'") from None
-    scheme, separator, rest = url.partition("://")
-    schemes = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-    # Never quoted whole: a URL may hold a password.
-    require(bool(separator) and scheme in schemes, f"the URL must start with one of {', '.join(schemes)}, and ://")
-    bounds: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-    never = Retry(NoBackoff(), 0)
-    plain = f"{scheme.removesuffix('+cluster')}://{rest}"
-    try:
-        redis.ConnectionPool.from_url(plain)  # connects to nothing yet
-    except (ValueError, TypeError):
-        raise ConfigurationError("the URL can't be read: see redis-py's from_url for what it may hold") from None
-
-    def connect() -> Any:
-        if scheme.endswith("+cluster"):
-            return redis.RedisCluster.from_url(plain, retry=never, protocol=2, **bounds)
-        pool = redis.BlockingConnectionPool.from_url(
-            plain, timeout=timeout, max_connections=_CALLS_AT_ONCE, retry=never, protocol=2, **bounds
-        )
-        # A URL's own parameters win over what it is given with; a wish for more patience than the store's is no wish.
-        pool.connection_kwargs.update(bounds)
-        pool.connection_kwargs.pop("decode_responses", None)
-        return redis.Redis(connection_pool=pool)
-
-    return connect
-
-
-def _given(client: Any) -> Callable[[], Any]:
-    for name in ("get", "set", "delete", "evalsha", "eval", "scan"):
-        method = getattr(client, name, None)
-        require(
-            callable(method) and not inspect.iscoroutinefunction(getattr(client, "execute_command", None)),
-            f"give a URL, or a blocking client of redis-py's or valkey-py's, not {type(client).__module__}."
-            f"{type(client).__qualname__}",
-        )
-    encoder = client.get_encoder() if hasattr(client, "get_encoder") else None
-    require(
-        not getattr(encoder, "decode_responses", False),
-        "the client has decode_responses=True, and sealed values aren't text: give one without, or a URL",
-    )
-    return lambda: client
-
-
 def _page(node: Any, cursor: Any, pattern: str, _: Any) -> Any:
     return node.scan(cursor, match=pattern, count=_PAGE)
-
-
-def _failure(error: Exception) -> BackendFailed:
-    """Tell what is wrong, in words of ours: an error's text may quote hosts, users and commands."""
-    kind = type(error).__name__
-    said = _REFUSAL.search(str(error))
-    if said is not None and not isinstance(error, OSError):
-        return BackendFailed(_REFUSALS[said[1]], f"{kind}, {said[1]}")
-    for name, code in _KINDS.items():
-        if _is_a(error, name):
-            return BackendFailed(code, kind)
-    return BackendFailed("connection_failed" if isinstance(error, OSError) else "failed", kind)
-
-
-def _is_a(error: Exception, name: str) -> bool:
-    return any(base.__name__ == name for base in type(error).__mro__)
 
 
 def _milliseconds(seconds: float) -> int:

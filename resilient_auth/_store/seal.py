@@ -74,6 +74,11 @@ class Sealer:
                     raise UnsealableError("edited") from None
         raise UnsealableError("unknown_key")
 
+    @staticmethod
+    def sealed_by(sealed: bytes) -> bytes:
+        """Return the id of the key that sealed a value."""
+        return sealed[4:12]
+
     def _cipher(self, key: SealingKey, kind: str) -> AESGCM:
         found = self._ciphers.get((key.id, kind))
         if found is None:

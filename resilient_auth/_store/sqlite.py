@@ -7,11 +7,12 @@ readers never wait for writers. A rollback journal costs three times as much a w
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from ..clock import Clock
 from ..errors import ConfigurationError
 from ..store import ANY, BackendFailed, Expected
 from .paths import code_of, exclusive, make_private, private_directory, private_file
-from .processes import gone, identity
+from .processes import boot_offset, gone, identity
 
 __all__ = ["SqliteBackend"]
 
@@ -44,6 +45,9 @@ _SWEPT = 20
 _SWEPT_AFTER = 600.0
 #: Files that were set aside and are kept, for whoever looks into it.
 _REFUSED = 3
+#: A lease begins and ends at whole multiples of 1/this of a second: floats hold those exactly for two centuries, and
+#: its end less its length is its beginning at every uptime.
+_TICKS = 2**20
 #: Checked in whole when opened, up to so many bytes.
 _CHECKED = 16 * 1024 * 1024
 
@@ -56,12 +60,14 @@ class SqliteBackend:
         timeout: Seconds that a call waits for other threads and processes, at most.
         clock: Gives the time: the wall clock's for lives of values, the monotonic one, which all processes of a machine
             share, for locks.
+        group: Whose members may read and write it, as `FileStore` has it.
     """
 
     label = "file"
 
-    def __init__(self, path: Path, *, timeout: float, clock: Clock) -> None:
+    def __init__(self, path: Path, *, timeout: float, clock: Clock, group: int | None = None) -> None:
         self.path = path
+        self._group = group
         #: Called with the reason when a file was set aside.
         self.on_refusal: Callable[[str], None] = lambda reason: None
         self._timeout = timeout
@@ -88,13 +94,15 @@ class SqliteBackend:
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Read a value and its version."""
-        query = "SELECT value, version FROM records WHERE key = ? AND ends > ?"
-        row = self._run(lambda db: db.execute(query, (key, self._clock.wall())).fetchone())
-        if row is None:
-            return None
-        value, version = row
-        # Whoever edits the file may change a column's type.
-        return (value if isinstance(value, bytes) else b""), str(version)
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        """Read values and their versions."""
+        # The columns' types are whatever who edits the file makes of them.
+        query = f"SELECT key, value, version FROM records WHERE key IN ({', '.join('?' * len(keys))}) AND ends > ?"  # noqa: S608
+        rows = self._run(lambda db: db.execute(query, (*keys, self._clock.wall())).fetchall())
+        found = {key: ((value if isinstance(value, bytes) else b""), str(version)) for key, value, version in rows}
+        return [found.get(key) for key in keys]
 
     def put(self, key: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
         """Write a value."""
@@ -139,7 +147,8 @@ class SqliteBackend:
         """Give a lock, also where its holder's process is over."""
 
         def take(db: sqlite3.Connection) -> int | None:
-            now = self._clock.monotonic()
+            now = self._since_boot()
+            begins, ends = math.floor(now * _TICKS) / _TICKS, math.ceil((now + seconds) * _TICKS) / _TICKS
             held = "SELECT process FROM leases WHERE name = ? AND holder != ? AND ends > ? AND ends - seconds <= ?"
             # An end that is further away than the lease is long was written before the machine was started again.
             row = db.execute(held, (name, holder, now, now)).fetchone()
@@ -147,7 +156,7 @@ class SqliteBackend:
                 return None
             db.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
-                (name, holder, identity(), now + seconds, seconds),
+                (name, holder, identity(), ends, ends - begins),
             )
             over = "SELECT name FROM leases WHERE ends < ? OR ends - seconds > ? LIMIT ?"
             db.execute(f"DELETE FROM leases WHERE name IN ({over})", (now, now, _SWEPT))  # noqa: S608
@@ -161,9 +170,10 @@ class SqliteBackend:
         """Have a lock last longer."""
 
         def extend(db: sqlite3.Connection) -> bool:
-            now = self._clock.monotonic()
+            now = self._since_boot()
+            begins, ends = math.floor(now * _TICKS) / _TICKS, math.ceil((now + seconds) * _TICKS) / _TICKS
             query = "UPDATE leases SET ends = ?, seconds = ? WHERE name = ? AND holder = ? AND ends > ?"
-            return db.execute(query, (now + seconds, seconds, name, holder, now)).rowcount > 0
+            return db.execute(query, (ends, ends - begins, name, holder, now)).rowcount > 0
 
         return self._run(extend, writes=True)
 
@@ -201,13 +211,17 @@ class SqliteBackend:
             ConfigurationError: Others can read or replace the file.
             OSError: It can't be looked at.
         """
-        private_directory(self.path.parent)
+        private_directory(self.path.parent, self._group)
         for suffix in ("", ".lock", *_COMPANIONS):
-            private_file(self._beside(suffix))
+            private_file(self._beside(suffix), self._group)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
             self._disconnect()
+
+    def _since_boot(self) -> float:
+        """Tell the time in which leases are measured: the same for every process of this machine."""
+        return self._clock.monotonic() - boot_offset()
 
     # What follows is called with the lock held.
 
@@ -271,8 +285,8 @@ class SqliteBackend:
             self._disconnect()
         self.check()
         if self._there() is None:
-            with exclusive(self._beside(".lock"), self._timeout):
-                make_private(self.path)
+            with exclusive(self._beside(".lock"), self._timeout, self._group):
+                make_private(self.path, self._group)
         self._suspect = self._there()
         try:
             db = self._open()
@@ -308,7 +322,7 @@ class SqliteBackend:
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("PRAGMA journal_size_limit = 1048576")
                 if _is_new(db):
-                    with exclusive(self._beside(".lock"), self._timeout):
+                    with exclusive(self._beside(".lock"), self._timeout, self._group):
                         _begin(db)
             if self.path.stat().st_size <= _CHECKED:
                 _check_pages(db)
@@ -353,7 +367,7 @@ class SqliteBackend:
     def _set_aside(self, reason: str) -> None:
         judged = self._suspect
         self._disconnect()
-        with exclusive(self._beside(".lock"), self._timeout):
+        with exclusive(self._beside(".lock"), self._timeout, self._group):
             if judged is None or self._there() != judged:
                 return  # another process was faster, and what is there now is new
             number = self._next_refused()
@@ -362,7 +376,7 @@ class SqliteBackend:
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self._beside(suffix), self._beside(f".refused-{number}{suffix}"))
             self._beside(f".refused-{number}-shm").unlink(missing_ok=True)
-            make_private(self.path)
+            make_private(self.path, self._group)
         self.on_refusal(reason)
 
     def _next_refused(self) -> int:
@@ -432,13 +446,15 @@ def _check_pages(db: sqlite3.Connection) -> None:
 def _check_schema(db: sqlite3.Connection) -> None:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (schema,) = db.execute("PRAGMA user_version").fetchone()
+    tables = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
     if application != _APPLICATION:
+        if tables and not any((table,) in tables for table in _TABLES):
+            raise BackendFailed("foreign", "it is another application's database")
         raise _MalformedError("foreign")
     if schema != _SCHEMA:
         if schema % _SCHEMA == 0 and schema > _SCHEMA:
             raise BackendFailed("newer_schema", "a newer release wrote it")
         raise _MalformedError("malformed")
-    tables = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
     # Triggers and views, too, would run with this process's rights.
     if tables != [(table,) for table in _TABLES] or db.execute("SELECT count(*) FROM fence").fetchone() != (1,):
         raise _MalformedError("malformed")

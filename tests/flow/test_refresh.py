@@ -75,6 +75,22 @@ class TestKeepFresh:
         world.advance(1000.0)
         assert len(provider.ledger) == made == 2
 
+    @pytest.mark.parametrize("uptime", [7.1, 0.3, 1234.56789])
+    def test_a_timer_that_comes_at_exactly_its_time_isnt_set_again_and_again(self, uptime: float) -> None:
+        """Though the sum of when it came and when it is due may lie a little behind the clock, or before it."""
+        world, provider, process = make(jitter=lambda low, high: low)
+        world.advance(uptime)
+        token = process.hold(life=600.0, due=0.1 + 0.2)
+        process.slot.pinned = True
+        with capture_events() as events:
+            # The clock stands where the timer was set for, and the token's age is a little less than due.
+            world.now = token.obtained_at + token.due_after - 1e-9
+            refresh._refresh_if_due(process.engine, process.slot)
+            world.advance(5.0)
+            events.wait_for(TokenAcquired)
+        assert len(provider.ledger) == 1
+        assert all(event.delay > 1.0 for event in events.of(RefreshScheduled))
+
     def test_after_a_failure_it_is_tried_again_without_traffic(self) -> None:
         """With the back-off, until the provider is back; then the old pace holds again."""
         world, provider, process = make(jitter=seeded(3))

@@ -155,6 +155,21 @@ class TestOpening:
         b.fail()
         assert b.state == "open"
 
+    @pytest.mark.parametrize("percent", range(1, 100))
+    def test_it_opens_at_exactly_the_share_that_the_owner_wrote(self, percent: int) -> None:
+        """So many failures in a hundred calls, and not one more, for every share of two decimals."""
+        b = bench(consecutive_failures=1000, minimum_throughput=100, failure_rate=float(f"0.{percent:02d}"))
+        for _ in range(100 - percent):
+            b.breaker.admit().success()
+        b.fail(percent - 1)
+        b.breaker.admit().success()
+        assert b.state == "closed"
+        b = bench(consecutive_failures=1000, minimum_throughput=100, failure_rate=float(f"0.{percent:02d}"))
+        for _ in range(100 - percent):
+            b.breaker.admit().success()
+        b.fail(percent)
+        assert b.state == "open"
+
     def test_a_low_share_keeps_it_closed(self) -> None:
         """A third of the calls failing is under the rate of a half."""
         b = bench()

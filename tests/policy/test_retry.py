@@ -248,8 +248,8 @@ class TestBudget:
             budget.earn()
         assert not budget.spend()
         budget.earn()
-        budget.earn()
         assert budget.spend()
+        assert not budget.spend()
         for _ in range(100):
             budget.earn()
         assert budget.spend()

@@ -1,14 +1,22 @@
-"""Private directories, and a way to run a program in a process of its own."""
+"""Private directories, each medium, and a way to run a program in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from resilient_auth._store.memory import MemoryBackend
+from resilient_auth._store.redis import RedisBackend
+from resilient_auth._store.redis_clients import connector
+from resilient_auth._store.sqlite import SqliteBackend
+from resilient_auth.clock import SystemClock
+from resilient_auth.store import Backend
 
 
 @pytest.fixture
@@ -41,3 +49,18 @@ def program() -> Callable[..., subprocess.Popen[str]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(params=["memory", "file", "valkey"])
+def backend(request: pytest.FixtureRequest, directory: Path) -> Iterator[Backend]:
+    """Each medium, empty."""
+    made: Any
+    if request.param == "memory":
+        made = MemoryBackend()
+    elif request.param == "file":
+        made = SqliteBackend(directory / "a.db", timeout=5.0, clock=SystemClock())
+    else:
+        url = request.getfixturevalue("redis_url")
+        made = RedisBackend(connector(url, 5.0), owned=True, prefix="media", timeout=5.0)
+    yield made
+    made.close()

@@ -6,7 +6,8 @@ import os
 import socket
 from pathlib import Path
 
-from resilient_auth._store.redis import RedisBackend, _connector
+from resilient_auth._store.redis import RedisBackend
+from resilient_auth._store.redis_clients import connector
 from resilient_auth._store.sqlite import SqliteBackend
 from resilient_auth.clock import SystemClock
 
@@ -31,4 +32,4 @@ def file_backend() -> SqliteBackend:
 
 
 def redis_backend() -> RedisBackend:
-    return RedisBackend(_connector(os.environ[URL], 5.0), owned=True, prefix="check", timeout=5.0)
+    return RedisBackend(connector(os.environ[URL], 5.0), owned=True, prefix="check", timeout=5.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ class _CountedVersions(MemoryBackend):
         return version
 
 
+class _AnyOrder(MemoryBackend):
+    def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        return super().get_many(sorted(keys))
+
+
 class _EveryKey(MemoryBackend):
     def keys(self, prefix: str) -> Iterator[str]:
         return super().keys("")
@@ -93,6 +98,7 @@ class _EveryKey(MemoryBackend):
         (_AnybodyUnlocks, "unlock by another one"),
         (_CountedVersions, "a version that it had before"),
         (_EveryKey, "no other"),
+        (_AnyOrder, "order of the keys"),
     ],
 )
 def test_what_does_not_conform_is_told(kind: type[Any], says: str) -> None:

@@ -307,17 +307,17 @@ class TestDamage:
         assert aside.read_bytes() == content
         assert stat.S_IMODE(aside.stat().st_mode) == 0o600
 
-    def test_another_applications_database_is_set_aside(self, path: Path) -> None:
-        """Not written into."""
+    def test_another_applications_database_is_refused(self, path: Path) -> None:
+        """Neither written into nor moved away from under it."""
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("CREATE TABLE theirs (x)")
             db.commit()
         path.chmod(0o600)
         before = path.read_bytes()
-        with capture_events() as events, FileStore(path, KEY) as store:
-            assert events.wait_for(StoreRejected)[0].reason == "foreign"
-            assert store.write("token", "a", b"x", ttl=60)
-        assert path.with_name("tokens.db.refused-1").read_bytes() == before
+        with pytest.raises(ConfigurationError, match="another application"):
+            FileStore(path, KEY)
+        assert path.read_bytes() == before
+        assert not [name for name in modes_in(path.parent) if "refused" in name]
 
     def test_a_trigger_put_into_it_never_runs(self, path: Path) -> None:
         """What has more in it than we made is set aside."""
@@ -415,10 +415,44 @@ class TestBinding:
         copy = path.with_name("copy.db")
         shutil.copy(path, copy)
         shutil.copy(f"{path}.key", f"{copy}.key")
-        with capture_events() as events, FileStore(copy) as store:
-            assert events.wait_for(StoreRejected)[0].reason == "foreign"
-            assert value_of(store) is None
+        before = copy.read_bytes()
+        with pytest.raises(ConfigurationError, match="bound_to_path=False"):
+            FileStore(copy)
+        assert copy.read_bytes() == before
         with FileStore(path) as store:
+            assert value_of(store) == b"x"
+
+    def test_a_file_that_lives_at_another_mount_is_refused_and_goes_on_living(
+        self, path: Path, program: Callable[..., Any]
+    ) -> None:
+        """The error says which process has it open; whoever comes next doesn't destroy it either."""
+        text = """
+import sys, resilient_auth
+store = resilient_auth.FileStore(sys.argv[1], bytes.fromhex(sys.argv[2]))
+store.write("token", "a", b"x", ttl=60)
+print("ready", flush=True)
+sys.stdin.readline()
+print(store.read("token", "a").value == b"x", flush=True)
+"""
+        child = program(text, path, KEY.hex())
+        assert child.stdout.readline() == "ready\n"
+        elsewhere = path.parent / "elsewhere"
+        elsewhere.mkdir(mode=0o700)
+        if subprocess.run(["mount", "--bind", path.parent, elsewhere], capture_output=True, check=False).returncode:
+            pytest.skip("nothing can be mounted here")
+        try:
+            for _ in range(3):
+                for where, options in ((elsewhere / path.name, {}), (path, {"owner": "two"}), (path, {"purpose": "x"})):
+                    with pytest.raises(ConfigurationError, match="isn't taken from it") as refused:
+                        FileStore(where, KEY, **options)
+                    if os.path.exists("/proc/self/fd"):
+                        assert f"process {child.pid}" in str(refused.value)
+        finally:
+            subprocess.run(["umount", "-l", elsewhere], check=True)
+        out, err = child.communicate("\n", timeout=30)
+        assert out == "True\n", err
+        assert not [name for name in modes_in(path.parent) if "refused" in name]
+        with FileStore(path, KEY) as store:
             assert value_of(store) == b"x"
 
     def test_a_file_may_move_where_its_owner_says_so(self, path: Path) -> None:
@@ -433,22 +467,27 @@ class TestBinding:
     def test_another_owners_file_is_refused(self, path: Path, options: dict[str, str]) -> None:
         """Also with the right key."""
         made(path)
-        with capture_events() as events, FileStore(path, KEY, **options) as store:
-            assert events.wait_for(StoreRejected)[0].reason == "foreign"
-            assert value_of(store) is None
+        with pytest.raises(ConfigurationError, match="another owner"):
+            FileStore(path, KEY, **options)
+        with FileStore(path, KEY) as store:
+            assert value_of(store)
 
     def test_two_owners_at_odds_about_a_file_do_not_take_turns_in_throwing_it_away(self, path: Path) -> None:
-        """The one that runs is unavailable; it sets nothing aside."""
+        """The one whose file was replaced by hand is unavailable; it sets nothing aside."""
+        made_by_two = path.with_name("two.db")
+        with FileStore(made_by_two, KEY, owner="two", bound_to_path=False) as two:
+            two.write("token", "a", b"two's", ttl=60)
         with FileStore(path, KEY, owner="one") as one:
             one.write("token", "a", b"one's", ttl=60)
-            with FileStore(path, KEY, owner="two") as two:
-                two.write("token", "a", b"two's", ttl=60)
-                with pytest.raises(StoreUnavailable, match="foreign"):
-                    one.read("token", "a")
-                assert value_of(two) == b"two's"
-        assert [name for name in modes_in(path.parent) if "refused" in name and "-wal" not in name] == [
-            "tokens.db.refused-1"
-        ]
+            path.rename(path.with_name("one.db"))
+            for suffix in ("-wal", "-shm"):
+                path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+            made_by_two.rename(path)
+            with pytest.raises(StoreUnavailable, match="foreign"):
+                one.read("token", "a")
+        with FileStore(path, KEY, owner="two", bound_to_path=False) as two:
+            assert value_of(two) == b"two's"
+        assert not [name for name in modes_in(path.parent) if "refused" in name]
 
     def test_the_wrong_key_is_the_owners_to_mend(self, path: Path) -> None:
         """It is said at construction, and nothing is lost."""

