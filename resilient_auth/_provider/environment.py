@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import certifi
 import httpx
 import requests
-from requests.utils import prepend_scheme_if_needed, resolve_proxies, select_proxy
+from requests.utils import resolve_proxies, select_proxy
 
 from ..errors import ConfigurationError
 
@@ -63,7 +63,8 @@ def _checked(proxy: object, setting: str) -> str:
     if not isinstance(proxy, str):
         raise ConfigurationError(f"{setting} must be a proxy's URL, not {type(proxy).__name__}: {fix}")
     try:
-        url: str = prepend_scheme_if_needed(proxy.strip(), "http")  # type: ignore[no-untyped-call]
+        # requests takes the name of a host without a dot, as in `proxy:3128`, for a scheme.
+        url = proxy.strip() if "://" in proxy else f"http://{proxy.strip()}"
         parts = urlsplit(url)
         scheme, usable = parts.scheme.lower(), bool(parts.hostname) and parts.port != 0
     except ValueError:

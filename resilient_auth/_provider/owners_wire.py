@@ -246,7 +246,7 @@ def _fault_of_this_machine(error: Exception) -> str | None:
         return f"{text}: see REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, and the http_client's verify and cert"
     if isinstance(error, requests.exceptions.InvalidSchema) and "SOCKS" in text:
         return f"{text} pip install 'requests[socks]', or see ALL_PROXY and the http_client's proxies"
-    if isinstance(error, requests.exceptions.InvalidProxyURL) or "ProxySchemeUn" in type(error).__name__:
+    if isinstance(error, requests.exceptions.InvalidProxyURL) or text.startswith("Proxy URL had"):
         return "the http_client's proxy isn't one that can be used: see HTTPS_PROXY, ALL_PROXY and its proxies"
     if "ProxyError" in type(error).__name__ and "407" in text:
         return "the http_client's proxy wants a user and a password, or other ones: see HTTPS_PROXY and its proxies"
