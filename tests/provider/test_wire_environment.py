@@ -140,9 +140,8 @@ def test_a_context_of_the_owners_is_not_watched(serve, ca_file, wire):
 def of_requests(url: str, proxies: dict[str, str] | None) -> str | None:
     """The proxy that a session of requests would take, without what it puts in front of it."""
     with requests.Session() as session:
-        return select_proxy(
-            url, session.merge_environment_settings(url, dict(proxies or {}), None, None, None)["proxies"]
-        )
+        settings = session.merge_environment_settings(url, dict(proxies or {}), None, None, None)
+    return select_proxy(url, settings["proxies"])
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def test_a_proxy_that_cannot_be_used_names_its_setting(monkeypatch, wire, bad):
     """At construction where it is given, and when it is first needed where the environment has it; never its value."""
     with pytest.raises(errors.ConfigurationError, match=r"proxies\['https'\]") as caught:
         wire(proxies={"https": bad})
-    assert str(bad) not in str(caught.value)
+    assert "p:" not in str(caught.value)
     if isinstance(bad, str):
         for name in ("ALL_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, bad)
@@ -256,9 +255,10 @@ def test_a_certificate_of_nobody_known_says_the_fix(serve, wire):
     assert "REQUESTS_CA_BUNDLE" in str(failure)
 
 
-def test_a_certificate_of_another_name_says_what_it_is(serve, ca_file, wire):
+def test_a_certificate_of_another_name_says_what_it_is(serve, ca_file, wire, resolver):
     """Another authority wouldn't mend that."""
-    url = serve().url.replace("localhost", "127.0.0.2")
+    resolver("other.example", "127.0.0.1")
+    url = serve().url.replace("localhost", "other.example")
     with pytest.raises(Exception) as caught:  # noqa: PT011 - it is judged next
         wire(verify=ca_file).send("GET", url, ends=soon())
     failure = as_failure(caught.value, "https://a")
