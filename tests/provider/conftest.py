@@ -93,6 +93,9 @@ class Scripted:
     #: Method, path, headers with lower-case names, and body.
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
 
+    #: Whose certificate it shows may be changed while it runs.
+    context: ssl.SSLContext | None = None
+
     def paths(self) -> list[str]:
         return [path for _, path, _, _ in self.seen]
 
@@ -148,6 +151,7 @@ def serve(authority: trustme.CA) -> Iterator[Callable[..., Scripted]]:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             (by or authority).issue_cert("localhost", "127.0.0.1").configure_cert(context)
+            scripted.context = context
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         running.append(server)

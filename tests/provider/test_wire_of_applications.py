@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msal as plain_msal
@@ -185,11 +184,13 @@ def test_a_bundle_that_names_no_file_is_told_at_construction(serve, monkeypatch,
 def test_a_bundle_that_is_replaced_needs_no_restart(serve, build, settings, ca_file):
     """An application goes on when its provider's authority changes, and its bundle with it."""
     server = provider(serve)
-    app = build(server, settings())
+    status, headers, token = server.answers["/realms/one/token"]
+    server.answers["/realms/one/token"] = (status, {**headers, "Connection": "close"}, token)
+    app = build(server, settings(wait=2.0))
     app.acquire_token_for_client(SCOPE)
     new = trustme.CA()
-    path = Path(ca_file)
-    path.write_bytes(path.read_bytes() + new.cert_pem.bytes())
+    new.issue_cert("localhost").configure_cert(server.context)
+    new.cert_pem.write_to_path(ca_file)
     assert app.acquire_token_for_client(["https://other.example/.default"])["access_token"] == "T"
 
 
