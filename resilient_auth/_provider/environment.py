@@ -17,7 +17,7 @@ from requests.utils import resolve_proxies, select_proxy
 
 from ..errors import ConfigurationError
 
-__all__ = ["Authorities", "check_proxies", "proxy_for"]
+__all__ = ["Authorities", "check_proxies", "proxy_for", "proxy_setting"]
 
 _SOCKS = frozenset({"socks5", "socks5h"})
 _SCHEMES = _SOCKS | {"http", "https"}
@@ -40,9 +40,22 @@ def proxy_for(url: str, proxies: Mapping[str, str | None] | None, *, trust_env: 
         ConfigurationError: It is no proxy that can be used; names the setting, and not its value, which may hold a
             password.
     """
+    chosen, setting = _chosen(url, proxies, trust_env=trust_env)
+    return _checked(chosen, setting) if chosen else None
+
+
+def proxy_setting(url: str, proxies: Mapping[str, str | None] | None) -> str:
+    """Return the name of what says through which proxy a URL is asked."""
+    return _chosen(url, proxies, trust_env=True)[1]
+
+
+def _chosen(url: str, proxies: Mapping[str, str | None] | None, *, trust_env: bool) -> tuple[str | None, str]:
     given = dict(proxies or {})
     chosen = select_proxy(url, resolve_proxies(requests.Request(url=url), given, trust_env))  # type: ignore[arg-type]
-    return _checked(chosen, _setting_of(chosen, given)) if chosen else None
+    for scheme, value in given.items():
+        if value == chosen:
+            return chosen, f"proxies[{scheme!r}]"
+    return chosen, next((name for name in _PROXY_VARIABLES if os.environ.get(name) == chosen), "the system's proxy")
 
 
 def check_proxies(proxies: Mapping[str, Any] | None) -> None:
@@ -80,13 +93,6 @@ def _checked(proxy: object, setting: str) -> str:
             f"{setting} names a SOCKS proxy: pip install 'httpx[socks]', or name the hosts to ask directly in NO_PROXY"
         )
     return url
-
-
-def _setting_of(proxy: object, given: Mapping[str, object]) -> str:
-    for scheme, value in given.items():
-        if value == proxy:
-            return f"proxies[{scheme!r}]"
-    return next((name for name in _PROXY_VARIABLES if os.environ.get(name) == proxy), "the system's proxy")
 
 
 class Authorities:

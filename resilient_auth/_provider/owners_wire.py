@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -250,6 +251,8 @@ def _fault_of_this_machine(error: Exception) -> str | None:
         return "the http_client's proxy isn't one that can be used: see HTTPS_PROXY, ALL_PROXY and its proxies"
     if "ProxyError" in type(error).__name__ and "407" in text:
         return "the http_client's proxy wants a user and a password, or other ones: see HTTPS_PROXY and its proxies"
+    if isinstance(error, requests.exceptions.ProxyError) and f"[Errno {socket.EAI_NONAME}]" in text:
+        return "the name of the http_client's proxy doesn't exist: see HTTPS_PROXY, ALL_PROXY and its proxies"
     return None
 
 

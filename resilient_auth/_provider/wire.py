@@ -29,7 +29,7 @@ from ..errors import (
     TLSFailed,
 )
 from .connect import NO_SUCH_NAME, racing
-from .environment import Authorities, check_proxies, proxy_for
+from .environment import Authorities, check_proxies, proxy_for, proxy_setting
 
 __all__ = ["LARGEST_ANSWER", "Answer", "HttpxWire", "Wire", "as_failure", "followed", "read"]
 
@@ -213,15 +213,17 @@ class HttpxWire:
             url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
         timeout = options.get("timeout")
         wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-        client, backend = self._client(opened, proxy_for(url, self._proxies))
+        proxy = proxy_for(url, self._proxies)
+        client, backend = self._client(opened, proxy)
         backend.bounded.ends = ends
         try:
             with client.stream(method, url, content=body, headers=headers, **wanted) as response:
                 return read(response.status_code, response.headers, response.iter_raw(), options)
-        except httpx.ProxyError as error:
-            if not str(error).startswith("407"):
+        except (httpx.ProxyError, httpx.ConnectError) as error:
+            fault = None if proxy is None else _fault_of_proxy(error)
+            if fault is None:
                 raise
-        raise ConfigurationError("the proxy wants a user and a password, or other ones: see HTTPS_PROXY, or proxies=")
+        raise ConfigurationError(f"{proxy_setting(url, self._proxies)} names a proxy {fault}")
 
     def close(self) -> None:
         """Close connections: idle ones now, and those in use with the last request on them.
@@ -372,6 +374,16 @@ def read(
     return Answer(status, text, {str(k).lower(): str(v) for k, v in headers.items()}), location
 
 
+def _fault_of_proxy(error: Exception) -> str | None:
+    if isinstance(error, httpx.ProxyError):
+        return "that wants a user and a password, or other ones" if str(error).startswith("407") else None
+    return "whose name doesn't exist" if _is_unknown_name(_causes(error)) else None
+
+
+def _is_unknown_name(causes: Iterable[BaseException]) -> bool:
+    return any(isinstance(cause, socket.gaierror) and cause.errno in NO_SUCH_NAME for cause in causes)
+
+
 def _form(fields: Mapping[str, Any]) -> str:
     """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
     return urlencode([(k, v) for k, v in fields.items() if v is not None], doseq=True)
@@ -398,7 +410,7 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
 
     names = {type(cause).__name__ for cause in causes}
     if any_of(socket.gaierror) or "NameResolutionError" in names:
-        unknown = any(isinstance(cause, socket.gaierror) and cause.errno in NO_SUCH_NAME for cause in causes)
+        unknown = _is_unknown_name(causes)
         told = ": there is no such name; look at the authority, and at this machine's DNS" if unknown else ""
         failure: ProviderUnavailable = NameNotResolved(
             f"the name of {authority} could not be resolved{told}", authority=authority

@@ -157,6 +157,7 @@ def test_what_the_client_raises_is_raised():
         ("ALL_PROXY", "socks5://127.0.0.1:1", "ALL_PROXY"),
         ("HTTPS_PROXY", "ftp://127.0.0.1:1", "HTTPS_PROXY"),
         ("HTTPS_PROXY", "http://", "HTTPS_PROXY"),
+        ("HTTPS_PROXY", "http://no.such.host.invalid:3128", "HTTPS_PROXY"),
     ],
 )
 def test_a_session_that_cannot_work_here_says_so(session, monkeypatch, name, value, told):

@@ -244,8 +244,20 @@ def test_a_proxy_that_wants_a_password_is_this_machines_matter(wire):
 
         threading.Thread(target=refuse, daemon=True).start()
         one = wire(verify=False, proxies={"https": f"127.0.0.1:{proxy.getsockname()[1]}"})
-        with pytest.raises(errors.ConfigurationError, match="HTTPS_PROXY"):
+        with pytest.raises(errors.ConfigurationError, match=r"proxies\['https'\] .* password"):
             one.send("GET", "https://a.example/", ends=soon())
+
+
+def test_a_proxy_that_does_not_exist_is_this_machines_matter(wire, resolver, monkeypatch):
+    """Its name isn't the provider's; one that isn't there, or doesn't answer now, is the network's."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    resolver("proxy.example", error=socket.gaierror(socket.EAI_NONAME, "told"))
+    with pytest.raises(errors.ConfigurationError, match=r"HTTPS_PROXY .* exist"):
+        wire().send("GET", "https://a.example/", ends=soon())
+    resolver("proxy.example", error=socket.gaierror(socket.EAI_AGAIN, "told"))
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - it is judged next
+        wire().send("GET", "https://a.example/", ends=soon())
+    assert type(as_failure(caught.value, "https://a.example")) is errors.NameNotResolved
 
 
 def test_a_certificate_of_nobody_known_says_the_fix(serve, wire):
