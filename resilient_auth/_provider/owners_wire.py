@@ -18,7 +18,7 @@ import requests.utils
 
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
-from .wire import LARGEST_ANSWER, Answer, followed, read
+from .answers import LARGEST_ANSWER, Answer, followed, read
 
 __all__ = ["OwnersWire", "built_by_msal"]
 

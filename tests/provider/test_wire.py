@@ -20,8 +20,9 @@ import pytest
 import requests
 
 from resilient_auth import errors
+from resilient_auth._provider.answers import LARGEST_ANSWER
 from resilient_auth._provider.owners_wire import OwnersWire
-from resilient_auth._provider.wire import LARGEST_ANSWER, Answer, HttpxWire, as_failure
+from resilient_auth._provider.wire import Answer, HttpxWire, as_failure
 from resilient_auth.clock import SystemClock
 from resilient_auth.emulator import Emulator, Fault
 

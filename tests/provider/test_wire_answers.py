@@ -14,8 +14,9 @@ import pytest
 import requests
 
 from resilient_auth import errors
+from resilient_auth._provider.answers import LARGEST_ANSWER
 from resilient_auth._provider.owners_wire import OwnersWire
-from resilient_auth._provider.wire import LARGEST_ANSWER, HttpxWire, Wire, as_failure
+from resilient_auth._provider.wire import HttpxWire, Wire, as_failure
 from resilient_auth.clock import SystemClock
 
 CLOCK = SystemClock()
