@@ -141,6 +141,8 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
     code = "provider_unavailable"
     #: Whether the request may have reached the provider.
     sent: bool = True
+    #: Whether waiting may mend it: it doesn't make a name that isn't there, nor trust in a certificate.
+    heals: bool = True
 
     def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
         self.message = printable(message)
@@ -157,14 +159,20 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
         return f"{type(self).__name__}({self.message!r}, retry_after={self.retry_after!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.authority, self.retry_after, self.sent)
+        return _rebuild, (type(self), self.message, self.authority, self.retry_after, self.sent, self.heals)
 
 
 def _rebuild(
-    cls: type[ProviderUnavailable], message: str, authority: str, retry_after: float | None, sent: bool
+    cls: type[ProviderUnavailable],
+    message: str,
+    authority: str,
+    retry_after: float | None,
+    sent: bool,
+    heals: bool = True,
 ) -> ProviderUnavailable:
     error = cls(message, authority=authority, retry_after=retry_after)
     error.sent = sent
+    error.heals = heals
     return error
 
 

@@ -75,6 +75,53 @@ def clock() -> SkippingClock:
 
 
 @pytest.fixture
+def swallowing() -> Iterator[Callable[[int], int]]:
+    """Make a port at which so many loopback addresses, 127.0.0.2 and on, swallow what is sent to them."""
+    held: list[socket.socket] = []
+
+    def swallow(addresses: int) -> int:
+        port = 0
+        for number in range(2, 2 + addresses):
+            listener = socket.socket()
+            held.append(listener)
+            listener.bind((f"127.0.0.{number}", port))
+            listener.listen(0)
+            port = listener.getsockname()[1]
+            for _ in range(3):  # no more than that wait to be accepted; further ones get no answer at all
+                waiting = socket.socket()
+                waiting.setblocking(False)
+                waiting.connect_ex((f"127.0.0.{number}", port))
+                held.append(waiting)
+        return port
+
+    yield swallow
+    for each in held:
+        each.close()
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give a name such addresses, or an error in place of them, by way of the system's look-up."""
+    real = socket.getaddrinfo
+
+    def name(host: str, *addresses: str, error: Exception | None = None, hangs: threading.Event | None = None) -> None:
+        before = socket.getaddrinfo
+
+        def look_up(asked: Any, port: Any, *args: Any, **options: Any) -> Any:
+            if asked not in (host, host.encode()):
+                return before(asked, port, *args, **options)
+            if hangs is not None:
+                hangs.wait(30)
+            if error is not None:
+                raise error
+            return [found for one in addresses for found in real(one, port, type=socket.SOCK_STREAM)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    return name
+
+
+@pytest.fixture
 def together() -> Callable[..., list[Any]]:
     """Run a call in so many threads at the same moment; exceptions come back as results."""
 

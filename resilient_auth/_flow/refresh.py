@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import weakref
@@ -53,6 +54,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     looks = shelf is not None and variant is None
     now = engine.clock.monotonic()
     refusal = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject, slot.purpose)
+    refusal = refusal or _lasting(engine, slot, now)
     # What another process has obtained can be had while the provider can't be asked.
     if refusal is not None and not (looks and now - slot.looked_at > fleet.LOOK_AGAIN):
         raise refusal
@@ -73,6 +75,16 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
             flight.land(Outcome(error=error))
             raise
     return flight
+
+
+def _lasting(engine: Engine, slot: Slot, now: float) -> ProviderUnavailable | None:
+    """Tell again, until the next attempt may be made, what waiting for that attempt wouldn't mend."""
+    left = slot.failed_at + engine.settings.retry.first_delay - now
+    if left <= 0 or slot.last_error is None or slot.last_error.heals:
+        return None
+    known = copy.copy(slot.last_error)
+    known.retry_after = left
+    return known
 
 
 def under_way(engine: Engine, slot: Slot) -> Flight | None:

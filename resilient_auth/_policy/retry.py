@@ -141,6 +141,8 @@ def may_repeat(error: BaseException, *, replayable: bool, spare: bool = False) -
     """
     if not isinstance(error, ProviderUnavailable) or isinstance(error, (CircuitOpen, Overloaded)):
         return False
+    if not error.heals:  # who waits learns at once what to mend
+        return False
     if spare and error.retry_after is not None:
         return False
     if replayable:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +15,15 @@ from msal.throttled_http_client import ThrottledHttpClient
 from .._flow.memory import Exchange, Slot
 from .._flow.single_flight import Flight, Outcome
 from .._policy.freshness import MSAL_MARGIN
-from ..errors import ConfigurationError, ProviderUnavailable, ServerFailed
+from ..errors import ProviderUnavailable, ServerFailed
 from ..token import fingerprint
 from . import redaction
 from .binding import BoundLater
+from .owners_wire import OwnersWire
 from .session import Plan, Session
 from .token_cache import ExchangeView
 from .transport import Journey, Transport
-from .wire import HttpxWire, OwnersWire, Wire
+from .wire import HttpxWire, Wire
 
 __all__ = ["Asking", "MsalServerFailed", "original", "throttled", "transport_for"]
 
@@ -50,13 +50,10 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
         # An application of ours that is wrapped again must not be retried twice.
         wire = owners.wire if isinstance(owners, Transport) else OwnersWire(owners, settings.clock)
     else:
-        verify = arguments.get("verify", True)
-        if isinstance(verify, (str, os.PathLike)) and not os.path.exists(verify):
-            raise ConfigurationError(f"verify must be the path of a CA bundle or directory; there is no {verify!s}")
         wire = HttpxWire(
             settings.clock,
             settings.connect_timeout,
-            verify=verify,
+            verify=arguments.get("verify", True),
             proxies=arguments.get("proxies"),
             timeout=arguments.get("timeout"),
         )

@@ -20,6 +20,7 @@ from .application import ResilientApplication, variant_of
 from .binding import applications, authority_of
 from .exchange import original, throttled, transport_for
 from .managed_identity import ManagedIdentityClient, wrap_managed_identity
+from .owners_wire import built_by_msal
 from .session import Plan, Session, check_scopes
 from .user_cache import UserCache
 
@@ -370,7 +371,7 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
         )
     session = Session(resilience, app.__dict__)
     raw = app.http_client.http_client
-    transport_ = transport_for(session, app.client_id, {"http_client": raw})
+    transport_ = transport_for(session, app.client_id, built_by_msal(raw) or {"http_client": raw})
     wrapped = object.__new__(kind)
     # A fresh throttle: what MSAL's has seen was returned to it, and would be replayed.
     seconds = 60 if isinstance(app, msal.PublicClientApplication) else 5

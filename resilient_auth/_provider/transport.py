@@ -20,6 +20,7 @@ from ..errors import (
     AttemptTimeout,
     CircuitOpen,
     Closed,
+    ConfigurationError,
     MalformedAnswer,
     ProviderUnavailable,
     ServerFailed,
@@ -184,12 +185,17 @@ class Transport:
 
         Returns:
             How it failed, or None where it works.
+
+        Raises:
+            ConfigurationError: It can't be asked as this machine is set up, and so nothing was seen.
         """
         origin = origin_of(url)
         posted: dict[str, Any] = {"data": {}} if purpose is Purpose.TOKEN else {"redirects": False}
         method = "POST" if purpose is Purpose.TOKEN else "GET"
         try:
             answer = self.wire.send(method, url, ends=ends, **posted)
+        except ConfigurationError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer
             return as_failure(error, origin)
         wall = self._engine.clock.wall()
@@ -272,10 +278,16 @@ class Transport:
             journey.sent_on, journey.sent_at = engine.clock.wall(), now
             ends = min(now + engine.settings.attempt_timeout, max(journey.deadline, now + 0.05))
             failure: ProviderUnavailable | None = None
+            wrong: ConfigurationError | None = None
             try:
                 answer = self.wire.send(method, url, ends=ends, **options)
+            except ConfigurationError as error:
+                wrong = ConfigurationError(str(error))
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
+            if wrong is not None:  # this machine's, which says nothing of the provider
+                permit.none()
+                raise wrong
             if failure is not None:
                 # Raised here and not there: what a client raises holds the request, and so its secrets.
                 permit.failure(failure.code)
@@ -408,7 +420,7 @@ class Transport:
         def fetch() -> None:
             try:
                 self._fetch_now(purpose, url, options, key)
-            except ProviderUnavailable as error:
+            except (ConfigurationError, ProviderUnavailable) as error:
                 documents.put(key, replace(held, tried_at=engine.clock.monotonic()))
                 if not isinstance(error, (CircuitOpen, Throttled)):
                     age = engine.clock.monotonic() - held.obtained_at

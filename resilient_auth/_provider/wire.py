@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-import codecs
+import logging
 import os
 import socket
 import ssl
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
-import certifi
 import httpcore
 import httpx
 import requests
 
 from ..clock import Clock
-from ..errors import AttemptTimeout, ConnectionFailed, MalformedAnswer, NameNotResolved, ProviderUnavailable, TLSFailed
+from ..errors import (
+    AttemptTimeout,
+    ConfigurationError,
+    ConnectionFailed,
+    NameNotResolved,
+    ProviderUnavailable,
+    TLSFailed,
+)
+from .answers import Answer, followed, read
+from .connect import NO_SUCH_NAME, racing
+from .environment import Authorities, check_proxies, proxy_for, proxy_setting
 
-__all__ = ["Answer", "HttpxWire", "OwnersWire", "Wire", "as_failure"]
+__all__ = ["Answer", "HttpxWire", "Wire", "as_failure"]
 
-#: Bytes; no answer of a provider comes near.
-LARGEST_ANSWER = 4 * 1024 * 1024
+_log = logging.getLogger("resilient_auth")
 
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Answer:
-    """What MSAL wants to know of a response."""
-
-    status_code: int
-    text: str
-    #: With lower-case names.
-    headers: Mapping[str, str]
-
-    def raise_for_status(self) -> None:
-        """Raise for a 4xx or 5xx status, as requests does."""
-        if self.status_code >= 400:
-            raise requests.HTTPError(f"HTTP status {self.status_code}")
-
-    def __repr__(self) -> str:
-        return f"Answer({self.status_code})"
+#: OpenSSL's X509_V_ERR_*: self-signed, and no issuer to be found.
+_UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 
 
 class Wire(Protocol):
@@ -117,22 +110,33 @@ class _BoundedBackend(httpcore.NetworkBackend):
 
 @dataclass(slots=True)
 class _Open:
-    """A client with its connections, and how many requests are on them."""
+    """Whom to trust, the clients that do, by proxy, and how many requests are on them."""
 
-    client: httpx.Client
-    backends: list[_BoundedBackend]
+    trust: ssl.SSLContext
+    #: Of the bundle that was read for it.
+    state: object
+    clients: dict[str | None, tuple[httpx.Client, _BoundedBackend]] = field(default_factory=dict)
     users: int = 0
+
+    def close(self) -> None:
+        for client, _ in self.clients.values():
+            client.close()
 
 
 class HttpxWire:
     """Send requests with httpx, taking `verify`, `proxies` and `timeout` as MSAL takes them.
 
+    A bundle of certificate authorities that is replaced on disk is read again for the next request.
+
     Args:
         clock: Bounds each request's duration.
-        connect_timeout: Seconds for making a connection.
+        connect_timeout: Seconds for making a connection, the look-up of the name and all of its addresses included.
         verify: False, or the path of a CA bundle or directory, or True for the environment's or certifi's.
         proxies: By scheme, as requests takes them; None for the environment's.
         timeout: Seconds, or a pair for connecting and reading; None for the settings'.
+
+    Raises:
+        ConfigurationError: The bundle or a proxy that somebody named can't be used.
     """
 
     def __init__(
@@ -140,54 +144,62 @@ class HttpxWire:
         clock: Clock,
         connect_timeout: float,
         *,
-        verify: bool | str | ssl.SSLContext | None = True,
-        proxies: Mapping[str, str] | None = None,
+        verify: bool | str | os.PathLike[str] | ssl.SSLContext | None = True,
+        proxies: Mapping[str, str | None] | None = None,
         timeout: float | tuple[float | None, float | None] | None = None,
     ) -> None:
+        check_proxies(proxies)
         self._clock = clock
-        self._verify = verify
+        self._authorities = Authorities(verify)
         self._proxies = dict(proxies or {})
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
         self._lock = threading.Lock()
         self._open: _Open | None = None
+        self._told: object = None
         self._process = os.getpid()
+        if self._authorities.named:
+            self._leave(self._enter())
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
-        """Send a request and read its whole answer."""
+        """Send a request and read its whole answer.
+
+        A GET goes where its answer leads, but only over https and to the same origin.
+        """
         opened = self._enter()
         try:
-            return self._send(opened, method, url, ends, options)
+
+            def send(at: str, first: bool) -> tuple[Answer, str | None]:
+                return self._send(opened, method, at, ends, options, first)
+
+            return followed(method, url, send, options)
         finally:
             self._leave(opened)
 
-    def _send(self, opened: _Open, method: str, url: str, ends: float, options: dict[str, Any]) -> Answer:
-        for backend in opened.backends:
-            backend.bounded.ends = ends
+    def _send(
+        self, opened: _Open, method: str, url: str, ends: float, options: dict[str, Any], first: bool
+    ) -> tuple[Answer, str | None]:
         headers = {k: v for k, v in (options.get("headers") or {}).items() if v is not None}
         body = options.get("data")
         if isinstance(body, Mapping):
             body = _form(body)
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
-        query = _form(options.get("params") or {})
+        query = _form(options.get("params") or {}) if first else ""
         if query:
             url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
         timeout = options.get("timeout")
         wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-        redirects = method == "GET" and options.get("redirects", True)
-        largest = options.get("largest", LARGEST_ANSWER)
-        with opened.client.stream(
-            method, url, content=body, headers=headers, follow_redirects=redirects, **wanted
-        ) as response:
-            parts: list[bytes] = []
-            size = 0
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > largest:
-                    raise MalformedAnswer(f"an answer of more than {largest} bytes")
-                parts.append(part)
-            text = b"".join(parts).decode(_charset(response), errors="replace")
-            return Answer(response.status_code, text, {k.lower(): v for k, v in response.headers.items()})
+        proxy = proxy_for(url, self._proxies)
+        client, backend = self._client(opened, proxy)
+        backend.bounded.ends = ends
+        try:
+            with client.stream(method, url, content=body, headers=headers, **wanted) as response:
+                return read(response.status_code, response.headers, response.iter_raw(), options)
+        except (httpx.ProxyError, httpx.ConnectError) as error:
+            fault = None if proxy is None else _fault_of_proxy(error)
+            if fault is None:
+                raise
+        raise ConfigurationError(f"{proxy_setting(url, self._proxies)} names a proxy {fault}")
 
     def close(self) -> None:
         """Close connections: idle ones now, and those in use with the last request on them.
@@ -199,99 +211,85 @@ class HttpxWire:
             opened, self._open = self._open, None
             idle = opened is not None and opened.users == 0
         if idle and opened is not None:
-            opened.client.close()
+            opened.close()
 
     def _enter(self) -> _Open:
         if self._process != os.getpid():  # a forked child must not talk on its parent's connections, nor close them
             self._lock, self._open, self._process = threading.Lock(), None, os.getpid()
+        state = self._authorities.state()
         with self._lock:
-            if self._open is None:
-                self._open = self._build()
-            self._open.users += 1
-            return self._open
+            stale = self._open
+            if stale is not None and stale.state == state:
+                stale.users += 1
+                return stale
+        try:
+            fresh: _Open | None = _Open(self._authorities.context(), state)
+        except (ConfigurationError, OSError) as error:
+            if stale is None:
+                raise
+            fresh = None
+            # It is being replaced, perhaps: who was trusted until now goes on to be, and the next request looks again.
+            if self._told != state:
+                self._told = state
+                _log.warning("A CA bundle was replaced and can't be read; the one before goes on to be used: %s", error)
+        with self._lock:
+            if self._open is stale and fresh is not None:
+                self._open = fresh
+            opened = self._open
+            if opened is None:  # closed meanwhile
+                opened = self._open = fresh or _Open(stale.trust, stale.state)  # type: ignore[union-attr]
+            opened.users += 1
+            idle = stale is not None and stale is not opened and stale.users == 0
+        if idle and stale is not None:
+            stale.close()
+        return opened
 
     def _leave(self, opened: _Open) -> None:
         with self._lock:
             opened.users -= 1
             last = opened.users == 0 and opened is not self._open
         if last:
-            opened.client.close()
+            opened.close()
 
-    def _build(self) -> _Open:
-        context = _tls(self._verify)
+    def _client(self, opened: _Open, proxy: str | None) -> tuple[httpx.Client, _BoundedBackend]:
+        with self._lock:
+            found = opened.clients.get(proxy)
+            if found is None:
+                found = opened.clients[proxy] = self._build(opened.trust, proxy)
+            return found
+
+    def _build(self, trust: ssl.SSLContext, proxy: str | None) -> tuple[httpx.Client, _BoundedBackend]:
         # Exchanges are rare. A connection kept for long is most likely dead, and finding that out costs a back-off.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=5.0)
-        mounts: dict[str, httpx.BaseTransport | None] = {}
-        for scheme, proxy in self._proxies.items():
-            pattern = "all://" if scheme == "all" else scheme if "://" in scheme else f"{scheme}://"
-            mounts[pattern] = httpx.HTTPTransport(verify=context, proxy=proxy, limits=limits) if proxy else None
-        client = httpx.Client(verify=context, mounts=mounts or None, limits=limits, timeout=self._timeout)
-        transports = (client._transport, *client._mounts.values())
-        return _Open(client, [self._bound(t) for t in transports if isinstance(t, httpx.HTTPTransport)])
-
-    def _bound(self, transport: httpx.HTTPTransport) -> _BoundedBackend:
+        secured = proxy is not None and proxy.startswith("https:")
+        through = None if proxy is None else httpx.Proxy(proxy, ssl_context=trust if secured else None)
+        transport = httpx.HTTPTransport(verify=trust, proxy=through, limits=limits, trust_env=False)
         # httpx offers no way to hand httpcore a network backend; a test pins this one.
         pool = transport._pool
-        backend = pool._network_backend = _BoundedBackend(pool._network_backend, self._clock)
-        return backend
+        backend = pool._network_backend = _BoundedBackend(racing(pool._network_backend), self._clock)
+        client = httpx.Client(
+            transport=transport,
+            timeout=self._timeout,
+            trust_env=False,
+            # What a few bytes unpack to would only be known when it is there.
+            headers={"Accept-Encoding": "identity"},
+        )
+        return client, backend
+
+
+def _fault_of_proxy(error: Exception) -> str | None:
+    if isinstance(error, httpx.ProxyError):
+        return "that wants a user and a password, or other ones" if str(error).startswith("407") else None
+    return "whose name doesn't exist" if _is_unknown_name(_causes(error)) else None
+
+
+def _is_unknown_name(causes: Iterable[BaseException]) -> bool:
+    return any(isinstance(cause, socket.gaierror) and cause.errno in NO_SUCH_NAME for cause in causes)
 
 
 def _form(fields: Mapping[str, Any]) -> str:
     """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
     return urlencode([(k, v) for k, v in fields.items() if v is not None], doseq=True)
-
-
-def _charset(response: httpx.Response) -> str:
-    try:
-        return codecs.lookup(response.charset_encoding or "utf-8").name
-    except LookupError:
-        return "utf-8"
-
-
-def _tls(verify: bool | str | ssl.SSLContext | None) -> ssl.SSLContext | bool:
-    """Trust what requests would trust."""
-    if isinstance(verify, ssl.SSLContext):
-        return verify
-    if verify is False:
-        return httpx.create_ssl_context(verify=False)
-    # As in requests, the environment's bundle beats a mere True.
-    given = verify if isinstance(verify, (str, os.PathLike)) else None
-    bundle = given or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    bundle = os.fspath(bundle or os.environ.get("SSL_CERT_FILE") or certifi.where())
-    if os.path.isdir(bundle):
-        return ssl.create_default_context(capath=bundle)
-    return ssl.create_default_context(cafile=bundle)
-
-
-class OwnersWire:
-    """Send requests with the `http_client` that the application gave to MSAL."""
-
-    def __init__(self, client: Any, clock: Clock) -> None:
-        self.client = client
-        self._clock = clock
-
-    def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
-        """Send a request. How long it takes is the owner's client's business, but for a session without a time-out."""
-        if "timeout" not in options and _has_no_timeout(self.client):
-            options["timeout"] = max(0.1, ends - self._clock.monotonic())
-        response = (self.client.get if method == "GET" else self.client.post)(url, **options)
-        headers = {str(k).lower(): str(v) for k, v in getattr(response, "headers", {}).items()}
-        return Answer(response.status_code, response.text, headers)
-
-    def close(self) -> None:
-        """Close the owner's client, as MSAL would."""
-        close = getattr(self.client, "close", None)
-        if close is not None:
-            close()
-
-
-def _has_no_timeout(client: Any) -> bool:
-    """Tell whether this is a requests session that would wait for ever."""
-    if not isinstance(client, requests.Session):
-        return False
-    # MSAL, and who follows its advice, wraps `request` in a partial that has the time-out.
-    keywords = getattr(client.request, "keywords", {})
-    return keywords.get("timeout") is None
 
 
 def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
@@ -306,13 +304,18 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
 
     names = {type(cause).__name__ for cause in causes}
     if any_of(socket.gaierror) or "NameResolutionError" in names:
+        unknown = _is_unknown_name(causes)
+        told = ": there is no such name; look at the authority, and at this machine's DNS" if unknown else ""
         failure: ProviderUnavailable = NameNotResolved(
-            f"the name of {authority} could not be resolved", authority=authority
+            f"the name of {authority} could not be resolved{told}", authority=authority
         )
-        failure.sent = False
+        failure.sent, failure.heals = False, not unknown
         return failure
     if any_of(ssl.SSLError, requests.exceptions.SSLError):
-        return TLSFailed(f"no trusted TLS connection to {authority}: {_tls_reason(causes)}", authority=authority)
+        reason, untrusted = _tls_reason(causes)
+        failure = TLSFailed(f"no trusted TLS connection to {authority}: {reason}", authority=authority)
+        failure.heals = not untrusted
+        return failure
     never_sent = any_of(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, requests.ConnectTimeout)
     if never_sent or "NewConnectionError" in names or any_of(ConnectionRefusedError):
         refused = any_of(ConnectionRefusedError) or any("refused" in str(cause).lower() for cause in causes[:2])
@@ -325,11 +328,14 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
     return ConnectionFailed(f"the connection to {authority} broke: {type(error).__name__}", authority=authority)
 
 
-def _tls_reason(causes: list[BaseException]) -> str:
+def _tls_reason(causes: list[BaseException]) -> tuple[str, bool]:
+    """Return what is wrong, and whether it is the certificate."""
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message or "the certificate is not trusted"
-    return "the handshake failed"
+            reason = cause.verify_message or "the certificate is not trusted"
+            fix = "; name the CA that signed it: verify=<CA file>, or REQUESTS_CA_BUNDLE"
+            return reason + (fix if cause.verify_code in _UNKNOWN_ISSUER else ""), True
+    return "the handshake failed", False
 
 
 def _causes(error: BaseException) -> Iterable[BaseException]:

@@ -9,6 +9,8 @@ import copy
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from .._provider.connect import racing
+
 __all__ = ["Until", "after_fork", "bound"]
 
 
@@ -154,7 +156,8 @@ def bound(transport: Any) -> bool:
     if pool is None or backend is None:
         return False
     if not isinstance(backend, (_Backend, _AsyncBackend)):
-        pool._network_backend = (_AsyncBackend if hasattr(pool, "handle_async_request") else _Backend)(backend)
+        awaits = hasattr(pool, "handle_async_request")
+        pool._network_backend = _AsyncBackend(backend) if awaits else _Backend(racing(backend))
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import httpx
 
 from .._policy.checks import require
 from .._policy.subject import SubjectOf
+from .._provider.environment import proxy_for
 from .bearer import BearerAuth
 from .options import TransportOptions
 from .origins import named_origin
@@ -154,8 +154,7 @@ def _wire(
     }
     url = httpx.URL(base_url)
     # A client that is given a transport doesn't look at the environment's proxies any more.
-    if trusts and not urllib.request.proxy_bypass(url.host):
-        proxy = urllib.request.getproxies().get(url.scheme) or urllib.request.getproxies().get("all")
-        if proxy:
-            wire["proxy"] = proxy
+    proxy = proxy_for(str(url), None, trust_env=trusts)
+    if proxy is not None:
+        wire["proxy"] = proxy
     return wire

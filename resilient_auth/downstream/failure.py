@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from .._provider.connect import NO_SUCH_NAME
 from . import errors as ours
 from .errors import ApiUnavailable
 
@@ -62,15 +63,17 @@ def explain(error: Exception, name: str, dialect: Dialect) -> Failure:
     if isinstance(error, (library.ConnectTimeout, library.ConnectError)):
         causes = list(_causes(error))
         told: ApiUnavailable | None = None
-        if any(isinstance(cause, socket.gaierror) for cause in causes):
+        lookups = [cause for cause in causes if isinstance(cause, socket.gaierror)]
+        if lookups:
             told = dialect.name_not_resolved(f"the name of {name} could not be resolved", origin=name)
         elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
             told = dialect.connection_refused(f"{name} refused the connection: nothing listens there", origin=name)
         if told is not None:
             told.__cause__ = error
         untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
+        unknown = any(cause.errno in NO_SUCH_NAME for cause in lookups)
         cause = getattr(told, "code", None) or ("certificate" if untrusted else type(error).__name__)
-        return Failure(told or error, cause, sent=False, transient=not untrusted)
+        return Failure(told or error, cause, sent=False, transient=not (untrusted or unknown))
     if isinstance(error, (library.ReadTimeout, TimeoutError)):
         late = dialect.attempt_timeout(f"{name} didn't answer in time", origin=name)
         late.__cause__ = error

@@ -22,7 +22,7 @@ from .._policy.key_reports import KeysHealth, reporters
 from .._policy.living import Living
 from .._provider.transport import Transport, origin_of
 from .._provider.wire import Wire
-from ..errors import Closed, MalformedAnswer, ProviderUnavailable, StoreUnavailable
+from ..errors import Closed, ConfigurationError, MalformedAnswer, ProviderUnavailable, StoreUnavailable
 from ..events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse, emit
 from .documents import Facts, UnusableDocument, facts_in, keys_in
 from .errors import InvalidToken, VerificationUnavailable
@@ -239,7 +239,8 @@ class KeySource:
         except ProviderUnavailable as error:
             outcome = Outcome(error=error)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-            text = f"the keys of {self._origin} couldn't be read: {type(error).__name__}"
+            told = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+            text = f"the keys of {self._origin} couldn't be read: {told}"
             outcome = Outcome(error=MalformedAnswer(text, authority=self._origin))
         finally:
             if isinstance(outcome.error, ProviderUnavailable):
