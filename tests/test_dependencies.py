@@ -26,7 +26,7 @@ NEEDS = {
     "integrations/httpx2.py": "httpx2",
     "_provider/azure_errors.py": "azure",
     "_provider/azure_shapes.py": "azure",
-    "_store/redis.py": "redis",
+    "_store/redis": "redis",
 }
 #: Imported where somebody brings them: a pytest plugin's host, and an old cache that is read.
 BROUGHT = {"pytest", "msal_extensions"}
