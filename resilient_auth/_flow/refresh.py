@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
 from ..errors import AcquisitionTimeout, CircuitOpen, Overloaded, ProviderUnavailable
@@ -246,7 +247,7 @@ def _watch_over(engine: Engine, slot: Slot) -> None:
     def look(slot: Slot) -> None:
         flight = watched()
         if flight is not None and flight.outcome is None:
-            origin = slot.authorities[0]
+            origin = slot.authorities[0].origin
             await_recovery(engine, slot, AcquisitionTimeout(f"an exchange with {origin} never ended", authority=origin))
 
     slot.timer = engine.timers.call_at(flight.deadline, _weakly(slot, look))
@@ -265,15 +266,15 @@ def _weakly(slot: Slot, call: Callable[[Slot], None]) -> Callable[[], None]:
 
 
 class _Recovery:
-    """The slots that wait for one authority to work again.
+    """The slots that wait for one authority to work again, over one wire.
 
     While somebody wants one of them, exactly one exchange goes out at the moment when the authority may be asked
     again, not at the next request: the neediest slot's. When nothing valid is left for a slot, breaks get short.
     """
 
-    def __init__(self, engine: Engine, authority: str, purpose: Purpose) -> None:
+    def __init__(self, engine: Engine, site: Endpoint, purpose: Purpose) -> None:
         self._engine = weakref.ref(engine)
-        self._authority = authority
+        self._site = site
         self._purpose = purpose
         self._lock = threading.Lock()
         self._waiting: weakref.WeakSet[Slot] = weakref.WeakSet()
@@ -317,7 +318,7 @@ class _Recovery:
 
     def _arm(self, engine: Engine) -> None:
         wanted = self._wanted(engine)
-        breaker = engine.breaker(self._authority, self._purpose)
+        breaker = engine.breaker(self._site, self._purpose)
         if not wanted:
             breaker.relax()
             with self._lock:
@@ -355,16 +356,19 @@ class _Recovery:
             self._timer = engine.timers.call_at(max(when, now + 0.05), fire)
 
     def _cooldown_left(self, engine: Engine, slot: Slot) -> float:
-        return engine.cooldown_left(self._authority, slot.request.client_id, slot.request.subject)
+        request = slot.request
+        here = (endpoint for endpoint in slot.authorities if endpoint.site == self._site)
+        return min((engine.cooldown_left(e, request.client_id, request.subject) for e in here), default=0.0)
 
     def _fire(self, engine: Engine) -> None:
         wanted = self._wanted(engine)
-        opens_at = engine.breaker(self._authority, self._purpose).retry_at
+        opens_at = engine.breaker(self._site, self._purpose).retry_at
         now = engine.clock.monotonic()
         if not wanted or (opens_at is not None and now < opens_at):
             self._arm(engine)
             return
-        slot = min(wanted, key=lambda s: _remaining(engine, s))
+        # One tenant that asked for patience doesn't hold up the others.
+        slot = min(wanted, key=lambda s: (self._cooldown_left(engine, s) > 0, _remaining(engine, s)))
         assert slot.renew is not None  # noqa: S101 - _wanted says so
         # However that exchange ends, it comes back here: to `add` after a failure, to `drain` after an answer.
         try:
@@ -396,20 +400,24 @@ def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, ex
         slot.failures += 1
         slot.failed_at = now
     if slot.renew is not None:
-        for authority in slot.authorities:
-            _recovery_of(engine, authority, slot.purpose).add(engine, slot)
+        for site in _sites(slot):
+            _recovery_of(engine, site, slot.purpose).add(engine, slot)
 
 
-def _recovery_of(engine: Engine, authority: str, purpose: Purpose) -> _Recovery:
-    key = (authority, purpose)
+def _sites(slot: Slot) -> list[Endpoint]:
+    return list(dict.fromkeys(endpoint.site for endpoint in slot.authorities))
+
+
+def _recovery_of(engine: Engine, site: Endpoint, purpose: Purpose) -> _Recovery:
+    key = (site, purpose)
     recovery: _Recovery = engine.recoveries.get(key) or engine.recoveries.setdefault(key, _Recovery(engine, *key))
     return recovery
 
 
 def recovered(engine: Engine, slot: Slot) -> None:
     """Wake what waits for the authorities that have just given a token."""
-    for authority in slot.authorities:
-        recovery = engine.recoveries.get((authority, slot.purpose))
+    for site in _sites(slot):
+        recovery = engine.recoveries.get((site, slot.purpose))
         if recovery is not None:
             recovery.drain(engine)
 

@@ -122,6 +122,8 @@ class BreakerStatus:
     #: What the last failure was, which may be over.
     last_cause: str | None
     era: int
+    #: The wire over which it is asked, where that isn't the default one: one provider has a breaker for each.
+    wire: str = ""
 
 
 class Permit:
@@ -235,6 +237,7 @@ class Breaker:
         jitter: Draws breaks, so that a fleet doesn't come back in step.
         tell: Called with each event, outside of the lock.
         authority: The dependency's origin, for the error.
+        wire: What tells it from another breaker of this name, in health reports.
     """
 
     def __init__(
@@ -246,8 +249,10 @@ class Breaker:
         jitter: Jitter,
         tell: Callable[[Event], None] = emit,
         authority: str = "",
+        wire: str = "",
     ) -> None:
         self.name = name
+        self._wire = wire
         self._options = options
         self._now = clock.monotonic
         self._wall = clock.wall
@@ -343,6 +348,7 @@ class Breaker:
                 failing_since=None if self._failing_at is None else wall - (now - self._failing_at),
                 last_cause=self._cause,
                 era=self._era,
+                wire=self._wire,
             )
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 
 from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from ..errors import AttemptTimeout, Closed, ConfigurationError, ProviderUnavailable, Throttled
 from ..settings import Settings
@@ -45,6 +46,7 @@ class AnyCredential:
             raise _to_be_awaited(ask.name)
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
+        self._endpoint = Endpoint(self.name)
         self.session = Session(settings, {"cache": None}, "cache")
         self._credential = credential
         self._ask = ask
@@ -71,7 +73,7 @@ class AnyCredential:
                 self.session.memory.drop_token(slot, slot.token, "claims challenge")
         return self.session.plan(
             request,
-            (self.name,),
+            (self._endpoint,),
             lambda slot: self._exchange(slot.request, wanted),
             repeatable=not wanted.claims,
             read=None,
@@ -83,8 +85,8 @@ class AnyCredential:
 
         def exchange(flight: Flight) -> Outcome:
             self._pause(min(flight.earliest, flight.deadline))
-            engine.check_cooldown(self.name, self.name, None)
-            with engine.breaker(self.name, Purpose.TOKEN).admit() as permit:
+            engine.check_cooldown(self._endpoint, self.name, None)
+            with engine.breaker(self._endpoint, Purpose.TOKEN).admit() as permit:
                 # It can't be interrupted: who asks later must not wait for it too.
                 alarm = engine.timers.call_at(flight.deadline, lambda: permit.failure("attempt_timeout"))
                 outer = _asking.set(_asking.get() | {request})
@@ -104,7 +106,7 @@ class AnyCredential:
                     permit.none()
                     asked = outcome.retry_after or 0.0
                     outcome.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                    engine.cool_down(self.name, Purpose.TOKEN, self.name, None, outcome.retry_after)
+                    engine.cool_down(self._endpoint, Purpose.TOKEN, self.name, None, outcome.retry_after)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
                     permit.failure(outcome.code)

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
-import certifi
 import httpcore
 import httpx
 import requests
 
+from .._policy.endpoint import WireIdentity
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConnectionFailed, MalformedAnswer, NameNotResolved, ProviderUnavailable, TLSFailed
+from .wire_identity import bundle_of, identity_of, identity_of_client, number_of
 
 __all__ = ["Answer", "HttpxWire", "OwnersWire", "Wire", "as_failure"]
 
@@ -46,6 +47,11 @@ class Answer:
 
 class Wire(Protocol):
     """Send one request."""
+
+    @property
+    def identity(self) -> WireIdentity:
+        """What tells it from other wires."""
+        ...
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send it and read the whole answer, by monotonic time `ends`."""
@@ -147,6 +153,8 @@ class HttpxWire:
         self._clock = clock
         self._verify = verify
         self._proxies = dict(proxies or {})
+        #: What tells it from other wires; as it was built, whatever the environment becomes.
+        self.identity = identity_of(verify, self._proxies)
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
         self._lock = threading.Lock()
@@ -254,10 +262,7 @@ def _tls(verify: bool | str | ssl.SSLContext | None) -> ssl.SSLContext | bool:
         return verify
     if verify is False:
         return httpx.create_ssl_context(verify=False)
-    # As in requests, the environment's bundle beats a mere True.
-    given = verify if isinstance(verify, (str, os.PathLike)) else None
-    bundle = given or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    bundle = os.fspath(bundle or os.environ.get("SSL_CERT_FILE") or certifi.where())
+    bundle = bundle_of(verify)
     if os.path.isdir(bundle):
         return ssl.create_default_context(capath=bundle)
     return ssl.create_default_context(cafile=bundle)
@@ -269,6 +274,12 @@ class OwnersWire:
     def __init__(self, client: Any, clock: Clock) -> None:
         self.client = client
         self._clock = clock
+        self._number = number_of(client)
+
+    @property
+    def identity(self) -> WireIdentity:
+        """What tells it from other wires; a session may be told at any time to trust others."""
+        return identity_of_client(self.client, self._number)
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send a request. How long it takes is the owner's client's business, but for a session without a time-out."""

@@ -17,7 +17,6 @@ from typing import Final
 from .._flow.timers import Timer
 from .._policy.failure import Purpose
 from .._policy.living import Living
-from .._provider.transport import origin_of
 from ..errors import ProviderUnavailable
 from ..events import ProviderSeenDown, ProviderSeenUp, emit
 from .keys import KeySource
@@ -105,7 +104,7 @@ class OutageWatch:
     def _submit(self) -> None:
         try:
             # A lane of its own: nothing that anybody asks for holds it up.
-            self._engine.run(f"{origin_of(self._source.trust.discovery)} probe", self._look)
+            self._engine.run(f"{self._source.site.lane} probe", self._look)
         except ProviderUnavailable:
             self._go_on(self.observation)
 
