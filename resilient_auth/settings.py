@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -20,6 +21,7 @@ from .store import Store
 __all__ = ["BreakerOptions", "FallbackOptions", "FreshnessOptions", "RetryOptions", "Settings"]
 
 _SYSTEM_CLOCK = SystemClock()
+_HOST = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +190,8 @@ def _check_hosts(hosts: object) -> None:
     hint = 'discovery_hosts must be a tuple of host names such as ("login.example.com", "idp.example.com:8443")'
     require(isinstance(hosts, tuple), f"{hint}, not {hosts!r}")
     for host in hosts if isinstance(hosts, tuple) else ():
-        fits = isinstance(host, str) and host_of(f"https://{host}") == host
-        require(fits, f"{hint}; {host!r} isn't one: lower case, no scheme, no path, no port 443")
+        fits = isinstance(host, str) and _HOST.fullmatch(host) and host_of(f"https://{host}") == host
+        require(bool(fits), f"{hint}; {host!r} isn't one: lower case, no scheme, no path, no port 443")
 
 
 def _variables(prefix: str) -> dict[str, tuple[str, str, Any]]:

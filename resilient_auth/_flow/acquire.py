@@ -14,7 +14,7 @@ from .._policy.checks import require_number
 from .._policy.endpoint import Endpoint
 from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
-from ..errors import AcquisitionTimeout, ProviderUnavailable
+from ..errors import AcquisitionTimeout, LocalResourcesExhausted, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
 from ..token import Token
 from . import refresh
@@ -157,7 +157,9 @@ def _conclude(engine: Engine, slot: Slot, token: Token | None, outcome: Outcome)
 
 def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: ProviderUnavailable) -> Served:
     wall, now = engine.clock.wall(), engine.clock.monotonic()
-    down_for = _down_for(engine, slot) if token is not None else None
+    # Who can open no connection has seen nothing of the provider, whatever was seen before.
+    blind = isinstance(error, LocalResourcesExhausted)
+    down_for = _down_for(engine, slot) if token is not None and not blind else None
     match after_failure(token, wall, now, down_for=down_for, options=engine.settings.fallback):
         case Fallback.SERVE if token is not None:
             return _serve_held(engine, slot, token, wall, now, error)

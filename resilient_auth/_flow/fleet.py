@@ -22,6 +22,7 @@ from .._policy.freshness import Freshness, assess, due_after
 from ..errors import (
     AcquisitionTimeout,
     CircuitOpen,
+    LocalResourcesExhausted,
     Overloaded,
     ProviderUnavailable,
     StoreUnavailable,
@@ -216,7 +217,7 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
         with shelf.discarding() if on_behalf else shelf.saving_later():
             outcome = exchange(flight)
         kept = outcome.token if slot.generation == generation else None
-    except (CircuitOpen, Throttled, Overloaded, AcquisitionTimeout):
+    except (CircuitOpen, Throttled, Overloaded, AcquisitionTimeout, LocalResourcesExhausted):
         raise  # the transport has told of a throttling; the others say nothing about the provider
     except ProviderUnavailable as error:
         _tell(engine, slot, shelf, error)

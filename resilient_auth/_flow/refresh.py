@@ -11,7 +11,7 @@ from functools import partial
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
-from ..errors import AcquisitionTimeout, CircuitOpen, Overloaded, ProviderUnavailable
+from ..errors import AcquisitionTimeout, CircuitOpen, LocalResourcesExhausted, Overloaded, ProviderUnavailable
 from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
 from . import fleet
 from .engine import Engine
@@ -25,6 +25,8 @@ __all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "rele
 #: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
 _NEVER = -1e9
+#: Failures that say nothing about the provider.
+_NOT_ASKED = (CircuitOpen, Overloaded, LocalResourcesExhausted)
 #: Seconds over which a fleet's first probes spread once their tokens have run out, and while they are valid.
 _URGENT_SPREAD = 3.0
 _CALM_SPREAD = 60.0
@@ -153,7 +155,7 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation:
                 at=wall, request=request, code=error.code, detail=error.message, retry_after=error.retry_after
             )
         )
-        await_recovery(engine, slot, error, exchanged=not isinstance(error, (CircuitOpen, Overloaded)))
+        await_recovery(engine, slot, error, exchanged=not isinstance(error, _NOT_ASKED))
     else:
         # An answer without a token: the provider works. Or an error of the caller's, which says nothing about it.
         if outcome.error is None:

@@ -16,7 +16,14 @@ from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
-from ..errors import AttemptTimeout, Closed, ConfigurationError, ProviderUnavailable, Throttled
+from ..errors import (
+    AttemptTimeout,
+    Closed,
+    ConfigurationError,
+    LocalResourcesExhausted,
+    ProviderUnavailable,
+    Throttled,
+)
 from ..settings import Settings
 from ..token import Token, TokenRequest
 from .foreign_errors import verdict_on
@@ -109,7 +116,8 @@ class AnyCredential:
                     engine.cool_down(self._endpoint, Purpose.TOKEN, self.name, None, outcome.retry_after)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
-                    permit.failure(outcome.code)
+                    if not isinstance(outcome, LocalResourcesExhausted):
+                        permit.failure(outcome.code)
                     raise outcome
                 if outcome.token is not None:
                     permit.success()

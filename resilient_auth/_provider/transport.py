@@ -21,6 +21,7 @@ from ..errors import (
     AttemptTimeout,
     CircuitOpen,
     Closed,
+    LocalResourcesExhausted,
     MalformedAnswer,
     ProviderUnavailable,
     ServerFailed,
@@ -296,7 +297,8 @@ class Transport:
                 failure = as_failure(error, authority)
             if failure is not None:
                 # Raised here and not there: what a client raises holds the request, and so its secrets.
-                permit.failure(failure.code)
+                if not isinstance(failure, LocalResourcesExhausted):
+                    permit.failure(failure.code)
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)

@@ -17,8 +17,17 @@ import httpx
 import requests
 
 from .._policy.endpoint import WireIdentity
+from .._policy.local_resources import exhausted
 from ..clock import Clock
-from ..errors import AttemptTimeout, ConnectionFailed, MalformedAnswer, NameNotResolved, ProviderUnavailable, TLSFailed
+from ..errors import (
+    AttemptTimeout,
+    ConnectionFailed,
+    LocalResourcesExhausted,
+    MalformedAnswer,
+    NameNotResolved,
+    ProviderUnavailable,
+    TLSFailed,
+)
 from .wire_identity import bundle_of, identity_of, identity_of_client, number_of
 
 __all__ = ["Answer", "HttpxWire", "OwnersWire", "Wire", "as_failure"]
@@ -310,6 +319,11 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
     if isinstance(error, ProviderUnavailable):
         error.authority = error.authority or authority
         return error
+    if exhausted(error):
+        return LocalResourcesExhausted(
+            f"{authority} couldn't be asked: this process or machine has no file descriptor, memory or port left",
+            authority=authority,
+        )
     causes = list(_causes(error))
 
     def any_of(*kinds: type[BaseException]) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 from .._flow.timers import Timer
 from .._policy.failure import Purpose
 from .._policy.living import Living
-from ..errors import ProviderUnavailable
+from ..errors import LocalResourcesExhausted, ProviderUnavailable
 from ..events import ProviderSeenDown, ProviderSeenUp, emit
 from .keys import KeySource
 from .options import GraceOptions
@@ -118,7 +118,10 @@ class OutageWatch:
             # Half a look is none.
             if facts is not None and facts.token_endpoint is not None:
                 failure = self._round(facts.token_endpoint)
-                after = before.after(answered=failure is None, began_at=began_at, now=clock.monotonic())
+                if isinstance(failure, LocalResourcesExhausted):
+                    failure = None  # nothing was seen
+                else:
+                    after = before.after(answered=failure is None, began_at=began_at, now=clock.monotonic())
         finally:
             self._go_on(after)
         self._tell(before, failure)
