@@ -282,13 +282,17 @@ class _Recovery:
         self._waiting: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._timer: Timer | None = None
         self._urgent = False
+        #: Whether the timer waits for the end of cool-downs, which may be others' than a slot's that comes.
+        self._cooled = False
 
     def add(self, engine: Engine, slot: Slot) -> None:
         """Let a slot wait here."""
         urgent = _remaining(engine, slot) <= 0
+        cool = self._cooldown_left(engine, slot) > 0
         with self._lock:
             self._waiting.add(slot)
-            if self._timer is not None and self._timer.pending and (self._urgent or not urgent):
+            soon = self._timer is not None and self._timer.pending and (cool or not self._cooled)
+            if soon and (self._urgent or not urgent):
                 return
         self._arm(engine)
 
@@ -352,7 +356,7 @@ class _Recovery:
 
         self_engine = self._engine
         with self._lock:
-            self._urgent = urgent
+            self._urgent, self._cooled = urgent, cooldown > 0
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = engine.timers.call_at(max(when, now + 0.05), fire)
