@@ -272,7 +272,7 @@ def test_hints_still_reach_who_uses_the_same_wire(idp: Emulator, build: Any, sto
 
 @pytest.mark.parametrize("kept", [False, True], ids=["memory", "store"])
 def test_one_tenants_throttling_is_its_own(idp: Emulator, build: Any, store: Any, kept: bool) -> None:
-    """A client's other tenants get their tokens, here and in other processes; the one that is throttled is left alone."""
+    """Its other tenants get their tokens, here and in other processes, and the one that is throttled is left alone."""
     idp.fail(Fault.http_429(retry_after=3600), "token", match=lambda call: tenant_id("contoso") in call.path)
 
     def settings() -> dict[str, Any] | None:
