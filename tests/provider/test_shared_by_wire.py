@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,11 +63,23 @@ def build(idp: Emulator, clock: Any) -> Iterator[Callable[..., Any]]:
         app.close()
 
 
-@pytest.fixture
-def store(clock: Any) -> Callable[[], ra.SealedStore]:
+@pytest.fixture(params=["memory", "file", "valkey"])
+def store(request: pytest.FixtureRequest, clock: Any, tmp_path: Any) -> Iterator[Callable[[], Any]]:
     """The same store, as one process after another opens it."""
-    backend, key = MemoryBackend(clock=clock), os.urandom(32)
-    return lambda: ra.SealedStore(backend, key=key, clock=clock)
+    backend, key, opened = MemoryBackend(clock=clock), os.urandom(32), []
+
+    def open_it() -> Any:
+        if request.param == "memory":
+            opened.append(ra.SealedStore(backend, key=key, clock=clock))
+        elif request.param == "file":
+            opened.append(ra.FileStore(tmp_path / "store", key=key, clock=clock))
+        else:
+            opened.append(ra.RedisStore(request.getfixturevalue("redis_url"), key=key, clock=clock))
+        return opened[-1]
+
+    yield open_it
+    for each in opened:
+        each.close()
 
 
 def another_process() -> None:
@@ -249,13 +263,15 @@ def test_a_broken_wire_opens_its_own_breaker(
 
 @pytest.mark.parametrize("wire", [{"verify": False}, {"http_client": session(False), "verify": True}])
 def test_a_broken_wires_failures_are_no_hint_to_others(
-    idp: Emulator, build: Any, clock: Any, store: Any, wire: dict[str, Any]
+    idp: Emulator, build: Any, store: Any, wire: dict[str, Any]
 ) -> None:
     """Over a store too, in another process: who trusts the provider's authority asks at once."""
-    broken = build(client="broken", settings={"store": store()}, **wire)
+    breaker = ra.BreakerOptions(consecutive_failures=1, first_break=60.0)
+    broken = build(client="broken", settings={"store": store(), "breaker": breaker}, **wire)
     idp.fail(Fault.http_503(), "token", match={"client_id": "broken"})
-    _fail_often(broken, clock)
-    other = build(settings={"store": store()})
+    with pytest.raises(ra.ServerFailed):
+        broken.acquire_token_for_client(SCOPE)
+    other = build(settings={"store": store(), "breaker": breaker})
     assert other.acquire_token_for_client(SCOPE)["token_source"] == "identity_provider"
 
 
@@ -309,3 +325,46 @@ def test_one_tenants_throttling_holds_up_no_other_ones_recovery(
         return slot.token is not None
 
     eventually(recovered)
+
+
+_LAX = """
+import json, sys
+import resilient_auth as ra
+from resilient_auth import msal
+about = json.loads(sys.argv[1])
+store = ra.FileStore(about["store"], key=bytes(range(32)))
+app = msal.ConfidentialClientApplication(
+    "daemon", client_credential="s3cret", authority=about["authority"], instance_discovery=False,
+    verify=about["verify"], resilience=ra.Settings(store=store, retry=ra.RetryOptions(attempts=1)),
+)
+app._ra_bind()
+print(app.client.configuration["token_endpoint"])
+"""
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_another_process_steers_nobody_unless_it_verifies(
+    idp: Emulator, build: Any, clock: Any, tmp_path: Any, verified: bool
+) -> None:
+    """A file that processes share holds what one of them has verified, and another one like it needn't ask."""
+    endpoint = f"{idp.url}/{tenant_id('contoso')}/oauth2/v2.0/token"
+    if not verified:
+        endpoint = endpoint.replace(tenant_id("contoso"), "impostor")
+        idp.fail(document(idp, token_endpoint=endpoint), "discovery")
+    about = {
+        "store": str(tmp_path / "shared"),
+        "authority": idp.authority("contoso"),
+        "verify": idp.ca_file if verified else False,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _LAX, json.dumps(about)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == endpoint, done.stderr
+    idp.heal()
+    if verified:
+        idp.fail(Fault.http_503(), "discovery")
+    with ra.FileStore(tmp_path / "shared", key=bytes(range(32)), clock=clock) as shared:
+        app = build(settings={"store": shared})
+        assert "access_token" in app.acquire_token_for_client(SCOPE)
+        app.close()
+    assert not [call for call in idp.ledger.calls if "impostor" in call.path]
