@@ -155,7 +155,14 @@ class Engine:
             job: What to do.
         """
         context = contextvars.copy_context()
-        self.workers.submit(lane if isinstance(lane, str) else lane.site.lane, lambda: context.run(job))
+        if isinstance(lane, str):
+            self.workers.submit(lane, lambda: context.run(job))
+            return
+        try:
+            self.workers.submit(lane.site.lane, lambda: context.run(job))
+        except ProviderUnavailable as error:
+            error.authority = lane.origin
+            raise
 
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""

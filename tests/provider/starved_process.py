@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import ssl
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import requests
 
 for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
@@ -80,12 +82,12 @@ def main() -> None:
         "contoso", "api://orders", authority=about["url"], verify=about["ca_file"], settings=settings,
         grace=GraceOptions(),
     )  # fmt: skip
-    api = ra.api_client(
-        about["api_url"], ra.ResilientCredential(app), SCOPE, verify=about["ca_file"],
-        options=ra.TransportOptions(attempts=1, clock=clock),
-    )  # fmt: skip
+    transport = ra.ResilientTransport(
+        httpx.HTTPTransport(verify=ssl.create_default_context(cafile=about["ca_file"])),
+        options=ra.TransportOptions(attempts=1, breaker=ra.BreakerOptions(consecutive_failures=1), clock=clock),
+    )
+    api = httpx.Client(transport=transport, base_url=about["api_url"])
     token = app.acquire_token_for_client(SCOPE)
-    said["api before"] = api.get("/").status_code
     verifier.warm_up()
     (source,) = verifier._core._sources.values()
     (watch,) = verifier._core._watches.values()
@@ -111,13 +113,14 @@ def main() -> None:
         said["seen down"] = watch.observation.failed
         try:
             api.get("/")
-        except Exception as error:
+        except httpx.ConnectError as error:
             said["api"] = type(error).__name__
     health = ra.health()
     troubled = [b for b in health.breakers if b.state != "closed" or b.failing_since]
     said["breakers"] = {f"{b.name} {b.wire}": b.state for b in troubled}
     said["hints"] = sum(1 for _ in settings.store.scan("hint"))
-    said["after"] = ask()
+    said["stores"] = [store.state for store in health.stores]
+    said["after"] = [ask(), api.get("/").status_code]
     print(json.dumps(said))
 
 

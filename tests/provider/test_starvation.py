@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+import resilient_auth as ra
 from resilient_auth import errors
 from resilient_auth._policy.local_resources import exhausted
 from resilient_auth._provider.wire import as_failure
+from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.emulator import Emulator
 
 WORKER = Path(__file__).with_name("starved_process.py")
@@ -38,13 +41,13 @@ def test_a_process_without_descriptors_takes_nobody_for_down(idp: Emulator, tmp_
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["api before"] == 200
     assert said["valid"] == "cache same"
     assert said["expired"] == ["local_resources"] * 4
     assert said["seen down"] == 0
     assert said["breakers"] == {}
     assert said["hints"] == 0
-    assert said["after"] == "identity_provider other"
+    assert said["api"]
+    assert said["after"] == ["identity_provider other", 401]
 
 
 def _raised(error: BaseException, *causes: BaseException) -> BaseException:
@@ -89,3 +92,51 @@ def test_what_the_network_says_is_still_the_providers(error: Exception) -> None:
     """A name that doesn't resolve and an address that refuses are failures, as ever."""
     assert not exhausted(error)
     assert not isinstance(as_failure(error, "https://a"), errors.LocalResourcesExhausted)
+
+
+class _Full(MemoryBackend):
+    """A medium that can't be opened, for want of a descriptor."""
+
+    full = True
+
+    def get(self, key: str) -> Any:
+        if self.full:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().get(key)
+
+
+def test_a_store_that_couldnt_be_opened_is_asked_again_at_once() -> None:
+    """It may be well: its breaker stays closed."""
+    backend = _Full()
+    store = ra.SealedStore(backend, key=bytes(range(32)))
+    for _ in range(5):
+        with pytest.raises(ra.StoreUnavailable) as caught:
+            store.read("document", "a")
+        assert caught.value.reason == "local_resources"
+    backend.full = False
+    assert store.read("document", "a") is None
+
+
+def test_a_last_decision_doesnt_stand_in_where_nobody_could_be_asked() -> None:
+    """Who takes all descriptors of a process doesn't keep a yes alive; an outage of the service's does."""
+    failing: list[Exception] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if failing:
+            raise httpx.ConnectError("failed") from failing[0]
+        return httpx.Response(200, json={"allowed": True})
+
+    asker = ra.RemoteClaimsVerifier(
+        "https://claims.example/decide",
+        transport=httpx.MockTransport(answer),
+        when_unavailable="last_decision",
+        sends=("iss", "sub"),
+        options=ra.TransportOptions(attempts=1),
+    )
+    claims = {"iss": "https://idp.example", "sub": "ann"}
+    assert asker.verify(claims).provenance == "service"
+    failing.append(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    assert asker.verify(claims).provenance == "last_decision"
+    failing[0] = OSError(errno.EMFILE, "Too many open files")
+    decision = asker.verify(claims)
+    assert (decision.allowed, decision.provenance, decision.code) == (False, "denied", "local_resources")
