@@ -40,6 +40,8 @@ _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 #: Seconds; the address answers at once or isn't there.
 _REGION_TIMEOUT = 2.0
 
+#: What is asked at an address of the tenant's, policy's or realm's own.
+_IN_A_REALM = frozenset({Purpose.TOKEN, Purpose.DISCOVERY, Purpose.KEYS})
 #: Seconds between two attempts to get a newer document.
 _DOCUMENT_PAUSE = 60.0
 
@@ -332,9 +334,9 @@ class Transport:
             engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
 
     def _endpoint(self, purpose: Purpose, url: str) -> Endpoint:
-        """Tell whom a URL belongs to; a machine's own endpoints have no realms."""
+        """Tell whom a URL belongs to; where a path names no tenant or realm, the provider as a whole."""
         endpoint = Endpoint.of(url, self.wire.identity)
-        return endpoint.site if purpose in (Purpose.MANAGED_IDENTITY, Purpose.REGION) else endpoint
+        return endpoint if purpose in _IN_A_REALM else endpoint.site
 
     def _document(self, purpose: Purpose, url: str, options: dict[str, Any]) -> Answer:
         """Serve the last known good document, and fetch a newer one behind when it is old."""

@@ -74,9 +74,19 @@ def identity_of_client(client: Any, number: int) -> WireIdentity:
     key, label = f"client {number}", f"own http_client {number}"
     if not _is_plain(client):
         return WireIdentity(key, label=label)
-    alike = identity_of(client.verify, client.proxies or {})
+    alike = identity_of(_trust_of(client), client.proxies or {})
     fleet = _digest([alike.fleet, client.cert, client.trust_env])
     return WireIdentity(key, fleet=fleet, verified=alike.verified, label=label)
+
+
+def _trust_of(session: requests.Session) -> bool | str | None:
+    """Tell what a session trusts: the environment beats what it was told, unless it is told not to look there."""
+    verify = session.verify
+    if verify is False:
+        return False
+    if session.trust_env:
+        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
+    return certifi.where() if verify is True else verify
 
 
 def _is_plain(client: Any) -> bool:
