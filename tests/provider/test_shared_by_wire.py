@@ -133,6 +133,22 @@ def test_a_document_steers_only_who_uses_the_wire_that_it_came_over(
     assert not [call for call in idp.ledger.calls if "impostor" in call.path]
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_owners_http_cache_has_a_part_for_each_wire(idp: Emulator, build: Any, wire: str) -> None:
+    """MSAL replays what is in it, documents for a day and denials for a minute, to every application that has it."""
+    shared: dict[str, Any] = {}
+    impostor = f"{idp.url}/impostor/oauth2/v2.0/token"
+    idp.fail(document(idp, token_endpoint=impostor), "discovery")
+    build(http_cache=shared, **WIRES[wire](idp))._ra_bind()
+    idp.heal()
+    for _ in range(2):
+        app = build(http_cache=shared)
+        app.acquire_token_for_client(SCOPE)
+        assert app.client.configuration["token_endpoint"] != impostor
+    assert any(key.startswith(f"{app._ra_transport.wire.identity.fleet} GET") for key in shared)
+    assert len([call for call in idp.ledger.calls if call.endpoint == "discovery"]) == 2
+
+
 def test_applications_over_the_same_wire_share_a_document(idp: Emulator, build: Any, tmp_path: Any) -> None:
     """Equal trust is one wire, wherever its file is."""
     copied = tmp_path / "copied.pem"
