@@ -61,6 +61,8 @@ class Hosts:
     owners: tuple[str, ...] = ()
     #: Whether a port makes no difference, since the question leaves it out.
     any_port: bool = False
+    #: Whether its issuer may be anybody: ADFS has the name that its administrator gives it.
+    any_issuer: bool = False
 
     def allow(self, url: str) -> bool:
         """Tell whether an address is on one of them."""
@@ -75,6 +77,8 @@ class Hosts:
 
     def allow_issuer(self, issuer: str) -> bool:
         """Tell whether an issuer may be the document's: nothing is sent there, so any of Microsoft's may."""
+        if self.any_issuer:
+            return True
         host = host_of(issuer)
         if host is None:
             return False
@@ -95,7 +99,8 @@ def hosts_for(purpose: Purpose, url: str, params: Mapping[str, Any], owners: tup
         asked.append(str(params.get("authorization_endpoint") or ""))
     own = frozenset(host for one in asked if (host := host_of(one)) is not None)
     # MSAL names the authority there without its port.
-    return Hosts(own, owners, any_port=purpose is Purpose.ALIASES)
+    adfs = urlsplit(url).path.lower().startswith(("/adfs/", "/dstsv2/"))
+    return Hosts(own, owners, any_port=purpose is Purpose.ALIASES, any_issuer=adfs)
 
 
 def fault_in(purpose: Purpose, text: str, hosts: Hosts) -> str | None:
@@ -122,7 +127,7 @@ def fault_in(purpose: Purpose, text: str, hosts: Hosts) -> str | None:
     issuer = body.get("issuer")
     if issuer is not None and not (isinstance(issuer, str) and hosts.allow_issuer(issuer)):
         # OpenID Connect Discovery 1.0, section 4.3; as far as providers keep to it, and MSAL wants it.
-        return "its issuer isn't on the authority's host"
+        return "its issuer isn't on the authority's host, nor on one that Settings(discovery_hosts=...) names"
     return None
 
 

@@ -159,6 +159,18 @@ def test_an_issuer_elsewhere_is_another_providers(issuer, good):
     assert (fault is None) is good
 
 
+def test_adfs_is_called_what_its_administrator_calls_it():
+    """Its issuer may be another name; its endpoints may not be elsewhere."""
+    found_at, body = (
+        "https://adfs.example/adfs/.well-known/openid-configuration",
+        {"issuer": "http://sts.contoso/trust"},
+    )
+    hosts = hosts_for(Purpose.DISCOVERY, found_at, {}, ())
+    for where, good in (("adfs.example", True), ("evil.example", False)):
+        endpoints = dict.fromkeys(("authorization_endpoint", "token_endpoint"), f"https://{where}/adfs/oauth2/token")
+        assert (fault_in(Purpose.DISCOVERY, json.dumps(body | endpoints), hosts) is None) is good
+
+
 def test_aliases_lead_to_the_authority_that_was_asked_about():
     """The document that says where a tenant's document is can't lead elsewhere either."""
     url = "https://login.microsoftonline.com/common/discovery/instance"
