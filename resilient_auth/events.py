@@ -174,6 +174,8 @@ class BreakerOpened(Event):
     name: str
     seconds: float
     cause: str
+    #: Over which it is asked, where that isn't the default one.
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +183,7 @@ class BreakerHalfOpen(Event):
     """A break is over, and a probe may go out."""
 
     name: str
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +193,7 @@ class BreakerClosed(Event):
     level = logging.WARNING
     name: str
     seconds: float
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +203,7 @@ class BreakerIsolated(Event):
     level = logging.WARNING
     name: str
     isolated: bool
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

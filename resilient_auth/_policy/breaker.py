@@ -289,7 +289,7 @@ class Breaker:
             if self._state == "open":
                 self._circuit.half_open()
                 self._begin_era(now)
-                event = BreakerHalfOpen(at=self._wall(), name=self.name)
+                event = BreakerHalfOpen(at=self._wall(), name=self.name, wire=self._wire)
             permit = Permit(self, self._era)
             self._probes = {probe: end for probe, end in self._probes.items() if end > now}
             self._probes[permit] = now + self._options.probe_lease
@@ -320,7 +320,7 @@ class Breaker:
                 return
             self._isolated = True
             self._begin_era(self._now())
-        self._tell(BreakerIsolated(at=self._wall(), name=self.name, isolated=True))
+        self._tell(BreakerIsolated(at=self._wall(), name=self.name, isolated=True, wire=self._wire))
 
     def reset(self) -> None:
         """Close, and forget every failure and break."""
@@ -328,10 +328,10 @@ class Breaker:
         with self._lock:
             now, wall = self._now(), self._wall()
             if self._isolated:
-                events.append(BreakerIsolated(at=wall, name=self.name, isolated=False))
+                events.append(BreakerIsolated(at=wall, name=self.name, isolated=False, wire=self._wire))
             if self._circuit.current_state != pybreaker.STATE_CLOSED:
                 self._circuit.close()
-                events.append(BreakerClosed(at=wall, name=self.name, seconds=now - self._down_at))
+                events.append(BreakerClosed(at=wall, name=self.name, seconds=now - self._down_at, wire=self._wire))
             self._forget(now)
         for event in events:
             self._tell(event)
@@ -461,7 +461,7 @@ class Breaker:
         self._window.forget()
         self._break = max(self._break / self._options.break_growth, self._options.first_break)
         self._begin_era(now)
-        return BreakerClosed(at=self._wall(), name=self.name, seconds=now - self._down_at)
+        return BreakerClosed(at=self._wall(), name=self.name, seconds=now - self._down_at, wire=self._wire)
 
     def _failed(self, now: float, cause: str, before: State, quiet: float) -> Event | None:
         options = self._options
@@ -488,7 +488,9 @@ class Breaker:
         if self._hastened:
             self._break_ends = min(self._break_ends, self._urgent_ends)
         self._begin_era(now)
-        return BreakerOpened(at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause)
+        return BreakerOpened(
+            at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause, wire=self._wire
+        )
 
 
 _breakers: Living[Breaker] = Living()
