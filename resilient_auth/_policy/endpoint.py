@@ -60,7 +60,7 @@ class Endpoint:
 
     @classmethod
     def of(cls, url: str, wire: WireIdentity) -> Endpoint:
-        """Tell which one a URL belongs to, such as a token endpoint's or an authority's."""
+        """Return the one that a URL belongs to, such as a token endpoint's or an authority's."""
         parts = urlsplit(url)
         segments = [segment for segment in parts.path.split("/") if segment]
         while segments and segments[-1].lower() in _TAIL:
@@ -84,13 +84,13 @@ class Endpoint:
 
 
 def origin_of(url: str) -> str:
-    """Tell the origin of a URL: scheme, host and port."""
+    """Return the origin of a URL: scheme, host and port."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
 
 
 def host_of(url: str) -> str | None:
-    """Tell the host of a URL in lower case, with its port where that isn't 443; None where there is none."""
+    """Return the host of a URL in lower case, with its port where that isn't 443; None where there is none."""
     try:
         parts = urlsplit(url)
         name, port = parts.hostname, parts.port

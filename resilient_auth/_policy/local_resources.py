@@ -14,7 +14,7 @@ _LONGEST_CHAIN = 30
 
 
 def exhausted(error: BaseException) -> bool:
-    """Tell whether something failed since this process or machine has run out of something.
+    """Return whether something failed because this process or machine has run out of something.
 
     Args:
         error: What was raised, with all that led to it.
@@ -47,7 +47,7 @@ def _from_resolver_or_file(cause: BaseException) -> bool:
 
 
 def _starved() -> bool:
-    """Look whether this process may open anything more."""
+    """Return whether this process can open nothing more."""
     try:
         # Asking somebody takes two next to the connection's: the resolver's, or a file of authorities'.
         with socket.socket(), socket.socket():

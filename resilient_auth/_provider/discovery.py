@@ -65,7 +65,7 @@ class Hosts:
     any_issuer: bool = False
 
     def allow(self, url: str) -> bool:
-        """Tell whether an address is on one of them."""
+        """Return whether an address is on one of them."""
         host = host_of(url)
         if host is None:
             return False
@@ -76,7 +76,7 @@ class Hosts:
         return any(_belongs(host, one) for one in self.own)
 
     def allow_issuer(self, issuer: str) -> bool:
-        """Tell whether an issuer may be the document's: nothing is sent there, so any of Microsoft's may."""
+        """Return whether an issuer may be the document's: nothing is sent there, so any of Microsoft's may."""
         if self.any_issuer:
             return True
         host = host_of(issuer)
@@ -86,7 +86,7 @@ class Hosts:
 
 
 def hosts_for(purpose: Purpose, url: str, params: Mapping[str, Any], owners: tuple[str, ...]) -> Hosts:
-    """Tell which hosts the document at an address may name.
+    """Return the hosts that the document at an address may name.
 
     Args:
         purpose: What the document is.
@@ -104,7 +104,7 @@ def hosts_for(purpose: Purpose, url: str, params: Mapping[str, Any], owners: tup
 
 
 def fault_in(purpose: Purpose, text: str, hosts: Hosts) -> str | None:
-    """Tell why a document must not be kept; None when it may.
+    """Return why a document must not be kept; None when it may.
 
     Args:
         purpose: What it is.
@@ -210,7 +210,7 @@ _COGNITO = re.compile(r"cognito-idp\.([a-z0-9-]{1,40})\.amazonaws\.com")
 
 
 def _is_entra(host: str) -> bool:
-    """Tell whether a host is one of Entra's, a regional one (`westeurope.login.microsoft.com`) included."""
+    """Return whether a host is one of Entra's, a regional one (`westeurope.login.microsoft.com`) included."""
     return host in _MICROSOFT or host.partition(".")[2] in _MICROSOFT
 
 
@@ -219,7 +219,7 @@ def _is_microsofts(host: str) -> bool:
 
 
 def _belongs(host: str, to: str) -> bool:
-    """Tell whether the document of one host may name another one, by what providers are known to do."""
+    """Return whether the document of one host may name another one, by what providers are known to do."""
     if _is_entra(to):
         return _is_entra(host)
     if to.endswith(".ciamlogin.com"):

@@ -334,7 +334,7 @@ class Transport:
             engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
 
     def _endpoint(self, purpose: Purpose, url: str) -> Endpoint:
-        """Tell whom a URL belongs to; where a path names no tenant or realm, the provider as a whole."""
+        """Return whom a URL belongs to; where a path names no tenant or realm, the provider as a whole."""
         endpoint = Endpoint.of(url, self.wire.identity)
         return endpoint if purpose in _IN_A_REALM else endpoint.site
 
@@ -408,7 +408,8 @@ class Transport:
                 message = f"{origin_of(url)} gave a discovery document that can't be used: {fault}"
                 raise MalformedAnswer(message, authority=origin_of(url))
             documents.put(wanted.key, Document(answer, clock.monotonic()))
-            if self._engine.stored is not None:
+            # A session may have been told meanwhile to verify, or not to.
+            if self._engine.stored is not None and self.wire.identity.keeps == wanted.wire.keeps:
                 with suppress(StoreUnavailable):
                     body = {"text": answer.text, "obtained_on": clock.wall()}
                     self._engine.stored.put_document(wanted.asked, wanted.wire, body)

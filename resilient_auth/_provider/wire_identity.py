@@ -31,7 +31,7 @@ _numbered: dict[int, tuple[weakref.ref[Any], int]] = {}
 
 
 def bundle_of(verify: object) -> str:
-    """Tell the path of the authorities that are trusted, as requests has it: the environment's beats a mere True."""
+    """Return the path of the authorities that are trusted, as requests has it: the environment's beats a mere True."""
     given = verify if isinstance(verify, (str, os.PathLike)) else None
     bundle = given or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     return os.fspath(bundle or os.environ.get("SSL_CERT_FILE") or certifi.where())
@@ -40,7 +40,7 @@ def bundle_of(verify: object) -> str:
 def identity_of(
     verify: bool | str | os.PathLike[str] | ssl.SSLContext | None, proxies: Mapping[str, Any]
 ) -> WireIdentity:
-    """Tell what a wire of ours is: alike for all that trust the same authorities and use the same proxies.
+    """Return what a wire of ours is: alike for all that trust the same authorities and use the same proxies.
 
     Args:
         verify: As `HttpxWire` takes it.
@@ -65,7 +65,7 @@ def identity_of(
 
 
 def identity_of_client(client: Any, number: int) -> WireIdentity:
-    """Tell what an owner's own client is: itself, and in other processes only what a plain session says of itself.
+    """Return what an owner's own client is: itself, and in other processes only what a plain session says of itself.
 
     Args:
         client: The owner's.
@@ -80,7 +80,7 @@ def identity_of_client(client: Any, number: int) -> WireIdentity:
 
 
 def _trust_of(session: requests.Session) -> bool | str | None:
-    """Tell what a session trusts: the environment beats what it was told, unless it is told not to look there."""
+    """Return what a session trusts: the environment beats what it was told, unless it is told not to look there."""
     verify = session.verify
     if verify is False:
         return False
@@ -90,7 +90,7 @@ def _trust_of(session: requests.Session) -> bool | str | None:
 
 
 def _is_plain(client: Any) -> bool:
-    """Tell whether this is a requests session that does what it says: `verify` and `proxies`, and nothing else."""
+    """Return whether this is a requests session that does what it says: `verify` and `proxies`, and nothing else."""
     if type(client) is not requests.Session or not isinstance(client.verify, (bool, str, os.PathLike)):
         return False
     request: Any = client.request
@@ -121,7 +121,7 @@ def number_of(thing: Any) -> int:
 
 
 def _content(path: str) -> str:
-    """Tell authorities by what they are: one path has others in another container, and one file many paths."""
+    """Return what authorities are, by their content: a path has others in another container, and a file many paths."""
     try:
         if os.path.isdir(path):
             return _digest(sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path)))
