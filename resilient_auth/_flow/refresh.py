@@ -400,11 +400,12 @@ def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, ex
         exchanged: Whether the provider was asked; a refusal of our own is no failure of its.
     """
     now = engine.clock.monotonic()
-    slot.last_error = error
     slot.not_before = now + _backoff(engine, slot, error)
     if exchanged:
         slot.failures += 1
         slot.failed_at = now
+    # Last: whoever sees it, as health does, sees the rest.
+    slot.last_error = error
     if slot.renew is not None:
         for site in _sites(slot):
             _recovery_of(engine, site, slot.purpose).add(engine, slot)
