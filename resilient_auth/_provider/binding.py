@@ -43,7 +43,7 @@ class BoundLater:
             _ra_kind=kind,
             _ra_transport=transport,
             _ra_authority=authority,
-            _ra_authorities=(Endpoint(authority, wire=transport.wire.identity),),
+            _ra_authorities=(Endpoint(origin_of(authority), wire=transport.wire.identity),),
             _ra_bound=False,
             # All that the way of a held token touches, one look-up away.
             _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
