@@ -15,7 +15,8 @@
         ├── TLSFailed (also requests.exceptions.SSLError)
         ├── ServerFailed                              5xx
         ├── MalformedAnswer                           not the JSON that it should be: a captive portal, a cut-off body
-        └── Overloaded                                too many exchanges wait already
+        ├── Overloaded                                too many exchanges wait already
+        └── LocalResourcesExhausted                   this machine has no descriptor, memory or port left to ask with
 
 A denial (`invalid_grant`, `invalid_client` and so on) stays the error dict that MSAL returns. Credentials alone, which
 return nothing but tokens, raise it as `TokenDenied`.
@@ -34,6 +35,7 @@ __all__ = [
     "Closed",
     "ConfigurationError",
     "ConnectionFailed",
+    "LocalResourcesExhausted",
     "MalformedAnswer",
     "NameNotResolved",
     "Overloaded",
@@ -234,3 +236,10 @@ class Overloaded(ProviderUnavailable):
     """Say that too many exchanges with this authority wait already."""
 
     code = "overloaded"
+
+
+class LocalResourcesExhausted(ProviderUnavailable):
+    """Say that this process or machine has no descriptor, memory or port left: nothing was seen of the provider."""
+
+    code = "local_resources"
+    sent = False

@@ -191,6 +191,8 @@ class BreakerOpened(Event):
     name: str
     seconds: float
     cause: str
+    #: Over which it is asked, where that isn't the default one.
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +200,7 @@ class BreakerHalfOpen(Event):
     """A break is over, and a probe may go out."""
 
     name: str
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +210,7 @@ class BreakerClosed(Event):
     level = logging.WARNING
     name: str
     seconds: float
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +220,7 @@ class BreakerIsolated(Event):
     level = logging.WARNING
     name: str
     isolated: bool
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

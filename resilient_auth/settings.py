@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ._policy.breaker import BreakerOptions
 from ._policy.checks import require, require_number, require_whole
+from ._policy.endpoint import host_of
 from ._policy.fallback import FallbackOptions
 from ._policy.freshness import FreshnessOptions
 from ._policy.retry import RetryOptions
@@ -19,6 +21,7 @@ from .store import Store
 __all__ = ["BreakerOptions", "FallbackOptions", "FreshnessOptions", "RetryOptions", "Settings"]
 
 _SYSTEM_CLOCK = SystemClock()
+_HOST = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,9 @@ class Settings:
         attempt_timeout: Seconds for one HTTP request and its whole answer.
         discovery_wait: Seconds that a constructor waits for a discovery document before it goes on without.
         discovery_refresh: Seconds after which a discovery document is fetched anew, behind.
+        discovery_hosts: Hosts that a discovery document may name besides the authority's own and those that Microsoft,
+            Google and Amazon Cognito are known to use: `("login.example.com", "idp.example.com:8443")`. A document
+            whose endpoints are elsewhere isn't used: secrets would be posted there.
         workers_per_authority: Exchanges with one authority at the same time, at most.
         queue_per_authority: Exchanges with one authority that may wait for a worker, at most.
         max_tokens: Tokens that an application object holds in memory, at most; the least recently refreshed goes first.
@@ -61,6 +67,7 @@ class Settings:
     attempt_timeout: float = 10.0
     discovery_wait: float = 5.0
     discovery_refresh: float = 12 * 3600.0
+    discovery_hosts: tuple[str, ...] = ()
     workers_per_authority: int = 8
     queue_per_authority: int = 10_000
     max_tokens: int = 100_000
@@ -114,6 +121,7 @@ class Settings:
             "the other",
         )
         _check_scope_sets(self.keep_fresh)
+        _check_hosts(self.discovery_hosts)
 
     @property
     def deadline(self) -> float:
@@ -126,7 +134,7 @@ class Settings:
 
         Each option is its name in capitals behind the prefix: `RESILIENT_AUTH_WAIT=10`; an option of a group has the
         group's name before it: `RESILIENT_AUTH_BREAKER_FAILURE_RATE=0.3`. `KEEP_FRESH` holds scopes, separated by
-        blanks, and sets of scopes separated by semicolons.
+        blanks, and sets of scopes separated by semicolons; `DISCOVERY_HOSTS` hosts, separated by blanks.
 
         Args:
             prefix: What the variables' names start with.
@@ -178,6 +186,14 @@ def _check_scope_sets(sets: object) -> None:
         require(all(isinstance(s, str) and s for s in scopes), f"{hint}; {scopes!r} holds what isn't a scope")
 
 
+def _check_hosts(hosts: object) -> None:
+    hint = 'discovery_hosts must be a tuple of host names such as ("login.example.com", "idp.example.com:8443")'
+    require(isinstance(hosts, tuple), f"{hint}, not {hosts!r}")
+    for host in hosts if isinstance(hosts, tuple) else ():
+        fits = isinstance(host, str) and _HOST.fullmatch(host) and host_of(f"https://{host}") == host
+        require(bool(fits), f"{hint}; {host!r} isn't one: lower case, no scheme, no path, no port 443")
+
+
 def _variables(prefix: str) -> dict[str, tuple[str, str, Any]]:
     found: dict[str, tuple[str, str, Any]] = {}
     for option in fields(Settings):
@@ -190,6 +206,8 @@ def _variables(prefix: str) -> dict[str, tuple[str, str, Any]]:
 
 
 def _parse(variable: str, text: str, default: object) -> object:
+    if variable.upper().endswith("DISCOVERY_HOSTS"):
+        return tuple(text.split())
     if default == () or variable.upper().endswith("KEEP_FRESH"):
         return tuple(tuple(part.split()) for part in text.split(";") if part.strip())
     try:

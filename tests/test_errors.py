@@ -44,6 +44,7 @@ def test_codes_are_stable_and_unique() -> None:
         "ServerFailed": "server_failed",
         "MalformedAnswer": "malformed_answer",
         "Overloaded": "overloaded",
+        "LocalResourcesExhausted": "local_resources",
         "TokenDenied": "token_denied",
         "StoreUnavailable": "store_unavailable",
     }

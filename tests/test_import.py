@@ -70,6 +70,7 @@ def test_the_exported_names_are_these():
         "FileStore",
         "FreshnessOptions",
         "InvalidToken",
+        "LocalResourcesExhausted",
         "MalformedAnswer",
         "MountedKey",
         "NameNotResolved",

@@ -24,6 +24,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "WORKERS_PER_AUTHORITY": ("3", 3),
     "QUEUE_PER_AUTHORITY": ("0", 0),
     "MAX_TOKENS": ("50", 50),
+    "DISCOVERY_HOSTS": ("login.example idp.example:8443", ("login.example", "idp.example:8443")),
     "KEEP_FRESH": ("api://a/.default; https://b/x https://b/y ;", (("api://a/.default",), ("https://b/x", "https://b/y"))),
     "KEEP_TRYING": ("60", 60.0),
     "MAX_USERS": ("70", 70),
@@ -114,7 +115,7 @@ class TestEnvironment:
         with pytest.raises(ConfigurationError, match=r"RESILIENT_AUTH_WIAT names no option.*RESILIENT_AUTH_WAIT"):
             Settings.from_env(environ={"RESILIENT_AUTH_WIAT": "3"})
 
-    @pytest.mark.parametrize("name", sorted(set(GIVEN) - {"KEEP_FRESH"}))
+    @pytest.mark.parametrize("name", sorted(set(GIVEN) - {"KEEP_FRESH", "DISCOVERY_HOSTS"}))
     @pytest.mark.parametrize("text", ["", "soon", "1,2,3", "0x10"])
     def test_a_value_of_the_wrong_kind_names_its_variable(self, name: str, text: str) -> None:
         """And what it should have been."""
@@ -155,6 +156,13 @@ class TestRefusals:
             ({"breaker": {"probes": 1}}, r"breaker must be BreakerOptions\(\.\.\.\)"),
             ({"retry": FallbackOptions()}, r"retry must be RetryOptions\(\.\.\.\)"),
             ({"keep_fresh": "scope"}, "keep_fresh must be a tuple of tuples"),
+            ({"discovery_hosts": "idp.example"}, "discovery_hosts must be a tuple of host names"),
+            ({"discovery_hosts": ("https://idp.example",)}, "'https://idp.example' isn't one"),
+            ({"discovery_hosts": ("Idp.example",)}, "lower case"),
+            ({"discovery_hosts": ("idp.example/",)}, "no path"),
+            ({"discovery_hosts": ("idp.example:443",)}, "no port 443"),
+            ({"discovery_hosts": ("",)}, "'' isn't one"),
+            ({"discovery_hosts": (5,)}, "5 isn't one"),
             ({"keep_fresh": ["scope"]}, "keep_fresh must be a tuple of tuples"),
             ({"keep_fresh": ("scope",)}, "keep_fresh .* 'scope' isn't one"),
             ({"keep_fresh": ((),)}, "keep_fresh"),

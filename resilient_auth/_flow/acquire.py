@@ -11,9 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 from .._policy.checks import require_number
+from .._policy.endpoint import Endpoint
 from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
-from ..errors import AcquisitionTimeout, ProviderUnavailable
+from ..errors import AcquisitionTimeout, LocalResourcesExhausted, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
 from ..token import Token
 from . import refresh
@@ -156,7 +157,9 @@ def _conclude(engine: Engine, slot: Slot, token: Token | None, outcome: Outcome)
 
 def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: ProviderUnavailable) -> Served:
     wall, now = engine.clock.wall(), engine.clock.monotonic()
-    down_for = _down_for(engine, slot) if token is not None else None
+    # Who can open no connection has seen nothing of the provider, whatever was seen before.
+    blind = isinstance(error, LocalResourcesExhausted)
+    down_for = _down_for(engine, slot) if token is not None and not blind else None
     match after_failure(token, wall, now, down_for=down_for, options=engine.settings.fallback):
         case Fallback.SERVE if token is not None:
             return _serve_held(engine, slot, token, wall, now, error)
@@ -183,7 +186,7 @@ def _serve_held(
 
 def _down_for(engine: Engine, slot: Slot) -> float | None:
     """Tell for how many seconds every authority that could answer has been seen to fail; None where one hasn't."""
-    seen = [engine.breaker(authority, slot.purpose).failing() for authority in slot.authorities]
+    seen = [engine.breaker(endpoint, slot.purpose).failing() for endpoint in slot.authorities]
     return min(seconds for _, seconds in seen) if seen and all(down for down, _ in seen) else None
 
 
@@ -195,16 +198,16 @@ def _own(error: BaseException) -> BaseException:
     return copy.copy(error) if isinstance(error, ProviderUnavailable) else error
 
 
-def _too_late(engine: Engine, authority: str, patience: float, flight: Flight) -> AcquisitionTimeout:
+def _too_late(engine: Engine, endpoint: Endpoint, patience: float, flight: Flight) -> AcquisitionTimeout:
     known = flight.last_error
     so_far = "it hasn't answered yet" if known is None else f"so far: {known.message}"
     retry_after = None if flight.next_attempt is None else max(0.0, flight.next_attempt - engine.clock.monotonic())
-    message = f"no token from {authority} within {patience:g} s ({so_far}); the exchange goes on, ask again"
-    return AcquisitionTimeout(message, authority=authority, retry_after=retry_after)
+    message = f"no token from {endpoint} within {patience:g} s ({so_far}); the exchange goes on, ask again"
+    return AcquisitionTimeout(message, authority=endpoint.origin, retry_after=retry_after)
 
 
 def asking_once(
-    engine: Engine, authorities: tuple[str, ...], client_id: str, subject: str | None, exchange: Exchange
+    engine: Engine, authorities: tuple[Endpoint, ...], client_id: str, subject: str | None, exchange: Exchange
 ) -> Acquisition:
     """Make one exchange whose result is nobody else's: a code's, a password's. Nothing is held, nothing falls back.
 

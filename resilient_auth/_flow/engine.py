@@ -12,6 +12,7 @@ from typing import Any
 import cachetools
 
 from .._policy.breaker import Breaker
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.retry import Budget
 from ..clock import Clock
@@ -44,10 +45,10 @@ class Engine:
             None if settings.store is None else Stored(settings.store, settings.clock, settings.fallback.grace)
         )
         self._renew()
-        self._breakers: cachetools.LRUCache[tuple[str, str], Breaker] = cachetools.LRUCache(1024)
-        self._budgets: cachetools.LRUCache[str, Budget] = cachetools.LRUCache(1024)
+        self._breakers: cachetools.LRUCache[tuple[Endpoint, str], Breaker] = cachetools.LRUCache(1024)
+        self._budgets: cachetools.LRUCache[Endpoint, Budget] = cachetools.LRUCache(1024)
         #: The end on the monotonic clock, and how many came in a row.
-        self._cooldowns: cachetools.LRUCache[tuple[str, str, str | None], tuple[float, int]] = cachetools.LRUCache(
+        self._cooldowns: cachetools.LRUCache[tuple[Endpoint, str, str | None], tuple[float, int]] = cachetools.LRUCache(
             16_384
         )
 
@@ -57,79 +58,88 @@ class Engine:
         self.timers = _timers_of(self.clock)
         self.flights = Flights(self.clock)
         self.workers = Workers(per_lane=self.settings.workers_per_authority, queue=self.settings.queue_per_authority)
-        #: By authority and purpose, the tokens that wait for recovery; see `refresh`.
-        self.recoveries: dict[tuple[str, Purpose], Any] = {}
+        #: By site and purpose, the tokens that wait for recovery; see `refresh`.
+        self.recoveries: dict[tuple[Endpoint, Purpose], Any] = {}
 
-    def breaker(self, authority: str, purpose: Purpose) -> Breaker:
-        """Find the breaker around one authority, for one purpose."""
+    def breaker(self, endpoint: Endpoint, purpose: Purpose) -> Breaker:
+        """Find the breaker around one provider over one wire, for one purpose."""
+        site = endpoint.site
         with self._lock:
-            key = (authority, purpose.value)
+            key = (site, purpose.value)
             breaker: Breaker | None = self._breakers.get(key)
             if breaker is None:
                 breaker = Breaker(
-                    f"{authority} {purpose.value}",
+                    f"{site.origin} {purpose.value}",
                     self.settings.breaker,
                     clock=self.clock,
                     jitter=self.jitter,
-                    authority=authority,
+                    authority=site.origin,
+                    wire=site.wire.label,
                 )
                 self._breakers[key] = breaker
             return breaker
 
-    def budget(self, authority: str) -> Budget:
-        """Find the retry budget of one authority."""
+    def budget(self, endpoint: Endpoint) -> Budget:
+        """Find the retry budget of one provider over one wire."""
+        site = endpoint.site
         with self._lock:
-            budget: Budget | None = self._budgets.get(authority)
+            budget: Budget | None = self._budgets.get(site)
             if budget is None:
-                budget = self._budgets[authority] = Budget(self.settings.retry.budget)
+                budget = self._budgets[site] = Budget(self.settings.retry.budget)
             return budget
 
-    def cool_down(self, authority: str, purpose: Purpose, client_id: str, subject: str | None, seconds: float) -> None:
-        """Ask this authority nothing more for this client and subject until `seconds` have passed (G8).
+    def cool_down(
+        self, endpoint: Endpoint, purpose: Purpose, client_id: str, subject: str | None, seconds: float
+    ) -> None:
+        """Ask this tenant or realm nothing more for this client and subject until `seconds` have passed (G8).
 
         Cool-downs in a row get longer, up to an urgent break, where the provider asks for less: one that never says
         when must not be asked every few seconds for ever.
         """
         now = self.clock.monotonic()
-        key = (authority, client_id, subject)
+        key = (endpoint, client_id, subject)
         with self._lock:
             until, in_a_row = self._cooldowns.get(key, (0.0, 0))
             in_a_row = in_a_row + 1 if now - until < _IN_A_ROW else 1
             least = min(self.settings.breaker.urgent_break[0], self.settings.retry.first_delay * in_a_row)
             seconds = max(seconds, least if in_a_row > 1 else 0.0)
             self._cooldowns[key] = (max(now + seconds, until), in_a_row)
-        emit(CooldownStarted(at=self.clock.wall(), authority=authority, purpose=purpose.value, seconds=seconds))
+        emit(CooldownStarted(at=self.clock.wall(), authority=endpoint.origin, purpose=purpose.value, seconds=seconds))
 
-    def cooldown_left(self, authority: str, client_id: str, subject: str | None) -> float:
+    def cooldown_left(self, endpoint: Endpoint, client_id: str, subject: str | None) -> float:
         """Tell for how many seconds a cool-down lasts, for this client as such or for this subject; 0 for none."""
         with self._lock:
             if not self._cooldowns:
                 return 0.0
             until = max(
-                self._cooldowns.get((authority, client_id, subject), _NO_COOLDOWN)[0],
-                self._cooldowns.get((authority, client_id, None), _NO_COOLDOWN)[0],
+                self._cooldowns.get((endpoint, client_id, subject), _NO_COOLDOWN)[0],
+                self._cooldowns.get((endpoint, client_id, None), _NO_COOLDOWN)[0],
             )
         return max(0.0, until - self.clock.monotonic())
 
-    def check_cooldown(self, authority: str, client_id: str, subject: str | None) -> None:
+    def check_cooldown(self, endpoint: Endpoint, client_id: str, subject: str | None) -> None:
         """Raise `Throttled` while a cool-down lasts for this client as such, or for this subject."""
-        left = self.cooldown_left(authority, client_id, subject)
+        left = self.cooldown_left(endpoint, client_id, subject)
         if left > 0:
             raise Throttled(
-                f"{authority} asked this application for patience and isn't asked for {left:.0f} s more",
-                authority=authority,
+                f"{endpoint} asked this application for patience and isn't asked for {left:.0f} s more",
+                authority=endpoint.origin,
                 retry_after=left,
             )
 
     def refusal(
-        self, authorities: tuple[str, ...], client_id: str, subject: str | None, purpose: Purpose = Purpose.TOKEN
+        self,
+        authorities: tuple[Endpoint, ...],
+        client_id: str,
+        subject: str | None,
+        purpose: Purpose = Purpose.TOKEN,
     ) -> ProviderUnavailable | None:
         """Tell why no exchange should begin now: no authority that could answer may be asked."""
         refusal: ProviderUnavailable | None = None
-        for authority in authorities:
+        for endpoint in authorities:
             try:
-                self.check_cooldown(authority, client_id, subject)
-                self.breaker(authority, purpose).check()
+                self.check_cooldown(endpoint, client_id, subject)
+                self.breaker(endpoint, purpose).check()
             except ProviderUnavailable as error:
                 if refusal is None or (error.retry_after or 0.0) < (refusal.retry_after or 0.0):
                     refusal = error
@@ -137,10 +147,22 @@ class Engine:
                 return None
         return refusal
 
-    def run(self, lane: str, job: Callable[[], None]) -> None:
-        """Run a job on a worker, with the caller's context variables."""
+    def run(self, lane: str | Endpoint, job: Callable[[], None]) -> None:
+        """Run a job on a worker, with the caller's context variables.
+
+        Args:
+            lane: What it shares places with; an endpoint for all that goes to that provider over that wire.
+            job: What to do.
+        """
         context = contextvars.copy_context()
-        self.workers.submit(lane, lambda: context.run(job))
+        if isinstance(lane, str):
+            self.workers.submit(lane, lambda: context.run(job))
+            return
+        try:
+            self.workers.submit(lane.site.lane, lambda: context.run(job))
+        except ProviderUnavailable as error:
+            error.authority = lane.origin
+            raise
 
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""

@@ -10,16 +10,19 @@ A store that fails is no store: what is then decided is decided alone.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .._policy.endpoint import Endpoint
 from .._policy.freshness import Freshness, assess, due_after
 from ..errors import (
     AcquisitionTimeout,
     CircuitOpen,
+    LocalResourcesExhausted,
     Overloaded,
     ProviderUnavailable,
     StoreUnavailable,
@@ -105,35 +108,43 @@ def refusal(engine: Engine, slot: Slot, shelf: Shelf) -> ProviderUnavailable | N
     if alone is not None:
         return alone
     told: ProviderUnavailable | None = None
-    for authority in slot.authorities:
-        hints = [shelf.stored.hint(name) for name in _hint_names(slot, shelf, authority)]
+    for endpoint in slot.authorities:
+        hints = [shelf.stored.hint(name) for name in _hint_names(slot, shelf, endpoint)]
         left = [hint for hint in hints if hint is not None and hint.left > 0]
         if not left:
             return None
         last = max(left, key=lambda hint: hint.left)
         kind = Throttled if last.code == Throttled.code else CircuitOpen
         told = kind(
-            f"{authority} isn't asked for {last.left:.0f} s more: another process has been told {last.code} "
+            f"{endpoint} isn't asked for {last.left:.0f} s more: another process has been told {last.code} "
             f"({last.detail})",
-            authority=authority,
+            authority=endpoint.origin,
             retry_after=last.left,
         )
     return told
 
 
-def _hint_names(slot: Slot, shelf: Shelf, authority: str) -> tuple[str, ...]:
-    """Name what may be known of an authority: that it failed for this very token, that it fails, that it throttles."""
-    request = slot.request
+def _hint_names(slot: Slot, shelf: Shelf, endpoint: Endpoint) -> tuple[str, ...]:
+    """Name what may be known of an authority: that it failed for this very token, that it fails, that it throttles.
+
+    Nothing is known over a wire of which other processes can't tell whether theirs is like it.
+    """
+    request, wire = slot.request, endpoint.wire.fleet
+    if wire is None:
+        return ()
     return (
-        f"{authority} {shelf.name(request.subject)} {request}",
-        f"{authority} {slot.purpose.value}",
-        *{throttled(authority, request.client_id, subject) for subject in (request.subject, None)},
+        f"{endpoint.origin} over {wire} {shelf.name(request.subject)} {request}",
+        f"{endpoint.origin} over {wire} {slot.purpose.value}",
+        *filter(None, {throttled(endpoint, request.client_id, subject) for subject in (request.subject, None)}),
     )
 
 
-def throttled(authority: str, client_id: str, subject: str | None) -> str:
-    """Name the hint that an authority has asked for patience."""
-    return f"throttled {authority} {client_id} {subject or ''}"
+def throttled(endpoint: Endpoint, client_id: str, subject: str | None) -> str | None:
+    """Name the hint that a tenant or realm has asked for patience; None where nobody else could go by it."""
+    wire = endpoint.wire.fleet
+    if wire is None:
+        return None
+    return f"throttled {json.dumps([endpoint.origin, endpoint.realm, wire, client_id, subject])}"
 
 
 def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reuse: bool) -> Exchange:
@@ -206,7 +217,7 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
         with shelf.discarding() if on_behalf else shelf.saving_later():
             outcome = exchange(flight)
         kept = outcome.token if slot.generation == generation else None
-    except (CircuitOpen, Throttled, Overloaded, AcquisitionTimeout):
+    except (CircuitOpen, Throttled, Overloaded, AcquisitionTimeout, LocalResourcesExhausted):
         raise  # the transport has told of a throttling; the others say nothing about the provider
     except ProviderUnavailable as error:
         _tell(engine, slot, shelf, error)
@@ -218,7 +229,7 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
     if outcome.result is None and outcome.token is None and not shelf.knows(request.subject):
         raise ProviderUnavailable(
             "whether this account is signed in can't be told: it isn't in memory, and the store is unavailable",
-            authority=slot.authorities[0],
+            authority=slot.authorities[0].origin,
             retry_after=LOOK_AGAIN,
         )
     for name in slot.hints:
@@ -229,14 +240,14 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
 
 def _tell(engine: Engine, slot: Slot, shelf: Shelf, error: ProviderUnavailable) -> None:
     """Let the other processes know that the provider fails, so that they needn't each find out."""
-    authority = error.authority or slot.authorities[0]
-    this_token, failing, *_ = _hint_names(slot, shelf, authority)
-    opens_at = engine.breaker(authority, slot.purpose).retry_at
+    endpoint = next((e for e in slot.authorities if e.origin == error.authority), slot.authorities[0])
+    names = list(_hint_names(slot, shelf, endpoint)[:2])
+    opens_at = engine.breaker(endpoint, slot.purpose).retry_at
     seconds = max(error.retry_after or 0.0, engine.settings.retry.first_delay)
-    names = [this_token]
-    if opens_at is not None:
+    if opens_at is None:
         # One failure is this token's affair; a breaker that opens is everybody's.
-        names.append(failing)
+        del names[1:]
+    else:
         seconds = max(seconds, opens_at - engine.clock.monotonic())
     for name in names:
         shelf.stored.post_hint(name, seconds - _HINT_SLACK, error.code, error.message)
@@ -248,9 +259,9 @@ def _go_first(engine: Engine, slot: Slot, shelf: Shelf) -> Lease | None:
     Raises:
         CircuitOpen: Another one does.
     """
-    names = [_hint_names(slot, shelf, authority) for authority in slot.authorities]
+    names = [_hint_names(slot, shelf, endpoint) for endpoint in slot.authorities]
     slot.hints = tuple(n for those in names for n in those if shelf.stored.hint(n) is not None)
-    everybodys = [name for name in slot.hints if not any(name == those[0] for those in names)]
+    everybodys = [name for name in slot.hints if not any(name in those[:1] for those in names)]
     if not everybodys:
         return None  # the lease on this token is enough
     try:
@@ -258,7 +269,7 @@ def _go_first(engine: Engine, slot: Slot, shelf: Shelf) -> Lease | None:
     except StoreUnavailable:
         return None
     if lease is None:
-        authority = slot.authorities[0]
+        authority = slot.authorities[0].origin
         raise CircuitOpen(
             f"another process asks {authority} whether it works again",
             authority=authority,
@@ -290,7 +301,7 @@ def _take_turn(engine: Engine, slot: Slot, shelf: Shelf, flight: Flight, *, reus
             if clock.monotonic() + pause >= flight.deadline:
                 raise AcquisitionTimeout(
                     f"another process has been asking {slot.authorities[0]} for this token, and hasn't got it in time",
-                    authority=slot.authorities[0],
+                    authority=slot.authorities[0].origin,
                 )
             _pause(clock.wait, clock.monotonic, pause)
             found = look(engine, slot, shelf)

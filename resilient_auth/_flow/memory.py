@@ -8,6 +8,7 @@ from typing import Any
 
 import cachetools
 
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.living import Living
 from ..errors import ProviderUnavailable
@@ -52,12 +53,14 @@ class Slot:
         "told",
     )
 
-    def __init__(self, request: TokenRequest, memory: Memory, authorities: tuple[str, ...], purpose: Purpose) -> None:
+    def __init__(
+        self, request: TokenRequest, memory: Memory, authorities: tuple[Endpoint, ...], purpose: Purpose
+    ) -> None:
         self.request = request
         #: What the authorities are asked for; each purpose has a breaker of its own.
         self.purpose = purpose
         self.memory = memory
-        #: The origins that can give this token, in order of preference.
+        #: The endpoints that can give this token, in order of preference.
         self.authorities = authorities
         self.token: Token | None = None
         #: How to get it again with nobody asking; None where that can't be (a code, somebody's assertion).
@@ -131,7 +134,7 @@ class Memory:
         with self._lock:
             return self._slots.get(request)
 
-    def slot(self, request: TokenRequest, authorities: tuple[str, ...], purpose: Purpose = Purpose.TOKEN) -> Slot:
+    def slot(self, request: TokenRequest, authorities: tuple[Endpoint, ...], purpose: Purpose = Purpose.TOKEN) -> Slot:
         """Find the slot of a request, or make it."""
         with self._lock:
             slot: Slot | None = self._slots.get(request)

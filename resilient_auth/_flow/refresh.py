@@ -9,9 +9,10 @@ import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
-from ..errors import AcquisitionTimeout, CircuitOpen, Overloaded, ProviderUnavailable
+from ..errors import AcquisitionTimeout, CircuitOpen, LocalResourcesExhausted, Overloaded, ProviderUnavailable
 from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
 from . import fleet
 from .engine import Engine
@@ -25,6 +26,8 @@ __all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "rele
 #: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
 _NEVER = -1e9
+#: Failures that say nothing about the provider.
+_NOT_ASKED = (CircuitOpen, Overloaded, LocalResourcesExhausted)
 #: Seconds over which a fleet's first probes spread once their tokens have run out, and while they are valid.
 _URGENT_SPREAD = 3.0
 #: Seconds before its time at which a token counts as due for its timer: sums of floats are a little off.
@@ -166,7 +169,7 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation:
                 at=wall, request=request, code=error.code, detail=error.message, retry_after=error.retry_after
             )
         )
-        await_recovery(engine, slot, error, exchanged=not isinstance(error, (CircuitOpen, Overloaded)))
+        await_recovery(engine, slot, error, exchanged=not isinstance(error, _NOT_ASKED))
     else:
         # An answer without a token: the provider works. Or an error of the caller's, which says nothing about it.
         if outcome.error is None:
@@ -266,7 +269,7 @@ def _watch_over(engine: Engine, slot: Slot) -> None:
     def look(slot: Slot) -> None:
         flight = watched()
         if flight is not None and flight.outcome is None:
-            origin = slot.authorities[0]
+            origin = slot.authorities[0].origin
             await_recovery(engine, slot, AcquisitionTimeout(f"an exchange with {origin} never ended", authority=origin))
 
     slot.timer = engine.timers.call_at(flight.deadline, _weakly(slot, look))
@@ -285,27 +288,31 @@ def _weakly(slot: Slot, call: Callable[[Slot], None]) -> Callable[[], None]:
 
 
 class _Recovery:
-    """The slots that wait for one authority to work again.
+    """The slots that wait for one authority to work again, over one wire.
 
     While somebody wants one of them, exactly one exchange goes out at the moment when the authority may be asked
     again, not at the next request: the neediest slot's. When nothing valid is left for a slot, breaks get short.
     """
 
-    def __init__(self, engine: Engine, authority: str, purpose: Purpose) -> None:
+    def __init__(self, engine: Engine, site: Endpoint, purpose: Purpose) -> None:
         self._engine = weakref.ref(engine)
-        self._authority = authority
+        self._site = site
         self._purpose = purpose
         self._lock = threading.Lock()
         self._waiting: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._timer: Timer | None = None
         self._urgent = False
+        #: Whether the timer waits for the end of cool-downs, which may be others' than a slot's that comes.
+        self._cooled = False
 
     def add(self, engine: Engine, slot: Slot) -> None:
         """Let a slot wait here."""
         urgent = _remaining(engine, slot) <= 0
+        cool = self._cooldown_left(engine, slot) > 0
         with self._lock:
             self._waiting.add(slot)
-            if self._timer is not None and self._timer.pending and (self._urgent or not urgent):
+            soon = self._timer is not None and self._timer.pending and (cool or not self._cooled)
+            if soon and (self._urgent or not urgent):
                 return
         self._arm(engine)
 
@@ -338,7 +345,7 @@ class _Recovery:
 
     def _arm(self, engine: Engine) -> None:
         wanted = self._wanted(engine)
-        breaker = engine.breaker(self._authority, self._purpose)
+        breaker = engine.breaker(self._site, self._purpose)
         if not wanted:
             breaker.relax()
             with self._lock:
@@ -370,22 +377,25 @@ class _Recovery:
 
         self_engine = self._engine
         with self._lock:
-            self._urgent = urgent
+            self._urgent, self._cooled = urgent, cooldown > 0
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = engine.timers.call_at(max(when, now + 0.05), fire)
 
     def _cooldown_left(self, engine: Engine, slot: Slot) -> float:
-        return engine.cooldown_left(self._authority, slot.request.client_id, slot.request.subject)
+        request = slot.request
+        here = (endpoint for endpoint in slot.authorities if endpoint.site == self._site)
+        return min((engine.cooldown_left(e, request.client_id, request.subject) for e in here), default=0.0)
 
     def _fire(self, engine: Engine) -> None:
         wanted = self._wanted(engine)
-        opens_at = engine.breaker(self._authority, self._purpose).retry_at
+        opens_at = engine.breaker(self._site, self._purpose).retry_at
         now = engine.clock.monotonic()
         if not wanted or (opens_at is not None and now < opens_at):
             self._arm(engine)
             return
-        slot = min(wanted, key=lambda s: _remaining(engine, s))
+        # One tenant that asked for patience doesn't hold up the others.
+        slot = min(wanted, key=lambda s: (self._cooldown_left(engine, s) > 0, _remaining(engine, s)))
         renew = slot.renew
         if renew is None:  # since a moment ago
             self._arm(engine)
@@ -414,26 +424,31 @@ def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, ex
         exchanged: Whether the provider was asked; a refusal of our own is no failure of its.
     """
     now = engine.clock.monotonic()
-    slot.last_error = error
     slot.not_before = now + _backoff(engine, slot, error)
     if exchanged:
         slot.failures += 1
         slot.failed_at = now
+    # Last: whoever sees it, as health does, sees the rest.
+    slot.last_error = error
     if slot.renew is not None:
-        for authority in slot.authorities:
-            _recovery_of(engine, authority, slot.purpose).add(engine, slot)
+        for site in _sites(slot):
+            _recovery_of(engine, site, slot.purpose).add(engine, slot)
 
 
-def _recovery_of(engine: Engine, authority: str, purpose: Purpose) -> _Recovery:
-    key = (authority, purpose)
+def _sites(slot: Slot) -> list[Endpoint]:
+    return list(dict.fromkeys(endpoint.site for endpoint in slot.authorities))
+
+
+def _recovery_of(engine: Engine, site: Endpoint, purpose: Purpose) -> _Recovery:
+    key = (site, purpose)
     recovery: _Recovery = engine.recoveries.get(key) or engine.recoveries.setdefault(key, _Recovery(engine, *key))
     return recovery
 
 
 def recovered(engine: Engine, slot: Slot) -> None:
     """Wake what waits for the authorities that have just given a token."""
-    for authority in slot.authorities:
-        recovery = engine.recoveries.get((authority, slot.purpose))
+    for site in _sites(slot):
+        recovery = engine.recoveries.get((site, slot.purpose))
         if recovery is not None:
             recovery.drain(engine)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import cachetools
 
+from .._policy.endpoint import WireIdentity
 from .._policy.failure import LONGEST_RETRY_AFTER
 from ..clock import Clock
 from ..errors import StoreUnavailable
@@ -151,15 +152,25 @@ class Stored:
             if record.name.startswith(prefix)
         ]
 
-    def document(self, key: str) -> dict[str, Any] | None:
-        """Read a discovery document or a key set, with the time at which it was obtained."""
-        record = self.store.read(_DOCUMENT, key)
-        return None if record is None else _object(record.value)
+    def document(self, asked: str, wire: WireIdentity) -> dict[str, Any] | None:
+        """Read a discovery document or a key set, with the time at which it was obtained.
 
-    def put_document(self, key: str, body: Mapping[str, Any]) -> None:
-        """Keep a document; where that can't be now, when a partition is written next."""
+        Args:
+            asked: What it answers.
+            wire: Over which this process would ask for it: there is none but what came over a wire like it, verified.
+        """
+        name = _document_name(asked, wire)
+        record = None if name is None else self.store.read(_DOCUMENT, name)
+        body = None if record is None else _object(record.value)
+        return body if body is not None and body.get("name") == name else None
+
+    def put_document(self, asked: str, wire: WireIdentity, body: Mapping[str, Any]) -> None:
+        """Keep a document that came over a verified wire; where that can't be now, when a partition is written next."""
+        name = _document_name(asked, wire)
+        if name is None:
+            return
         with self._lock:
-            self._documents[key] = body
+            self._documents[name] = {**body, "name": name}
         self._write_documents()
 
     def _write_documents(self) -> None:
@@ -219,6 +230,10 @@ class Stored:
             self.store.release(lease)
         except StoreUnavailable:
             return
+
+
+def _document_name(asked: str, wire: WireIdentity) -> str | None:
+    return None if wire.keeps is None else f"{asked} over {wire.keeps}"
 
 
 def _object(value: bytes) -> dict[str, Any] | None:

@@ -122,6 +122,8 @@ class BreakerStatus:
     #: What the last failure was, which may be over.
     last_cause: str | None
     era: int
+    #: The wire over which it is asked, where that isn't the default one: one provider has a breaker for each.
+    wire: str = ""
 
 
 class Permit:
@@ -236,6 +238,7 @@ class Breaker:
         jitter: Draws breaks, so that a fleet doesn't come back in step.
         tell: Called with each event, outside of the lock.
         authority: The dependency's origin, for the error.
+        wire: What tells it from another breaker of this name, in health reports.
     """
 
     def __init__(
@@ -247,8 +250,10 @@ class Breaker:
         jitter: Jitter,
         tell: Callable[[Event], None] = emit,
         authority: str = "",
+        wire: str = "",
     ) -> None:
         self.name = name
+        self._wire = wire
         self._options = options
         self._now = clock.monotonic
         self._wall = clock.wall
@@ -285,7 +290,7 @@ class Breaker:
             if self._state == "open":
                 self._circuit.half_open()
                 self._begin_era(now)
-                event = BreakerHalfOpen(at=self._wall(), name=self.name)
+                event = BreakerHalfOpen(at=self._wall(), name=self.name, wire=self._wire)
             permit = Permit(self, self._era)
             self._probes = {probe: end for probe, end in self._probes.items() if end > now}
             self._probes[permit] = now + self._options.probe_lease
@@ -316,7 +321,7 @@ class Breaker:
                 return
             self._isolated = True
             self._begin_era(self._now())
-        self._tell(BreakerIsolated(at=self._wall(), name=self.name, isolated=True))
+        self._tell(BreakerIsolated(at=self._wall(), name=self.name, isolated=True, wire=self._wire))
 
     def reset(self) -> None:
         """Close, and forget every failure and break."""
@@ -324,10 +329,10 @@ class Breaker:
         with self._lock:
             now, wall = self._now(), self._wall()
             if self._isolated:
-                events.append(BreakerIsolated(at=wall, name=self.name, isolated=False))
+                events.append(BreakerIsolated(at=wall, name=self.name, isolated=False, wire=self._wire))
             if self._circuit.current_state != pybreaker.STATE_CLOSED:
                 self._circuit.close()
-                events.append(BreakerClosed(at=wall, name=self.name, seconds=now - self._down_at))
+                events.append(BreakerClosed(at=wall, name=self.name, seconds=now - self._down_at, wire=self._wire))
             self._forget(now)
         for event in events:
             self._tell(event)
@@ -344,6 +349,7 @@ class Breaker:
                 failing_since=None if self._failing_at is None else wall - (now - self._failing_at),
                 last_cause=self._cause,
                 era=self._era,
+                wire=self._wire,
             )
 
     @property
@@ -456,7 +462,7 @@ class Breaker:
         self._window.forget()
         self._break = max(self._break / self._options.break_growth, self._options.first_break)
         self._begin_era(now)
-        return BreakerClosed(at=self._wall(), name=self.name, seconds=now - self._down_at)
+        return BreakerClosed(at=self._wall(), name=self.name, seconds=now - self._down_at, wire=self._wire)
 
     def _failed(self, now: float, cause: str, before: State, quiet: float) -> Event | None:
         options = self._options
@@ -483,7 +489,9 @@ class Breaker:
         if self._hastened:
             self._break_ends = min(self._break_ends, self._urgent_ends)
         self._begin_era(now)
-        return BreakerOpened(at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause)
+        return BreakerOpened(
+            at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause, wire=self._wire
+        )
 
 
 _breakers: Living[Breaker] = Living()

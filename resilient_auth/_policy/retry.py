@@ -11,7 +11,14 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from ..clock import Clock, Jitter
-from ..errors import CircuitOpen, ConnectionFailed, Overloaded, ProviderUnavailable, Throttled
+from ..errors import (
+    CircuitOpen,
+    ConnectionFailed,
+    LocalResourcesExhausted,
+    Overloaded,
+    ProviderUnavailable,
+    Throttled,
+)
 from .checks import require, require_number, require_whole
 
 __all__ = ["Budget", "RetryOptions", "retrying"]
@@ -148,7 +155,9 @@ def may_repeat(error: BaseException, *, replayable: bool, spare: bool = False) -
     if replayable:
         return True
     # Nothing was taken in: the connection was never made, or the provider said that it didn't even look.
-    return isinstance(error, Throttled) or (isinstance(error, ConnectionFailed) and not error.sent)
+    return isinstance(error, Throttled) or (
+        isinstance(error, (ConnectionFailed, LocalResourcesExhausted)) and not error.sent
+    )
 
 
 def retrying(

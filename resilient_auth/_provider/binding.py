@@ -8,10 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .._flow.single_flight import Outcome
+from .._policy.endpoint import Endpoint, origin_of
 from .._policy.living import Living
 from ..errors import AttemptTimeout, ConfigurationError
 from .session import Session
-from .transport import Transport, origin_of, time_left
+from .transport import Transport, time_left
 
 __all__ = ["BoundLater", "applications", "authority_of"]
 
@@ -30,7 +31,7 @@ class BoundLater:
     _ra_throttled: Any
     _ra_transport: Transport
     _ra_authority: str
-    _ra_authorities: tuple[str, ...]
+    _ra_authorities: tuple[Endpoint, ...]
     _ra_bound: bool
     _ra_fast: tuple[Callable[[Any], Any], Callable[[], float], Callable[[], float], dict[str, Any]]
 
@@ -42,7 +43,7 @@ class BoundLater:
             _ra_kind=kind,
             _ra_transport=transport,
             _ra_authority=authority,
-            _ra_authorities=(authority,),
+            _ra_authorities=(Endpoint(origin_of(authority), wire=transport.wire.identity),),
             _ra_bound=False,
             # All that the way of a held token touches, one look-up away.
             _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
@@ -94,8 +95,9 @@ class BoundLater:
         origin = self._ra_origin
         clients = [origin.__dict__.get("_regional_client"), origin.__dict__.get("client")]
         endpoints = [c.configuration["token_endpoint"] for c in clients if c is not None]
-        found = tuple(dict.fromkeys(origin_of(endpoint) for endpoint in endpoints))
-        self.__dict__.update(_ra_authorities=found or (self._ra_authority,), _ra_bound=True)
+        wire = self._ra_transport.wire.identity
+        found = tuple(dict.fromkeys(Endpoint.of(endpoint, wire) for endpoint in endpoints))
+        self.__dict__.update(_ra_authorities=found or self._ra_authorities, _ra_bound=True)
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what MSAL's initialisation would have set, and on a wrapper for all that is the original's.

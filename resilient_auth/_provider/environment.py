@@ -17,7 +17,7 @@ from requests.utils import resolve_proxies, select_proxy
 
 from ..errors import ConfigurationError
 
-__all__ = ["Authorities", "check_proxies", "proxy_for", "proxy_setting"]
+__all__ = ["Authorities", "bundle_of", "check_proxies", "proxy_for", "proxy_setting"]
 
 _SOCKS = frozenset({"socks5", "socks5h"})
 _SCHEMES = _SOCKS | {"http", "https"}
@@ -95,10 +95,21 @@ def _checked(proxy: object, setting: str) -> str:
     return url
 
 
-class Authorities:
-    """Whom to trust: False, a file, a directory or a context that the owner names, or the environment's, or certifi's.
+def bundle_of(verify: object) -> tuple[str, str]:
+    """Return the path of the authorities that are trusted, and the setting that names it; "" where none does.
 
     As in requests, the environment's bundle beats a mere True.
+    """
+    if isinstance(verify, (str, os.PathLike)):
+        return os.fspath(verify), "verify"
+    for name in _BUNDLE_VARIABLES:
+        if path := os.environ.get(name):
+            return path, name
+    return certifi.where(), ""
+
+
+class Authorities:
+    """Whom to trust: False, a file, a directory or a context that the owner names, or the environment's, or certifi's.
 
     Args:
         verify: As in requests, or an SSL context.
@@ -154,9 +165,4 @@ class Authorities:
         """Return the path of the bundle, None where none is needed, and the setting that names it."""
         if self._verify is False or isinstance(self._verify, ssl.SSLContext):
             return None, ""
-        if isinstance(self._verify, (str, os.PathLike)):
-            return os.fspath(self._verify), "verify"
-        for name in _BUNDLE_VARIABLES:
-            if path := os.environ.get(name):
-                return path, name
-        return certifi.where(), ""
+        return bundle_of(self._verify)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import msal.telemetry
@@ -14,6 +14,7 @@ from msal.throttled_http_client import ThrottledHttpClient
 
 from .._flow.memory import Exchange, Slot
 from .._flow.single_flight import Flight, Outcome
+from .._policy.endpoint import WireIdentity
 from .._policy.freshness import MSAL_MARGIN
 from ..errors import ProviderUnavailable, ServerFailed
 from ..token import fingerprint
@@ -41,7 +42,7 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
     Args:
         session: Whose engine it uses.
         client_id: For cool-downs.
-        arguments: MSAL's `http_client`, `verify`, `proxies` and `timeout`.
+        arguments: MSAL's `http_client`, `verify`, `proxies`, `timeout` and `http_cache`, which is replaced.
     """
     owners = arguments.get("http_client")
     settings = session.settings
@@ -57,8 +58,38 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
             proxies=arguments.get("proxies"),
             timeout=arguments.get("timeout"),
         )
+    if arguments.get("http_cache") is not None:
+        arguments["http_cache"] = _for_wire(arguments["http_cache"], wire.identity)
     redaction.install()
     return Transport(session.engine, wire, client_id, MsalServerFailed)
+
+
+class _HttpCache(MutableMapping[str, Any]):
+    """One wire's part of an owner's `http_cache`: MSAL replays documents and denials from it to whoever has it too."""
+
+    def __init__(self, owners: MutableMapping[str, Any], wire: str) -> None:
+        self._owners = owners
+        self._mine = f"{wire} "
+
+    def __getitem__(self, key: str) -> Any:
+        return self._owners[self._mine + key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._owners[self._mine + key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._owners[self._mine + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key.removeprefix(self._mine) for key in list(self._owners) if key.startswith(self._mine)])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def _for_wire(http_cache: MutableMapping[str, Any], wire: WireIdentity) -> MutableMapping[str, Any]:
+    # An owner may keep it in a file: where nothing names the wire in another process, nothing is shared.
+    return {} if wire.fleet is None else _HttpCache(http_cache, wire.fleet)
 
 
 def throttled(transport: Transport, http_cache: Any, seconds: int) -> Any:

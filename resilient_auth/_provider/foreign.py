@@ -15,9 +15,17 @@ from typing import Any
 from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
 from .._policy.breaker import Permit
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.subject import Subject, SubjectOf, subject_now
-from ..errors import AttemptTimeout, Closed, ConfigurationError, ProviderUnavailable, Throttled
+from ..errors import (
+    AttemptTimeout,
+    Closed,
+    ConfigurationError,
+    LocalResourcesExhausted,
+    ProviderUnavailable,
+    Throttled,
+)
 from ..settings import Settings
 from ..token import Token, TokenRequest
 from .foreign_errors import verdict_on
@@ -58,6 +66,7 @@ class AnyCredential:
             raise _to_be_awaited(ask.name)
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
+        self._endpoint = Endpoint(self.name)
         self.session = Session(settings, {"cache": None}, "cache")
         self._credential = credential
         self._ask = ask
@@ -90,7 +99,7 @@ class AnyCredential:
         exchange = self._exchange(request, wanted)
         plan = self.session.plan(
             request,
-            (self.name,),
+            (self._endpoint,),
             lambda _: exchange,
             repeatable=not wanted.claims and subject is None,
             read=None,
@@ -110,9 +119,9 @@ class AnyCredential:
 
         def exchange(flight: Flight) -> Outcome:
             self._pause(min(flight.earliest, flight.deadline))
-            engine.check_cooldown(self.name, self.name, request.subject)
+            engine.check_cooldown(self._endpoint, self.name, request.subject)
             self._check_subject(wanted.subject)
-            with engine.breaker(self.name, Purpose.TOKEN).admit() as permit:
+            with engine.breaker(self._endpoint, Purpose.TOKEN).admit() as permit:
                 # It can't be interrupted: who asks later must not wait for it too.
                 alarm = engine.timers.call_at(
                     flight.deadline, lambda: self._failed(permit, request.subject, "attempt_timeout")
@@ -134,10 +143,11 @@ class AnyCredential:
                     permit.none()
                     asked = outcome.retry_after or 0.0
                     outcome.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                    engine.cool_down(self.name, Purpose.TOKEN, self.name, request.subject, outcome.retry_after)
+                    engine.cool_down(self._endpoint, Purpose.TOKEN, self.name, request.subject, outcome.retry_after)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
-                    self._failed(permit, request.subject, outcome.code)
+                    if not isinstance(outcome, LocalResourcesExhausted):
+                        self._failed(permit, request.subject, outcome.code)
                     raise outcome
                 if outcome.token is not None:
                     permit.success()
@@ -161,7 +171,7 @@ class AnyCredential:
 
     def _failed(self, permit: Permit, subject: str | None, code: str) -> None:
         """Note a failure; a user's counts once until they had a token, so that one alone keeps nobody from asking."""
-        breaker = self.session.engine.breaker(self.name, Purpose.TOKEN)
+        breaker = self.session.engine.breaker(self._endpoint, Purpose.TOKEN)
         if subject is not None and subject in self._failing and breaker.status().state == "closed":
             permit.none()
             return

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from .._policy.failure import Purpose, judge
+from .._policy.local_resources import exhausted
 from ..errors import ProviderUnavailable, TokenDenied
 from .redaction import redact
 from .wire import _causes, as_failure
@@ -37,6 +38,8 @@ def verdict_on(error: Exception, name: str, wall: float) -> ProviderUnavailable 
         name: The source's; it takes the authority's place.
         wall: Now, for dates in `Retry-After`.
     """
+    if exhausted(error):
+        return as_failure(error, name)
     causes = list(_causes_of(error))
     for cause in causes:
         if isinstance(cause, ProviderUnavailable):

@@ -10,6 +10,7 @@ import msal
 from .._flow import refresh
 from .._flow.memory import Exchange, Slot
 from .._flow.single_flight import Flight, Outcome
+from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
@@ -17,7 +18,7 @@ from ..token import Token, TokenRequest, fingerprint
 from .exchange import transport_for
 from .session import Plan, Session
 from .token_cache import ExchangeView, read
-from .transport import Journey, Transport, origin_of
+from .transport import Journey, Transport
 
 __all__ = ["ManagedIdentityClient", "wrap_managed_identity"]
 
@@ -120,9 +121,9 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
         session = self._ra_session
         if session.closed:
             raise Closed("this client was closed: make a new one, or close it later")
-        endpoint = _endpoint()
+        endpoint = Endpoint(_endpoint(), wire=self._ra_transport.wire.identity)
         identity = self._managed_identity.get("Id", "SYSTEM_ASSIGNED_MANAGED_IDENTITY")
-        request = TokenRequest(endpoint, str(identity), "managed_identity", (resource,))
+        request = TokenRequest(endpoint.origin, str(identity), "managed_identity", (resource,))
         query = {
             "client_id": identity,
             "environment": "localhost",

@@ -16,9 +16,11 @@ import requests
 import requests.adapters
 import requests.utils
 
+from .._policy.endpoint import WireIdentity
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
 from .answers import LARGEST_ANSWER, Answer, followed, read
+from .wire_identity import identity_of_client, number_of
 
 __all__ = ["OwnersWire", "built_by_msal"]
 
@@ -73,6 +75,12 @@ class OwnersWire:
         self._changed = threading.Condition(threading.Lock())
         self._overdue = 0
         self._process = os.getpid()
+        self._number = number_of(client)
+
+    @property
+    def identity(self) -> WireIdentity:
+        """What tells it from other wires; a session may be told at any time to trust others."""
+        return identity_of_client(self.client, self._number)
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send a request, on a thread that is left behind when its time is over.

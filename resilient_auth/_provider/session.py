@@ -15,6 +15,7 @@ from .._flow.memory import Exchange, Memory, Slot
 from .._flow.partition import Entry, Key
 from .._flow.shelf import Shelf
 from .._flow.single_flight import Flight, Outcome
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, StoreUnavailable
@@ -177,7 +178,7 @@ class Session:
     def plan(
         self,
         request: TokenRequest,
-        authorities: tuple[str, ...],
+        authorities: tuple[Endpoint, ...],
         exchange_for: Callable[[Slot], Exchange],
         *,
         repeatable: bool,
@@ -192,7 +193,7 @@ class Session:
 
         Args:
             request: What is wanted.
-            authorities: The origins that can give it.
+            authorities: The endpoints that can give it.
             exchange_for: Makes the way to ask.
             repeatable: Whether it may be asked again with nobody calling.
             read: How to find the token in MSAL's cache.
@@ -237,7 +238,9 @@ class Session:
         acquisition = acquiring(self.engine, slot, exchange, claims=claims, force=force)
         return Plan(acquisition, finish, load if must_load else None, slot)
 
-    def once(self, authorities: tuple[str, ...], client_id: str, subject: str | None, ask: Callable[[], Any]) -> Plan:
+    def once(
+        self, authorities: tuple[Endpoint, ...], client_id: str, subject: str | None, ask: Callable[[], Any]
+    ) -> Plan:
         """Plan one exchange whose result is nobody else's: a code's, a password's, somebody's refresh token's."""
         if self.closed:
             raise Closed("this application object was closed: make a new one, or close it later")

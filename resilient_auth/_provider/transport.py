@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from .._flow import fleet
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
+from .._policy.endpoint import Endpoint, WireIdentity, origin_of
 from .._policy.failure import Purpose, judge
 from .._policy.retry import retrying
 from ..errors import (
@@ -21,6 +22,7 @@ from ..errors import (
     CircuitOpen,
     Closed,
     ConfigurationError,
+    LocalResourcesExhausted,
     MalformedAnswer,
     ProviderUnavailable,
     ServerFailed,
@@ -28,7 +30,7 @@ from ..errors import (
     Throttled,
 )
 from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit
-from .discovery import ALIASES, Document, Documents, fault_in
+from .discovery import ALIASES, Document, Documents, Hosts, fault_in, hosts_for
 from .wire import Answer, Wire, as_failure
 
 __all__ = ["Journey", "Transport", "documents", "once_then_elsewhere", "origin_of", "time_left"]
@@ -39,11 +41,30 @@ _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 #: Seconds; the address answers at once or isn't there.
 _REGION_TIMEOUT = 2.0
 
+#: What is asked at an address of the tenant's, policy's or realm's own.
+_IN_A_REALM = frozenset({Purpose.TOKEN, Purpose.DISCOVERY, Purpose.KEYS})
 #: Seconds between two attempts to get a newer document.
 _DOCUMENT_PAUSE = 60.0
 
 #: The last known good documents of this process, shared by all application objects.
 documents = Documents()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A document that is wanted: how it is asked for, over what, and which hosts it may name."""
+
+    purpose: Purpose
+    url: str
+    options: dict[str, Any]
+    asked: str
+    wire: WireIdentity
+    hosts: Hosts
+
+    @property
+    def key(self) -> tuple[WireIdentity, str]:
+        """What applications must have in common to share it."""
+        return self.wire, self.asked
 
 
 @dataclass(slots=True)
@@ -224,7 +245,7 @@ class Transport:
         self, purpose: Purpose, method: str, url: str, options: dict[str, Any], journey: Journey, *, replayable: bool
     ) -> Answer:
         """Make an exchange's attempts."""
-        engine, authority = self._engine, origin_of(url)
+        engine, endpoint = self._engine, self._endpoint(purpose, url)
         too_early = journey.earliest - engine.clock.monotonic()
         if too_early > 0:
             self._pause(min(too_early, max(0.0, journey.deadline - engine.clock.monotonic())))
@@ -234,7 +255,7 @@ class Transport:
             code = getattr(error, "code", type(error).__name__)
             event = RetryScheduled(
                 at=engine.clock.wall(),
-                authority=authority,
+                authority=endpoint.origin,
                 purpose=purpose.value,
                 attempt=attempt,
                 delay=delay,
@@ -256,24 +277,24 @@ class Transport:
             deadline=journey.deadline - min(2.0, engine.settings.attempt_timeout / 2),
             replayable=replayable,
             spare=journey.flight is not None and journey.flight.spare,
-            budget=engine.budget(authority),
-            refused=lambda: engine.breaker(authority, purpose).status().state != "closed",
+            budget=engine.budget(endpoint),
+            refused=lambda: engine.breaker(endpoint, purpose).status().state != "closed",
             clock=engine.clock,
             jitter=engine.jitter,
             sleep=self._pause,
             before_sleep=tell,
         )
-        return controller(self._attempt, purpose, authority, method, url, options, journey)
+        return controller(self._attempt, purpose, endpoint, method, url, options, journey)
 
     def _attempt(
-        self, purpose: Purpose, authority: str, method: str, url: str, options: dict[str, Any], journey: Journey
+        self, purpose: Purpose, endpoint: Endpoint, method: str, url: str, options: dict[str, Any], journey: Journey
     ) -> Answer:
         """Send one request through the breaker, and judge the answer."""
-        engine = self._engine
+        engine, authority = self._engine, endpoint.origin
         if self._closed:
             raise Closed("this application object was closed: make a new one, or close it later")
-        engine.check_cooldown(authority, self._client_id, journey.subject)
-        with engine.breaker(authority, purpose).admit() as permit:
+        engine.check_cooldown(endpoint, self._client_id, journey.subject)
+        with engine.breaker(endpoint, purpose).admit() as permit:
             now = engine.clock.monotonic()
             journey.sent_on, journey.sent_at = engine.clock.wall(), now
             ends = min(now + engine.settings.attempt_timeout, max(journey.deadline, now + 0.05))
@@ -290,70 +311,82 @@ class Transport:
                 raise wrong
             if failure is not None:
                 # Raised here and not there: what a client raises holds the request, and so its secrets.
-                permit.failure(failure.code)
+                if not isinstance(failure, LocalResourcesExhausted):
+                    permit.failure(failure.code)
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
             if fault is None:
                 if answer.status_code < 400:
                     permit.success()
-                    engine.budget(authority).earn()
+                    engine.budget(endpoint).earn()
                 return _without_retry_after(answer)
             if isinstance(fault, Throttled):
                 permit.none()
                 asked = fault.retry_after or 0.0
                 wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                self._cool_down(authority, purpose, journey.subject, wait, fault)
+                self._cool_down(endpoint, purpose, journey.subject, wait, fault)
                 fault.retry_after = wait
                 raise fault
             permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
             if fault.retry_after:
-                self._cool_down(authority, purpose, None, fault.retry_after, fault)
+                self._cool_down(endpoint, purpose, None, fault.retry_after, fault)
             if isinstance(fault, ServerFailed):
                 fault = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
             raise fault
 
     def _cool_down(
-        self, authority: str, purpose: Purpose, subject: str | None, seconds: float, fault: ProviderUnavailable
+        self, endpoint: Endpoint, purpose: Purpose, subject: str | None, seconds: float, fault: ProviderUnavailable
     ) -> None:
-        """Leave an authority alone that has asked for it, and tell the other processes of the fleet."""
+        """Leave a tenant or realm alone that has asked for it, and tell the other processes of the fleet."""
         engine = self._engine
-        engine.cool_down(authority, purpose, self._client_id, subject, seconds)
-        if engine.stored is not None:
-            name = fleet.throttled(authority, self._client_id, subject)
+        engine.cool_down(endpoint, purpose, self._client_id, subject, seconds)
+        name = fleet.throttled(endpoint, self._client_id, subject)
+        if engine.stored is not None and name is not None:
             engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
+
+    def _endpoint(self, purpose: Purpose, url: str) -> Endpoint:
+        """Return whom a URL belongs to; where a path names no tenant or realm, the provider as a whole."""
+        endpoint = Endpoint.of(url, self.wire.identity)
+        return endpoint if purpose in _IN_A_REALM else endpoint.site
 
     def _document(self, purpose: Purpose, url: str, options: dict[str, Any]) -> Answer:
         """Serve the last known good document, and fetch a newer one behind when it is old."""
-        engine = self._engine
-        key = f"{purpose} {url} {json.dumps(options.get('params'), sort_keys=True, default=str)}"
-        held = documents.get(key)
-        if held is None and purpose is Purpose.ALIASES and (options.get("params") or {}).get("api-version") == "1.1":
+        engine, wire, params = self._engine, self.wire.identity, options.get("params") or {}
+        asked = f"{purpose} {url} {json.dumps(params, sort_keys=True, default=str)}"
+        hosts = hosts_for(purpose, url, params, engine.settings.discovery_hosts)
+        wanted = _Wanted(purpose, url, options, asked, wire, hosts)
+        held = documents.get(wanted.key)
+        if held is not None and fault_in(purpose, held.answer.text, hosts) is not None:
+            held = None  # another application's owner allows what this one's doesn't
+        if held is None and purpose is Purpose.ALIASES and params.get("api-version") == "1.1":
             held = Document(Answer(200, ALIASES, {"content-type": "application/json"}), float("-inf"))
-            documents.put(key, held)
+            documents.put(wanted.key, held)
         if held is None:
-            return self._fetch(purpose, url, options, key)
+            return self._fetch(wanted)
         now = engine.clock.monotonic()
         if now - held.obtained_at > engine.settings.discovery_refresh and now - held.tried_at > _DOCUMENT_PAUSE:
-            self._fetch_behind(purpose, url, options, key, held)
+            self._fetch_behind(wanted, held)
         return held.answer
 
-    def _fetch(self, purpose: Purpose, url: str, options: dict[str, Any], key: str) -> Answer:
+    def _fetch(self, wanted: _Wanted) -> Answer:
         """Have a document fetched, once for all who wait for it."""
-        engine, authority = self._engine, origin_of(url)
-        breaker = engine.breaker(authority, purpose)
+        engine = self._engine
+        endpoint = self._endpoint(wanted.purpose, wanted.url)
+        authority = endpoint.origin
+        breaker = engine.breaker(endpoint, wanted.purpose)
         breaker.hasten()  # somebody has none at all
         if engine.stored is None:
             breaker.check()
         outer = _journey.get()
         wait = engine.settings.discovery_wait if outer is None else time_left(engine)
-        flight, mine = engine.flights.join(("document", key), engine.clock.monotonic() + wait)
+        flight, mine = engine.flights.join(("document", wanted.key), engine.clock.monotonic() + wait)
         if mine:
 
             def fetch() -> None:
                 outcome = Outcome()
                 try:
-                    answer = self._stored(purpose, key) or self._fetch_now(purpose, url, options, key, outer)
+                    answer = self._stored(wanted) or self._fetch_now(wanted, outer)
                     outcome = Outcome(result=answer)
                 except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
                     outcome = Outcome(error=error)
@@ -361,7 +394,7 @@ class Transport:
                     engine.flights.end(flight)
                     flight.land(outcome)
 
-            engine.run(f"{authority} {purpose}", fetch)
+            engine.run(f"{endpoint.lane} {wanted.purpose}", fetch)
         outcome = flight.wait(wait)
         if outcome is None:
             raise AttemptTimeout(f"{authority} gave no discovery document within {wait:g} s", authority=authority)
@@ -370,67 +403,67 @@ class Transport:
         answer: Answer = outcome.result
         return answer
 
-    def _fetch_now(
-        self, purpose: Purpose, url: str, options: dict[str, Any], key: str, outer: Journey | None = None
-    ) -> Answer:
+    def _fetch_now(self, wanted: _Wanted, outer: Journey | None = None) -> Answer:
         """Fetch a document, and keep it when it is good.
 
         A constructor doesn't wait through a back-off for it; an exchange does, for as long as it has time.
         """
-        clock = self._engine.clock
+        clock, url = self._engine.clock, wanted.url
         journey = Journey(clock.monotonic() + self._engine.settings.attempt_timeout, attempts=1)
         if outer is not None:
             journey = Journey(outer.deadline, flight=outer.flight)
-        answer = self._ask(purpose, "GET", url, dict(options), journey, replayable=True)
+        answer = self._ask(wanted.purpose, "GET", url, dict(wanted.options), journey, replayable=True)
         if answer.status_code == 200:
-            fault = fault_in(purpose, answer.text)
+            fault = fault_in(wanted.purpose, answer.text, wanted.hosts)
             if fault is not None:
                 emit(DiscoveryRejected(at=clock.wall(), url=url, reason=fault))
                 message = f"{origin_of(url)} gave a discovery document that can't be used: {fault}"
                 raise MalformedAnswer(message, authority=origin_of(url))
-            documents.put(key, Document(answer, clock.monotonic()))
-            if self._engine.stored is not None:
+            documents.put(wanted.key, Document(answer, clock.monotonic()))
+            # A session may have been told meanwhile to verify, or not to.
+            if self._engine.stored is not None and self.wire.identity.keeps == wanted.wire.keeps:
                 with suppress(StoreUnavailable):
-                    self._engine.stored.put_document(key, {"text": answer.text, "obtained_on": clock.wall()})
+                    body = {"text": answer.text, "obtained_on": clock.wall()}
+                    self._engine.stored.put_document(wanted.asked, wanted.wire, body)
         return answer
 
-    def _stored(self, purpose: Purpose, key: str) -> Answer | None:
+    def _stored(self, wanted: _Wanted) -> Answer | None:
         """Find the document that another process, or this one in an earlier life, got last."""
         stored, clock = self._engine.stored, self._engine.clock
         if stored is None:
             return None
         with suppress(StoreUnavailable, KeyError, TypeError, ValueError):
-            body = stored.document(key)
-            if body is not None and fault_in(purpose, str(body["text"])) is None:
+            body = stored.document(wanted.asked, wanted.wire)
+            if body is not None and fault_in(wanted.purpose, str(body["text"]), wanted.hosts) is None:
                 answer = Answer(200, str(body["text"]), {"content-type": "application/json"})
                 age = max(0.0, clock.wall() - float(body["obtained_on"]))
-                documents.put(key, Document(answer, clock.monotonic() - age))
+                documents.put(wanted.key, Document(answer, clock.monotonic() - age))
                 return answer
         return None
 
-    def _fetch_behind(self, purpose: Purpose, url: str, options: dict[str, Any], key: str, held: Document) -> None:
+    def _fetch_behind(self, wanted: _Wanted, held: Document) -> None:
         """Have a newer document fetched, and nobody wait for it."""
         engine = self._engine
         flight, mine = engine.flights.join(
-            ("document", key), engine.clock.monotonic() + engine.settings.attempt_timeout
+            ("document", wanted.key), engine.clock.monotonic() + engine.settings.attempt_timeout
         )
         if not mine:
             return
 
         def fetch() -> None:
             try:
-                self._fetch_now(purpose, url, options, key)
+                self._fetch_now(wanted)
             except (ConfigurationError, ProviderUnavailable) as error:
-                documents.put(key, replace(held, tried_at=engine.clock.monotonic()))
+                documents.put(wanted.key, replace(held, tried_at=engine.clock.monotonic()))
                 if not isinstance(error, (CircuitOpen, Throttled)):
                     age = engine.clock.monotonic() - held.obtained_at
-                    emit(DiscoveryServedStale(at=engine.clock.wall(), url=url, age=age, code=error.code))
+                    emit(DiscoveryServedStale(at=engine.clock.wall(), url=wanted.url, age=age, code=error.code))
             finally:
                 engine.flights.end(flight)
                 flight.land(Outcome(result=held.answer))
 
         try:
-            engine.workers.submit(f"{origin_of(url)} {purpose}", fetch)
+            engine.workers.submit(f"{self._endpoint(wanted.purpose, wanted.url).lane} {wanted.purpose}", fetch)
         except ProviderUnavailable:
             engine.flights.end(flight)
 
@@ -446,12 +479,6 @@ def _without_retry_after(answer: Answer) -> Answer:
         return answer
     headers = {k: v for k, v in answer.headers.items() if k != "retry-after"}
     return Answer(answer.status_code, answer.text, headers)
-
-
-def origin_of(url: str) -> str:
-    """Tell the origin of a URL: scheme, host and port."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
 
 
 def _purpose_of(url: str, journey: Journey) -> Purpose:

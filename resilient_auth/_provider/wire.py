@@ -16,11 +16,14 @@ import httpcore
 import httpx
 import requests
 
+from .._policy.endpoint import WireIdentity
+from .._policy.local_resources import exhausted
 from ..clock import Clock
 from ..errors import (
     AttemptTimeout,
     ConfigurationError,
     ConnectionFailed,
+    LocalResourcesExhausted,
     NameNotResolved,
     ProviderUnavailable,
     TLSFailed,
@@ -28,6 +31,7 @@ from ..errors import (
 from .answers import Answer, followed, read
 from .connect import NO_SUCH_NAME, racing
 from .environment import Authorities, check_proxies, proxy_for, proxy_setting
+from .wire_identity import identity_of
 
 __all__ = ["Answer", "HttpxWire", "Wire", "as_failure"]
 
@@ -39,6 +43,11 @@ _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 
 class Wire(Protocol):
     """Send one request."""
+
+    @property
+    def identity(self) -> WireIdentity:
+        """What tells it from other wires."""
+        ...
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send it and read the whole answer, by monotonic time `ends`."""
@@ -152,6 +161,8 @@ class HttpxWire:
         self._clock = clock
         self._authorities = Authorities(verify)
         self._proxies = dict(proxies or {})
+        #: What tells it from other wires; as it was built, whatever the environment becomes.
+        self.identity = identity_of(verify, self._proxies)
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
         self._lock = threading.Lock()
@@ -297,6 +308,11 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
     if isinstance(error, ProviderUnavailable):
         error.authority = error.authority or authority
         return error
+    if exhausted(error):
+        return LocalResourcesExhausted(
+            f"{authority} couldn't be asked: this process or machine has no file descriptor, memory or port left",
+            authority=authority,
+        )
     causes = list(_causes(error))
 
     def any_of(*kinds: type[BaseException]) -> bool:

@@ -16,8 +16,9 @@ import cachetools
 
 from .._policy.breaker import Breaker, BreakerOptions
 from .._policy.living import Living
+from .._policy.local_resources import exhausted
 from ..clock import Clock, Jitter
-from ..errors import CircuitOpen, StoreUnavailable
+from ..errors import CircuitOpen, LocalResourcesExhausted, StoreUnavailable
 from ..events import Event, StoreFailed, StoreRecovered, StoreRejected, emit
 from ..store import BackendFailed
 
@@ -180,15 +181,18 @@ class Gate:
             try:
                 answer = call(*args, **kwargs)
             except BackendFailed as error:
-                code, detail = error.code, error.detail
+                code, detail, ours = error.code, error.detail, exhausted(error)
             except Exception as error:  # noqa: BLE001 - a third party's medium may raise anything, and quote anything
-                code, detail = "failed", type(error).__name__
+                code, detail, ours = "failed", type(error).__name__, exhausted(error)
             else:
                 permit.success()
                 if self._failing_at is not None:
                     self._succeeded()
                 return answer
-            permit.failure(code)
+            if ours:  # the medium may be well: this machine can't open it
+                code = LocalResourcesExhausted.code
+            else:
+                permit.failure(code)
         self._failed(code, detail)
         raise StoreUnavailable(self.label, code, detail)
 

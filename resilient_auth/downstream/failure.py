@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
+from .._policy.local_resources import exhausted
 from .._provider.connect import NO_SUCH_NAME
 from . import errors as ours
 from .errors import ApiUnavailable
@@ -57,6 +58,12 @@ def explain(error: Exception, name: str, dialect: Dialect) -> Failure:
         name: The API's origin.
         dialect: The library that it belongs to.
     """
+    failure = _explain(error, name, dialect)
+    # Where this machine can open no connection, nothing is seen of the API.
+    return replace(failure, cause=None) if failure.cause is not None and exhausted(error) else failure
+
+
+def _explain(error: Exception, name: str, dialect: Dialect) -> Failure:
     library = dialect.library
     if isinstance(error, library.PoolTimeout):
         return Failure(error, None, sent=False, transient=False)

@@ -20,8 +20,9 @@ import requests
 
 from .._policy.checks import require
 from .._policy.failure import parse_retry_after
+from .._policy.local_resources import exhausted
 from ..downstream import ApiAnsweredError, ApiAttemptTimeout, ApiUnavailable, TokenUnavailable
-from ..errors import ConfigurationError, ProviderUnavailable, TokenDenied
+from ..errors import ConfigurationError, LocalResourcesExhausted, ProviderUnavailable, TokenDenied
 from ..events import ClaimsServiceRefused, DecisionSubstituted, emit
 from .claims import Claims
 from .decision import Decision, MalformedDecision, Unavailable, read_answer, shaped
@@ -111,7 +112,8 @@ class Rules:
             return outcome
         if self.reduces:
             return self._substituted(_owners((yield Reduce(claims, outcome))), "reduced", outcome)
-        if self.last is not None and question.subject is not None:
+        # A last decision is for outages of the service's: where nothing could be asked, none is seen.
+        if self.last is not None and question.subject is not None and outcome.code != LocalResourcesExhausted.code:
             found = self.last.find(question.subject, question.digest)
             if found is not None:
                 return self._substituted(found[0], "last_decision", outcome, found[1])
@@ -231,8 +233,9 @@ def _explained(error: Exception) -> Unavailable:
     else:
         kind = ApiAttemptTimeout if isinstance(error, (httpx.TimeoutException, requests.Timeout)) else ApiUnavailable
         told = kind(type(error).__name__)
+    code = error.code if isinstance(error, ProviderUnavailable) else told.code
     return Unavailable(
-        code=error.code if isinstance(error, ProviderUnavailable) else told.code,
+        code=LocalResourcesExhausted.code if exhausted(error) else code,
         detail=told.message,
         user_message=told.user_message,
         retry_after=told.retry_after,

@@ -17,10 +17,11 @@ from .._flow.acquire import patience_of
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
 from .._flow.timers import Timer
+from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
 from .._policy.key_reports import KeysHealth, reporters
 from .._policy.living import Living
-from .._provider.transport import Transport, origin_of
+from .._provider.transport import Transport
 from .._provider.wire import Wire
 from ..errors import Closed, ConfigurationError, MalformedAnswer, ProviderUnavailable, StoreUnavailable
 from ..events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse, emit
@@ -77,6 +78,7 @@ class KeySource:
         self._options = options
         self._hosts = frozenset({host_of(trust.discovery), *map(named_host, options.hosts)})
         self._origin = origin_of(trust.discovery)
+        self.site = Endpoint(self._origin, wire=wire.identity)
         self._asking = Asking(options)
         self._keys = KeySet(pinned=dict(pinned or {}))
         self._facts: Facts | None = None
@@ -217,9 +219,9 @@ class KeySource:
         if mine:
             if urgent:
                 for purpose in (Purpose.DISCOVERY, Purpose.KEYS):
-                    engine.breaker(self._origin, purpose).hasten()
+                    engine.breaker(self.site, purpose).hasten()
             try:
-                engine.run(f"{self._origin} {Purpose.KEYS}", lambda: self._carry_out(flight))
+                engine.run(f"{self.site.lane} {Purpose.KEYS}", lambda: self._carry_out(flight))
             except ProviderUnavailable as error:
                 engine.flights.end(flight)
                 flight.land(Outcome(error=error))
@@ -292,7 +294,7 @@ class KeySource:
             body = {"discovery": self._discovery_text, "keys": text, "obtained_on": wall}
             # A store that fails has no say in whether the keys are good.
             with suppress(StoreUnavailable):
-                self.engine.stored.put_document(self._document, body)
+                self.engine.stored.put_document(self._document, self.wire.identity, body)
         return sent_at
 
     def _discover(self, ends: float) -> Facts:
@@ -326,7 +328,7 @@ class KeySource:
             return False
         clock = self.engine.clock
         try:
-            kept = self.engine.stored.document(self._document)
+            kept = self.engine.stored.document(self._document, self.wire.identity)
             if kept is None:
                 return False
             facts = facts_in(str(kept["discovery"]), self.trust, self._hosts)

@@ -17,8 +17,7 @@ from typing import Final
 from .._flow.timers import Timer
 from .._policy.failure import Purpose
 from .._policy.living import Living
-from .._provider.transport import origin_of
-from ..errors import ProviderUnavailable
+from ..errors import LocalResourcesExhausted, ProviderUnavailable
 from ..events import ProviderSeenDown, ProviderSeenUp, emit
 from .keys import KeySource
 from .options import GraceOptions
@@ -105,7 +104,7 @@ class OutageWatch:
     def _submit(self) -> None:
         try:
             # A lane of its own: nothing that anybody asks for holds it up.
-            self._engine.run(f"{origin_of(self._source.trust.discovery)} probe", self._look)
+            self._engine.run(f"{self._source.site.lane} probe", self._look)
         except ProviderUnavailable:
             self._go_on(self.observation)
 
@@ -119,7 +118,10 @@ class OutageWatch:
             # Half a look is none.
             if facts is not None and facts.token_endpoint is not None:
                 failure = self._round(facts.token_endpoint)
-                after = before.after(answered=failure is None, began_at=began_at, now=clock.monotonic())
+                if isinstance(failure, LocalResourcesExhausted):
+                    failure = None  # nothing was seen
+                else:
+                    after = before.after(answered=failure is None, began_at=began_at, now=clock.monotonic())
         finally:
             self._go_on(after)
         self._tell(before, failure)

@@ -372,20 +372,17 @@ def _source_of(
     timeout: float | tuple[float | None, float | None] | None,
 ) -> KeySource:
     """Find the keys of an issuer that another verifier with the same wishes holds, or begin to hold them."""
-    trusted = os.fspath(verify) if isinstance(verify, os.PathLike) else verify
     pins = (
         None if pinned is None else tuple(sorted((kid, key.material, key.issuer or "") for kid, key in pinned.items()))
     )
-    wire = (trusted, tuple(sorted((proxies or {}).items())), timeout)
-    wishes = (engine, trust, algorithms, options, pins, wire)
+    wire = HttpxWire(engine.clock, engine.settings.connect_timeout, verify=verify, proxies=proxies, timeout=timeout)
+    wishes = (engine, trust, algorithms, options, pins, wire.identity, timeout)
     with _sharing:
         source = _shared.get(wishes)
         if source is None or source.closed:
             source = KeySource(
                 engine,
-                HttpxWire(
-                    engine.clock, engine.settings.connect_timeout, verify=verify, proxies=proxies, timeout=timeout
-                ),
+                wire,
                 trust,
                 algorithms=algorithms,
                 options=options,

@@ -114,7 +114,7 @@ def test_an_open_breaker_is_passed_by_at_once(idp, second_idp, app_at, scope):
     """Nobody waits for what isn't asked."""
     first = app_at(idp)
     credential = ra.ResilientCredential(first, app_at(second_idp))
-    first._ra_session.engine.breaker(idp.url, _token()).isolate()
+    first._ra_session.engine.breaker(first._ra_authorities[0], _token()).isolate()
     begun = time.monotonic()
     assert came_from(second_idp, credential.get_token(scope).token)
     assert time.monotonic() - begun < 1.0

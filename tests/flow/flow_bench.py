@@ -11,12 +11,14 @@ from resilient_auth._flow.acquire import Served, acquire, acquire_async, acquiri
 from resilient_auth._flow.engine import Engine
 from resilient_auth._flow.memory import Memory, Slot
 from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
 from resilient_auth.settings import Settings
 from resilient_auth.testing import ManualClock, no_jitter
 from resilient_auth.token import Token, TokenRequest
 
 HOST = "https://login.example"
+HERE = Endpoint(HOST)
 
 
 def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
@@ -86,7 +88,7 @@ class Bench:
         self._serial = 0
 
     def new_slot(self, scope: str, *, host: str = HOST, subject: str | None = None, flow: str = "silent") -> Slot:
-        slot = self.memory.slot(TokenRequest(host, "app", flow, (scope,), subject), (host,))
+        slot = self.memory.slot(TokenRequest(host, "app", flow, (scope,), subject), (Endpoint(host),))
         slot.renew = self.exchanges
         return slot
 
@@ -117,7 +119,7 @@ class Bench:
         return await acquire_async(acquiring(self.engine, slot or self.slot, self.exchanges, **options))
 
     def open_breaker(self, host: str = HOST) -> None:
-        breaker = self.engine.breaker(host, Purpose.TOKEN)
+        breaker = self.engine.breaker(Endpoint(host), Purpose.TOKEN)
         while breaker.status().state == "closed":
             breaker.admit().failure("503")
 

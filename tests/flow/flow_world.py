@@ -21,6 +21,7 @@ from resilient_auth._flow.acquire import Acquisition, Served, acquiring
 from resilient_auth._flow.engine import Engine
 from resilient_auth._flow.memory import Exchange, Memory, Slot
 from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth._policy.endpoint import Endpoint, WireIdentity
 from resilient_auth._policy.freshness import due_after
 from resilient_auth._provider.transport import Journey, Transport
 from resilient_auth._provider.wire import Answer
@@ -31,6 +32,7 @@ from resilient_auth.testing import no_jitter
 from resilient_auth.token import Token, TokenRequest
 
 HOST = "https://login.example"
+HERE = Endpoint(HOST)
 START = 1_700_000_000.0
 
 
@@ -296,6 +298,8 @@ class Provider:
 
 
 class _Wire:
+    identity = WireIdentity("")
+
     def __init__(self, provider: Provider, who: object) -> None:
         self._provider = provider
         self._who = who
@@ -325,7 +329,7 @@ class Process:
         engine = world.engine(jitter=jitter, **settings)
         memory = Memory(100, engine)
         request = TokenRequest(HOST, "app", "client_credentials", (f"scope of {who}",))
-        slot = memory.slot(request, (HOST,))
+        slot = memory.slot(request, (HERE,))
         exchange = exchange_over(engine, provider, who)
         slot.renew = exchange
         return cls(world, provider, engine, memory, slot, exchange)

@@ -10,6 +10,7 @@ from typing import Any
 from resilient_auth._flow.engine import Engine, engine_for
 from resilient_auth._flow.memory import Memory, Slot
 from resilient_auth._policy.breaker import breakers
+from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
 from resilient_auth.errors import ServerFailed
 from resilient_auth.health import Health, health
@@ -18,6 +19,7 @@ from resilient_auth.testing import ManualClock, no_jitter
 from resilient_auth.token import Token, TokenRequest
 
 HOST = "https://login.example"
+HERE = Endpoint(HOST)
 
 
 class Scene:
@@ -29,7 +31,7 @@ class Scene:
         self.memory = Memory(100, self.engine)
 
     def slot(self, scope: str = "a", *, life: float | None = None, subject: str | None = None) -> Slot:
-        slot = self.memory.slot(TokenRequest(HOST, "app", "silent", (scope,), subject), (HOST,))
+        slot = self.memory.slot(TokenRequest(HOST, "app", "silent", (scope,), subject), (HERE,))
         slot.asked_at = self.clock.monotonic()
         if life is not None:
             self.memory.put(slot, Token("s", "Bearer", self.clock.wall(), self.clock.monotonic(), life, life / 2), None)
@@ -39,8 +41,8 @@ class Scene:
         slot.last_error = ServerFailed("503", authority=HOST)
         slot.failures += 1
         for _ in range(3):
-            if self.engine.breaker(HOST, Purpose.TOKEN).status().state == "closed":
-                self.engine.breaker(HOST, Purpose.TOKEN).admit().failure("503")
+            if self.engine.breaker(HERE, Purpose.TOKEN).status().state == "closed":
+                self.engine.breaker(HERE, Purpose.TOKEN).admit().failure("503")
 
 
 def nothing(_: Scene) -> None:
@@ -99,7 +101,7 @@ def denied(scene: Scene) -> None:
 
 def isolated(scene: Scene) -> None:
     scene.slot(life=3600)
-    scene.engine.breaker(HOST, Purpose.TOKEN).isolate()
+    scene.engine.breaker(HERE, Purpose.TOKEN).isolate()
 
 
 SCENES: dict[str, Callable[[Scene], None]] = {

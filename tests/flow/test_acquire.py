@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import requests
-from flow_bench import HOST, Bench, Threads, until
+from flow_bench import HERE, HOST, Bench, Threads, until
 
 from resilient_auth._flow.acquire import Served, Source, acquire, asking_once, wait_at_most
 from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
 from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth._policy.freshness import FreshnessOptions
@@ -520,7 +521,7 @@ class TestRefused:
     def test_a_cool_down_answers_at_once(self) -> None:
         """Nothing is asked inside of a Retry-After (G8)."""
         bench = Bench()
-        bench.engine.cool_down(HOST, Purpose.TOKEN, "app", None, 42.0)
+        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", None, 42.0)
         with pytest.raises(Throttled) as refused:
             bench.ask()
         assert refused.value.retry_after == pytest.approx(42.0)
@@ -531,18 +532,18 @@ class TestRefused:
         """A throttled subject leaves the others be; a throttled client stops all of its own."""
         bench = Bench()
         ann, bob = bench.new_slot("a", subject="ann"), bench.new_slot("a", subject="bob")
-        bench.engine.cool_down(HOST, Purpose.TOKEN, "app", "ann", 42.0)
+        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", "ann", 42.0)
         with pytest.raises(Throttled):
             bench.ask(ann)
         assert bench.ask(bob).token is not None
-        bench.engine.cool_down(HOST, Purpose.TOKEN, "app", None, 42.0)
+        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", None, 42.0)
         with pytest.raises(Throttled):
             bench.ask(bench.new_slot("other", subject="bob"))
 
     def test_a_second_authority_is_asked_when_the_first_may_not_be(self) -> None:
         """A refusal needs all of them."""
         bench = Bench()
-        bench.slot.authorities = (HOST, "https://global.example")
+        bench.slot.authorities = (HERE, Endpoint("https://global.example"))
         bench.open_breaker()
         assert bench.ask().source is Source.IDENTITY_PROVIDER
 
@@ -562,7 +563,7 @@ class TestRefused:
     def test_asking_during_a_cool_down_doesnt_make_it_longer(self) -> None:
         """What was never asked can't have failed."""
         bench = Bench()
-        bench.engine.cool_down(HOST, Purpose.TOKEN, "app", None, 60.0)
+        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", None, 60.0)
         for _ in range(5):
             with pytest.raises(Throttled):
                 bench.ask()
@@ -773,7 +774,7 @@ class TestGrace:
     def test_not_while_another_authority_works(self) -> None:
         """All that could answer must be down."""
         bench = self.make()
-        bench.slot.authorities = (HOST, "https://global.example")
+        bench.slot.authorities = (HERE, Endpoint("https://global.example"))
         bench.open_breaker()
         bench.exchanges.fail(failed())
         with pytest.raises(ServerFailed):
@@ -865,7 +866,7 @@ class TestRemoval:
 
 class TestOnce:
     def ask(self, bench: Bench) -> Any:
-        return acquire(asking_once(bench.engine, (HOST,), "app", "ann", bench.exchanges))
+        return acquire(asking_once(bench.engine, (HERE,), "app", "ann", bench.exchanges))
 
     def test_each_call_has_an_exchange_of_its_own(self) -> None:
         """A code's result is nobody else's, and is held nowhere."""

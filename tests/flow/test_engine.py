@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from flow_bench import HOST, until
+from flow_bench import HERE, HOST, until
 
 from resilient_auth._flow import refresh
 from resilient_auth._flow.acquire import acquire, acquiring
 from resilient_auth._flow.engine import Engine, engine_for
 from resilient_auth._flow.memory import Memory, Slot
 from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
 from resilient_auth.errors import CircuitOpen, ServerFailed, Throttled
 from resilient_auth.events import subscribe
@@ -66,7 +67,7 @@ class Warm:
         self.lives = 3600.0
 
     def slot(self, name: str) -> Slot:
-        slot = self.memory.slot(TokenRequest(HOST, "app", "client_credentials", (name,)), (HOST,))
+        slot = self.memory.slot(TokenRequest(HOST, "app", "client_credentials", (name,)), (HERE,))
         slot.renew = self.exchange
         return slot
 
@@ -126,8 +127,8 @@ class TestFork:
                 with contextlib.suppress(CircuitOpen, ServerFailed, Throttled):
                     warm.ask(slot)
                 warm.memory.drop_subject(None, "removed")
-                warm.engine.breaker(f"https://{n % 40}.example", Purpose.TOKEN).check()
-                warm.engine.budget(f"https://{n % 40}.example").spend()
+                warm.engine.breaker(Endpoint(f"https://{n % 40}.example"), Purpose.TOKEN).check()
+                warm.engine.budget(Endpoint(f"https://{n % 40}.example")).spend()
                 subscribe(lambda _: None)()
                 time.sleep(0.0005)
 
@@ -173,10 +174,10 @@ class TestFork:
     def test_the_child_knows_what_the_parent_knew(self) -> None:
         """An open breaker stays open, a cool-down lasts."""
         warm = Warm()
-        breaker = warm.engine.breaker(HOST, Purpose.TOKEN)
+        breaker = warm.engine.breaker(HERE, Purpose.TOKEN)
         while breaker.status().state == "closed":
             breaker.admit().failure("503")
-        warm.engine.cool_down("https://other.example", Purpose.TOKEN, "app", None, 60.0)
+        warm.engine.cool_down(Endpoint("https://other.example"), Purpose.TOKEN, "app", None, 60.0)
 
         def work() -> str:
             said = []
@@ -185,7 +186,7 @@ class TestFork:
             except CircuitOpen:
                 said.append("open")
             try:
-                warm.engine.check_cooldown("https://other.example", "app", None)
+                warm.engine.check_cooldown(Endpoint("https://other.example"), "app", None)
             except Throttled:
                 said.append("throttled")
             return " ".join(said)
@@ -207,7 +208,7 @@ class TestFork:
         """No lock stays taken."""
         warm = Warm()
         in_a_child(lambda: "x")
-        warm.engine.breaker("https://new.example", Purpose.TOKEN)
+        warm.engine.breaker(Endpoint("https://new.example"), Purpose.TOKEN)
         assert warm.ask(warm.slot("after")) == f"by {os.getpid()}"
 
 
@@ -215,34 +216,36 @@ class TestShared:
     def test_breakers_and_budgets_are_one_for_each_authority(self) -> None:
         """And a breaker for each purpose: a failing document doesn't stop tokens."""
         engine = Engine(Settings(clock=ManualClock()))
-        assert engine.breaker(HOST, Purpose.TOKEN) is engine.breaker(HOST, Purpose.TOKEN)
-        assert engine.breaker(HOST, Purpose.TOKEN) is not engine.breaker(HOST, Purpose.DISCOVERY)
-        assert engine.breaker(HOST, Purpose.TOKEN) is not engine.breaker("https://other.example", Purpose.TOKEN)
-        assert engine.budget(HOST) is engine.budget(HOST)
-        assert engine.budget(HOST) is not engine.budget("https://other.example")
+        assert engine.breaker(HERE, Purpose.TOKEN) is engine.breaker(HERE, Purpose.TOKEN)
+        assert engine.breaker(HERE, Purpose.TOKEN) is not engine.breaker(HERE, Purpose.DISCOVERY)
+        assert engine.breaker(HERE, Purpose.TOKEN) is not engine.breaker(
+            Endpoint("https://other.example"), Purpose.TOKEN
+        )
+        assert engine.budget(HERE) is engine.budget(HERE)
+        assert engine.budget(HERE) is not engine.budget(Endpoint("https://other.example"))
 
     def test_a_shorter_cool_down_doesnt_end_a_longer_one(self) -> None:
         """The longest counts."""
         clock = ManualClock()
         engine = Engine(Settings(clock=clock))
-        engine.cool_down(HOST, Purpose.TOKEN, "app", None, 60.0)
-        engine.cool_down(HOST, Purpose.TOKEN, "app", None, 5.0)
+        engine.cool_down(HERE, Purpose.TOKEN, "app", None, 60.0)
+        engine.cool_down(HERE, Purpose.TOKEN, "app", None, 5.0)
         clock.advance(59.0)
         with pytest.raises(Throttled) as refused:
-            engine.check_cooldown(HOST, "app", None)
+            engine.check_cooldown(HERE, "app", None)
         assert refused.value.retry_after == pytest.approx(1.0)
         clock.advance(1.1)
-        engine.check_cooldown(HOST, "app", None)
+        engine.check_cooldown(HERE, "app", None)
 
     def test_a_refusal_tells_the_shortest_wait(self) -> None:
         """Of all that could answer."""
         engine = Engine(Settings(clock=ManualClock()))
-        engine.cool_down("https://a.example", Purpose.TOKEN, "app", None, 60.0)
-        engine.cool_down("https://b.example", Purpose.TOKEN, "app", None, 20.0)
-        refusal = engine.refusal(("https://a.example", "https://b.example"), "app", None)
+        engine.cool_down(Endpoint("https://a.example"), Purpose.TOKEN, "app", None, 60.0)
+        engine.cool_down(Endpoint("https://b.example"), Purpose.TOKEN, "app", None, 20.0)
+        refusal = engine.refusal((Endpoint("https://a.example"), Endpoint("https://b.example")), "app", None)
         assert refusal is not None
         assert refusal.retry_after == pytest.approx(20.0)
-        assert engine.refusal(("https://a.example", HOST), "app", None) is None
+        assert engine.refusal((Endpoint("https://a.example"), HERE), "app", None) is None
 
     def test_an_engine_starts_no_thread_by_itself(self) -> None:
         """Only what is asked for runs."""

@@ -6,7 +6,7 @@ import gc
 import weakref
 
 import pytest
-from flow_bench import HOST, Bench, Threads
+from flow_bench import HERE, HOST, Bench, Threads
 
 from resilient_auth._flow.memory import Memory, Slot
 from resilient_auth.events import TokenDropped
@@ -17,7 +17,7 @@ from resilient_auth.token import TokenRequest
 def slot_for(bench: Bench, name: str, *, memory: Memory | None = None, subject: str | None = None) -> Slot:
     """Make a slot that holds a token."""
     memory = memory or bench.memory
-    slot = memory.slot(TokenRequest(HOST, "app", "silent", (name,), subject), (HOST,))
+    slot = memory.slot(TokenRequest(HOST, "app", "silent", (name,), subject), (HERE,))
     memory.put(slot, bench.token())
     return slot
 
@@ -188,7 +188,7 @@ def test_threads_share_one_slot_for_one_request() -> None:
     """Whoever asks first."""
     bench = Bench()
     request = TokenRequest(HOST, "app", "silent", ("shared",))
-    crowd = Threads(100, lambda: bench.memory.slot(request, (HOST,)))
+    crowd = Threads(100, lambda: bench.memory.slot(request, (HERE,)))
     crowd.join()
     assert len({id(slot) for slot in crowd.got}) == 1
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from flow_bench import Bench, until
-from flow_world import HOST, Caller, Process, Provider, World, check_patience, exchange_over, seeded
+from flow_world import HERE, HOST, Caller, Process, Provider, World, check_patience, exchange_over, seeded
 
 from resilient_auth._flow import refresh
 from resilient_auth._flow.acquire import acquiring
@@ -186,7 +186,7 @@ class TestRecovery:
         process.ask()
         world.advance(120.0)
         check_patience(provider.ledger)
-        breaker = process.engine.breaker(HOST, Purpose.TOKEN)
+        breaker = process.engine.breaker(HERE, Purpose.TOKEN)
         assert breaker.status().state == "open"
         retry_at = breaker.retry_at
         assert retry_at is not None
@@ -354,7 +354,7 @@ class TestRecovery:
 
 def _slot(process: Process, n: int) -> Slot:
     """Make one more slot, with requests of its own."""
-    slot = process.memory.slot(TokenRequest(HOST, "app", "client_credentials", (f"other {n}",)), (HOST,))
+    slot = process.memory.slot(TokenRequest(HOST, "app", "client_credentials", (f"other {n}",)), (HERE,))
     slot.renew = exchange_over(process.engine, process.provider, n)
     return slot
 
