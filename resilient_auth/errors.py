@@ -130,6 +130,8 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
     code = "provider_unavailable"
     #: Whether the request may have reached the provider.
     sent: bool = True
+    #: Whether it tells of this one request, and nothing of what the provider would answer to others.
+    of_request: bool = False
 
     def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -146,14 +148,19 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
         return f"{type(self).__name__}({self.message!r}, retry_after={self.retry_after!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.authority, self.retry_after, self.sent)
+        return _rebuild, (type(self), self.message, self.authority, self.retry_after, self.sent, self.of_request)
 
 
 def _rebuild(
-    cls: type[ProviderUnavailable], message: str, authority: str, retry_after: float | None, sent: bool
+    cls: type[ProviderUnavailable],
+    message: str,
+    authority: str,
+    retry_after: float | None,
+    sent: bool,
+    of_request: bool = False,
 ) -> ProviderUnavailable:
     error = cls(message, authority=authority, retry_after=retry_after)
-    error.sent = sent
+    error.sent, error.of_request = sent, of_request
     return error
 
 

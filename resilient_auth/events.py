@@ -146,9 +146,9 @@ class RefreshScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
-    """An attempt failed and another one follows after `delay` seconds."""
+    """An attempt failed and another one follows after `delay` seconds: the first word of an outage."""
 
-    level = logging.INFO
+    level = logging.WARNING
     authority: str
     purpose: str
     attempt: int

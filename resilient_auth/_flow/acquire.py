@@ -110,9 +110,8 @@ def acquiring(
         if state is Freshness.FRESH:
             return Served(Source.CACHE, token)
         if state is Freshness.DUE or (state is Freshness.EXPIRING and now < slot.not_before):
-            if not slot.denied or after_denial(token, wall, now) is Fallback.SERVE:
-                refresh.behind(engine, slot, exchange)
-                return _serve_held(engine, slot, token, wall, now)
+            refresh.behind(engine, slot, exchange)
+            return _serve_held(engine, slot, token, wall, now)
         elif state is Freshness.EXPIRING:
             patience = min(patience, settings.freshness.margin_wait)
     try:
@@ -147,7 +146,7 @@ def _conclude(engine: Engine, slot: Slot, token: Token | None, outcome: Outcome)
         if token is None or token.remaining(wall, now) <= 0 or not isinstance(outcome.error, Exception):
             raise outcome.error
         return Served(Source.CACHE, token, reason="exchange_error")
-    if token is not None and outcome.denied and after_denial(token, wall, now) is Fallback.SERVE:
+    if token is not None and outcome.denied and after_denial(token, wall, now, outcome.result) is Fallback.SERVE:
         return Served(Source.CACHE, token, reason="denied")
     if token is not None and not outcome.denied and token.remaining(wall, now) > 0:
         return Served(Source.CACHE, token, reason="not_renewable")
@@ -171,7 +170,8 @@ def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: Provi
 def _serve_held(
     engine: Engine, slot: Slot, token: Token, wall: float, now: float, error: ProviderUnavailable | None = None
 ) -> Served:
-    known = error or slot.last_error
+    # What the provider did is told, and not that it is left alone since.
+    known = slot.last_error or error
     if known is None:
         return Served(Source.CACHE, token, reason="denied" if slot.denied else "refreshing")
     if slot.told is not token:

@@ -84,11 +84,14 @@ class Engine:
                 budget = self._budgets[authority] = Budget(self.settings.retry.budget)
             return budget
 
-    def cool_down(self, authority: str, purpose: Purpose, client_id: str, subject: str | None, seconds: float) -> None:
+    def cool_down(self, authority: str, purpose: Purpose, client_id: str, subject: str | None, seconds: float) -> float:
         """Ask this authority nothing more for this client and subject until `seconds` have passed (G8).
 
         Cool-downs in a row get longer, up to an urgent break, where the provider asks for less: one that never says
         when must not be asked every few seconds for ever.
+
+        Returns:
+            For how many seconds it isn't asked, which is when a retry makes sense.
         """
         now = self.clock.monotonic()
         key = (authority, client_id, subject)
@@ -97,8 +100,10 @@ class Engine:
             in_a_row = in_a_row + 1 if now - until < _IN_A_ROW else 1
             least = min(self.settings.breaker.urgent_break[0], self.settings.retry.first_delay * in_a_row)
             seconds = max(seconds, least if in_a_row > 1 else 0.0)
-            self._cooldowns[key] = (max(now + seconds, until), in_a_row)
+            until = max(now + seconds, until)
+            self._cooldowns[key] = (until, in_a_row)
         emit(CooldownStarted(at=self.clock.wall(), authority=authority, purpose=purpose.value, seconds=seconds))
+        return until - now
 
     def cooldown_left(self, authority: str, client_id: str, subject: str | None) -> float:
         """Tell for how many seconds a cool-down lasts, for this client as such or for this subject; 0 for none."""

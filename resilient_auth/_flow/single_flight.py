@@ -53,6 +53,7 @@ class Flight:
         "last_error",
         "next_attempt",
         "on_back_off",
+        "on_failed_attempt",
         "outcome",
         "spare",
     )
@@ -72,10 +73,19 @@ class Flight:
         self.next_attempt: float | None = None
         #: Told, on its worker, for how many seconds it leaves the provider alone before it asks again.
         self.on_back_off: Callable[[float], None] | None = None
+        #: Told, on its worker, how an attempt failed that isn't the last one.
+        self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
         self._callbacks: dict[int, Callable[[], None]] | None = {}
+
+    def attempt_failed(self, error: ProviderUnavailable, next_attempt: float) -> None:
+        """Note how an attempt failed, and the monotonic time of the next one."""
+        self.doubted = True
+        self.last_error, self.next_attempt = error, next_attempt
+        if self.on_failed_attempt is not None:
+            self.on_failed_attempt(self, error)
 
     def land(self, outcome: Outcome) -> None:
         """Hand the outcome to all who wait; the first one counts."""

@@ -18,7 +18,7 @@ from .._policy.failure import Purpose
 from ..errors import AttemptTimeout, Closed, ConfigurationError, ProviderUnavailable, Throttled
 from ..settings import Settings
 from ..token import Token, TokenRequest
-from .foreign_errors import verdict_on
+from .foreign_errors import denied, verdict_on
 from .foreign_tokens import is_denial, told_by
 from .refused import drop
 from .session import Plan, Session
@@ -103,11 +103,14 @@ class AnyCredential:
                 if isinstance(outcome, Throttled):
                     permit.none()
                     asked = outcome.retry_after or 0.0
-                    outcome.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                    engine.cool_down(self.name, Purpose.TOKEN, self.name, None, outcome.retry_after)
+                    wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
+                    outcome.retry_after = engine.cool_down(self.name, Purpose.TOKEN, self.name, None, wait)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
-                    permit.failure(outcome.code)
+                    if outcome.of_request:
+                        permit.none()
+                    else:
+                        permit.failure(outcome.code)
                     raise outcome
                 if outcome.token is not None:
                     permit.success()
@@ -115,11 +118,14 @@ class AnyCredential:
 
         return exchange
 
-    def _outcome(self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float) -> Outcome:
+    def _outcome(
+        self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float
+    ) -> Outcome | ProviderUnavailable:
         """Ask, and read the answer."""
         answer = self._answer(wanted, flight)
         if is_denial(answer):
-            return Outcome(result=dict(answer))
+            verdict = denied(dict(answer), self.name)
+            return Outcome(result=verdict) if isinstance(verdict, dict) else verdict
         told = told_by(answer, self.name, asked_on)
         refresh_in = None if told.refresh_on is None else max(0.0, told.refresh_on - asked_on)
         token = Token(

@@ -26,6 +26,9 @@ from .user_cache import entries_of, evict, put_back
 
 __all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
+#: No life of a token and no time of this era has as many; NaN and the infinities don't lie below it either.
+_MOST_SECONDS = 1e11
+
 RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
 
@@ -293,13 +296,14 @@ class Session:
         life = _seconds(result.get("expires_in"))
         if life is None:
             life = _seconds(response.get("expires_in"))
-        if life is None and response.get("expires_on"):
-            life = max(0.0, float(response["expires_on"]) - sent_on)
+        ends = _seconds(response.get("expires_on"))
+        if life is None and ends:
+            life = max(0.0, ends - sent_on)
         life = 600.0 if life is None else life  # as MSAL assumes (RFC 6749, section 5.1)
         refresh_in = _seconds(response.get("refresh_in"))
-        refresh_on = result.get("refresh_on")
+        refresh_on = _seconds(result.get("refresh_on"))
         if refresh_in is None and refresh_on is not None:
-            refresh_in = max(0.0, float(refresh_on) - clock.wall())
+            refresh_in = max(0.0, refresh_on - clock.wall())
         return Token(
             secret=str(result["access_token"]),
             token_type=str(result.get("token_type", "Bearer")),
@@ -355,10 +359,12 @@ def _what_is_known(error: ProviderUnavailable | None) -> dict[str, Any] | None:
 
 
 def _seconds(value: object) -> float | None:
+    """Read a number of seconds that somebody's broker or client may have made up; None for what can't be one."""
     try:
-        return None if value is None else max(0.0, float(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        seconds = None if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         return None
+    return max(0.0, seconds) if seconds is not None and abs(seconds) < _MOST_SECONDS else None
 
 
 def check_scopes(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from .._flow import fleet
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
-from .._policy.failure import Purpose, judge
+from .._policy.failure import Purpose, judge, readable
 from .._policy.retry import retrying
 from ..errors import (
     AttemptTimeout,
@@ -37,6 +37,9 @@ _NOT_REPLAYABLE = frozenset({"authorization_code", "password"})
 _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 #: Seconds; the address answers at once or isn't there.
 _REGION_TIMEOUT = 2.0
+
+#: Seconds for which a federated credential that the provider doesn't know may still be on its way through it.
+_PROPAGATION = 600.0
 
 #: Seconds between two attempts to get a newer document.
 _DOCUMENT_PAUSE = 60.0
@@ -115,6 +118,8 @@ class Transport:
         self.wire = wire
         self._client_id = client_id
         self._server_failed = server_failed
+        #: Monotonic time at which the provider was first seen not to know this application's federated credential.
+        self._unmatched_since: float | None = None
         self._closed = False
         self._closing = threading.Condition(threading.Lock())
 
@@ -236,12 +241,17 @@ class Transport:
             )
             emit(event)
             if journey.flight is not None:
-                journey.flight.doubted = True
-                journey.flight.next_attempt = engine.clock.monotonic() + delay
                 if journey.flight.on_back_off is not None:
                     journey.flight.on_back_off(delay)
                 if isinstance(error, ProviderUnavailable):
-                    journey.flight.last_error = error
+                    journey.flight.attempt_failed(error, engine.clock.monotonic() + delay)
+
+        def rest(seconds: float) -> None:
+            self._pause(seconds)
+            # Another request may have made the cool-down longer meanwhile: an attempt that it refuses would be lost.
+            left = engine.cooldown_left(authority, self._client_id, journey.subject)
+            if engine.clock.monotonic() + left < journey.deadline:
+                self._pause(left)
 
         controller = retrying(
             options=engine.settings.retry,
@@ -254,7 +264,7 @@ class Transport:
             refused=lambda: engine.breaker(authority, purpose).status().state != "closed",
             clock=engine.clock,
             jitter=engine.jitter,
-            sleep=self._pause,
+            sleep=rest,
             before_sleep=tell,
         )
         return controller(self._attempt, purpose, authority, method, url, options, journey)
@@ -282,34 +292,49 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
+            if isinstance(fault, ServerFailed) and fault.of_request and self._stays_unmatched():
+                fault = None
             if fault is None:
                 if answer.status_code < 400:
                     permit.success()
+                    self._unmatched_since = None
                     engine.budget(authority).earn()
-                return _without_retry_after(answer)
+                return _as_msal_reads_it(purpose, answer)
             if isinstance(fault, Throttled):
                 permit.none()
                 asked = fault.retry_after or 0.0
                 wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                self._cool_down(authority, purpose, journey.subject, wait, fault)
-                fault.retry_after = wait
+                fault.retry_after = self._cool_down(authority, purpose, journey.subject, wait, fault)
                 raise fault
-            permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
+            if fault.of_request:
+                permit.none()
+            else:
+                permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
             if fault.retry_after:
-                self._cool_down(authority, purpose, None, fault.retry_after, fault)
+                fault.retry_after = self._cool_down(authority, purpose, None, fault.retry_after, fault)
             if isinstance(fault, ServerFailed):
-                fault = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
+                told = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
+                told.of_request = fault.of_request
+                raise told
             raise fault
+
+    def _stays_unmatched(self) -> bool:
+        """Return whether a federated credential has been unknown for so long that this is a denial."""
+        now = self._engine.clock.monotonic()
+        if self._unmatched_since is None:
+            self._unmatched_since = now
+        return now - self._unmatched_since > _PROPAGATION
 
     def _cool_down(
         self, authority: str, purpose: Purpose, subject: str | None, seconds: float, fault: ProviderUnavailable
-    ) -> None:
+    ) -> float:
         """Leave an authority alone that has asked for it, and tell the other processes of the fleet."""
         engine = self._engine
-        engine.cool_down(authority, purpose, self._client_id, subject, seconds)
+        lasts = engine.cool_down(authority, purpose, self._client_id, subject, seconds)
         if engine.stored is not None:
             name = fleet.throttled(authority, self._client_id, subject)
             engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
+        return lasts
 
     def _document(self, purpose: Purpose, url: str, options: dict[str, Any]) -> Answer:
         """Serve the last known good document, and fetch a newer one behind when it is old."""
@@ -428,12 +453,18 @@ def after_fork() -> None:
     documents.after_fork()
 
 
-def _without_retry_after(answer: Answer) -> Answer:
-    """Hide `Retry-After` from MSAL, which replays any answer that carries it, one user's token to another."""
-    if "retry-after" not in answer.headers:
+def _as_msal_reads_it(purpose: Purpose, answer: Answer) -> Answer:
+    """Make of an answer what MSAL takes well.
+
+    `Retry-After` is hidden: MSAL replays any answer that carries it, one user's token to another. So is how a provider
+    writes its numbers.
+    """
+    tokens = answer.status_code < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY)
+    text = readable(answer.text) if tokens else answer.text
+    if text is answer.text and "retry-after" not in answer.headers:
         return answer
     headers = {k: v for k, v in answer.headers.items() if k != "retry-after"}
-    return Answer(answer.status_code, answer.text, headers)
+    return Answer(answer.status_code, text, headers)
 
 
 def origin_of(url: str) -> str:
