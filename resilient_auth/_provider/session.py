@@ -20,7 +20,7 @@ from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
-from .token_cache import is_watchable, watch
+from .token_cache import Trouble, is_watchable, watch
 from .transport import Journey
 from .user_cache import entries_of, evict, put_back
 
@@ -87,6 +87,8 @@ class Session:
         self.cache_name = cache_name
         self._watched: Any = None
         self._watchable = False
+        #: What an owner's cache class may raise.
+        self.reading, self.writing = Trouble(self.engine.clock, "reading"), Trouble(self.engine.clock, "writing")
         self.closed = False
 
     def use_store(self, label: str) -> None:
@@ -217,7 +219,14 @@ class Session:
             slot.renew = exchange
 
         def load() -> None:
-            token = read(cache) if read is not None else None
+            if read is None or (slot.token is not None and self.reading.recent):
+                return
+            try:
+                token = read(cache)
+            except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+                self.reading.began(error)
+                return
+            self.reading.ended()
             if token is not None and slot.refused is not None and fingerprint(token.secret) == slot.refused:
                 token = None
             held = slot.token
@@ -225,7 +234,7 @@ class Session:
                 self.memory.put(slot, token)
                 if self.memory.shelf is not None:
                     self.memory.shelf.note_token(request, token)
-            elif token is None and held is not None and not self._watchable and not held.extras:
+            elif token is None and held not in (None, slot.unkept) and not self._watchable and not held.extras:
                 self.memory.drop_token(slot, held, "another process removed it")
 
         def finish(served: Served) -> Any:
