@@ -8,11 +8,14 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..clock import Clock
+from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
 from ..token import Token
 
 __all__ = ["Flight", "Flights", "Outcome"]
+
+#: Real seconds between two looks of a waiting task at a clock that isn't the machine's.
+_LOOK = 0.05
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -110,8 +113,12 @@ class Flight:
             return self.outcome
 
     async def wait_async(self, seconds: float) -> Outcome | None:
-        """Wait in this task for at most `seconds`; None when it isn't over by then."""
+        """Wait in this task for at most `seconds` of the clock; None when it isn't over by then."""
         loop = asyncio.get_running_loop()
+        ends = self._clock.monotonic() + seconds
+        # A clock that isn't the machine's may say how its tasks wait; else it is looked at now and then.
+        wait = getattr(self._clock, "wait_in_task", None)
+        most = None if isinstance(self._clock, SystemClock) else _LOOK
         woken: asyncio.Future[None] = loop.create_future()
 
         def settle() -> None:
@@ -130,10 +137,11 @@ class Flight:
                 return self.outcome
             self._callbacks[me] = wake
         try:
-            async with asyncio.timeout(seconds):
-                await woken
-        except TimeoutError:
-            return self.outcome
+            while not woken.done() and (left := ends - self._clock.monotonic()) > 0:
+                if wait is not None:
+                    await wait(woken, left)
+                else:
+                    await asyncio.wait((woken,), timeout=left if most is None else min(left, most))
         finally:
             with self._done:
                 if self._callbacks is not None:

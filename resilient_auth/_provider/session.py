@@ -20,7 +20,7 @@ from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
-from .token_cache import Trouble, is_watchable, watch
+from .token_cache import Trouble, holds, is_watchable, watch
 from .transport import Journey
 from .user_cache import entries_of, evict, put_back
 
@@ -221,20 +221,23 @@ class Session:
         def load() -> None:
             if read is None or (slot.token is not None and self.reading.recent):
                 return
+            held = slot.token
+            missing = False
             try:
                 token = read(cache)
+                if token is None and held not in (None, slot.unkept) and not self._watchable and not held.extras:
+                    missing = not holds(cache, held, request.subject)
             except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
                 self.reading.began(error)
                 return
             self.reading.ended()
             if token is not None and slot.refused is not None and fingerprint(token.secret) == slot.refused:
                 token = None
-            held = slot.token
             if token is not None and (held is None or held.secret != token.secret):
                 self.memory.put(slot, token)
                 if self.memory.shelf is not None:
                     self.memory.shelf.note_token(request, token)
-            elif token is None and held not in (None, slot.unkept) and not self._watchable and not held.extras:
+            elif missing and held is not None:
                 self.memory.drop_token(slot, held, "another process removed it")
 
         def finish(served: Served) -> Any:

@@ -18,7 +18,7 @@ from ..events import StoreFailed, StoreRecovered, emit
 from ..token import Token
 from .user_cache import UserCache
 
-__all__ = ["ExchangeView", "Trouble", "Watch", "after_fork", "is_watchable", "read", "watch"]
+__all__ = ["ExchangeView", "Trouble", "Watch", "after_fork", "holds", "is_watchable", "read", "watch"]
 
 ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 ACCOUNT = "Account"
@@ -159,6 +159,9 @@ def read(
     life = int(best["expires_on"]) - wall
     if life <= 0:
         return None
+    if "cached_at" in best:
+        # A wall clock that was set back since makes no token live longer than it was given for.
+        life = min(life, max(1, int(best["expires_on"]) - int(best["cached_at"])))
     refresh_on = int(best["refresh_on"]) if "refresh_on" in best else None
     if refresh_on is None and "cached_at" in best:
         # Half of the whole life, not of what is left of it.
@@ -175,6 +178,12 @@ def read(
         due_after=due_after,
         refresh_on=refresh_on,
     )
+
+
+def holds(cache: Any, token: Token, subject: str | None) -> bool:
+    """Return whether a token is still in MSAL's cache, over by the wall clock or not."""
+    found = list(cache.search(ACCESS_TOKEN, query={"home_account_id": subject}, now=0))
+    return any(entry.get("secret") == token.secret for entry in found)
 
 
 class Watch:
