@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-__all__ = ["Fault", "is_gone", "kind_of", "kind_of_text", "name_of"]
+__all__ = ["Fault", "Propagation", "is_gone", "kind_of", "kind_of_text", "name_of"]
 
 
 class Fault(Enum):
@@ -67,6 +67,27 @@ _GONE = frozenset({
 })  # fmt: skip
 #: What MSAL's libraries call a server's word on the token itself: invalid or corrupted, and over.
 _GONE_WORDS = frozenset({"bad_token", "token_expired"})
+
+#: Seconds for which a federated credential that the provider doesn't know may still be on its way through it.
+_PROPAGATION = 600.0
+
+
+class Propagation:
+    """Remember since when a federated credential isn't known: what stays so is a denial."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def is_over(self, now: float) -> bool:
+        """Note that it isn't known, and return whether it has been so for too long to be on its way."""
+        if self._since is None:
+            self._since = now
+        return now - self._since > _PROPAGATION
+
+    def ended(self) -> None:
+        """Note that it is known."""
+        self._since = None
+
 
 _LEADING = re.compile(r"\s*AADSTS(\d{5,9})\b")
 _FIRST = re.compile(r"\bAADSTS(\d{5,9})\b")

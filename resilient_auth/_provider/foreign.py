@@ -15,6 +15,7 @@ from typing import Any
 from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose
+from .._policy.provider_errors import Propagation
 from ..errors import AttemptTimeout, Closed, ConfigurationError, ProviderUnavailable, Throttled
 from ..settings import Settings
 from ..token import Token, TokenRequest
@@ -48,6 +49,7 @@ class AnyCredential:
         self.session = Session(settings, {"cache": None}, "cache")
         self._credential = credential
         self._ask = ask
+        self._propagation = Propagation()
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -92,7 +94,7 @@ class AnyCredential:
                 try:
                     outcome: Outcome | ProviderUnavailable = self._outcome(wanted, flight, asked_on, asked_at)
                 except Exception as error:
-                    verdict = verdict_on(error, self.name, engine.clock.wall())
+                    verdict = verdict_on(error, self.name, engine.clock.wall(), self._propagating)
                     if verdict is None:
                         raise
                     outcome = Outcome(result=verdict) if isinstance(verdict, dict) else verdict
@@ -113,6 +115,7 @@ class AnyCredential:
                         permit.failure(outcome.code)
                     raise outcome
                 if outcome.token is not None:
+                    self._propagation.ended()
                     permit.success()
                 return outcome
 
@@ -124,7 +127,7 @@ class AnyCredential:
         """Ask, and read the answer."""
         answer = self._answer(wanted, flight)
         if is_denial(answer):
-            verdict = denied(dict(answer), self.name)
+            verdict = denied(dict(answer), self.name, self._propagating)
             return Outcome(result=verdict) if isinstance(verdict, dict) else verdict
         told = told_by(answer, self.name, asked_on)
         refresh_in = None if told.refresh_on is None else max(0.0, told.refresh_on - asked_on)
@@ -138,6 +141,9 @@ class AnyCredential:
             refresh_on=None if told.refresh_on is None else int(told.refresh_on),
         )
         return Outcome(token, {"access_token": token.secret})
+
+    def _propagating(self) -> bool:
+        return not self._propagation.is_over(self.session.engine.clock.monotonic())
 
     def _pause(self, until: float) -> None:
         """Sleep on a worker.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -26,7 +26,9 @@ _DENIED = re.compile(
 _OAUTH_ERROR = re.compile(r"\b[a-z]+_(?:client|grant|request|resource|scope|required|denied|type)\b")
 
 
-def verdict_on(error: Exception, name: str, wall: float) -> ProviderUnavailable | dict[str, Any] | None:
+def verdict_on(
+    error: Exception, name: str, wall: float, propagating: Callable[[], bool]
+) -> ProviderUnavailable | dict[str, Any] | None:
     """Judge what a source raised: a failure, or a denial as MSAL would tell it; None where it is neither.
 
     What can't be told apart is a failure: a valid token stays in use, and another source is asked.
@@ -35,48 +37,52 @@ def verdict_on(error: Exception, name: str, wall: float) -> ProviderUnavailable 
         error: What it raised.
         name: The source's; it takes the authority's place.
         wall: Now, for dates in `Retry-After`.
+        propagating: Returns whether a federated credential that isn't known may still be on its way.
     """
     causes = list(_causes_of(error))
     for cause in causes:
         if isinstance(cause, ProviderUnavailable):
             return as_failure(cause, name)
         if isinstance(cause, TokenDenied):
-            return denied({"error": cause.error, "error_description": cause.description, "claims": cause.claims}, name)
+            told = {"error": cause.error, "error_description": cause.description, "claims": cause.claims}
+            return denied(told, name, propagating)
         status = _status(cause)
         if status is not None:
             response = getattr(cause, "response", None)
             headers = {str(k).lower(): str(v) for k, v in dict(getattr(response, "headers", None) or {}).items()}
             fault = judge(Purpose.WS_TRUST, name, status, headers, "", wall)
-            return fault or _failed(kind_of_text(str(error)), name, _short(str(error))) or _denial(error, cause)
+            text = str(error)
+            return fault or _failed(kind_of_text(text), name, _short(text), propagating) or _denial(error, cause)
     for cause in causes:
         if isinstance(cause, (ConnectionError, TimeoutError, httpx.TransportError)) or _kinds(cause) & _NETWORK:
             inner = getattr(cause, "inner_exception", cause)
             return as_failure(inner if isinstance(inner, Exception) else error, name)
     if isinstance(error, OSError):
         return ProviderUnavailable(f"{name} failed: {type(error).__name__}", authority=name)
-    kinds, told = _kinds(error), str(error)
+    kinds, text = _kinds(error), str(error)
     if "ClientAuthenticationError" not in kinds:
         return None
-    failure = _failed(kind_of_text(told), name, _short(told))
+    failure = _failed(kind_of_text(text), name, _short(text), propagating)
     if failure is not None:
         return failure
-    if "CredentialUnavailableError" not in kinds and _DENIED.search(told):
+    if "CredentialUnavailableError" not in kinds and _DENIED.search(text):
         return _denial(error, error)
-    return ProviderUnavailable(f"{name} gave no token: {_short(told)}", authority=name)
+    return ProviderUnavailable(f"{name} gave no token: {_short(text)}", authority=name)
 
 
-def denied(told: dict[str, Any], name: str) -> ProviderUnavailable | dict[str, Any]:
+def denied(told: dict[str, Any], name: str, propagating: Callable[[], bool]) -> ProviderUnavailable | dict[str, Any]:
     """Judge an error dict as MSAL tells denials: some of them are failures of the provider (G9).
 
     Args:
         told: The dict.
         name: The source's.
+        propagating: As for `verdict_on`.
     """
-    return _failed(kind_of(told), name, name_of(told)) or told
+    return _failed(kind_of(told), name, name_of(told), propagating) or told
 
 
-def _failed(kind: Fault | None, name: str, told: str) -> ProviderUnavailable | None:
-    if kind is None:
+def _failed(kind: Fault | None, name: str, told: str, propagating: Callable[[], bool]) -> ProviderUnavailable | None:
+    if kind is None or (kind is Fault.UNMATCHED and not propagating()):
         return None
     failure = Throttled if kind is Fault.THROTTLED else ServerFailed
     error = failure(f"{name} gave no token: {told}", authority=name)

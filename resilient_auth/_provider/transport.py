@@ -15,6 +15,7 @@ from .._flow import fleet
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
 from .._policy.failure import Purpose, judge, readable
+from .._policy.provider_errors import Propagation
 from .._policy.retry import retrying
 from ..errors import (
     AttemptTimeout,
@@ -37,9 +38,6 @@ _NOT_REPLAYABLE = frozenset({"authorization_code", "password"})
 _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 #: Seconds; the address answers at once or isn't there.
 _REGION_TIMEOUT = 2.0
-
-#: Seconds for which a federated credential that the provider doesn't know may still be on its way through it.
-_PROPAGATION = 600.0
 
 #: Seconds between two attempts to get a newer document.
 _DOCUMENT_PAUSE = 60.0
@@ -118,8 +116,7 @@ class Transport:
         self.wire = wire
         self._client_id = client_id
         self._server_failed = server_failed
-        #: Monotonic time at which the provider was first seen not to know this application's federated credential.
-        self._unmatched_since: float | None = None
+        self._propagation = Propagation()
         self._closed = False
         self._closing = threading.Condition(threading.Lock())
 
@@ -292,12 +289,13 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
-            if isinstance(fault, ServerFailed) and fault.of_request and self._stays_unmatched():
+            unmatched = isinstance(fault, ServerFailed) and fault.of_request
+            if unmatched and self._propagation.is_over(engine.clock.monotonic()):
                 fault = None
             if fault is None:
                 if answer.status_code < 400:
                     permit.success()
-                    self._unmatched_since = None
+                    self._propagation.ended()
                     engine.budget(authority).earn()
                 return _as_msal_reads_it(purpose, answer)
             if isinstance(fault, Throttled):
@@ -317,13 +315,6 @@ class Transport:
                 told.of_request = fault.of_request
                 raise told
             raise fault
-
-    def _stays_unmatched(self) -> bool:
-        """Return whether a federated credential has been unknown for so long that this is a denial."""
-        now = self._engine.clock.monotonic()
-        if self._unmatched_since is None:
-            self._unmatched_since = now
-        return now - self._unmatched_since > _PROPAGATION
 
     def _cool_down(
         self, authority: str, purpose: Purpose, subject: str | None, seconds: float, fault: ProviderUnavailable

@@ -213,9 +213,9 @@ def test_two_short_throttlings_in_a_row_end_in_a_token(idp: Emulator, daemon, cl
     assert len(idp.ledger.token_calls()) == 3
 
 
-def test_a_cool_down_that_another_request_made_longer_costs_no_attempt(idp: Emulator, daemon, clock):
+def test_a_cool_down_that_another_request_made_longer_costs_no_attempt(idp: Emulator, daemon, settings, clock):
     """The retry waits for that too, as long as its exchange has time."""
-    app = daemon()
+    app = daemon(resilience=settings(retry=ra.RetryOptions(attempts=2)))
     idp.fail(Fault.http_429(2), "token", match={"scope": SCOPE[0]})
     with capture_events() as events:
         thread, got = in_background(lambda: app.acquire_token_for_client(SCOPE))
