@@ -13,7 +13,7 @@
         ├── ConnectionFailed (also requests.ConnectionError)  refused, reset, unreachable
         │   └── NameNotResolved
         ├── TLSFailed (also requests.exceptions.SSLError)
-        ├── ServerFailed                              5xx
+        ├── ServerFailed                              5xx, or an error of the provider's own at any status
         ├── MalformedAnswer                           not the JSON that it should be: a captive portal, a cut-off body
         └── Overloaded                                too many exchanges wait already
 
@@ -207,7 +207,7 @@ class TLSFailed(ProviderUnavailable, requests.exceptions.SSLError):
 
 
 class ServerFailed(ProviderUnavailable):
-    """Say that the provider answered with a 5xx status (G9)."""
+    """Say that the provider answered with a 5xx status, or with an error of its own at any status (G9)."""
 
     code = "server_failed"
 
