@@ -162,7 +162,8 @@ def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: Provi
         case Fallback.GRACE if token is not None and not slot.denied:
             past = -token.remaining(wall, now)
             emit(GraceServed(at=wall, request=slot.request, past_expiry=past, outage=down_for or 0.0))
-            return Served(Source.GRACE, token, reason=error.code, error=error)
+            known = slot.last_error or error
+            return Served(Source.GRACE, token, reason=known.code, error=known)
         case _:
             raise _own(error)
 

@@ -52,7 +52,8 @@ _CODES = {
     700213: Fault.UNMATCHED,  # for its subject
 }
 
-#: Denials after which what was issued before must not be used any more.
+#: Denials after which what was issued before must not be used any more. An application or a tenant that isn't found
+#: (AADSTS700016, 90002) is most often a wrong identifier, or a directory that is behind.
 _GONE = frozenset({
     50034,  # UserAccountNotFound
     50057,  # UserDisabled
@@ -61,8 +62,6 @@ _GONE = frozenset({
     50173,  # FreshTokenNeeded: an administrator or the user has revoked the tokens
     51004,  # UserAccountNotInDirectory
     70001,  # UnauthorizedClient: the application is disabled
-    90002,  # InvalidTenantName: there is no such tenant
-    700016,  # UnauthorizedClient_DoesNotMatchRequest: the application isn't in the directory
     7000112,  # UnauthorizedClientApplicationDisabled
 })  # fmt: skip
 #: What MSAL's libraries call a server's word on the token itself: invalid or corrupted, and over.

@@ -157,7 +157,7 @@ def test_a_message_is_judged_by_the_same_table(text: str, kind: Fault | None) ->
         ({"error": "invalid_grant", "error_codes": [50173]}, True),
         ({"error": "invalid_grant", "error_description": "AADSTS50057: The user account is disabled."}, True),
         ({"error": "invalid_grant", "error_description": "AADSTS50034: no such account"}, True),
-        ({"error": "unauthorized_client", "error_codes": [700016]}, True),
+        ({"error": "unauthorized_client", "error_codes": [700016]}, False),
         ({"error": "invalid_client", "error_codes": [7000112]}, True),
         ({"error": "interaction_required", "claims": '{"access_token": {}}'}, True),
         ({"error": "invalid_grant"}, False),
