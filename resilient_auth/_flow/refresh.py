@@ -411,11 +411,12 @@ def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, ex
         exchanged: Whether the provider was asked; a refusal of our own is no failure of its.
     """
     now = engine.clock.monotonic()
-    slot.last_error = error if exchanged else _root(slot.last_error, error)
     slot.not_before = now + _backoff(engine, slot, error)
     if exchanged:
         slot.failures += 1
         slot.failed_at = now
+    # After its number: health reads both, and takes no lock.
+    slot.last_error = error if exchanged else _root(slot.last_error, error)
     if slot.renew is not None:
         for authority in slot.authorities:
             _recovery_of(engine, authority, slot.purpose).add(engine, slot)
