@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ class Clock(Protocol):
 
     @property
     def monotonic(self) -> Callable[[], float]:
-        """Read seconds that only ever grow, and grow while the machine is suspended where the system can tell."""
+        """Read seconds that only ever grow, and grow while the machine is suspended: tokens age by them."""
         ...
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
@@ -37,16 +38,19 @@ Jitter = Callable[[float, float], float]
 """Pick a number between two bounds; the system's is uniform."""
 
 
+def _counting_sleep() -> Callable[[], float]:
+    # Python's monotonic clock stands still on Linux and macOS while the machine is suspended and its tokens age. On
+    # Windows it doesn't. Elsewhere there is no other.
+    name = "CLOCK_MONOTONIC_RAW" if sys.platform == "darwin" else "CLOCK_BOOTTIME"
+    clock: int | None = getattr(time, name, None)
+    return time.monotonic if clock is None else functools.partial(time.clock_gettime, clock)
+
+
 class SystemClock:
     """The machine's own clocks."""
 
-    # A suspended laptop's monotonic clock stands still on Linux while its tokens age; the boot clock doesn't.
     wall: Callable[[], float] = staticmethod(time.time)
-    monotonic: Callable[[], float] = staticmethod(
-        functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-        if hasattr(time, "CLOCK_BOOTTIME")
-        else time.monotonic
-    )
+    monotonic: Callable[[], float] = staticmethod(_counting_sleep())
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
         """Wait on a condition that the caller holds."""

@@ -13,7 +13,7 @@
         ├── ConnectionFailed (also requests.ConnectionError)  refused, reset, unreachable
         │   └── NameNotResolved
         ├── TLSFailed (also requests.exceptions.SSLError)
-        ├── ServerFailed                              5xx
+        ├── ServerFailed                              5xx, or an error of the provider's own at any status
         ├── MalformedAnswer                           not the JSON that it should be: a captive portal, a cut-off body
         ├── Overloaded                                too many exchanges wait already
         └── LocalResourcesExhausted                   this machine has no descriptor, memory or port left to ask with
@@ -145,6 +145,8 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
     sent: bool = True
     #: Whether waiting may mend it: it doesn't make a name that isn't there, nor trust in a certificate.
     heals: bool = True
+    #: Whether it tells of this one request, and nothing of what the provider would answer to others.
+    of_request: bool = False
 
     def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
         self.message = printable(message)
@@ -161,7 +163,8 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
         return f"{type(self).__name__}({self.message!r}, retry_after={self.retry_after!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.authority, self.retry_after, self.sent, self.heals)
+        state = (self.message, self.authority, self.retry_after, self.sent, self.heals, self.of_request)
+        return _rebuild, (type(self), *state)
 
 
 def _rebuild(
@@ -171,10 +174,10 @@ def _rebuild(
     retry_after: float | None,
     sent: bool,
     heals: bool = True,
+    of_request: bool = False,
 ) -> ProviderUnavailable:
     error = cls(message, authority=authority, retry_after=retry_after)
-    error.sent = sent
-    error.heals = heals
+    error.sent, error.heals, error.of_request = sent, heals, of_request
     return error
 
 
@@ -221,7 +224,7 @@ class TLSFailed(ProviderUnavailable, requests.exceptions.SSLError):
 
 
 class ServerFailed(ProviderUnavailable):
-    """Say that the provider answered with a 5xx status (G9)."""
+    """Say that the provider answered with a 5xx status, or with an error of its own at any status (G9)."""
 
     code = "server_failed"
 

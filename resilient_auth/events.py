@@ -163,9 +163,9 @@ class RefreshScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
-    """An attempt failed and another one follows after `delay` seconds."""
+    """An attempt failed and another one follows after `delay` seconds: the first word of an outage."""
 
-    level = logging.INFO
+    level = logging.WARNING
     authority: str
     purpose: str
     attempt: int
@@ -291,11 +291,14 @@ class HedgeSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFailed(Event):
-    """A store's medium began to fail; told once until it recovers. Tokens come from memory meanwhile."""
+    """A store's medium, or the owner's token cache, began to fail; told once until it recovers.
+
+    Tokens come from memory meanwhile.
+    """
 
     level = logging.WARNING
     store: str
-    #: A stable code, such as `timeout`, `connection_failed`, `full` or `read_only`.
+    #: A stable code, such as `timeout`, `connection_failed`, `full`, `read_only` or `failed`.
     code: str
     detail: str
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ._flow.memory import memories
+from ._flow.refresh import under_way
 from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.freshness import Freshness, assess
 from ._policy.key_reports import KeysHealth, reporters
@@ -33,7 +34,8 @@ class TokenHealth:
     time_to_dark: float
     #: Refreshed ahead without traffic.
     pinned: bool
-    #: Failed exchanges since the last success, and the code of the last one's error.
+    #: Failed exchanges since the last success, one that is under way and has failed once included; and how the
+    #: provider failed last, as an error's code.
     failures: int
     last_error: str | None
 
@@ -71,6 +73,7 @@ def health() -> Health:
             token, request = slot.token, slot.request
             if token is None and slot.last_error is None:
                 continue
+            flight = under_way(engine, slot)
             remaining = 0.0 if token is None else max(0.0, token.remaining(wall, now))
             wanted = slot.pinned or now - slot.asked_at <= engine.settings.keep_trying
             # One that ran out unasked is no trouble: whoever asks next gets a new one, unless that is known to fail.
@@ -86,7 +89,7 @@ def health() -> Health:
                     state=assess(token, wall, now, engine.settings.freshness).value,
                     time_to_dark=remaining,
                     pinned=slot.pinned,
-                    failures=slot.failures,
+                    failures=slot.failures + int(flight is not None and flight.last_error is not None),
                     last_error=None if slot.last_error is None else slot.last_error.code,
                 )
             )

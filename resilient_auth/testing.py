@@ -5,10 +5,12 @@ Register the fixtures with `pytest_plugins = ["resilient_auth.testing"]` in the 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._store.conformance import check_backend
@@ -41,13 +43,18 @@ class ManualClock:
     Args:
         start: Seconds since the epoch at which its wall clock starts; the real time when not given, since MSAL's own
             cache knows no other.
+        patience: Real seconds after which a caller that waits for this clock fails the test when nobody has moved it.
     """
 
-    def __init__(self, start: float | None = None) -> None:
+    def __init__(self, start: float | None = None, *, patience: float = 30.0) -> None:
         self._wall = time.time() if start is None else start
         self._monotonic = 1_000.0
+        self._patience = patience
         self._lock = threading.Lock()
-        self._waiting: dict[int, threading.Condition] = {}
+        #: Who waits, for what, and until when by this clock, by a key of theirs.
+        self._waiting: dict[int, _Wait] = {}
+        #: The last wait of each thread.
+        self._last = threading.local()
 
     def wall(self) -> float:
         """Tell seconds since the epoch."""
@@ -72,23 +79,90 @@ class ManualClock:
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
         """Wait on a condition until it is notified, or this clock has moved by `timeout` seconds."""
-        me = threading.get_ident()
+        thread = threading.current_thread()
         ends = None if timeout is None else self._monotonic + timeout
+        wait = _Wait(thread.name, condition, ends, self._monotonic)
+        last: _Wait | None = getattr(self._last, "wait", None)
+        if last is not None and last.goes_on_in(wait):
+            wait.since = last.since
+        self._last.wait = wait
         with self._lock:
-            self._waiting[me] = condition
+            self._waiting[id(wait)] = wait
         try:
             # Real time is looked at now and then, so that a move between the caller's look and this wait isn't missed.
-            return condition.wait(0.05) if ends is None or self._monotonic < ends else False
+            woken = condition.wait(0.05) if ends is None or self._monotonic < ends else False
+        finally:
+            wait.until = time.monotonic()
+            with self._lock:
+                self._waiting.pop(id(wait), None)
+        # The package's own threads may wait for ever: it is a caller that must not hang.
+        if not woken and ends is not None and not thread.name.startswith("resilient-auth"):
+            self._check(wait)
+        return woken
+
+    async def wait_in_task(self, future: asyncio.Future[None], seconds: float) -> None:
+        """Wait in a task until a future is done, or this clock has moved by so many seconds."""
+        task = asyncio.current_task()
+        ends = self._monotonic + seconds
+        wait = _Wait(task.get_name() if task else "a task", None, ends, self._monotonic)
+        with self._lock:
+            self._waiting[id(wait)] = wait
+        try:
+            while not future.done() and self._monotonic < ends:
+                await asyncio.wait((future,), timeout=0.05)
+                if wait.moved(self._monotonic):
+                    wait.since = time.monotonic()
+                if not future.done():
+                    self._check(wait)
         finally:
             with self._lock:
-                self._waiting.pop(me, None)
+                self._waiting.pop(id(wait), None)
+
+    def _check(self, wait: _Wait) -> None:
+        if time.monotonic() - wait.since < self._patience:
+            return
+        with self._lock:
+            others = [other for other in self._waiting.values() if other is not wait]
+        told = "; ".join(each.describe(self._monotonic) for each in (wait, *others))
+        raise AssertionError(
+            f"nobody has moved this ManualClock for {self._patience:g} real seconds. {told}. Call advance() from "
+            "another thread than the one that waits"
+        )
 
     def _wake(self) -> None:
         with self._lock:
-            waiting = list(self._waiting.values())
+            waiting = [wait.condition for wait in self._waiting.values()]
         for condition in waiting:
-            with condition:
-                condition.notify_all()
+            if condition is not None:
+                with condition:
+                    condition.notify_all()
+
+
+@dataclass(slots=True)
+class _Wait:
+    """Somebody who waits for a manual clock."""
+
+    name: str
+    condition: threading.Condition | None
+    #: The clock's time at which it ends, and at which it was looked at last.
+    ends: float | None
+    seen: float
+    #: Real times of the begin, and of the end.
+    since: float = field(default_factory=time.monotonic)
+    until: float = 0.0
+
+    def goes_on_in(self, other: _Wait) -> bool:
+        """Return whether another wait of this thread is the same one, begun again after a look."""
+        return self.condition is other.condition and self.seen == other.seen and other.since - self.until < 1.0
+
+    def moved(self, now: float) -> bool:
+        """Note the clock's time, and return whether it has changed."""
+        moved, self.seen = now != self.seen, now
+        return moved
+
+    def describe(self, now: float) -> str:
+        """Say who waits for how long."""
+        return f"{self.name} waits for " + ("a call" if self.ends is None else f"{self.ends - now:g} s more of it")
 
 
 class CapturedEvents:
@@ -163,7 +237,6 @@ def chaos(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    import asyncio
     import random
 
     import httpx

@@ -68,9 +68,9 @@ class _Shown(TokenRequest):
 class Token:
     """Hold an access token and its times.
 
-    Lifetimes are relative to when the token came (`expires_in`, G2). Its age is what the clock that moved further
-    says: the monotonic one guards against a wall clock that was set back, the wall clock against a machine that stood
-    still. A wall clock set ahead makes a token look older, which costs a refresh and nothing else.
+    Lifetimes are relative to when the token came (`expires_in`, G2). Its age is the time that has passed on the
+    monotonic clock, which counts a machine's sleep too: a wall clock that is set ahead in an outage must not take away
+    what can't be had again, nor one that is set back make it last.
     """
 
     secret: str
@@ -93,8 +93,10 @@ class Token:
         return self.obtained_on + self.life
 
     def age(self, wall: float, now: float) -> float:
-        """Tell for how many seconds it has been held, given both clocks' times."""
-        return max(now - self.obtained_at, wall - self.obtained_on, 0.0)
+        """Return for how many seconds it has been held, given both clocks' times."""
+        held = now - self.obtained_at
+        # The monotonic clock starts anew where a machine or a container is restored from its image.
+        return held if held >= 0.0 else max(wall - self.obtained_on, 0.0)
 
     def remaining(self, wall: float, now: float) -> float:
         """Tell how many seconds it stays valid, given both clocks' times; negative when it is over."""

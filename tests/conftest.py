@@ -53,9 +53,14 @@ class SkippingClock:
 
     def __init__(self) -> None:
         self._skipped = 0.0
+        self._wrong = 0.0
 
     def wall(self) -> float:
-        return time.time() + self._skipped
+        return time.time() + self._skipped + self._wrong
+
+    def set_wall(self, wrong: float) -> None:
+        """Set the wall clock, and it alone, so many seconds ahead of the real time."""
+        self._wrong = wrong
 
     def monotonic(self) -> float:
         return time.monotonic() + self._skipped

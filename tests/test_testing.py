@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
 import pytest
 
-from resilient_auth.emulator import Emulator
+from resilient_auth import Settings, aio, msal
+from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import BreakerHalfOpen, BreakerOpened, emit
 from resilient_auth.testing import ManualClock, capture_events, identity_provider, no_jitter
 
@@ -121,3 +123,93 @@ class TestCapturedEvents:
 def test_the_emulator_is_a_fixture(identity_provider: Emulator) -> None:
     """It is up when a test begins."""
     assert isinstance(identity_provider, Emulator)
+
+
+def wait_through(clock: ManualClock, condition: threading.Condition, seconds: float) -> None:
+    """Wait as the package does: until the clock says so, however often one is woken."""
+    ends = clock.monotonic() + seconds
+    with condition:
+        while clock.monotonic() < ends:
+            clock.wait(condition, ends - clock.monotonic())
+
+
+class TestPatience:
+    def test_a_caller_that_nobody_wakes_fails_its_test(self) -> None:
+        """With the names of all who wait, and of the call that is missing."""
+        clock = ManualClock(patience=0.3)
+        hung, other = threading.Condition(threading.Lock()), threading.Condition(threading.Lock())
+        stop = []
+
+        def rest() -> None:
+            with other:
+                while not stop:
+                    clock.wait(other, 5.2)
+
+        worker = threading.Thread(target=rest, name="resilient-auth-worker", daemon=True)
+        worker.start()
+        begun = time.monotonic()
+        with pytest.raises(AssertionError, match=r"advance\(\)") as caught:
+            wait_through(clock, hung, 30.0)
+        stop.append(True)
+        worker.join(5.0)
+        assert 0.25 < time.monotonic() - begun < 5.0
+        assert f"{threading.current_thread().name} waits for 30 s" in str(caught.value)
+        assert "resilient-auth-worker waits for 5.2 s" in str(caught.value)
+
+    def test_the_packages_own_threads_may_wait_for_ever(self) -> None:
+        """A refresh that is due tomorrow is no hanging test."""
+        clock, condition, failed = ManualClock(patience=0.1), threading.Condition(threading.Lock()), []
+
+        def rest() -> None:
+            try:
+                with condition:
+                    for _ in range(10):
+                        clock.wait(condition, 86_400.0)
+            except AssertionError as error:
+                failed.append(error)
+
+        worker = threading.Thread(target=rest, name="resilient-auth-timers")
+        worker.start()
+        worker.join(10.0)
+        assert not failed
+
+    def test_a_clock_that_moves_now_and_then_is_waited_for(self) -> None:
+        """The patience begins again with each move, and with each new wait."""
+        clock, condition = ManualClock(patience=0.4), threading.Condition(threading.Lock())
+        stop = threading.Event()
+
+        def tick() -> None:
+            while not stop.wait(0.1):
+                clock.advance(1.0)
+
+        ticking = threading.Thread(target=tick)
+        ticking.start()
+        wait_through(clock, condition, 8.0)
+        stop.set()
+        ticking.join()
+
+    async def test_a_task_that_nobody_wakes_fails_its_test(self) -> None:
+        """By its name."""
+        clock = ManualClock(patience=0.3)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(clock.wait_in_task(future, 30.0), name="the caller")
+        with pytest.raises(AssertionError, match="the caller waits for 30 s"):
+            await asyncio.wait_for(task, 5.0)
+
+    def test_a_call_whose_clock_stands_still_fails(self, identity_provider: Emulator) -> None:
+        """An application's own test that forgets to advance the clock learns so."""
+        clock = ManualClock(patience=0.5)
+        app = msal.ConfidentialClientApplication(
+            "forgetful",
+            authority=identity_provider.authority("contoso"),
+            client_credential="any will do",
+            instance_discovery=False,
+            verify=identity_provider.ca_file,
+            resilience=Settings(clock=clock, jitter=no_jitter),
+        )
+        identity_provider.fail(Fault.http_503(), "token")
+        with pytest.raises(AssertionError, match="resilient-auth-worker waits for"):
+            app.acquire_token_for_client(["api://mine/.default"])
+        with pytest.raises(AssertionError, match="nobody has moved this ManualClock"):
+            asyncio.run(aio.wrap(app).acquire_token_for_client(["api://mine/.default"]))
+        app.close()

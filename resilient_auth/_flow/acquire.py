@@ -111,9 +111,8 @@ def acquiring(
         if state is Freshness.FRESH:
             return Served(Source.CACHE, token)
         if state is Freshness.DUE or (state is Freshness.EXPIRING and now < slot.not_before):
-            if not slot.denied or after_denial(token, wall, now) is Fallback.SERVE:
-                refresh.behind(engine, slot, exchange)
-                return _serve_held(engine, slot, token, wall, now)
+            refresh.behind(engine, slot, exchange)
+            return _serve_held(engine, slot, token, wall, now)
         elif state is Freshness.EXPIRING:
             patience = min(patience, settings.freshness.margin_wait)
     try:
@@ -148,7 +147,7 @@ def _conclude(engine: Engine, slot: Slot, token: Token | None, outcome: Outcome)
         if token is None or token.remaining(wall, now) <= 0 or not isinstance(outcome.error, Exception):
             raise outcome.error
         return Served(Source.CACHE, token, reason="exchange_error")
-    if token is not None and outcome.denied and after_denial(token, wall, now) is Fallback.SERVE:
+    if token is not None and outcome.denied and after_denial(token, wall, now, outcome.result) is Fallback.SERVE:
         return Served(Source.CACHE, token, reason="denied")
     if token is not None and not outcome.denied and token.remaining(wall, now) > 0:
         return Served(Source.CACHE, token, reason="not_renewable")
@@ -166,7 +165,8 @@ def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: Provi
         case Fallback.GRACE if token is not None and not slot.denied:
             past = -token.remaining(wall, now)
             emit(GraceServed(at=wall, request=slot.request, past_expiry=past, outage=down_for or 0.0))
-            return Served(Source.GRACE, token, reason=error.code, error=error)
+            known = slot.last_error or error
+            return Served(Source.GRACE, token, reason=known.code, error=known)
         case _:
             raise _own(error)
 
@@ -174,7 +174,8 @@ def _after_failure(engine: Engine, slot: Slot, token: Token | None, error: Provi
 def _serve_held(
     engine: Engine, slot: Slot, token: Token, wall: float, now: float, error: ProviderUnavailable | None = None
 ) -> Served:
-    known = error or slot.last_error
+    # What the provider did is told, and not that it is left alone since.
+    known = slot.last_error or error
     if known is None:
         return Served(Source.CACHE, token, reason="denied" if slot.denied else "refreshing")
     if slot.told is not token:

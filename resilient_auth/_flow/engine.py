@@ -90,11 +90,14 @@ class Engine:
 
     def cool_down(
         self, endpoint: Endpoint, purpose: Purpose, client_id: str, subject: str | None, seconds: float
-    ) -> None:
+    ) -> float:
         """Ask this tenant or realm nothing more for this client and subject until `seconds` have passed (G8).
 
         Cool-downs in a row get longer, up to an urgent break, where the provider asks for less: one that never says
         when must not be asked every few seconds for ever.
+
+        Returns:
+            For how many seconds it isn't asked, which is when a retry makes sense.
         """
         now = self.clock.monotonic()
         key = (endpoint, client_id, subject)
@@ -103,8 +106,10 @@ class Engine:
             in_a_row = in_a_row + 1 if now - until < _IN_A_ROW else 1
             least = min(self.settings.breaker.urgent_break[0], self.settings.retry.first_delay * in_a_row)
             seconds = max(seconds, least if in_a_row > 1 else 0.0)
-            self._cooldowns[key] = (max(now + seconds, until), in_a_row)
+            until = max(now + seconds, until)
+            self._cooldowns[key] = (until, in_a_row)
         emit(CooldownStarted(at=self.clock.wall(), authority=endpoint.origin, purpose=purpose.value, seconds=seconds))
+        return until - now
 
     def cooldown_left(self, endpoint: Endpoint, client_id: str, subject: str | None) -> float:
         """Tell for how many seconds a cool-down lasts, for this client as such or for this subject; 0 for none."""

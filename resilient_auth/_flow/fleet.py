@@ -88,7 +88,9 @@ def _users_token(engine: Engine, partition: Partition, slot: Slot, wall: float, 
     if entry is None:
         return slot.read() if slot.read is not None else None
     life = float(entry["expires_on"]) - wall
-    whole = life if "cached_at" not in entry else max(life, float(entry["expires_on"]) - float(entry["cached_at"]))
+    # A wall clock that was set back since makes no token live longer than it was given for.
+    whole = life if "cached_at" not in entry else max(1.0, float(entry["expires_on"]) - float(entry["cached_at"]))
+    life = min(life, whole)
     refresh_in = float(entry["refresh_on"]) - wall + (whole - life) if "refresh_on" in entry else None
     due = due_after(whole, None if refresh_in is None else max(0.0, refresh_in), settings, engine.jitter)
     return Token(

@@ -51,6 +51,7 @@ class Slot:
         "timer",
         "token",
         "told",
+        "unkept",
     )
 
     def __init__(
@@ -87,6 +88,8 @@ class Slot:
         self.timer: Timer | None = None
         #: The token whose service during a failure was told already.
         self.told: Token | None = None
+        #: The token that MSAL's cache couldn't take: it isn't missed there.
+        self.unkept: Token | None = None
         #: Counts what was forgotten, so that an exchange begun before doesn't bring it back.
         self.generation = 0
         #: The calls that the face answers from this slot; see `Memory.hits`.

@@ -12,7 +12,15 @@ from functools import partial
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
-from ..errors import AcquisitionTimeout, CircuitOpen, LocalResourcesExhausted, Overloaded, ProviderUnavailable
+from .._policy.provider_errors import is_gone
+from ..errors import (
+    AcquisitionTimeout,
+    CircuitOpen,
+    LocalResourcesExhausted,
+    Overloaded,
+    ProviderUnavailable,
+    Throttled,
+)
 from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
 from . import fleet
 from .engine import Engine
@@ -65,6 +73,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     if mine:
         flight.earliest = slot.failed_at + engine.settings.retry.first_delay
         flight.spare = variant is None and _remaining(engine, slot) > 0
+        flight.on_failed_attempt = partial(_learn, engine, slot)
         generation = slot.generation
         if shelf is not None:
             exchange = fleet.shared(engine, slot, shelf, exchange, reuse=looks)
@@ -180,6 +189,9 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation:
             emit(ExchangeFailed(at=wall, request=request, code="exchange_error", detail=kind, retry_after=None))
         if outcome.denied:
             emit(ExchangeDenied(at=wall, request=request, error=str(outcome.result["error"])[:100]))
+            held = slot.token
+            if held is not None and slot.generation == generation and is_gone(outcome.result):
+                slot.memory.drop_token(slot, held, "the provider says that the account or its tokens are gone")
         recovered(engine, slot)
         slot.not_before = now + _AFTER_DENIAL
         if slot.pinned:
@@ -414,6 +426,21 @@ def _remaining(engine: Engine, slot: Slot) -> float:
     return 0.0 if token is None else max(0.0, token.remaining(engine.clock.wall(), engine.clock.monotonic()))
 
 
+def _root(known: ProviderUnavailable | None, error: ProviderUnavailable) -> ProviderUnavailable:
+    """Return what is to be told of a provider: how it failed, and not that it isn't asked because of that."""
+    if known is None or not isinstance(error, (CircuitOpen, Throttled, Overloaded)):
+        return error
+    root = copy.copy(known)
+    root.retry_after = error.retry_after
+    return root
+
+
+def _learn(engine: Engine, slot: Slot, flight: Flight, error: ProviderUnavailable) -> None:
+    """Tell at once what an exchange's attempt has learned, while it goes on: the next one is seconds away."""
+    if engine.flights.is_current(flight):
+        slot.last_error = error
+
+
 def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, exchanged: bool = False) -> None:
     """Note a failure, and let the slot wait for its authority to work again.
 
@@ -429,7 +456,7 @@ def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, ex
         slot.failures += 1
         slot.failed_at = now
     # Last: whoever sees it, as health does, sees the rest.
-    slot.last_error = error
+    slot.last_error = error if exchanged else _root(slot.last_error, error)
     if slot.renew is not None:
         for site in _sites(slot):
             _recovery_of(engine, site, slot.purpose).add(engine, slot)

@@ -8,11 +8,14 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..clock import Clock
+from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
 from ..token import Token
 
 __all__ = ["Flight", "Flights", "Outcome"]
+
+#: Real seconds between two looks of a waiting task at a clock that isn't the machine's.
+_LOOK = 0.05
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,6 +56,7 @@ class Flight:
         "last_error",
         "next_attempt",
         "on_back_off",
+        "on_failed_attempt",
         "outcome",
         "spare",
     )
@@ -72,10 +76,19 @@ class Flight:
         self.next_attempt: float | None = None
         #: Told, on its worker, for how many seconds it leaves the provider alone before it asks again.
         self.on_back_off: Callable[[float], None] | None = None
+        #: Told, on its worker, how an attempt failed that isn't the last one.
+        self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
         self._callbacks: dict[int, Callable[[], None]] | None = {}
+
+    def attempt_failed(self, error: ProviderUnavailable, next_attempt: float) -> None:
+        """Note how an attempt failed, and the monotonic time of the next one."""
+        self.doubted = True
+        self.last_error, self.next_attempt = error, next_attempt
+        if self.on_failed_attempt is not None:
+            self.on_failed_attempt(self, error)
 
     def land(self, outcome: Outcome) -> None:
         """Hand the outcome to all who wait; the first one counts."""
@@ -100,8 +113,12 @@ class Flight:
             return self.outcome
 
     async def wait_async(self, seconds: float) -> Outcome | None:
-        """Wait in this task for at most `seconds`; None when it isn't over by then."""
+        """Wait in this task for at most `seconds` of the clock; None when it isn't over by then."""
         loop = asyncio.get_running_loop()
+        ends = self._clock.monotonic() + seconds
+        # A clock that isn't the machine's may say how its tasks wait; else it is looked at now and then.
+        wait = getattr(self._clock, "wait_in_task", None)
+        most = None if isinstance(self._clock, SystemClock) else _LOOK
         woken: asyncio.Future[None] = loop.create_future()
 
         def settle() -> None:
@@ -120,10 +137,11 @@ class Flight:
                 return self.outcome
             self._callbacks[me] = wake
         try:
-            async with asyncio.timeout(seconds):
-                await woken
-        except TimeoutError:
-            return self.outcome
+            while not woken.done() and (left := ends - self._clock.monotonic()) > 0:
+                if wait is not None:
+                    await wait(woken, left)
+                else:
+                    await asyncio.wait((woken,), timeout=left if most is None else min(left, most))
         finally:
             with self._done:
                 if self._callbacks is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import threading
 from collections.abc import Callable
 
@@ -48,6 +49,8 @@ class Timers:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._running = False
+        #: When the clock was looked at last.
+        self._seen = -math.inf
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         """Call a quick function at monotonic time `when`, on the timers' thread."""
@@ -72,7 +75,11 @@ class Timers:
                 if not self._heap:
                     self._running = False
                     return
-                wait = self._heap[0][0] - self._clock.monotonic()
+                now = self._clock.monotonic()
+                if now < self._seen:  # set back, as when a machine is restored: nothing is to come that much later
+                    self._heap = [(when - self._seen + now, n, timer) for when, n, timer in self._heap]
+                self._seen = now
+                wait = self._heap[0][0] - now
                 if wait > 0:
                     self._clock.wait(self._changed, min(wait, _LONGEST_WAIT))
                     continue

@@ -189,6 +189,10 @@ class _Window(pybreaker.CircuitMemoryStorage):
     def forget(self) -> None:
         """Begin with an empty window."""
         self._in_a_row = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget when what was seen, and keep the failures in a row."""
         #: [number of the slice, verdicts, failures], oldest first.
         self._slices: deque[list[int]] = deque()
 
@@ -255,7 +259,9 @@ class Breaker:
         self.name = name
         self._wire = wire
         self._options = options
-        self._now = clock.monotonic
+        self._monotonic = clock.monotonic
+        #: When the clock was looked at last.
+        self._seen = -math.inf
         self._wall = clock.wall
         self._jitter = jitter
         self._tell = tell
@@ -382,6 +388,23 @@ class Breaker:
         self._era += 1
 
     # What follows is called with the lock held, `_settle` excepted.
+
+    def _now(self) -> float:
+        """Read the clock, and take along what was noted where it was set back, as when a machine is restored."""
+        now = self._monotonic()
+        back = self._seen - now
+        self._seen = now
+        if back > 0:
+            self._break_ends -= back
+            self._urgent_ends -= back
+            self._last_failure -= back
+            self._changed_at -= back
+            self._down_at -= back
+            if self._failing_at is not None:
+                self._failing_at -= back
+            self._probes = {probe: end - back for probe, end in self._probes.items()}
+            self._window.begin_anew()
+        return now
 
     @property
     def _state(self) -> State:

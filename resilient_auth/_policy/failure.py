@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -11,8 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
+from .provider_errors import Fault, kind_of, name_of
 
-__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "judge", "parse_retry_after"]
+__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "judge", "parse_retry_after", "readable"]
 
 #: Seconds; a provider that asks for more patience than this is asked again then.
 LONGEST_RETRY_AFTER = 3600.0
@@ -35,29 +37,46 @@ class Purpose(StrEnum):
 _JSON = frozenset(Purpose) - {Purpose.REGION, Purpose.WS_TRUST}
 
 
-def parse_retry_after(value: str | None, wall: float) -> float | None:
+def parse_retry_after(value: str | None, wall: float, date: str | None = None) -> float | None:
     """Read a `Retry-After` header, seconds or an HTTP date (RFC 9110, section 10.2.3).
 
-    Returns seconds from `wall`, from 0 to one hour, or None for none or one that can't be read.
+    Args:
+        value: The header's.
+        wall: Seconds since the epoch, by this machine's clock.
+        date: The answer's own `Date`: two times of one clock are further apart by what was meant, whatever ours says.
+
+    Returns:
+        Seconds from 0 to one hour, or None for none or one that can't be read.
     """
     if value is None:
         return None
     value = value.strip()
+    if value.isascii() and value.replace(".", "", 1).isdigit():
+        seconds = float(value)
+    else:
+        until, sent = _http_date(value), _http_date(date)
+        if until is None:
+            return None
+        seconds = until - wall
+        # A `Date` that makes no sense of it is a cache's, or nonsense.
+        if sent is not None and 0.0 <= until - sent <= LONGEST_RETRY_AFTER:
+            seconds = until - sent
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
+
+
+def _http_date(value: str | None) -> float | None:
     try:
-        seconds = float(value) if value.isascii() and value.replace(".", "", 1).isdigit() else None
-        if seconds is None:
-            date = parsedate_to_datetime(value)
-            # An HTTP date is GMT, in its old forms too, which don't say so.
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall
+        date = parsedate_to_datetime(value or "")
+        # An HTTP date is GMT, in its old forms too, which don't say so.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError):
         return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
 def judge(
     purpose: Purpose, authority: str, status: int, headers: Mapping[str, str], text: str, wall: float
 ) -> ProviderUnavailable | None:
-    """Tell why an answer is no answer, or None where the provider did its work, if only to say no.
+    """Return why an answer is no answer, or None where the provider did its work, if only to say no.
 
     Args:
         purpose: What was asked.
@@ -67,12 +86,9 @@ def judge(
         text: The body.
         wall: Seconds since the epoch, for a `Retry-After` that is a date.
     """
-    retry_after = parse_retry_after(headers.get("retry-after"), wall)
+    retry_after = parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
     if status == 429:
-        wait = "" if retry_after is None else f" for {retry_after:.0f} s"
-        return Throttled(
-            f"{authority} throttles this application{wait} (429)", authority=authority, retry_after=retry_after
-        )
+        return _throttled(authority, "429", retry_after)
     if status >= 500 or status == 408:
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
     # An instance metadata service says these while it is being updated, and means "ask again".
@@ -80,47 +96,121 @@ def judge(
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
     if purpose not in _JSON:
         return None
-    fault = _shape(purpose, status, text, wall)
+    body = _object(text)
+    if isinstance(body, dict):
+        told = _told_by(body, authority, status, retry_after)
+        if told is not None:
+            return told
+    fault = _shape(purpose, status, body, wall)
     if fault is None:
         return None
-    return MalformedAnswer(f"{authority} answered {status} with {fault}", authority=authority, retry_after=retry_after)
+    malformed = MalformedAnswer(
+        f"{authority} answered {status} with {fault}", authority=authority, retry_after=retry_after
+    )
+    # Where there is a token, it was the provider that answered, and this answer alone is odd.
+    malformed.of_request = isinstance(body, dict) and _has_token(body)
+    return malformed
 
 
-def _shape(purpose: Purpose, status: int, text: str, wall: float) -> str | None:
+def _told_by(
+    body: dict[str, Any], authority: str, status: int, retry_after: float | None
+) -> ProviderUnavailable | None:
+    """Return the failure that an error body tells of, whatever the status (G9); None for a denial or an answer."""
+    kind, name = kind_of(body), f"{name_of(body)}, {status}"
+    if kind is Fault.THROTTLED:
+        return _throttled(authority, name, retry_after)
+    if kind is Fault.TRANSIENT:
+        return ServerFailed(f"{authority} failed ({name})", authority=authority, retry_after=retry_after)
+    if kind is Fault.UNMATCHED:
+        message = (
+            f"{authority} doesn't know this application's federated credential ({name}): it was made or changed a few "
+            "minutes ago, or its issuer, subject or audience isn't the assertion's"
+        )
+        unmatched = ServerFailed(message, authority=authority, retry_after=retry_after)
+        unmatched.of_request = True
+        return unmatched
+    return None
+
+
+def _throttled(authority: str, how: str, retry_after: float | None) -> Throttled:
+    wait = "" if retry_after is None else f" for {retry_after:.0f} s"
+    return Throttled(
+        f"{authority} throttles this application{wait} ({how})", authority=authority, retry_after=retry_after
+    )
+
+
+def _object(text: str) -> Any:
+    """Return what a body holds, and None where that is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _shape(purpose: Purpose, status: int, body: Any, wall: float) -> str | None:
     # A tenant that doesn't exist, or a realm that isn't known, is said with a 4xx and any body.
     # What a managed identity's endpoint says with one varies: its status is what counts.
     if purpose not in (Purpose.TOKEN, Purpose.ALIASES) and 400 <= status < 500:
         return None
-    try:
-        body: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        return "what isn't JSON"
     if not isinstance(body, dict):
-        return "JSON that isn't an object"
+        return "what isn't a JSON object"
     if status < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY):
         return _token_shape(body, wall)
     return None
 
 
+def _has_token(body: dict[str, Any]) -> bool:
+    return any(isinstance(body.get(name), str) and body[name] for name in ("access_token", "id_token"))
+
+
 def _token_shape(body: dict[str, Any], wall: float) -> str | None:
-    """Tell what is wrong with a successful answer of a token or device authorization endpoint (RFC 6749, 5.1)."""
+    """Return what is wrong with a successful answer of a token or device authorization endpoint (RFC 6749, 5.1)."""
     if "error" in body or "device_code" in body:
         return None
-    if not any(isinstance(body.get(name), str) and body[name] for name in ("access_token", "id_token")):
+    if not _has_token(body):
         return "no token in it"
-    for name in ("expires_in", "ext_expires_in", "refresh_in", "expires_on"):
-        if not _is_seconds(body.get(name, 0)):
-            return f"a token whose {name} isn't a number of seconds"
+    # What else there is of times only says when to refresh, or isn't used.
+    name = next((name for name in ("expires_in", "expires_on") if body.get(name) is not None), None)
+    if name is None:
+        return None
+    seconds = _whole_seconds(body[name])
+    if seconds is None:
+        return f"a token whose {name} isn't a number of seconds"
     # Such an answer must not take the place of a token that is still valid.
-    if int(body.get("expires_in", 1)) <= 0 or (
-        "expires_in" not in body and int(body.get("expires_on", wall + 1)) <= wall
-    ):
+    if seconds <= (0 if name == "expires_in" else wall):
         return "a token that is over already"
     return None
 
 
-def _is_seconds(value: object) -> bool:
-    # Version 1 endpoints send numbers as strings. MSAL adds refresh_in as it comes.
+def readable(text: str) -> str:
+    """Return a token endpoint's answer with its times as MSAL can read them: whole seconds, or left out.
+
+    MSAL raises on `"3599.0"` and on null, and on a `refresh_in` that is text.
+    """
+    body = _object(text)
+    if not isinstance(body, dict) or not body.keys() & {"access_token", "device_code"}:
+        return text
+    changed = False
+    for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in"):
+        if name not in body:
+            continue
+        seconds = _whole_seconds(body[name])
+        if seconds is None:
+            del body[name]
+            changed = True
+        elif seconds != body[name] or not isinstance(body[name], int):
+            body[name] = seconds
+            changed = True
+    return json.dumps(body) if changed else text
+
+
+_SECONDS = re.compile(r"\d{1,11}(?:\.\d{0,9})?", re.ASCII)
+
+
+def _whole_seconds(value: object) -> int | None:
+    """Read a number of seconds as providers write them: whole or not, as text in version 1 endpoints."""
     if isinstance(value, str):
-        return value.isascii() and value.isdigit() and len(value) < 12
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**11
+        return int(float(value)) if _SECONDS.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 10**11:
+        return None
+    return int(value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from ..token import Token
 from .checks import require, require_number
-from .freshness import MSAL_MARGIN
+from .provider_errors import is_gone
 
 __all__ = ["Fallback", "FallbackOptions", "after_denial", "after_failure"]
 
@@ -66,8 +68,15 @@ def after_failure(
     return Fallback.REFUSE
 
 
-def after_denial(token: Token | None, wall: float, now: float) -> Fallback:
-    """Decide after a denial: a token is served only where MSAL itself would, never an expired one."""
-    if token is not None and token.remaining(wall, now) >= MSAL_MARGIN:
+def after_denial(token: Token | None, wall: float, now: float, denial: Mapping[str, Any]) -> Fallback:
+    """Decide after a denial: a valid token is served to its end, unless the account or the token itself is gone.
+
+    Args:
+        token: What is held.
+        wall: Seconds since the epoch.
+        now: Seconds on the monotonic clock.
+        denial: The error dict.
+    """
+    if token is not None and token.remaining(wall, now) > 0 and not is_gone(denial):
         return Fallback.SERVE
     return Fallback.REFUSE

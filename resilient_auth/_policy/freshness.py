@@ -11,7 +11,7 @@ from .checks import require_number
 
 __all__ = ["MSAL_MARGIN", "Freshness", "FreshnessOptions", "assess", "due_after"]
 
-#: MSAL takes a token with less than this many seconds left for expired, and so doesn't serve it after a denial.
+#: MSAL takes a token with less than this many seconds left for expired.
 MSAL_MARGIN = 300.0
 
 

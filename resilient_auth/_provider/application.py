@@ -78,13 +78,17 @@ class ResilientApplication(Asking):
             return True
         cache = self._ra_session.look_at_cache()
         instance = self._ra_origin.authority.instance
-        return any(
-            entry
-            for environment in (instance, *aliases_of(instance))
-            for entry in list(
-                cache.search("RefreshToken", query={"environment": environment, "home_account_id": subject})
+        try:
+            return any(
+                entry
+                for environment in (instance, *aliases_of(instance))
+                for entry in list(
+                    cache.search("RefreshToken", query={"environment": environment, "home_account_id": subject})
+                )
             )
-        )
+        except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+            self._ra_session.reading.began(error)
+            return True
 
     def _ra_plan(
         self,
@@ -149,8 +153,11 @@ class ResilientApplication(Asking):
         cache = session.look_at_cache()
         if self._ra_bound:
             query = self._ra_query(request)
-            for entry in list(cache.search("AccessToken", target=list(request.scopes), query=query, now=0)):
-                cache.remove_at(entry)
+            try:
+                for entry in list(cache.search("AccessToken", target=list(request.scopes), query=query, now=0)):
+                    cache.remove_at(entry)
+            except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+                session.writing.began(error)
         slot = session.memory.find(request)
         if slot is not None and slot.token is not None:
             session.memory.drop_token(slot, slot.token, "claims challenge")

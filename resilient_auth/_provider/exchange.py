@@ -140,12 +140,14 @@ class Asking(BoundLater):
             generation = slot.generation
             journey = Journey(flight.deadline, flight.earliest, subject=slot.request.subject, flight=flight)
             with journey.under_way():
-                view = ExchangeView(session.home[session.cache_name], lambda: slot.generation == generation)
+                cache = session.home[session.cache_name]
+                view = ExchangeView(cache, lambda: slot.generation == generation, session.writing)
                 shadow = self._ra_shadow(view)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
                 slot.authorities = self._ra_authorities
                 result = self._ra_try_regions(ask, shadow, journey) if regional else ask(shadow)
             token = session.token_from(result, view.response, journey, extras=extras) if result else None
+            slot.unkept = token if view.unkept else None
             return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
 
         return exchange
@@ -182,7 +184,7 @@ class Asking(BoundLater):
         session = self._ra_session
 
         def asked() -> Any:
-            view = ExchangeView(session.home[session.cache_name], lambda: True)
+            view = ExchangeView(session.home[session.cache_name], lambda: True, session.writing)
             return ask(self._ra_shadow(view))
 
         return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)

@@ -17,6 +17,7 @@ from .._flow.single_flight import Flight, Outcome
 from .._policy.breaker import Permit
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
+from .._policy.provider_errors import Propagation
 from .._policy.subject import Subject, SubjectOf, subject_now
 from ..errors import (
     AttemptTimeout,
@@ -28,7 +29,7 @@ from ..errors import (
 )
 from ..settings import Settings
 from ..token import Token, TokenRequest
-from .foreign_errors import verdict_on
+from .foreign_errors import denied, verdict_on
 from .foreign_tokens import is_denial, told_by
 from .refused import drop
 from .session import Plan, Session
@@ -73,6 +74,7 @@ class AnyCredential:
         self._subject = subject
         #: Whose failures have been counted; see `_failed`.
         self._failing: set[str] = set()
+        self._propagation = Propagation()
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -131,7 +133,7 @@ class AnyCredential:
                 try:
                     outcome: Outcome | ProviderUnavailable = self._outcome(wanted, flight, asked_on, asked_at)
                 except Exception as error:
-                    verdict = verdict_on(error, self.name, engine.clock.wall())
+                    verdict = verdict_on(error, self.name, engine.clock.wall(), self._propagating)
                     if verdict is None:
                         raise
                     outcome = Outcome(result=verdict) if isinstance(verdict, dict) else verdict
@@ -142,14 +144,19 @@ class AnyCredential:
                 if isinstance(outcome, Throttled):
                     permit.none()
                     asked = outcome.retry_after or 0.0
-                    outcome.retry_after = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                    engine.cool_down(self._endpoint, Purpose.TOKEN, self.name, request.subject, outcome.retry_after)
+                    wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
+                    outcome.retry_after = engine.cool_down(
+                        self._endpoint, Purpose.TOKEN, self.name, request.subject, wait
+                    )
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
-                    if not isinstance(outcome, LocalResourcesExhausted):
+                    if outcome.of_request or isinstance(outcome, LocalResourcesExhausted):
+                        permit.none()
+                    else:
                         self._failed(permit, request.subject, outcome.code)
                     raise outcome
                 if outcome.token is not None:
+                    self._propagation.ended()
                     permit.success()
                     self._failing.discard(request.subject or "")
                     # Whom the context named may have signed out while it was asked.
@@ -181,11 +188,14 @@ class AnyCredential:
             self._failing.add(subject)
         permit.failure(code)
 
-    def _outcome(self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float) -> Outcome:
+    def _outcome(
+        self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float
+    ) -> Outcome | ProviderUnavailable:
         """Ask, and read the answer."""
         answer = self._answer(wanted, flight)
         if is_denial(answer):
-            return Outcome(result=dict(answer))
+            verdict = denied(dict(answer), self.name, self._propagating)
+            return Outcome(result=verdict) if isinstance(verdict, dict) else verdict
         told = told_by(answer, self.name, asked_on)
         refresh_in = None if told.refresh_on is None else max(0.0, told.refresh_on - asked_on)
         token = Token(
@@ -198,6 +208,9 @@ class AnyCredential:
             refresh_on=None if told.refresh_on is None else int(told.refresh_on),
         )
         return Outcome(token, {"access_token": token.secret})
+
+    def _propagating(self) -> bool:
+        return not self._propagation.is_over(self.session.engine.clock.monotonic())
 
     def _pause(self, until: float) -> None:
         """Sleep on a worker.

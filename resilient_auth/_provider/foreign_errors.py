@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 
 from .._policy.failure import Purpose, judge
 from .._policy.local_resources import exhausted
-from ..errors import ProviderUnavailable, TokenDenied
+from .._policy.provider_errors import Fault, kind_of, kind_of_text, name_of
+from ..errors import ProviderUnavailable, ServerFailed, Throttled, TokenDenied
 from .redaction import redact
 from .wire import _causes, as_failure
 
-__all__ = ["verdict_on"]
+__all__ = ["denied", "verdict_on"]
 
 #: By name, since azure-core needn't be there: nothing went out, or nothing that can be read came back.
 _NETWORK = frozenset({"ServiceRequestError", "ServiceResponseError", "RequestException", "SSLError", "gaierror"})
 
-#: Entra's codes for failures of its own, which azure-identity tells like denials.
-_TRANSIENT = re.compile(r"AADSTS(?:50033|90006|90012|90024|90033|90055)\b|\btemporarily_unavailable\b|\bserver_error\b")
 _DENIED = re.compile(
     r"\b(?:AADSTS|AADB2C|MSIS)\d+|\b(?:invalid_(?:client|grant|request|resource|scope|target)|unauthorized_client|"
     r"unsupported_grant_type|access_denied|interaction_required|login_required|consent_required)\b"
@@ -28,7 +27,9 @@ _DENIED = re.compile(
 _OAUTH_ERROR = re.compile(r"\b[a-z]+_(?:client|grant|request|resource|scope|required|denied|type)\b")
 
 
-def verdict_on(error: Exception, name: str, wall: float) -> ProviderUnavailable | dict[str, Any] | None:
+def verdict_on(
+    error: Exception, name: str, wall: float, propagating: Callable[[], bool]
+) -> ProviderUnavailable | dict[str, Any] | None:
     """Judge what a source raised: a failure, or a denial as MSAL would tell it; None where it is neither.
 
     What can't be told apart is a failure: a valid token stays in use, and another source is asked.
@@ -37,6 +38,7 @@ def verdict_on(error: Exception, name: str, wall: float) -> ProviderUnavailable 
         error: What it raised.
         name: The source's; it takes the authority's place.
         wall: Now, for dates in `Retry-After`.
+        propagating: Returns whether a federated credential that isn't known may still be on its way.
     """
     if exhausted(error):
         return as_failure(error, name)
@@ -45,24 +47,50 @@ def verdict_on(error: Exception, name: str, wall: float) -> ProviderUnavailable 
         if isinstance(cause, ProviderUnavailable):
             return as_failure(cause, name)
         if isinstance(cause, TokenDenied):
-            return {"error": cause.error, "error_description": cause.description, "claims": cause.claims}
+            told = {"error": cause.error, "error_description": cause.description, "claims": cause.claims}
+            return denied(told, name, propagating)
         status = _status(cause)
         if status is not None:
             response = getattr(cause, "response", None)
             headers = {str(k).lower(): str(v) for k, v in dict(getattr(response, "headers", None) or {}).items()}
-            return judge(Purpose.WS_TRUST, name, status, headers, "", wall) or _denial(error, cause)
+            fault = judge(Purpose.WS_TRUST, name, status, headers, "", wall)
+            text = str(error)
+            return fault or _failed(kind_of_text(text), name, _short(text), propagating) or _denial(error, cause)
     for cause in causes:
         if isinstance(cause, (ConnectionError, TimeoutError, httpx.TransportError)) or _kinds(cause) & _NETWORK:
             inner = getattr(cause, "inner_exception", cause)
             return as_failure(inner if isinstance(inner, Exception) else error, name)
     if isinstance(error, OSError):
         return ProviderUnavailable(f"{name} failed: {type(error).__name__}", authority=name)
-    kinds, told = _kinds(error), str(error)
+    kinds, text = _kinds(error), str(error)
     if "ClientAuthenticationError" not in kinds:
         return None
-    if "CredentialUnavailableError" not in kinds and _DENIED.search(told) and not _TRANSIENT.search(told):
+    failure = _failed(kind_of_text(text), name, _short(text), propagating)
+    if failure is not None:
+        return failure
+    if "CredentialUnavailableError" not in kinds and _DENIED.search(text):
         return _denial(error, error)
-    return ProviderUnavailable(f"{name} gave no token: {_short(told)}", authority=name)
+    return ProviderUnavailable(f"{name} gave no token: {_short(text)}", authority=name)
+
+
+def denied(told: dict[str, Any], name: str, propagating: Callable[[], bool]) -> ProviderUnavailable | dict[str, Any]:
+    """Judge an error dict as MSAL tells denials: some of them are failures of the provider (G9).
+
+    Args:
+        told: The dict.
+        name: The source's.
+        propagating: As for `verdict_on`.
+    """
+    return _failed(kind_of(told), name, name_of(told), propagating) or told
+
+
+def _failed(kind: Fault | None, name: str, told: str, propagating: Callable[[], bool]) -> ProviderUnavailable | None:
+    if kind is None or (kind is Fault.UNMATCHED and not propagating()):
+        return None
+    failure = Throttled if kind is Fault.THROTTLED else ServerFailed
+    error = failure(f"{name} gave no token: {told}", authority=name)
+    error.of_request = kind is Fault.UNMATCHED
+    return error
 
 
 def _causes_of(error: BaseException) -> Iterator[BaseException]:

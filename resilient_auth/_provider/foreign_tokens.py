@@ -63,7 +63,9 @@ def told_by(answer: Any, name: str, asked_on: float) -> Told:
     life = ends - asked_on if expires_in is None and ends is not None else expires_in
     fault = _fault_in(secret, life)
     if fault is not None or life is None:
-        raise MalformedAnswer(f"{name} gave a token {fault}", authority=name)
+        malformed = MalformedAnswer(f"{name} gave a token {fault}", authority=name)
+        malformed.of_request = True  # it was asked, and answered
+        raise malformed
     return Told(secret, str(kind or "Bearer"), life, _number(refresh_on))
 
 

@@ -139,7 +139,11 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
         if claims_challenge:
             # MSAL needs the refused token in its cache, to tell its hash; nobody else may find it there.
             slot = session.memory.slot(request, (endpoint,), Purpose.MANAGED_IDENTITY)
-            refused = slot.token or found(session.look_at_cache())
+            refused = slot.token
+            try:
+                refused = refused or found(session.look_at_cache())
+            except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+                session.reading.began(error)
             if refused is not None:
                 slot.refused = fingerprint(refused.secret)
             if slot.token is not None:
@@ -164,7 +168,8 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
             with journey.under_way():
                 # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
                 cache = session.home["_token_cache"]
-                view = ExchangeView(cache, lambda: slot.generation == generation, hide=not claims_challenge)
+                hide = not claims_challenge
+                view = ExchangeView(cache, lambda: slot.generation == generation, session.writing, hide=hide)
                 shadow = object.__new__(_Original)
                 shadow.__dict__.update(self.__dict__)
                 shadow._token_cache = view
@@ -172,6 +177,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
                     shadow, resource=resource, claims_challenge=claims_challenge
                 )
             token = session.token_from(result, view.response, journey) if result else None
+            slot.unkept = token if view.unkept else None
             return Outcome(token, result)
 
         return exchange

@@ -21,11 +21,14 @@ from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
-from .token_cache import is_watchable, watch
+from .token_cache import Trouble, holds, is_watchable, watch
 from .transport import Journey
 from .user_cache import entries_of, evict, put_back
 
 __all__ = ["Hit", "Plan", "Session", "check_scopes"]
+
+#: No life of a token and no time of this era has as many; NaN and the infinities don't lie below it either.
+_MOST_SECONDS = 1e11
 
 RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
@@ -85,6 +88,8 @@ class Session:
         self.cache_name = cache_name
         self._watched: Any = None
         self._watchable = False
+        #: What an owner's cache class may raise.
+        self.reading, self.writing = Trouble(self.engine.clock, "reading"), Trouble(self.engine.clock, "writing")
         self.closed = False
 
     def use_store(self, label: str) -> None:
@@ -215,15 +220,25 @@ class Session:
             slot.renew = exchange
 
         def load() -> None:
-            token = read(cache) if read is not None else None
+            if read is None or (slot.token is not None and self.reading.recent):
+                return
+            held = slot.token
+            missing = False
+            try:
+                token = read(cache)
+                if token is None and held not in (None, slot.unkept) and not self._watchable and not held.extras:
+                    missing = not holds(cache, held, request.subject)
+            except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+                self.reading.began(error)
+                return
+            self.reading.ended()
             if token is not None and slot.refused is not None and fingerprint(token.secret) == slot.refused:
                 token = None
-            held = slot.token
             if token is not None and (held is None or held.secret != token.secret):
                 self.memory.put(slot, token)
                 if self.memory.shelf is not None:
                     self.memory.shelf.note_token(request, token)
-            elif token is None and held is not None and not self._watchable and not held.extras:
+            elif missing and held is not None:
                 self.memory.drop_token(slot, held, "another process removed it")
 
         def finish(served: Served) -> Any:
@@ -296,13 +311,14 @@ class Session:
         life = _seconds(result.get("expires_in"))
         if life is None:
             life = _seconds(response.get("expires_in"))
-        if life is None and response.get("expires_on"):
-            life = max(0.0, float(response["expires_on"]) - sent_on)
+        ends = _seconds(response.get("expires_on"))
+        if life is None and ends:
+            life = max(0.0, ends - sent_on)
         life = 600.0 if life is None else life  # as MSAL assumes (RFC 6749, section 5.1)
         refresh_in = _seconds(response.get("refresh_in"))
-        refresh_on = result.get("refresh_on")
+        refresh_on = _seconds(result.get("refresh_on"))
         if refresh_in is None and refresh_on is not None:
-            refresh_in = max(0.0, float(refresh_on) - clock.wall())
+            refresh_in = max(0.0, refresh_on - clock.wall())
         return Token(
             secret=str(result["access_token"]),
             token_type=str(result.get("token_type", "Bearer")),
@@ -358,10 +374,12 @@ def _what_is_known(error: ProviderUnavailable | None) -> dict[str, Any] | None:
 
 
 def _seconds(value: object) -> float | None:
+    """Read a number of seconds that somebody's broker or client may have made up; None for what can't be one."""
     try:
-        return None if value is None else max(0.0, float(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        seconds = None if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         return None
+    return max(0.0, seconds) if seconds is not None and abs(seconds) < _MOST_SECONDS else None
 
 
 def check_scopes(

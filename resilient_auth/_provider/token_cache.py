@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,15 +13,59 @@ from msal import TokenCache
 
 from .._policy.freshness import MSAL_MARGIN
 from .._policy.living import Living
+from ..clock import Clock
+from ..events import StoreFailed, StoreRecovered, emit
 from ..token import Token
 from .user_cache import UserCache
 
-__all__ = ["ExchangeView", "Watch", "after_fork", "is_watchable", "read", "watch"]
+__all__ = ["ExchangeView", "Trouble", "Watch", "after_fork", "holds", "is_watchable", "read", "watch"]
 
 ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 ACCOUNT = "Account"
+#: Seconds after a cache has raised within which it isn't read for who has a valid token in memory.
+_REST = 5.0
+#: The codes of `StoreFailed` for what a file system says.
+_CODES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read_only", errno.EACCES: "permission_denied"}
 #: What a store keeps of a cache.
 PERSISTED = frozenset({ACCOUNT, ACCESS_TOKEN, "RefreshToken", "IdToken"})
+
+
+class Trouble:
+    """An owner's cache class that raises, on a torn file or a full disk: it is told once, and nothing hangs on it.
+
+    Args:
+        clock: The engine's.
+        doing: What raises: `reading` or `writing`.
+    """
+
+    def __init__(self, clock: Clock, doing: str) -> None:
+        self._clock = clock
+        self._name = f"token_cache {doing}"
+        #: Monotonic times of the first and the last time in a row that it raised.
+        self._since: float | None = None
+        self._last = 0.0
+
+    def began(self, error: Exception) -> None:
+        """Note that it raised. Its message may quote what it has read, and is told to nobody."""
+        now = self._clock.monotonic()
+        first, self._last = self._since is None, now
+        if first:
+            self._since = now
+            code = _CODES.get(getattr(error, "errno", None) or 0, "failed")
+            emit(StoreFailed(at=self._clock.wall(), store=self._name, code=code, detail=type(error).__name__))
+
+    def ended(self) -> None:
+        """Note that it works."""
+        since = self._since
+        if since is not None:
+            self._since = None
+            seconds = self._clock.monotonic() - since
+            emit(StoreRecovered(at=self._clock.wall(), store=self._name, seconds=seconds))
+
+    @property
+    def recent(self) -> bool:
+        """Whether it raised a moment ago: some spend a second on that."""
+        return self._since is not None and self._clock.monotonic() - self._last < _REST
 
 
 class ExchangeView(TokenCache):  # type: ignore[misc]
@@ -29,16 +74,20 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
     Args:
         cache: The application's.
         keep: Tells whether what comes may still be kept: not after the application has removed the account.
+        writing: Is told where the cache can't take it: what was obtained is served all the same.
         hide: False for the one flow that must see what it replaces.
     """
 
-    def __init__(self, cache: Any, keep: Callable[[], bool], *, hide: bool = True) -> None:
+    def __init__(self, cache: Any, keep: Callable[[], bool], writing: Trouble, *, hide: bool = True) -> None:
         super().__init__()
         self._hide = hide
         self._real = cache
         self._keep = keep
+        self._writing = writing
         #: What the provider answered, before MSAL tidied it up.
         self.response: dict[str, Any] = {}
+        #: The cache couldn't take it.
+        self.unkept = False
 
     def search(self, credential_type: str, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Find what there is, access tokens excepted."""
@@ -51,11 +100,20 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
         """Keep what was obtained."""
         self.response = event.get("response") or {}
         if self._keep():
-            self._real.add(event, **kwargs)
+            self._write(self._real.add, event, **kwargs)
 
     def modify(self, *args: Any, **kwargs: Any) -> None:
         """Change or remove an entry: refresh tokens that rotate."""
-        self._real.modify(*args, **kwargs)
+        self._write(self._real.modify, *args, **kwargs)
+
+    def _write(self, write: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        try:
+            write(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+            self.unkept = True
+            self._writing.began(error)
+        else:
+            self._writing.ended()
 
     def _get_app_metadata(self, *args: Any, **kwargs: Any) -> Any:
         return self._real._get_app_metadata(*args, **kwargs)
@@ -101,6 +159,9 @@ def read(
     life = int(best["expires_on"]) - wall
     if life <= 0:
         return None
+    if "cached_at" in best:
+        # A wall clock that was set back since makes no token live longer than it was given for.
+        life = min(life, max(1, int(best["expires_on"]) - int(best["cached_at"])))
     refresh_on = int(best["refresh_on"]) if "refresh_on" in best else None
     if refresh_on is None and "cached_at" in best:
         # Half of the whole life, not of what is left of it.
@@ -117,6 +178,12 @@ def read(
         due_after=due_after,
         refresh_on=refresh_on,
     )
+
+
+def holds(cache: Any, token: Token, subject: str | None) -> bool:
+    """Return whether a token is still in MSAL's cache, over by the wall clock or not."""
+    found = list(cache.search(ACCESS_TOKEN, query={"home_account_id": subject}, now=0))
+    return any(entry.get("secret") == token.secret for entry in found)
 
 
 class Watch:

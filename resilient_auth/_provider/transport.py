@@ -15,7 +15,8 @@ from .._flow import fleet
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
 from .._policy.endpoint import Endpoint, WireIdentity, origin_of
-from .._policy.failure import Purpose, judge
+from .._policy.failure import Purpose, judge, readable
+from .._policy.provider_errors import Propagation
 from .._policy.retry import retrying
 from ..errors import (
     AttemptTimeout,
@@ -137,6 +138,7 @@ class Transport:
         self.wire = wire
         self._client_id = client_id
         self._server_failed = server_failed
+        self._propagation = Propagation()
         self._closed = False
         self._closing = threading.Condition(threading.Lock())
 
@@ -263,12 +265,17 @@ class Transport:
             )
             emit(event)
             if journey.flight is not None:
-                journey.flight.doubted = True
-                journey.flight.next_attempt = engine.clock.monotonic() + delay
                 if journey.flight.on_back_off is not None:
                     journey.flight.on_back_off(delay)
                 if isinstance(error, ProviderUnavailable):
-                    journey.flight.last_error = error
+                    journey.flight.attempt_failed(error, engine.clock.monotonic() + delay)
+
+        def rest(seconds: float) -> None:
+            self._pause(seconds)
+            # Another request may have made the cool-down longer meanwhile: an attempt that it refuses would be lost.
+            left = engine.cooldown_left(endpoint, self._client_id, journey.subject)
+            if engine.clock.monotonic() + left < journey.deadline:
+                self._pause(left)
 
         controller = retrying(
             options=engine.settings.retry,
@@ -281,7 +288,7 @@ class Transport:
             refused=lambda: engine.breaker(endpoint, purpose).status().state != "closed",
             clock=engine.clock,
             jitter=engine.jitter,
-            sleep=self._pause,
+            sleep=rest,
             before_sleep=tell,
         )
         return controller(self._attempt, purpose, endpoint, method, url, options, journey)
@@ -316,34 +323,43 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
+            unmatched = isinstance(fault, ServerFailed) and fault.of_request
+            if unmatched and self._propagation.is_over(engine.clock.monotonic()):
+                fault = None
             if fault is None:
                 if answer.status_code < 400:
                     permit.success()
+                    self._propagation.ended()
                     engine.budget(endpoint).earn()
-                return _without_retry_after(answer)
+                return _as_msal_reads_it(purpose, answer)
             if isinstance(fault, Throttled):
                 permit.none()
                 asked = fault.retry_after or 0.0
                 wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                self._cool_down(endpoint, purpose, journey.subject, wait, fault)
-                fault.retry_after = wait
+                fault.retry_after = self._cool_down(endpoint, purpose, journey.subject, wait, fault)
                 raise fault
-            permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
+            if fault.of_request:
+                permit.none()
+            else:
+                permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
             if fault.retry_after:
-                self._cool_down(endpoint, purpose, None, fault.retry_after, fault)
+                fault.retry_after = self._cool_down(endpoint, purpose, None, fault.retry_after, fault)
             if isinstance(fault, ServerFailed):
-                fault = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
+                told = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
+                told.of_request = fault.of_request
+                raise told
             raise fault
 
     def _cool_down(
         self, endpoint: Endpoint, purpose: Purpose, subject: str | None, seconds: float, fault: ProviderUnavailable
-    ) -> None:
+    ) -> float:
         """Leave a tenant or realm alone that has asked for it, and tell the other processes of the fleet."""
         engine = self._engine
-        engine.cool_down(endpoint, purpose, self._client_id, subject, seconds)
+        lasts = engine.cool_down(endpoint, purpose, self._client_id, subject, seconds)
         name = fleet.throttled(endpoint, self._client_id, subject)
         if engine.stored is not None and name is not None:
             engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
+        return lasts
 
     def _endpoint(self, purpose: Purpose, url: str) -> Endpoint:
         """Return whom a URL belongs to; where a path names no tenant or realm, the provider as a whole."""
@@ -473,12 +489,18 @@ def after_fork() -> None:
     documents.after_fork()
 
 
-def _without_retry_after(answer: Answer) -> Answer:
-    """Hide `Retry-After` from MSAL, which replays any answer that carries it, one user's token to another."""
-    if "retry-after" not in answer.headers:
+def _as_msal_reads_it(purpose: Purpose, answer: Answer) -> Answer:
+    """Make of an answer what MSAL takes well.
+
+    `Retry-After` is hidden: MSAL replays any answer that carries it, one user's token to another. So is how a provider
+    writes its numbers.
+    """
+    tokens = answer.status_code < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY)
+    text = readable(answer.text) if tokens else answer.text
+    if text is answer.text and "retry-after" not in answer.headers:
         return answer
     headers = {k: v for k, v in answer.headers.items() if k != "retry-after"}
-    return Answer(answer.status_code, answer.text, headers)
+    return Answer(answer.status_code, text, headers)
 
 
 def _purpose_of(url: str, journey: Journey) -> Purpose:

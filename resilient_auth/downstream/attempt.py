@@ -170,7 +170,9 @@ class Attempts:
         status, retry_after = response.status_code, None
         good = status not in _TROUBLED
         if not good:
-            retry_after = parse_retry_after(response.headers.get("retry-after"), self._options.clock.wall())
+            headers = response.headers
+            wall = self._options.clock.wall()
+            retry_after = parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
             # Throttling says nothing about whether the API works.
             lease.judge(None if status == 429 else f"status {status}")
         elif self._slow is not None and (took := self._now() - began) > self._slow:

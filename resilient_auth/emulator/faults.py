@@ -279,9 +279,11 @@ _FIRST_ARGUMENT: Final = {"slow": "seconds", "trickle": "bytes_per_second", "fla
 
 
 def _error_body(code: int) -> str:
-    error = "temporarily_unavailable" if code == 429 or code >= 500 else "invalid_request"
-    description = f"AADSTS90033: A fault on command, with HTTP status {code}."
-    return json.dumps({"error": error, "error_description": description, "error_codes": [90033]})
+    # Entra's number for a failure of its own isn't to be had with a denial.
+    failing = code == 429 or code >= 500
+    error, number = ("temporarily_unavailable", 90033) if failing else ("invalid_request", 90023)
+    description = f"AADSTS{number}: A fault on command, with HTTP status {code}."
+    return json.dumps({"error": error, "error_description": description, "error_codes": [number]})
 
 
 def _positive(name: str, value: float) -> None:

@@ -56,6 +56,8 @@ class Answer(NamedTuple):
     retry_after: str | None
     #: None for one that is too long, or in an encoding that wasn't asked for.
     body: bytes | None
+    #: When it was sent, by the service's clock.
+    date: str | None = None
 
     @staticmethod
     def may_decide(status: int) -> bool:
@@ -151,7 +153,7 @@ class Rules:
     def _judge(self, answer: Answer, question: _Question) -> Decision | Unavailable:
         status = answer.status
         if answer.is_failure(status):
-            seconds = parse_retry_after(answer.retry_after, self.wall())
+            seconds = parse_retry_after(answer.retry_after, self.wall(), answer.date)
             return _explained(
                 ApiAnsweredError(f"{self.origin} answered {status}", origin=self.origin, retry_after=seconds or None)
             )

@@ -343,7 +343,8 @@ def _is_readable(response: httpx.Response) -> bool:
 
 def _answer(response: httpx.Response, read: bytes) -> Answer:
     whole = _is_readable(response) and len(read) <= MOST_ANSWER
-    return Answer(response.status_code, response.headers.get("Retry-After"), read if whole else None)
+    headers = response.headers
+    return Answer(response.status_code, headers.get("Retry-After"), read if whole else None, headers.get("Date"))
 
 
 def _names(sends: Iterable[str] | None) -> tuple[str, ...]:

@@ -171,6 +171,14 @@ class TestRetries:
         assert b.ask("POST", content=b"x").status_code == 200
         assert 7.0 <= b.slept[0] <= 7.7
 
+    def test_a_date_to_retry_after_is_read_by_the_apis_clock(self, bench: Any) -> None:
+        """Ours may be wrong by years."""
+        sent = "Tue, 14 Nov 2023 22:14:00 GMT"
+        later = "Tue, 14 Nov 2023 22:14:07 GMT"
+        b = bench(httpx.Response(503, headers={"Retry-After": later, "Date": sent}), 200)
+        assert b.ask("POST", content=b"x").status_code == 200
+        assert 7.0 <= b.slept[0] <= 7.7
+
     def test_retry_after_beyond_the_deadline_is_the_callers(self, bench: Any) -> None:
         """Nobody waits for what can't come in time."""
         b = bench(httpx.Response(503, headers={"Retry-After": "60"}), 200)

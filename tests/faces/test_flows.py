@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -148,9 +149,9 @@ def test_a_denial_returns_the_error_dict(idp: Emulator, both, daemon, plain_daem
     assert all(status.state == "closed" for status in ra.health().breakers if idp.url in status.name)
 
 
-@pytest.mark.parametrize("left", [MARGIN + 30, MARGIN - 30])
-def test_a_denial_with_a_valid_token_follows_msals_rule(idp: Emulator, daemon, clock, eventually, left):
-    """A token with 300 s left survives a denial, as in MSAL; one with less gives way to the error dict."""
+@pytest.mark.parametrize("left", [MARGIN + 30, MARGIN - 30, 45])
+def test_a_valid_token_survives_a_denial(idp: Emulator, daemon, clock, eventually, left):
+    """A wrong secret takes no token away that is still good, in the 300 s neither that MSAL throws away."""
     idp.refresh_in = 60
     app = daemon()
     held = app.acquire_token_for_client(SCOPE)["access_token"]
@@ -160,11 +161,23 @@ def test_a_denial_with_a_valid_token_follows_msals_rule(idp: Emulator, daemon, c
     eventually(lambda: len(idp.ledger.token_calls()) == 2)
     time.sleep(0.1)
     answer = app.acquire_token_for_client(SCOPE)
-    if left > MARGIN:
-        assert answer["access_token"] == held
-        assert answer["resilience"]["reason"] == "denied"
-    else:
-        assert answer["error"] == "invalid_client"
+    assert answer["access_token"] == held
+    assert answer["resilience"]["reason"] == "denied"
+    clock.skip(left)
+    assert app.acquire_token_for_client(SCOPE)["error"] == "invalid_client"
+
+
+def test_a_token_of_a_disabled_application_is_dropped(idp: Emulator, daemon, clock, eventually):
+    """The provider says that the account itself is gone: what it had isn't served any more."""
+    idp.refresh_in = 60
+    app = daemon()
+    app.acquire_token_for_client(SCOPE)
+    body = {"error": "unauthorized_client", "error_description": "AADSTS7000112: Application 'x' is disabled."}
+    idp.fail(Fault.status(400, json.dumps(body)), "token")
+    clock.skip(61)
+    app.acquire_token_for_client(SCOPE)
+    eventually(lambda: "access_token" not in app.acquire_token_for_client(SCOPE))
+    assert app.acquire_token_for_client(SCOPE)["error"] == "unauthorized_client"
 
 
 def test_the_last_300_seconds_of_a_token_are_served(idp: Emulator, daemon, clock):

@@ -130,16 +130,19 @@ class TestKeepFresh:
         world.advance(10_000.0)
         assert len(provider.ledger) == 1
 
-    def test_a_wall_clock_set_ahead_refreshes_at_the_next_request(self) -> None:
-        """The token looks old; that costs a refresh and nothing else."""
+    def test_a_wall_clock_set_ahead_costs_nothing(self) -> None:
+        """Two hours ahead in an outage, a token with 50 minutes left is served for as long."""
         world, provider, process = make()
         process.keep_fresh()
-        world.advance(1.0)
-        world.jump(1900.0)
-        caller = process.ask()
-        assert caller.served is not None
-        world.advance(1.0)
-        assert len(provider.ledger) == 2
+        world.advance(600.0)
+        provider.mode = "refuse"
+        world.jump(7200.0)
+        for _ in range(10):
+            caller = process.ask()
+            assert caller.served is not None
+            assert caller.served.token is not None
+            world.advance(299.0)
+        assert process.slot.token is not None
 
     def test_a_wall_clock_set_back_keeps_the_pace(self) -> None:
         """The monotonic clock counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 from flow_bench import Threads, until
@@ -164,3 +165,45 @@ def test_no_flight_is_left_when_all_is_over() -> None:
     for thread in threads:
         thread.join()
     until(lambda: not flights._flights)
+
+
+class LooseClock:
+    """A clock of an owner's that knows nothing of tasks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def wall(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
+        return condition.wait(0.02)
+
+
+@pytest.mark.parametrize("kind", [ManualClock, LooseClock])
+async def test_a_task_waits_by_the_clock_that_is_injected(kind: type[Any]) -> None:
+    """Real time alone ends no wait, and the clock's does."""
+    clock = kind()
+    flight = Flight("key", 1e9, clock)
+    task = asyncio.create_task(flight.wait_async(0.1))
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    if isinstance(clock, LooseClock):
+        clock.now += 0.2
+    else:
+        clock.advance(0.2)
+    assert await asyncio.wait_for(task, 5.0) is None
+    assert flight._callbacks == {}
+
+
+@pytest.mark.parametrize("kind", [ManualClock, LooseClock])
+async def test_a_task_is_woken_by_the_landing_on_any_clock(kind: type[Any]) -> None:
+    """Without its moving."""
+    flight, outcome = Flight("key", 1e9, kind()), Outcome(result=1)
+    task = asyncio.create_task(flight.wait_async(20.0))
+    await asyncio.sleep(0.01)
+    flight.land(outcome)
+    assert await asyncio.wait_for(task, 5.0) is outcome

@@ -134,3 +134,33 @@ def test_a_wall_clock_that_jumps_moves_no_timer() -> None:
     rig.clock.jump(-20_000)
     rig.clock.advance(101)
     until(lambda: rig.done == ["x"])
+
+
+class RestoredClock(ManualClock):
+    """A clock that can be set back on both sides, as when a machine is restored from its image."""
+
+    def set_back(self, seconds: float) -> None:
+        self._monotonic -= seconds
+        self._wall -= seconds
+        self._wake()
+
+
+def test_a_clock_that_is_set_back_delays_nothing() -> None:
+    """What was to come in a minute comes in a minute, and in its order."""
+    rig = Rig()
+    rig.clock = RestoredClock()
+    rig.timers = Timers(rig.clock)
+    rig.call_in(60, "first")
+    rig.call_in(90, "second")
+    rig.clock.advance(1)
+    time.sleep(0.15)
+    rig.clock.set_back(900)
+    time.sleep(0.15)
+    rig.call_in(70, "between")
+    rig.clock.advance(58.5)
+    time.sleep(0.15)
+    assert rig.done == []
+    rig.clock.advance(1)
+    until(lambda: rig.done == ["first"])
+    rig.clock.advance(30)
+    until(lambda: rig.done == ["first", "between", "second"])

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_auth._policy.failure import LONGEST_RETRY_AFTER, Purpose, judge, parse_retry_after
+from resilient_auth._policy.failure import LONGEST_RETRY_AFTER, Purpose, judge, parse_retry_after, readable
 from resilient_auth.errors import MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
 
 WALL = 1_700_000_000.0
 HOST = "https://login.example"
 GOOD = '{"access_token": "tOkEn", "expires_in": 3600, "token_type": "Bearer"}'
 HTML = "<html><body>Sign in to the hotel's network</body></html>"
+NO_SECONDS: list[object] = ["", "soon", "1e3", "-5", "1_000", "٣", "9" * 13, -1, 10**12, True, [], {}, 1e308]
 JSON_PURPOSES = [
     Purpose.TOKEN,
     Purpose.DISCOVERY,
@@ -122,14 +123,62 @@ class TestBody:
         """`{}` with 200 is a malformed answer from this endpoint too."""
         assert type(verdict(200, {}, purpose=Purpose.MANAGED_IDENTITY)) is MalformedAnswer
 
-    @pytest.mark.parametrize("name", ["expires_in", "ext_expires_in", "refresh_in", "expires_on"])
-    @pytest.mark.parametrize("value", ["", "soon", "1e3", "-5", "1_000", "٣", "9" * 13, -1, 1.5, 10**12, True, None,
-                                       [], {}, 1e308])  # fmt: skip
-    def test_a_time_that_isnt_seconds_is_malformed(self, name: str, value: object) -> None:
-        """MSAL would raise on it, or keep the token for ever."""
-        assert type(verdict(200, {"access_token": "t", name: value})) is MalformedAnswer
+    @pytest.mark.parametrize("name", ["expires_in", "expires_on"])
+    @pytest.mark.parametrize("value", NO_SECONDS)
+    def test_a_lifetime_that_isnt_seconds_is_malformed(self, name: str, value: object) -> None:
+        """MSAL would raise on it, or keep the token for ever; it tells nothing of what others would be answered."""
+        fault = verdict(200, {"access_token": "t", name: value})
+        assert type(fault) is MalformedAnswer
+        assert fault.of_request
 
-    @pytest.mark.parametrize("value", [0, "0", "00"])
+    @pytest.mark.parametrize("name", ["ext_expires_in", "refresh_in", "expires_on"])
+    @pytest.mark.parametrize("value", [*NO_SECONDS, None])
+    def test_what_only_says_when_to_refresh_costs_no_token(self, name: str, value: object) -> None:
+        """An odd time beside a good lifetime is left out before MSAL trips over it."""
+        body = {"access_token": "t", "expires_in": 3600, name: value}
+        assert verdict(200, body) is None
+        assert json.loads(readable(json.dumps(body))) == {"access_token": "t", "expires_in": 3600}
+
+    @pytest.mark.parametrize("value", [3599, "3599", 3599.0, "3599.0", 3599.9, "03599"])
+    def test_seconds_may_be_written_in_any_of_the_ways_of_providers(self, value: object) -> None:
+        """MSAL reads whole seconds alone, and so is given them."""
+        body = {"access_token": "t", "expires_in": value, "refresh_in": value}
+        assert verdict(200, body) is None
+        assert json.loads(readable(json.dumps(body))) == {"access_token": "t", "expires_in": 3599, "refresh_in": 3599}
+
+    def test_null_for_a_lifetime_is_none_given(self) -> None:
+        """It is left out, and MSAL assumes what it does without one."""
+        body = {"access_token": "t", "expires_in": None, "expires_on": None}
+        assert verdict(200, body) is None
+        assert json.loads(readable(json.dumps(body))) == {"access_token": "t"}
+
+    @pytest.mark.parametrize(
+        "text", [GOOD, "", "[1]", '{"error": "invalid_grant", "expires_in": "soon"}', '{"access_token": "t"}']
+    )
+    def test_what_can_be_read_is_left_as_it_is(self, text: str) -> None:
+        """The provider's own text goes on to MSAL."""
+        assert readable(text) is text
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(["expires_in", "expires_on", "ext_expires_in", "refresh_in"]),
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats()
+            | st.lists(st.sampled_from("0123456789.-e_ ٣"), max_size=14).map("".join)
+            | st.just([]),
+        )
+    )
+    def test_what_passes_is_whole_seconds(self, times: dict[str, Any]) -> None:
+        """Whatever a provider writes, MSAL is given non-negative integers, or an error is told."""
+        text = json.dumps({"access_token": "t", **times})
+        if verdict(200, text) is None:
+            body = json.loads(readable(text))
+            assert body.pop("access_token") == "t"
+            assert all(type(value) is int and 0 <= value < 10**11 for value in body.values())
+
+    @pytest.mark.parametrize("value", [0, "0", "00", 0.5, "0.9"])
     def test_a_token_that_is_over_on_arrival_is_malformed(self, value: object) -> None:
         """Serving it would only move the failure to the API."""
         assert type(verdict(200, {"access_token": "t", "expires_in": value})) is MalformedAnswer
@@ -202,6 +251,21 @@ class TestRetryAfter:
         date = datetime.fromtimestamp(WALL, UTC) + timedelta(seconds=ahead)
         assert parse_retry_after(format_datetime(date, usegmt=True), WALL) == seconds
 
+    @pytest.mark.parametrize("slow", [2400.0, -2400.0, 86_400.0 * 365])
+    def test_a_date_counts_from_the_answers_own(self, slow: float) -> None:
+        """Our wall clock may be wrong by minutes or by a year: the provider's two times are of one clock."""
+        sent = datetime.fromtimestamp(WALL, UTC)
+        until = format_datetime(sent + timedelta(seconds=5), usegmt=True)
+        assert parse_retry_after(until, WALL - slow, format_datetime(sent, usegmt=True)) == 5.0
+
+    @pytest.mark.parametrize(
+        "date", [None, "", "soon", "Thu, 01 Jan 1970 00:00:00 GMT", "Tue, 14 Nov 2023 22:15:00 GMT"]
+    )
+    def test_a_date_of_the_answer_that_makes_no_sense_is_none(self, date: str | None) -> None:
+        """A cache's, or one after the time that was named: then our own clock has to do."""
+        until = format_datetime(datetime.fromtimestamp(WALL + 45, UTC), usegmt=True)
+        assert parse_retry_after(until, WALL, date) == 45.0
+
     @pytest.fixture
     def _far_east(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -224,10 +288,10 @@ class TestRetryAfter:
         """Wherever the machine stands (RFC 9110, section 5.6.7)."""
         assert parse_retry_after(date, WALL) == 45.0
 
-    @given(text=st.text(max_size=60), wall=st.floats(0, 4e9))
-    def test_nothing_makes_it_raise(self, text: str, wall: float) -> None:
+    @given(text=st.text(max_size=60), wall=st.floats(0, 4e9), date=st.none() | st.text(max_size=60))
+    def test_nothing_makes_it_raise(self, text: str, wall: float, date: str | None) -> None:
         """Any header text gives seconds from 0 to one hour, or None."""
-        seconds = parse_retry_after(text, wall)
+        seconds = parse_retry_after(text, wall, date)
         assert seconds is None or (math.isfinite(seconds) and 0.0 <= seconds <= LONGEST_RETRY_AFTER)
 
     @given(

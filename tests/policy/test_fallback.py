@@ -69,20 +69,29 @@ def test_nothing_held_means_nothing_served(down_for: float | None, options: Fall
     [
         (3600.0, Fallback.SERVE),
         (300.0, Fallback.SERVE),
-        (299.999, Fallback.REFUSE),
+        (299.999, Fallback.SERVE),
+        (0.001, Fallback.SERVE),
         (0.0, Fallback.REFUSE),
         (-1.0, Fallback.REFUSE),
     ],
 )
-def test_after_a_denial_msals_own_margin_counts(left: float, decision: Fallback) -> None:
-    """MSAL serves a token with 300 s left; so do we, and no other."""
+def test_a_valid_token_is_served_to_its_end_after_a_denial(left: float, decision: Fallback) -> None:
+    """What the provider refuses is a new one; an expired one isn't served."""
     age = LIFE - left
-    assert after_denial(TOKEN, WALL + age, NOW + age) is decision
+    assert after_denial(TOKEN, WALL + age, NOW + age, {"error": "invalid_client"}) is decision
+
+
+@pytest.mark.parametrize("left", [3600.0, 299.0])
+def test_a_token_whose_account_is_gone_isnt_served(left: float) -> None:
+    """However long it would be valid."""
+    age = LIFE - left
+    gone = {"error": "invalid_grant", "error_codes": [50057]}
+    assert after_denial(TOKEN, WALL + age, NOW + age, gone) is Fallback.REFUSE
 
 
 def test_nothing_held_is_nothing_after_a_denial() -> None:
     """The denial stands."""
-    assert after_denial(None, WALL, NOW) is Fallback.REFUSE
+    assert after_denial(None, WALL, NOW, {"error": "invalid_grant"}) is Fallback.REFUSE
 
 
 @given(

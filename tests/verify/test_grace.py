@@ -108,6 +108,7 @@ def test_an_expired_token_is_accepted_in_an_outage(scene: Scene) -> None:
         Fault.html_200(),
         Fault.http_503_html(),
         Fault.truncated_json(),
+        Fault.status(400, '{"error": "temporarily_unavailable"}'),
     ],
 )
 def test_ways_to_be_down(scene: Scene, fault: Fault) -> None:
