@@ -7,13 +7,13 @@ one that raises or blocks harms nobody but itself. No event holds a token, a sec
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
+from . import _forks
 from .token import TokenRequest
 
 __all__ = [
@@ -512,12 +512,14 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     if not callable(listener):
         raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
     global _subscriptions
+    _forks.notice()
     subscription = _Subscription(listener)
     with _changing:
         _subscriptions = (*_subscriptions, subscription)
 
     def unsubscribe() -> None:
         global _subscriptions
+        _forks.notice()
         with _changing:
             _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
         subscription.end()
@@ -525,12 +527,9 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     return unsubscribe
 
 
+@_forks.renewed
 def _after_fork() -> None:
     global _changing
     _changing = threading.Lock()
     for subscription in _subscriptions:
         subscription._renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

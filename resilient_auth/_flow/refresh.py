@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 
+from .. import _forks
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
 from ..errors import AcquisitionTimeout, CircuitOpen, Overloaded, ProviderUnavailable
@@ -44,6 +44,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
         Overloaded: Too many exchanges wait.
     """
     key = _key(slot, variant)
+    engine.timers.revive()
     flight = engine.flights.find(key)
     if flight is not None:
         return flight
@@ -414,13 +415,10 @@ def recovered(engine: Engine, slot: Slot) -> None:
             recovery.drain(engine)
 
 
+@_forks.resumed
 def _after_fork() -> None:
     # The parent's timers aren't there: what is pinned is scheduled anew.
     for memory in memories():
         for slot in memory:
             if slot.pinned:
                 _schedule(memory.engine, slot)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -75,6 +75,8 @@ class Flight:
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
+        #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is
+        #: ended by the collector, on a thread that may hold it.
         self._callbacks: dict[int, Callable[[], None]] | None = {}
 
     def land(self, outcome: Outcome) -> None:
@@ -85,7 +87,11 @@ class Flight:
             self.outcome = outcome
             callbacks, self._callbacks = self._callbacks, None
             self._done.notify_all()
-        for callback in (callbacks or {}).values():
+        while callbacks:
+            try:
+                _, callback = callbacks.popitem()
+            except KeyError:  # the last one has just given up
+                return
             callback()
 
     def wait(self, seconds: float) -> Outcome | None:
@@ -125,9 +131,9 @@ class Flight:
         except TimeoutError:
             return self.outcome
         finally:
-            with self._done:
-                if self._callbacks is not None:
-                    self._callbacks.pop(me, None)
+            callbacks = self._callbacks
+            if callbacks is not None:
+                callbacks.pop(me, None)
         return self.outcome
 
 

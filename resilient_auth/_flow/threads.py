@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from collections.abc import Callable
 from typing import Any
 
+from .. import _forks
 from .workers import Workers
 
 __all__ = ["on_a_thread"]
@@ -27,6 +27,7 @@ async def on_a_thread(call: Callable[[], Any]) -> Any:
     Raises:
         Overloaded: Too many calls wait already.
     """
+    _forks.notice()
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
@@ -56,10 +57,7 @@ async def on_a_thread(call: Callable[[], Any]) -> Any:
     return await done
 
 
+@_forks.renewed
 def _after_fork() -> None:
     global _workers
     _workers = Workers(per_lane=_MOST, queue=_QUEUE)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from .. import _forks
 from .._flow.single_flight import Outcome
 from .._policy.living import Living
 from ..errors import AttemptTimeout, ConfigurationError
@@ -63,6 +64,7 @@ class BoundLater:
         """Have MSAL's own initialisation behind us; only that needs the discovery document."""
         if self._ra_bound:
             return
+        _forks.notice()
         engine = self._ra_session.engine
         wait = time_left(engine)
         flight, mine = engine.flights.join(("bind", self._ra_session), engine.clock.monotonic() + wait + 1.0)

@@ -10,13 +10,13 @@ several, in order ask the first that isn't known to fail ─┬─ token or deni
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .. import _forks
 from .._flow.acquire import Served, acquire, patience_of, wait_at_most
 from .._policy.checks import require_number
 from .._policy.living import Living
@@ -116,6 +116,7 @@ class CredentialCore:
         """
         if self._closed:
             raise Closed("this credential was closed: make a new one, or close it later")
+        _forks.notice()
         wanted = wanted_by(scopes, claims, tenant_id, enable_cae)
         if not claims:
             answer = self.find(wanted.key)
@@ -212,6 +213,7 @@ class CredentialCore:
 
     def forget(self, token: str) -> None:
         """Forget a token that an API refused, in all sources, and leave its successor alone."""
+        _forks.notice()
         if not isinstance(token, str):
             raise ConfigurationError(f"token must be the string that was refused, not {type(token).__name__}")
         for source in self._sources:
@@ -219,6 +221,7 @@ class CredentialCore:
 
     def close(self) -> list[Any]:
         """Let go of what is held; tells which of the owner's credentials are to be closed too, as in a chain."""
+        _forks.notice()
         with self._lock:
             self._closed = True
             self.ready.clear()
@@ -283,10 +286,7 @@ class Credential:
 _cores: Living[CredentialCore] = Living()
 
 
+@_forks.renewed
 def _after_fork() -> None:
     for core in _cores.all():
         core.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from .. import _forks
 from .._flow import fleet
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
@@ -116,12 +117,18 @@ class Transport:
         self._client_id = client_id
         self._server_failed = server_failed
         self._closed = False
+        self.after_fork()
+        _forks.renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Take a lock of its own, also in a forked child."""
         self._closing = threading.Condition(threading.Lock())
 
     def post(
         self, url: str, params: Any = None, data: Any = None, headers: Mapping[str, str] | None = None, **options: Any
     ) -> Answer:
         """Post a form, as MSAL's contract for an http_client has it."""
+        _forks.notice()
         grant = data.get("grant_type") if isinstance(data, dict) else None
         purpose = Purpose.TOKEN if isinstance(data, dict) else Purpose.WS_TRUST
         journey = _journey.get() or self._journey()
@@ -138,6 +145,7 @@ class Transport:
 
     def get(self, url: str, params: Any = None, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
         """Get a document or a managed identity's token, as MSAL's contract for an http_client has it."""
+        _forks.notice()
         journey = _journey.get() or self._journey()
         purpose = _purpose_of(url, journey)
         options.update(params=params, headers=headers)

@@ -17,6 +17,7 @@ import httpcore
 import httpx
 import requests
 
+from .. import _forks
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConnectionFailed, MalformedAnswer, NameNotResolved, ProviderUnavailable, TLSFailed
 
@@ -149,9 +150,13 @@ class HttpxWire:
         self._proxies = dict(proxies or {})
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
+        self.after_fork()
+        _forks.renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without connections, also in a child: it must not talk on its parent's, nor close them."""
         self._lock = threading.Lock()
         self._open: _Open | None = None
-        self._process = os.getpid()
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send a request and read its whole answer."""
@@ -195,6 +200,7 @@ class HttpxWire:
         A connection that another thread reads must not be closed: its descriptor may be the next connection's by then.
         The next request opens new ones.
         """
+        _forks.notice()
         with self._lock:
             opened, self._open = self._open, None
             idle = opened is not None and opened.users == 0
@@ -202,8 +208,7 @@ class HttpxWire:
             opened.client.close()
 
     def _enter(self) -> _Open:
-        if self._process != os.getpid():  # a forked child must not talk on its parent's connections, nor close them
-            self._lock, self._open, self._process = threading.Lock(), None, os.getpid()
+        _forks.notice()
         with self._lock:
             if self._open is None:
                 self._open = self._build()

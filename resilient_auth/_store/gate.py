@@ -5,12 +5,12 @@ Reads and writes have a breaker each: a full disk or a read-only replica still g
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar
 
+from .. import _forks
 from .._policy.breaker import Breaker, BreakerOptions
 from .._policy.living import Living
 from ..clock import Clock, Jitter
@@ -94,6 +94,7 @@ class Gate:
 
     def reject(self, kind: str, reason: str) -> None:
         """Note that a record couldn't be verified."""
+        _forks.notice()
         now = self._clock.monotonic()
         with self._lock:
             self._rejected += 1
@@ -107,6 +108,7 @@ class Gate:
 
     def close(self) -> bool:
         """Refuse every call from now on; tell whether it was open."""
+        _forks.notice()
         with self._lock:
             was, self._closed = self._closed, True
         for breaker in (self._reads, self._writes):
@@ -134,6 +136,7 @@ class Gate:
         self._writes.renew_lock()
 
     def _through(self, breaker: Breaker, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        _forks.notice()
         if self._closed:
             raise StoreUnavailable(self.label, "closed", "close() was called")
         try:
@@ -192,10 +195,7 @@ def stores() -> list[StoreStatus]:
     return sorted((status for status in found if status.state != "closed"), key=lambda status: status.name)
 
 
+@_forks.renewed
 def _after_fork() -> None:
     for gate in _stores.all():
         gate.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from .. import _forks
 from .._policy.living import Living
 from ..clock import Clock
 from ..errors import ConfigurationError
@@ -76,6 +77,7 @@ class SqliteBackend:
         self._closed = False
         #: The thread that forks, while it does.
         self._forking: int | None = None
+        self._process = os.getpid()
         _backends.add(self)
 
     @property
@@ -174,6 +176,7 @@ class SqliteBackend:
 
     def close(self) -> None:
         """Close the file."""
+        _forks.notice()
         self._closed = True
         if self._lock.acquire(timeout=self._timeout):
             try:
@@ -207,11 +210,15 @@ class SqliteBackend:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
+            if self._process != os.getpid():
+                # Its parent's, and forked in C: nobody has told yet. It isn't this process's to close.
+                self._after_fork_in_child()
             self._disconnect()
 
     # What follows is called with the lock held.
 
     def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool = False) -> _T:
+        _forks.notice()
         if not self._lock.acquire(timeout=self._timeout):
             raise BackendFailed("busy", "other threads hold it")
         try:
@@ -390,7 +397,7 @@ class SqliteBackend:
         if self._connection is not None:
             _abandoned.append(self._connection)
             self._connection = None
-        self._lock, self._forking = threading.Lock(), None
+        self._lock, self._forking, self._process = threading.Lock(), None, os.getpid()
 
 
 class _DoubtfulError(Exception):
@@ -485,14 +492,11 @@ def _all_after_fork_in_parent() -> None:
         backend._after_fork_in_parent()
 
 
+@_forks.renewed
 def _all_after_fork_in_child() -> None:
     for backend in _backends.all():
         backend._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_all_before_fork,
-        after_in_parent=_all_after_fork_in_parent,
-        after_in_child=_all_after_fork_in_child,
-    )
+    os.register_at_fork(before=_all_before_fork, after_in_parent=_all_after_fork_in_parent)

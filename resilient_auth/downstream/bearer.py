@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import cachetools
 import httpx
 
+from .. import _forks
 from .._flow.acquire import wait_at_most
 from .._policy.checks import require_number
 from ..clock import Clock, SystemClock
@@ -27,7 +28,6 @@ from ..token import fingerprint
 from .challenge import Wanted, read
 from .deadlines import shared
 from .errors import TokenUnavailable
-from .forks import renew_in_children
 from .origins import Origins, origin_of
 from .replay import replayable
 from .source import TokenSource
@@ -68,7 +68,7 @@ class BearerRules:
         #: What was asked for in place of which token.
         self._met: cachetools.LRUCache[tuple[str, str | None], bool] = cachetools.LRUCache(256)
         self._resume_at = -_NEVER
-        renew_in_children(self)
+        _forks.renew_in_children(self)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, whose parent may have been in the middle of changing it."""
@@ -77,6 +77,7 @@ class BearerRules:
 
     def steps(self, origin: str, body_is_there: Callable[[], bool]) -> Steps:
         """Take one request through."""
+        _forks.notice()
         token = yield Ask(None, None, False)
         challenges: Sequence[str] | None = yield Send(token)
         if challenges is None:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .. import _forks
 from .._policy.breaker import BreakerStatus
 from ..errors import ConfigurationError
 from ..events import FallbackServed, HedgeSent, RetryScheduled, emit
@@ -89,6 +90,7 @@ class Pipeline:
 
     def call(self, request: Any) -> Steps:
         """Take one request through; returns its answer."""
+        _forks.notice()
         if self._abandoned:
             yield from self._let_go()
         circuit, now = self._circuits.find(self._key(request)), self._now

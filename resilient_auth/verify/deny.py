@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 
+from .. import _forks
 from .._policy.checks import require, require_number
 from .._policy.living import Living
 from ..errors import ConfigurationError
@@ -144,6 +145,7 @@ class DenyList:
         return True
 
     def _change(self, how: Callable[..., frozenset[str]], *given: Iterable[str]) -> None:
+        _forks.notice()
         checked = {name: _strings(name, values) for name, values in zip(_NAMES, given, strict=True)}
         with self._lock:
             self._own = {name: how(self._own[name], checked[name]) for name in _NAMES}
