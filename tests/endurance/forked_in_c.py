@@ -88,7 +88,8 @@ class Scene:
         aio = ra.aio.wrap(self.apps[0])
         assert "access_token" in await aio.acquire_token_for_client([f"api://{who}-aio/.default"])
         assert (await self.awaited.get_token(f"api://{who}-awaited/.default")).token
-        assert (await self.aio_api.get("/a")).status_code == 200
+        if who == "child":  # the connections of httpx's own asyncio client belong to one event loop
+            assert (await self.aio_api.get("/a")).status_code == 200
         assert await self.aio_verifier.verify(token)
 
 
