@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
@@ -486,10 +487,34 @@ class _Subscription:
 
 _subscriptions: tuple[_Subscription, ...] = ()
 _changing = threading.Lock()
+_here = threading.local()
+
+
+@contextmanager
+def told_later() -> Iterator[None]:
+    """Hold back what is emitted on this thread in this block until its end.
+
+    For what holds a lock, or has others wait: a log handler runs on the thread that emits, and may ask for a token.
+    """
+    if getattr(_here, "held", None) is not None:
+        yield
+        return
+    held: list[Event] = []
+    _here.held = held
+    try:
+        yield
+    finally:
+        _here.held = None
+        for event in held:
+            emit(event)
 
 
 def emit(event: Event) -> None:
     """Log an event and hand it to the listeners, without waiting for any of them."""
+    held = getattr(_here, "held", None)
+    if held is not None:
+        held.append(event)
+        return
     if _log.isEnabledFor(event.level):
         _log.log(event.level, "%s", event)
     for subscription in _subscriptions:

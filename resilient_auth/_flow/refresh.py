@@ -11,12 +11,12 @@ from .. import _forks
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
 from ..errors import AcquisitionTimeout, CircuitOpen, Overloaded, ProviderUnavailable
-from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
+from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit, told_later
 from . import fleet
 from .engine import Engine
 from .memory import Exchange, Slot, memories
 from .shelf import STORE_LANE, Shelf
-from .single_flight import Flight, Outcome
+from .single_flight import Flight, Outcome, carrying
 from .timers import Timer
 
 __all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "release", "under_way"]
@@ -89,7 +89,8 @@ def behind(engine: Engine, slot: Slot, exchange: Exchange) -> None:
     if engine.clock.monotonic() < slot.not_before:
         return
     try:
-        begin(engine, slot, exchange)
+        with carrying(None):  # it is a flight of its own, whoever has just landed
+            begin(engine, slot, exchange)
     except ProviderUnavailable as error:
         await_recovery(engine, slot, error)
 
@@ -98,38 +99,41 @@ def _look(engine: Engine, flight: Flight, slot: Slot, shelf: Shelf, exchange: Ex
     """Look at the store, on a worker of its own; where it doesn't help, have the exchange made."""
     started = engine.clock.monotonic()
     outcome: Outcome | None = None
-    try:
-        outcome = fleet.look(engine, slot, shelf)
-        if outcome is None:
-            refusal = fleet.refusal(engine, slot, shelf)
-            if refusal is None:
-                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
-                return
-            outcome = Outcome(error=refusal, refused=True)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-        outcome = Outcome(error=error)
-    _land(engine, flight, slot, outcome, started, generation)
+    with carrying(flight.key):
+        try:
+            outcome = fleet.look(engine, slot, shelf)
+            if outcome is None:
+                refusal = fleet.refusal(engine, slot, shelf)
+                if refusal is None:
+                    engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
+                    return
+                outcome = Outcome(error=refusal, refused=True)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+            outcome = Outcome(error=error)
+        _land(engine, flight, slot, outcome, started, generation)
 
 
 def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
     """Make one exchange, on a worker."""
     started = engine.clock.monotonic()
-    try:
-        outcome = exchange(flight)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-        outcome = Outcome(error=error)
-    _land(engine, flight, slot, outcome, started, generation)
+    with carrying(flight.key):
+        try:
+            outcome = exchange(flight)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+            outcome = Outcome(error=error)
+        _land(engine, flight, slot, outcome, started, generation)
 
 
 def _land(engine: Engine, flight: Flight, slot: Slot, outcome: Outcome, started: float, generation: int) -> None:
-    """Note how an exchange ended, and tell those who wait."""
-    try:
-        # One that was overdue and replaced brings no news: its token is older, its failure is over.
-        if engine.flights.is_current(flight):
-            _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
-    finally:
-        engine.flights.end(flight)
-        flight.land(outcome)
+    """Note how an exchange ended, tell those who wait, and then whoever else wants to know."""
+    with told_later():
+        try:
+            # One that was overdue and replaced brings no news: its token is older, its failure is over.
+            if engine.flights.is_current(flight):
+                _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
+        finally:
+            engine.flights.end(flight)
+            flight.land(outcome)
 
 
 def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation: int) -> None:

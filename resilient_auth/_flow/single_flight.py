@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,24 @@ from ..clock import Clock
 from ..errors import ProviderUnavailable
 from ..token import Token
 
-__all__ = ["Flight", "Flights", "Outcome"]
+__all__ = ["Flight", "Flights", "Outcome", "carrying"]
+
+#: Hashes of the keys of the flights that this context carries out: no key, since contexts may live for long.
+_carried: ContextVar[frozenset[int]] = ContextVar("resilient_auth_carried", default=frozenset())
+
+
+@contextmanager
+def carrying(key: Hashable) -> Iterator[None]:
+    """Let nobody in this block wait for the flight with this key, which can't land before the block's end.
+
+    A log handler may ask for the very token whose exchange it is told of, and so may a function of the owner's. With
+    None, what is begun in the block is no part of the flights around it.
+    """
+    token = _carried.set(frozenset() if key is None else _carried.get() | {hash(key)})
+    try:
+        yield
+    finally:
+        _carried.reset(token)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,7 +114,9 @@ class Flight:
             callback()
 
     def wait(self, seconds: float) -> Outcome | None:
-        """Wait on this thread for at most `seconds`; None when it isn't over by then."""
+        """Wait on this thread for at most `seconds`; None when it isn't over by then, or this thread is to end it."""
+        if hash(self.key) in _carried.get():
+            return self.outcome
         ends = self._clock.monotonic() + seconds
         with self._done:
             while self.outcome is None:
@@ -106,7 +127,9 @@ class Flight:
             return self.outcome
 
     async def wait_async(self, seconds: float) -> Outcome | None:
-        """Wait in this task for at most `seconds`; None when it isn't over by then."""
+        """Wait in this task for at most `seconds`; None when it isn't over by then, or this task is to end it."""
+        if hash(self.key) in _carried.get():
+            return self.outcome
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
 

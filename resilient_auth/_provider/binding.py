@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .. import _forks
-from .._flow.single_flight import Outcome
+from .._flow.single_flight import Outcome, carrying
 from .._policy.living import Living
 from ..errors import AttemptTimeout, ConfigurationError
 from .session import Session
@@ -71,7 +71,8 @@ class BoundLater:
         if mine:
             outcome = Outcome()
             try:
-                self._ra_initialise()
+                with carrying(flight.key):
+                    self._ra_initialise()
             except BaseException as error:
                 outcome = Outcome(error=error)
                 raise

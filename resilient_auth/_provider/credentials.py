@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _forks
@@ -104,9 +105,7 @@ class CredentialCore:
             return None
         return answer if answer is not None and answer.stands() else None
 
-    def steps(
-        self, scopes: tuple[str, ...], claims: str | None, tenant_id: str | None, enable_cae: bool, loop: Any = None
-    ) -> Steps:
+    def steps(self, scopes: tuple[str, ...], claims: str | None, tenant_id: str | None, enable_cae: bool) -> Steps:
         """Take one call through; ends with the answer.
 
         Raises:
@@ -122,22 +121,19 @@ class CredentialCore:
             answer = self.find(wanted.key)
             if answer is not None:
                 return answer
-        for source in self._sources:
-            if isinstance(source, AnyCredential):
-                source.loop = loop
         try:
             return (yield from self._ask(wanted))
         except (ProviderUnavailable, TokenDenied) as error:
             raise for_azure(error) from None
 
-    def steps_with(self, scopes: tuple[str, ...], options: Any, loop: Any = None) -> Steps:
+    def steps_with(self, scopes: tuple[str, ...], options: Any) -> Steps:
         """Take one call through whose options come as a mapping."""
         if options is not None and not isinstance(options, Mapping):
             raise ConfigurationError(f"options must be a mapping, not {type(options).__name__}")
         told = options or {}
         enable_cae = told.get("enable_cae")
         cae = False if enable_cae is None else enable_cae
-        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae, loop)
+        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae)
 
     def _ask(self, wanted: Wanted) -> Steps:
         failures: list[tuple[Source, ProviderUnavailable]] = []
@@ -146,7 +142,13 @@ class CredentialCore:
             patience = self._patience(source) if index < last else None
             while (prepare := source.prepare(wanted)) is not None:
                 yield Step(call=prepare, patience=patience)
-            plan = source.plan(wanted)
+            if wanted.claims and not isinstance(source, AnyCredential):
+                # The token that was refused goes out of MSAL's cache, which may be a file on a slow disk.
+                made: list[Plan] = []
+                yield Step(call=partial(_plan_into, made, source, wanted), patience=patience)
+                plan = made[0]
+            else:
+                plan = source.plan(wanted)
             error = known_failure(source, plan, wanted) if index < last else None
             if error is not None:
                 plan.acquisition.close()
@@ -281,6 +283,10 @@ class Credential:
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a ResilientCredential can't be pickled: make one in each process")
+
+
+def _plan_into(made: list[Plan], source: Source, wanted: Wanted) -> None:
+    made.append(source.plan(wanted))
 
 
 _cores: Living[CredentialCore] = Living()

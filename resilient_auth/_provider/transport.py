@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from .. import _forks
 from .._flow import fleet
+from .._flow.acquire import restore
 from .._flow.engine import Engine
-from .._flow.single_flight import Flight, Outcome
+from .._flow.single_flight import Flight, Outcome, carrying
 from .._policy.failure import Purpose, judge
 from .._policy.retry import retrying
 from ..errors import (
@@ -27,7 +28,7 @@ from ..errors import (
     StoreUnavailable,
     Throttled,
 )
-from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit
+from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit, told_later
 from .discovery import ALIASES, Document, Documents, fault_in
 from .wire import Answer, Wire, as_failure
 
@@ -86,7 +87,7 @@ def once_then_elsewhere() -> Iterator[None]:
     try:
         yield
     finally:
-        _elsewhere.reset(token)
+        restore(_elsewhere, token)
 
 
 def time_left(engine: Engine) -> float:
@@ -348,14 +349,15 @@ class Transport:
 
             def fetch() -> None:
                 outcome = Outcome()
-                try:
-                    answer = self._stored(purpose, key) or self._fetch_now(purpose, url, options, key, outer)
-                    outcome = Outcome(result=answer)
-                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-                    outcome = Outcome(error=error)
-                finally:
-                    engine.flights.end(flight)
-                    flight.land(outcome)
+                with carrying(flight.key), told_later():
+                    try:
+                        answer = self._stored(purpose, key) or self._fetch_now(purpose, url, options, key, outer)
+                        outcome = Outcome(result=answer)
+                    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+                        outcome = Outcome(error=error)
+                    finally:
+                        engine.flights.end(flight)
+                        flight.land(outcome)
 
             engine.run(f"{authority} {purpose}", fetch)
         outcome = flight.wait(wait)
@@ -414,16 +416,17 @@ class Transport:
             return
 
         def fetch() -> None:
-            try:
-                self._fetch_now(purpose, url, options, key)
-            except ProviderUnavailable as error:
-                documents.put(key, replace(held, tried_at=engine.clock.monotonic()))
-                if not isinstance(error, (CircuitOpen, Throttled)):
-                    age = engine.clock.monotonic() - held.obtained_at
-                    emit(DiscoveryServedStale(at=engine.clock.wall(), url=url, age=age, code=error.code))
-            finally:
-                engine.flights.end(flight)
-                flight.land(Outcome(result=held.answer))
+            with carrying(flight.key), told_later():
+                try:
+                    self._fetch_now(purpose, url, options, key)
+                except ProviderUnavailable as error:
+                    documents.put(key, replace(held, tried_at=engine.clock.monotonic()))
+                    if not isinstance(error, (CircuitOpen, Throttled)):
+                        age = engine.clock.monotonic() - held.obtained_at
+                        emit(DiscoveryServedStale(at=engine.clock.wall(), url=url, age=age, code=error.code))
+                finally:
+                    engine.flights.end(flight)
+                    flight.land(Outcome(result=held.answer))
 
         try:
             engine.workers.submit(f"{origin_of(url)} {purpose}", fetch)

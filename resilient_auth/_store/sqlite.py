@@ -19,6 +19,7 @@ from .. import _forks
 from .._policy.living import Living
 from ..clock import Clock
 from ..errors import ConfigurationError
+from ..events import told_later
 from ..store import ANY, BackendFailed, Expected
 from .paths import code_of, exclusive, make_private, private_directory, private_file
 from .processes import gone, identity
@@ -219,6 +220,11 @@ class SqliteBackend:
 
     def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool = False) -> _T:
         _forks.notice()
+        # A file that is refused is told of when the lock is free: a log handler may need the store.
+        with told_later():
+            return self._run_locked(work, writes)
+
+    def _run_locked(self, work: Callable[[sqlite3.Connection], _T], writes: bool) -> _T:
         if not self._lock.acquire(timeout=self._timeout):
             raise BackendFailed("busy", "other threads hold it")
         try:

@@ -1,6 +1,7 @@
 """Forked in C, as uWSGI makes its workers: no hook of Python's runs, and every lock was held by another thread.
 
-Everything is used in the parent first, and then in the child, which must neither hang nor find a thread that isn't there.
+Everything is used in the parent first, and then in the child, which must neither hang nor count on a thread of its
+parent's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several threads that fork at the same time, as with `subprocess.Popen(preexec_fn=...)`, amid an owner's cache in use."""
+"""Several threads that fork at the same time, as with `subprocess.Popen(preexec_fn=...)`, amid changes of a cache."""
 
 from __future__ import annotations
 
