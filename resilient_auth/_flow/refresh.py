@@ -224,7 +224,9 @@ def _schedule(engine: Engine, slot: Slot, delay: float | None = None) -> None:
     if release_timer is not None:
         release_timer.cancel()
     emit(RefreshScheduled(at=wall, request=slot.request, delay=delay, reason="keep fresh"))
-    slot.timer = engine.timers.call_at(now + delay, _weakly(slot, lambda s: _refresh_if_due(engine, s)))
+    timer = engine.timers.call_at(now + delay, _weakly(slot, lambda s: _refresh_if_due(engine, s)))
+    if timer.pending:  # or it has come already, and the exchange that it began has set the next one
+        slot.timer = timer
 
 
 def _refresh_if_due(engine: Engine, slot: Slot) -> None:
