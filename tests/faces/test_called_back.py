@@ -112,11 +112,14 @@ def test_a_log_handler_that_is_told_of_a_refused_file_may_use_the_store(
     """The store's lock is free by then."""
     tmp_path.chmod(0o700)
     path = tmp_path / "tokens"
+    store = ra.FileStore(path, key=bytes(range(32)))
+    app = daemon(resilience=settings(store=store))
+    app.acquire_token_for_client(["https://first/.default"])
+    for file in tmp_path.glob("tokens*"):
+        file.unlink()
     path.write_bytes(b"nobody's database" * 100)
     path.chmod(0o600)
-    store = ra.FileStore(path, key=bytes(range(32)))
-    app = asking.app = daemon(resilience=settings(store=store))
-    asking.scopes = [OTHER]
+    asking.app, asking.scopes = app, [OTHER]
     begun = time.monotonic()
     assert app.acquire_token_for_client(SCOPE)["access_token"]
     assert time.monotonic() - begun < 4
