@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Forked", "notice", "renew_in_children", "renewed", "resumed"]
+__all__ = ["Forked", "notice", "renew_in_children", "renewed", "resumed", "unnoticed"]
 
 
 class Forked(Protocol):
@@ -65,6 +65,11 @@ def notice() -> None:
     """Make everything usable if this process was forked since it was looked at last."""
     if os.getpid() != _process:
         _begin_anew()
+
+
+def unnoticed() -> bool:
+    """Return whether this process was forked since; for finalisers, which may renew nothing."""
+    return os.getpid() != _process
 
 
 def _begin_anew(*, hooked: bool = False) -> None:

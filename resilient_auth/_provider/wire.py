@@ -207,6 +207,12 @@ class HttpxWire:
         if idle and opened is not None:
             opened.client.close()
 
+    def abandon(self) -> None:
+        """Close the connections of an owner that is gone: called by the collector, where no lock may be taken."""
+        opened, self._open = self._open, None
+        if opened is not None and not opened.users and not _forks.unnoticed():
+            opened.client.close()
+
     def _enter(self) -> _Open:
         _forks.notice()
         with self._lock:

@@ -78,7 +78,6 @@ class SqliteBackend:
         self._closed = False
         #: The thread that forks, while it does.
         self._forking: int | None = None
-        self._process = os.getpid()
         _backends.add(self)
 
     @property
@@ -211,8 +210,7 @@ class SqliteBackend:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
-            if self._process != os.getpid():
-                # Its parent's, and forked in C: nobody has told yet. It isn't this process's to close.
+            if _forks.unnoticed():  # its parent's, and not this process's to close
                 self._after_fork_in_child()
             self._disconnect()
 
@@ -403,7 +401,7 @@ class SqliteBackend:
         if self._connection is not None:
             _abandoned.append(self._connection)
             self._connection = None
-        self._lock, self._forking, self._process = threading.Lock(), None, os.getpid()
+        self._lock, self._forking = threading.Lock(), None
 
 
 class _DoubtfulError(Exception):

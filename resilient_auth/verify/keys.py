@@ -22,7 +22,7 @@ from .._policy.failure import Purpose
 from .._policy.key_reports import KeysHealth, reporters
 from .._policy.living import Living
 from .._provider.transport import Transport, origin_of
-from .._provider.wire import Wire
+from .._provider.wire import HttpxWire
 from ..errors import Closed, MalformedAnswer, ProviderUnavailable, StoreUnavailable
 from ..events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse, emit, told_later
 from .documents import Facts, UnusableDocument, facts_in, keys_in
@@ -63,7 +63,7 @@ class KeySource:
     def __init__(
         self,
         engine: Engine,
-        wire: Wire,
+        wire: HttpxWire,
         trust: Trust,
         *,
         algorithms: frozenset[str],
@@ -90,7 +90,7 @@ class KeySource:
         self.view = View()
         self._renew()
         # A verifier that is forgotten and not closed leaves no connection behind.
-        weakref.finalize(self, wire.close).atexit = False
+        weakref.finalize(self, wire.abandon).atexit = False
         key_sources.add(self)
         reporters.add(self)
 
