@@ -6,7 +6,7 @@ help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # These start many processes, and would hold up what the others measure in milliseconds: they run after them.
-CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill
+CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill tests/endurance
 
 # One stamp per purpose: what a target doesn't need, it doesn't install.
 .venv/.base: pyproject.toml

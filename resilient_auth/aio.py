@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._flow.acquire import Served, acquire_async
 from ._flow.threads import on_a_thread
 from ._provider.credentials import Credential, Step, Steps
+from ._provider.foreign import where_it_belongs
 from ._provider.msal_app import ManagedIdentityClient
 from ._provider.msal_app import wrap as _wrap
 from ._provider.session import Plan
@@ -33,6 +33,11 @@ __all__ = [
     "api_client",
     "wrap",
 ]
+
+
+async def _plan(planned: Callable[[], Plan | None], claims: str | None) -> Plan | None:
+    """Plan a call; with a challenge on a thread, since the token goes out of MSAL's cache, which may be a file."""
+    return await on_a_thread(planned) if claims else planned()
 
 
 async def _carry_out(plan: Plan | None) -> Any:
@@ -83,9 +88,10 @@ class Application:
             answer: dict[str, Any] | None = app._ra_client_hit(scopes)
             if answer is not None:
                 return answer
-        result: dict[str, Any] = await _carry_out(
-            app._ra_for_client(scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs)
+        planned = functools.partial(
+            app._ra_for_client, scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs
         )
+        result: dict[str, Any] = await _carry_out(await _plan(planned, claims_challenge))
         return result
 
     async def acquire_token_silent(self, scopes: list[str], account: Any, **kwargs: Any) -> dict[str, Any] | None:
@@ -111,9 +117,8 @@ class Application:
         )
         options = dict(kwargs)
         given = [options.pop(name, default) for name, default in named.items()]
-        result: dict[str, Any] | None = await _carry_out(
-            app._ra_silent(scopes, account, *given, options, silent=silent)
-        )
+        planned = functools.partial(app._ra_silent, scopes, account, *given, options, silent=silent)
+        result: dict[str, Any] | None = await _carry_out(await _plan(planned, kwargs.get("claims_challenge")))
         return result
 
     async def acquire_token_on_behalf_of(
@@ -177,6 +182,8 @@ class Application:
 
     def __getattr__(self, name: str) -> Any:
         # All other methods of MSAL's: get_accounts, remove_account, the interactive ones, ...
+        if name == "_app":  # a copy in the making hasn't got it yet
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = getattr(self._app, name)
         if not callable(value) or name.startswith("_"):
             return value
@@ -205,9 +212,8 @@ class ManagedIdentity:
             answer = self._app._ra_client_hit(resource)
             if answer is not None:
                 return answer
-        result: dict[str, Any] = await _carry_out(
-            self._app._ra_for_client(resource=resource, claims_challenge=claims_challenge)
-        )
+        planned = functools.partial(self._app._ra_for_client, resource=resource, claims_challenge=claims_challenge)
+        result: dict[str, Any] = await _carry_out(await _plan(planned, claims_challenge))
         return result
 
     def keep_fresh(self, *, resource: str) -> None:
@@ -229,8 +235,10 @@ class ResilientCredential(Credential):
     """Give tokens as `resilient_auth.ResilientCredential` does, to be awaited.
 
     Args:
-        sources: As there, and also credentials and functions that are coroutines. These are awaited in the caller's
-            event loop; what blocks is asked on a thread.
+        sources: As there, and also credentials and functions that are coroutines. These are awaited in an event loop of
+            this package's own, which outlives the callers' ones and so refreshes ahead too; where they belong to a
+            caller's loop, such as one with a session that was opened there, in that one. What blocks is asked on a
+            thread.
         account: As there.
         resilience: As there.
         additionally_allowed_tenants: As there.
@@ -264,8 +272,7 @@ class ResilientCredential(Credential):
                 return answer.access
         except (KeyError, TypeError):  # not asked for before, or no scopes at all: told where they are looked at
             pass
-        loop = asyncio.get_running_loop()
-        return (await _step_through(self._core.steps(scopes, claims, tenant_id, enable_cae, loop))).access
+        return (await _step_through(self._core.steps(scopes, claims, tenant_id, enable_cae))).access
 
     async def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
         """Get an access token for scopes, and the time from which to ask again; as the blocking one does."""
@@ -280,20 +287,23 @@ class ResilientCredential(Credential):
                 return answer.info
         except (KeyError, TypeError):
             pass
-        return (await _step_through(self._core.steps_with(scopes, options, asyncio.get_running_loop()))).info
+        return (await _step_through(self._core.steps_with(scopes, options))).info
 
     async def invalidate(self, token: str) -> None:
         """Forget a token that an API refused, if it is still held; its successor stays."""
-        self._core.forget(token)
+        await on_a_thread(functools.partial(self._core.forget, token))
 
     async def close(self) -> None:
         """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
         for credential in self._core.close():
             close = getattr(credential, "close", None)
             if close is not None:
-                closing = close() if inspect.iscoroutinefunction(close) else await on_a_thread(close)
-                if inspect.isawaitable(closing):
-                    await closing
+                if inspect.iscoroutinefunction(close):
+                    await where_it_belongs(close)
+                else:
+                    closing = await on_a_thread(close)
+                    if inspect.isawaitable(closing):
+                        await closing
 
     async def __aenter__(self) -> ResilientCredential:
         return self

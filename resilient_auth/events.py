@@ -8,13 +8,14 @@ is told as a hash, and every text is one printable line, whoever wrote it.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
+from . import _forks
 from .errors import printable
 from .token import TokenRequest
 
@@ -511,10 +512,34 @@ class _Subscription:
 
 _subscriptions: tuple[_Subscription, ...] = ()
 _changing = threading.Lock()
+_here = threading.local()
+
+
+@contextmanager
+def told_later() -> Iterator[None]:
+    """Hold back what is emitted on this thread in this block until its end.
+
+    For what holds a lock, or has others wait: a log handler runs on the thread that emits, and may ask for a token.
+    """
+    if getattr(_here, "held", None) is not None:
+        yield
+        return
+    held: list[Event] = []
+    _here.held = held
+    try:
+        yield
+    finally:
+        _here.held = None
+        for event in held:
+            emit(event)
 
 
 def emit(event: Event) -> None:
     """Log an event and hand it to the listeners, without waiting for any of them."""
+    held = getattr(_here, "held", None)
+    if held is not None:
+        held.append(event)
+        return
     if _log.isEnabledFor(event.level):
         _log.log(event.level, "%s", event)
     for subscription in _subscriptions:
@@ -537,12 +562,14 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     if not callable(listener):
         raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
     global _subscriptions
+    _forks.notice()
     subscription = _Subscription(listener)
     with _changing:
         _subscriptions = (*_subscriptions, subscription)
 
     def unsubscribe() -> None:
         global _subscriptions
+        _forks.notice()
         with _changing:
             _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
         subscription.end()
@@ -550,12 +577,9 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     return unsubscribe
 
 
+@_forks.renewed
 def _after_fork() -> None:
     global _changing
     _changing = threading.Lock()
     for subscription in _subscriptions:
         subscription._renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

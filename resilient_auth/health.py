@@ -7,6 +7,7 @@ import types
 from dataclasses import dataclass
 from typing import Literal
 
+from . import _forks
 from ._flow.memory import memories
 from ._flow.refresh import under_way
 from ._policy.breaker import Breaker, BreakerStatus, breakers
@@ -63,7 +64,11 @@ class Health:
 
 
 def health() -> Health:
-    """Look at every token and every breaker of this process. Nothing is asked of anybody, no secret is told."""
+    """Look at every token and every breaker of this process. Nothing is asked of anybody, no secret is told.
+
+    No lock is waited for: the handler of a signal may call it, whatever it has interrupted.
+    """
+    _forks.notice()
     tokens: list[TokenHealth] = []
     in_use: list[float] = []
     for memory in memories():
@@ -144,6 +149,7 @@ def reset(authority: str) -> None:
 
 
 def _breakers_of(authority: str) -> list[Breaker]:
+    _forks.notice()
     known = breakers()
     found = [breaker for breaker in known if breaker.authority == authority.rstrip("/")]
     if not found:

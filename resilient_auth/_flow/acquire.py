@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import copy
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,7 +22,17 @@ from .engine import Engine
 from .memory import Exchange, Slot
 from .single_flight import Flight, Outcome
 
-__all__ = ["Acquisition", "Served", "Source", "acquire", "acquire_async", "acquiring", "asking_once", "wait_at_most"]
+__all__ = [
+    "Acquisition",
+    "Served",
+    "Source",
+    "acquire",
+    "acquire_async",
+    "acquiring",
+    "asking_once",
+    "restore",
+    "wait_at_most",
+]
 
 
 _patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("resilient_auth_patience", default=None)
@@ -47,7 +57,16 @@ def wait_at_most(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        _patience.reset(token)
+        restore(_patience, token)
+
+
+def restore(variable: contextvars.ContextVar[Any], token: contextvars.Token[Any]) -> None:
+    """Set a context variable back, where this is still its context.
+
+    A task that is never resumed, since its loop was closed, is ended by the collector in whichever context that runs.
+    """
+    with suppress(ValueError):
+        variable.reset(token)
 
 
 def patience_of(seconds: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import cachetools
 
+from .. import _forks
 from .._policy.breaker import Breaker
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
@@ -19,7 +19,6 @@ from ..clock import Clock
 from ..errors import ProviderUnavailable, Throttled
 from ..events import CooldownStarted, emit
 from ..settings import Settings
-from .memory import memories
 from .single_flight import Flights
 from .stored import Stored
 from .timers import Timers
@@ -44,7 +43,7 @@ class Engine:
         self.stored = (
             None if settings.store is None else Stored(settings.store, settings.clock, settings.fallback.grace)
         )
-        self._renew()
+        self._begin()
         self._breakers: cachetools.LRUCache[tuple[Endpoint, str], Breaker] = cachetools.LRUCache(1024)
         self._budgets: cachetools.LRUCache[Endpoint, Budget] = cachetools.LRUCache(1024)
         #: The end on the monotonic clock, and how many came in a row.
@@ -52,7 +51,7 @@ class Engine:
             16_384
         )
 
-    def _renew(self) -> None:
+    def _begin(self) -> None:
         """Begin with fresh threads, locks and flights: at first, and in a forked child."""
         self._lock = threading.Lock()
         self.timers = _timers_of(self.clock)
@@ -159,7 +158,9 @@ class Engine:
             lane: What it shares places with; an endpoint for all that goes to that provider over that wire.
             job: What to do.
         """
+        _forks.notice()
         context = contextvars.copy_context()
+        self.timers.revive()
         if isinstance(lane, str):
             self.workers.submit(lane, lambda: context.run(job))
             return
@@ -171,7 +172,9 @@ class Engine:
 
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
-        self._renew()
+        self._begin()
+        self._breakers, self._budgets = _anew(self._breakers), _anew(self._budgets)
+        self._cooldowns = _anew(self._cooldowns)
         if self.stored is not None:
             self.stored.after_fork()
         for breaker in self._breakers.values():
@@ -188,6 +191,7 @@ _registry = threading.Lock()
 
 def engine_for(settings: Settings) -> Engine:
     """Find the engine of these settings; what they equal, they share."""
+    _forks.notice()
     with _registry:
         engine: Engine | None = _engines.get(settings)
         if engine is None:
@@ -205,33 +209,18 @@ def _timers_of(clock: Clock) -> Timers:
     return kept[1]
 
 
-_held: list[threading.Lock] = []
+def _anew(kept: cachetools.LRUCache[Any, Any]) -> cachetools.LRUCache[Any, Any]:
+    """Build a cache anew that a thread of the parent's may have been in the middle of changing."""
+    fresh: cachetools.LRUCache[Any, Any] = cachetools.LRUCache(kept.maxsize)
+    fresh.update(list(kept.items()))
+    return fresh
 
 
-def _before_fork() -> None:
-    # What another thread is in the middle of changing must not be copied half changed.
-    _held.append(_registry)
-    _registry.acquire()
-    for lock in (*(engine._lock for engine in _living), *(memory._lock for memory in memories())):
-        lock.acquire()
-        _held.append(lock)
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().release()
-
-
+@_forks.renewed
 def _after_fork() -> None:
-    global _registry
-    _held.clear()
+    global _registry, _engines
     _registry = threading.Lock()
+    _engines = _anew(_engines)
     _timers.clear()
     for engine in list(_living):
         engine.after_fork()
-    for memory in memories():
-        memory.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -8,6 +8,7 @@ from typing import Any
 
 import cachetools
 
+from .. import _forks
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.living import Living
@@ -200,8 +201,13 @@ class Memory:
         return True
 
     def __iter__(self) -> Iterator[Slot]:
-        with self._lock:
-            return iter(list(self._slots.values()))
+        """List the slots without the lock: `health` may be called by a signal's handler, amid whatever holds it."""
+        while True:
+            try:
+                kept = [(subject, list(slots.values())) for subject, slots in list(self._by_subject.items())]
+            except RuntimeError:  # another thread has just added one
+                continue
+            return iter([slot for subject, slots in kept for slot in slots if slot.request.subject == subject])
 
     def _tell(self, dropped: list[Slot], reason: str) -> None:
         for slot in dropped:
@@ -236,13 +242,21 @@ class Memory:
             slot.timer.cancel()
 
     def after_fork(self) -> None:
-        """Start with a lock of one's own in a forked child; timers and flights were the parent's."""
+        """Start with a lock of one's own in a forked child; timers and flights were the parent's.
+
+        A thread of the parent's may have been in the middle of a change: all is built anew from the slots.
+        """
         self._lock = threading.Lock()
+        slots = list(self._slots.values())
+        self._slots, self._evicted, self._by_subject = _Slots(int(self._slots.maxsize), self._forget), [], {}
+        self.hits.clear()
         if self.shelf is not None:
             self.shelf.after_fork()
-        for slot in self._slots.values():
-            slot.timer = None
-            slot.not_before = 0.0
+        for slot in slots:
+            slot.timer, slot.not_before, slot.signatures = None, 0.0, ()
+            self._slots[slot.request] = slot
+            for subject in {slot.request.subject, slot.owner or slot.request.subject}:
+                self._by_subject.setdefault(subject, {})[slot.request] = slot
 
 
 _memories: Living[Memory] = Living()
@@ -251,3 +265,9 @@ _memories: Living[Memory] = Living()
 def memories() -> list[Memory]:
     """List the memories of all living application objects."""
     return _memories.all()
+
+
+@_forks.renewed
+def _after_fork() -> None:
+    for memory in _memories.all():
+        memory.after_fork()

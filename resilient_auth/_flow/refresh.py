@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 
+from .. import _forks
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
@@ -21,12 +21,12 @@ from ..errors import (
     ProviderUnavailable,
     Throttled,
 )
-from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit
+from ..events import ExchangeDenied, ExchangeFailed, RefreshScheduled, TokenAcquired, emit, told_later
 from . import fleet
 from .engine import Engine
 from .memory import Exchange, Slot, memories
 from .shelf import STORE_LANE, Shelf
-from .single_flight import Flight, Outcome
+from .single_flight import Flight, Outcome, carrying
 from .timers import Timer
 
 __all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "release", "under_way"]
@@ -58,6 +58,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
         Overloaded: Too many exchanges wait.
     """
     key = _key(slot, variant)
+    engine.timers.revive()
     flight = engine.flights.find(key)
     if flight is not None:
         return flight
@@ -114,7 +115,8 @@ def behind(engine: Engine, slot: Slot, exchange: Exchange) -> None:
     if engine.clock.monotonic() < slot.not_before:
         return
     try:
-        begin(engine, slot, exchange)
+        with carrying(None):  # it is a flight of its own, whoever has just landed
+            begin(engine, slot, exchange)
     except ProviderUnavailable as error:
         await_recovery(engine, slot, error)
 
@@ -123,38 +125,41 @@ def _look(engine: Engine, flight: Flight, slot: Slot, shelf: Shelf, exchange: Ex
     """Look at the store, on a worker of its own; where it doesn't help, have the exchange made."""
     started = engine.clock.monotonic()
     outcome: Outcome | None = None
-    try:
-        outcome = fleet.look(engine, slot, shelf)
-        if outcome is None:
-            refusal = fleet.refusal(engine, slot, shelf)
-            if refusal is None:
-                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
-                return
-            outcome = Outcome(error=refusal, refused=True)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-        outcome = Outcome(error=error)
-    _land(engine, flight, slot, outcome, started, generation)
+    with carrying(flight.key):
+        try:
+            outcome = fleet.look(engine, slot, shelf)
+            if outcome is None:
+                refusal = fleet.refusal(engine, slot, shelf)
+                if refusal is None:
+                    engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
+                    return
+                outcome = Outcome(error=refusal, refused=True)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+            outcome = Outcome(error=error)
+        _land(engine, flight, slot, outcome, started, generation)
 
 
 def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
     """Make one exchange, on a worker."""
     started = engine.clock.monotonic()
-    try:
-        outcome = exchange(flight)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-        outcome = Outcome(error=error)
-    _land(engine, flight, slot, outcome, started, generation)
+    with carrying(flight.key):
+        try:
+            outcome = exchange(flight)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+            outcome = Outcome(error=error)
+        _land(engine, flight, slot, outcome, started, generation)
 
 
 def _land(engine: Engine, flight: Flight, slot: Slot, outcome: Outcome, started: float, generation: int) -> None:
-    """Note how an exchange ended, and tell those who wait."""
-    try:
-        # One that was overdue and replaced brings no news: its token is older, its failure is over.
-        if engine.flights.is_current(flight):
-            _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
-    finally:
-        engine.flights.end(flight)
-        flight.land(outcome)
+    """Note how an exchange ended, tell those who wait, and then whoever else wants to know."""
+    with told_later():
+        try:
+            # One that was overdue and replaced brings no news: its token is older, its failure is over.
+            if engine.flights.is_current(flight):
+                _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
+        finally:
+            engine.flights.end(flight)
+            flight.land(outcome)
 
 
 def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation: int) -> None:
@@ -248,7 +253,9 @@ def _schedule(engine: Engine, slot: Slot, delay: float | None = None) -> None:
     if release_timer is not None:
         release_timer.cancel()
     emit(RefreshScheduled(at=wall, request=slot.request, delay=delay, reason="keep fresh"))
-    slot.timer = engine.timers.call_at(now + delay, _weakly(slot, lambda s: _refresh_if_due(engine, s)))
+    timer = engine.timers.call_at(now + delay, _weakly(slot, lambda s: _refresh_if_due(engine, s)))
+    if timer.pending:  # or it has come already, and the exchange that it began has set the next one
+        slot.timer = timer
 
 
 def _refresh_if_due(engine: Engine, slot: Slot) -> None:
@@ -480,13 +487,10 @@ def recovered(engine: Engine, slot: Slot) -> None:
             recovery.drain(engine)
 
 
+@_forks.resumed
 def _after_fork() -> None:
     # The parent's timers aren't there: what is pinned is scheduled anew.
     for memory in memories():
         for slot in memory:
             if slot.pinned:
                 _schedule(memory.engine, slot)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

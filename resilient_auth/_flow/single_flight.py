@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,25 @@ from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
 from ..token import Token
 
-__all__ = ["Flight", "Flights", "Outcome"]
+__all__ = ["Flight", "Flights", "Outcome", "carrying"]
+
+#: Hashes of the keys of the flights that this context carries out: no key, since contexts may live for long.
+_carried: ContextVar[frozenset[int]] = ContextVar("resilient_auth_carried", default=frozenset())
+
+
+@contextmanager
+def carrying(key: Hashable) -> Iterator[None]:
+    """Let nobody in this block wait for the flight with this key, which can't land before the block's end.
+
+    A log handler may ask for the very token whose exchange it is told of, and so may a function of the owner's. With
+    None, what is begun in the block is no part of the flights around it.
+    """
+    token = _carried.set(frozenset() if key is None else _carried.get() | {hash(key)})
+    try:
+        yield
+    finally:
+        _carried.reset(token)
+
 
 #: Real seconds between two looks of a waiting task at a clock that isn't the machine's.
 _LOOK = 0.05
@@ -81,6 +101,8 @@ class Flight:
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
+        #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is
+        #: ended by the collector, on a thread that may hold it.
         self._callbacks: dict[int, Callable[[], None]] | None = {}
 
     def attempt_failed(self, error: ProviderUnavailable, next_attempt: float) -> None:
@@ -98,11 +120,17 @@ class Flight:
             self.outcome = outcome
             callbacks, self._callbacks = self._callbacks, None
             self._done.notify_all()
-        for callback in (callbacks or {}).values():
+        while callbacks:
+            try:
+                _, callback = callbacks.popitem()
+            except KeyError:  # the last one has just given up
+                return
             callback()
 
     def wait(self, seconds: float) -> Outcome | None:
-        """Wait on this thread for at most `seconds`; None when it isn't over by then."""
+        """Wait on this thread for at most `seconds`; None when it isn't over by then, or this thread is to end it."""
+        if hash(self.key) in _carried.get():
+            return self.outcome
         ends = self._clock.monotonic() + seconds
         with self._done:
             while self.outcome is None:
@@ -113,7 +141,9 @@ class Flight:
             return self.outcome
 
     async def wait_async(self, seconds: float) -> Outcome | None:
-        """Wait in this task for at most `seconds` of the clock; None when it isn't over by then."""
+        """Wait in this task; None when it isn't over after `seconds` of the clock, or this task is to end it."""
+        if hash(self.key) in _carried.get():
+            return self.outcome
         loop = asyncio.get_running_loop()
         ends = self._clock.monotonic() + seconds
         # A clock that isn't the machine's may say how its tasks wait; else it is looked at now and then.
@@ -143,9 +173,9 @@ class Flight:
                 else:
                     await asyncio.wait((woken,), timeout=left if most is None else min(left, most))
         finally:
-            with self._done:
-                if self._callbacks is not None:
-                    self._callbacks.pop(me, None)
+            callbacks = self._callbacks
+            if callbacks is not None:
+                callbacks.pop(me, None)
         return self.outcome
 
 

@@ -1,21 +1,46 @@
-"""A blocking call made from a task, on a thread for which neither the loop nor the process's exit waits."""
+"""A blocking call made from a task, and an awaited one made from a thread; no process's exit waits for either."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
+from .. import _forks
 from .workers import Workers
 
-__all__ = ["on_a_thread"]
+__all__ = ["lasting_loop", "on_a_thread"]
 
 #: Calls at the same time, and those that may wait: a person at the keyboard may hold one for minutes.
 _MOST, _QUEUE = 256, 10_000
 
 _workers = Workers(per_lane=_MOST, queue=_QUEUE)
+_loop: asyncio.AbstractEventLoop | None = None
+_starting = threading.Lock()
+#: Those of parents: they aren't this process's to close.
+_abandoned: list[asyncio.AbstractEventLoop] = []
+
+
+def lasting_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop that runs on a daemon thread for as long as the process; begun when it is first needed.
+
+    Raises:
+        RuntimeError: No thread can be had.
+    """
+    global _loop
+    _forks.notice()
+    with _starting:
+        if _loop is None:
+            loop = asyncio.new_event_loop()
+            try:
+                threading.Thread(target=loop.run_forever, name="resilient-auth-loop", daemon=True).start()
+            except RuntimeError:
+                loop.close()
+                raise
+            _loop = loop
+        return _loop
 
 
 async def on_a_thread(call: Callable[[], Any]) -> Any:
@@ -27,6 +52,7 @@ async def on_a_thread(call: Callable[[], Any]) -> Any:
     Raises:
         Overloaded: Too many calls wait already.
     """
+    _forks.notice()
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
@@ -56,10 +82,10 @@ async def on_a_thread(call: Callable[[], Any]) -> Any:
     return await done
 
 
+@_forks.renewed
 def _after_fork() -> None:
-    global _workers
+    global _workers, _loop, _starting
+    if _loop is not None:
+        _abandoned.append(_loop)
+    _loop, _starting = None, threading.Lock()
     _workers = Workers(per_lane=_MOST, queue=_QUEUE)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

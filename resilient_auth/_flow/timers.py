@@ -60,12 +60,22 @@ class Timers:
             if self._running:
                 self._changed.notify()
                 return timer
+        self.revive()
+        return timer
+
+    def revive(self) -> None:
+        """Start the thread where there is none: it couldn't be had for a moment, and timers wait."""
+        if self._running or not self._heap:
+            return
+        with self._changed:
+            if self._running:
+                return
             self._running = True
         try:
             threading.Thread(target=self._run, name="resilient-auth-timers", daemon=True).start()
-        except RuntimeError:  # the interpreter is shutting down: nothing is to come any more
-            self._running = False
-        return timer
+        except RuntimeError:  # the system has none to give, or the interpreter is shutting down
+            with self._changed:
+                self._running = False
 
     def _run(self) -> None:
         while True:

@@ -38,38 +38,58 @@ class Workers:
         self._lanes: dict[str, _Lane] = {}
         self._ready: deque[tuple[str, Job]] = deque()
         self._idle = 0
+        #: Threads that have been started and haven't begun yet.
+        self._coming = 0
 
     def submit(self, lane: str, job: Job) -> None:
-        """Run `job` as soon as its lane has room.
+        """Run `job` as soon as its lane has room; on this thread where the interpreter is ending and gives no other.
 
         Raises:
-            Overloaded: The lane's queue is full.
+            Overloaded: The lane's queue is full, or the system has no thread to give.
         """
         with self._changed:
             state = self._lanes.setdefault(lane, _Lane())
-            if state.active >= self._per_lane:
+            waits = state.active >= self._per_lane
+            if waits:
                 if len(state.waiting) >= self._queue:
                     raise Overloaded(
                         f"{len(state.waiting)} exchanges with {lane} wait already", authority=lane, retry_after=1.0
                     )
                 state.waiting.append(job)
+            else:
+                state.active += 1
+                self._ready.append((lane, job))
+        error = self._staff()
+        if error is None or waits:
+            return
+        with self._changed:
+            if (lane, job) not in self._ready:  # another worker has taken it
                 return
-            state.active += 1
-            self._ready.append((lane, job))
-            if self._idle >= len(self._ready):
-                self._changed.notify()
-                return
+            self._ready.remove((lane, job))
+            if "shutdown" not in str(error):
+                self._release(lane)
+                raise Overloaded(f"no thread could be had for an exchange with {lane}", authority=lane)
+        # An exit handler's call: no thread comes any more, and nobody else's deadline is at stake.
+        self._run(lane, job)
+
+    def _staff(self) -> RuntimeError | None:
+        """Have a worker for what is ready, an earlier job too for which there was none to be had; tells what failed."""
+        with self._changed:
+            if self._idle + self._coming >= len(self._ready):
+                self._changed.notify(len(self._ready))
+                return None
+            self._coming += 1
         try:
             threading.Thread(target=self._work, name="resilient-auth-worker", daemon=True).start()
-        except RuntimeError:
+        except RuntimeError as error:
             with self._changed:
-                if (lane, job) not in self._ready:  # another worker has taken it
-                    return
-                self._ready.remove((lane, job))
-                self._release(lane)
-            raise Overloaded(f"no thread could be had for an exchange with {lane}", authority=lane) from None
+                self._coming -= 1
+            return error
+        return None
 
     def _work(self) -> None:
+        with self._changed:
+            self._coming -= 1
         while True:
             with self._changed:
                 while not self._ready:
@@ -79,14 +99,17 @@ class Workers:
                     if not woken and not self._ready:
                         return
                 lane, job = self._ready.popleft()
-            try:
-                job()
-            except Exception:  # noqa: BLE001 - a job that fails must not take its lane's place along
-                _log.exception("An exchange's job failed")
-            finally:
-                del job
-                with self._changed:
-                    self._release(lane)
+            self._run(lane, job)
+            del job
+
+    def _run(self, lane: str, job: Job) -> None:
+        try:
+            job()
+        except Exception:  # noqa: BLE001 - a job that fails must not take its lane's place along
+            _log.exception("An exchange's job failed")
+        finally:
+            with self._changed:
+                self._release(lane)
 
     def _release(self, lane: str) -> None:
         """Hand the place in a lane on; the caller holds the lock."""

@@ -344,19 +344,22 @@ class Breaker:
             self._tell(event)
 
     def status(self) -> BreakerStatus:
-        """Tell how it stands, for health reports."""
-        with self._lock:
-            now, wall, state = self._now(), self._wall(), self._state
-            return BreakerStatus(
-                name=self.name,
-                state=state,
-                since=wall - (now - self._changed_at),
-                retry_after=max(self._ready_at() - now, 0.0) if state in ("open", "half-open") else None,
-                failing_since=None if self._failing_at is None else wall - (now - self._failing_at),
-                last_cause=self._cause,
-                era=self._era,
-                wire=self._wire,
-            )
+        """Tell how it stands, for health reports.
+
+        It takes no lock: a signal's handler may ask, amid what holds it. At worst one value is a moment newer than
+        another.
+        """
+        now, wall, state, failing_at = self._now(), self._wall(), self._state, self._failing_at
+        return BreakerStatus(
+            name=self.name,
+            state=state,
+            since=wall - (now - self._changed_at),
+            retry_after=max(self._ready_at() - now, 0.0) if state in ("open", "half-open") else None,
+            failing_since=None if failing_at is None else wall - (now - failing_at),
+            last_cause=self._cause,
+            era=self._era,
+            wire=self._wire,
+        )
 
     @property
     def retry_at(self) -> float | None:
@@ -387,7 +390,7 @@ class Breaker:
         self._probes = {}
         self._era += 1
 
-    # What follows is called with the lock held, `_settle` excepted.
+    # What follows is called with the lock held, `_settle` excepted, and by `status` without it.
 
     def _now(self) -> float:
         """Read the clock, and take along what was noted where it was set back, as when a machine is restored."""
@@ -427,10 +430,8 @@ class Breaker:
         self._probes = {}
 
     def _ready_at(self) -> float:
-        rested = max(self._break_ends, self._last_failure + _FLOOR)
-        if len(self._probes) < self._options.probes:
-            return rested
-        return max(rested, min(self._probes.values()))
+        rested, leases = max(self._break_ends, self._last_failure + _FLOOR), list(self._probes.values())
+        return rested if len(leases) < self._options.probes else max(rested, min(leases))
 
     def _refuse_unless_ready(self) -> float:
         state, now = self._state, self._now()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from msal.token_cache import _compute_ext_cache_key
 
+from .. import _forks
 from .._flow import refresh
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..token import Token, TokenRequest
@@ -260,6 +261,7 @@ class ResilientApplication(Asking):
     def remove_account(self, account: Any) -> None:
         """Sign a user out, as MSAL's method of this name, in our memory at once too, and in an outage too."""
         session, subject = self._ra_session, account.get("home_account_id")
+        _forks.notice()
         session.memory.drop_subject(subject, "the application removed the account")
         with session.erasing(subject):
             try:

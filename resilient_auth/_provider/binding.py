@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._flow.single_flight import Outcome
+from .. import _forks
+from .._flow.single_flight import Outcome, carrying
 from .._policy.endpoint import Endpoint, origin_of
 from .._policy.living import Living
 from ..errors import AttemptTimeout, ConfigurationError
@@ -64,13 +65,15 @@ class BoundLater:
         """Have MSAL's own initialisation behind us; only that needs the discovery document."""
         if self._ra_bound:
             return
+        _forks.notice()
         engine = self._ra_session.engine
         wait = time_left(engine)
         flight, mine = engine.flights.join(("bind", self._ra_session), engine.clock.monotonic() + wait + 1.0)
         if mine:
             outcome = Outcome()
             try:
-                self._ra_initialise()
+                with carrying(flight.key):
+                    self._ra_initialise()
             except BaseException as error:
                 outcome = Outcome(error=error)
                 raise

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from itertools import chain, zip_longest
 from typing import Any
 
+from .. import _forks
+
 __all__ = ["NO_SUCH_NAME", "connect", "racing"]
 
 #: Codes of a `socket.gaierror` that waiting doesn't mend; EAI_AGAIN, a server that doesn't answer, is another matter.
@@ -58,7 +60,11 @@ class _Lookups:
     """The look-ups under way in this process."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
+        self.after_fork()
+        _forks.renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Forget those under way: a child hasn't got its parent's threads."""
         self._lock = threading.Lock()
         self._under_way: dict[tuple[str, int], list[_Lookup]] = {}
 
@@ -107,12 +113,10 @@ _lookups = _Lookups()
 
 def _addresses_of(host: str, port: int, seconds: float | None) -> list[_Address]:
     """Look a host up in time, and return its addresses with the families in turn (RFC 8305, section 4)."""
-    global _lookups
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        if _lookups.process != os.getpid():  # the parent's threads aren't here
-            _lookups = _Lookups()
+        _forks.notice()
         found = _lookups.look_up(host, port, seconds)
     else:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

@@ -10,15 +10,16 @@ several, in order ask the first that isn't known to fail ─┬─ token or deni
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import cachetools
 
+from .. import _forks
 from .._flow.acquire import Served, acquire, patience_of, wait_at_most
 from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
@@ -116,9 +117,7 @@ class CredentialCore:
             return None
         return answer if answer is not None and answer.stands() else None
 
-    def steps(
-        self, scopes: tuple[str, ...], claims: str | None, tenant_id: str | None, enable_cae: bool, loop: Any = None
-    ) -> Steps:
+    def steps(self, scopes: tuple[str, ...], claims: str | None, tenant_id: str | None, enable_cae: bool) -> Steps:
         """Take one call through; ends with the answer.
 
         Raises:
@@ -128,6 +127,7 @@ class CredentialCore:
         """
         if self._closed:
             raise Closed("this credential was closed: make a new one, or close it later")
+        _forks.notice()
         subject = None if self._subject is None else subject_now(self._subject)
         if subject is not None and not claims:
             answer = self.find(key_for(subject, scopes, tenant_id, enable_cae=enable_cae))
@@ -137,9 +137,6 @@ class CredentialCore:
         answer = self._brought_by(wanted) if wanted.claims else self.find(wanted.key)
         if answer is not None:
             return answer
-        for source in self._sources:
-            if isinstance(source, AnyCredential):
-                source.loop = loop
         try:
             return (yield from self._ask(wanted))
         except (ProviderUnavailable, TokenDenied) as error:
@@ -155,14 +152,14 @@ class CredentialCore:
             answer, until = self._challenged.get((wanted.key, same_claims(wanted.claims or "{}")), (None, now))
         return answer if answer is not None and now < until and answer.stands() else None
 
-    def steps_with(self, scopes: tuple[str, ...], options: Any, loop: Any = None) -> Steps:
+    def steps_with(self, scopes: tuple[str, ...], options: Any) -> Steps:
         """Take one call through whose options come as a mapping."""
         if options is not None and not isinstance(options, Mapping):
             raise ConfigurationError(f"options must be a mapping, not {type(options).__name__}")
         told = options or {}
         enable_cae = told.get("enable_cae")
         cae = False if enable_cae is None else enable_cae
-        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae, loop)
+        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae)
 
     def _ask(self, wanted: Wanted) -> Steps:
         failures: list[tuple[Source, ProviderUnavailable]] = []
@@ -171,7 +168,13 @@ class CredentialCore:
             patience = self._patience(source) if index < last else None
             while (prepare := source.prepare(wanted)) is not None:
                 yield Step(call=prepare, patience=patience)
-            plan = source.plan(wanted)
+            if wanted.claims and not isinstance(source, AnyCredential):
+                # The token that was refused goes out of MSAL's cache, which may be a file on a slow disk.
+                made: list[Plan] = []
+                yield Step(call=partial(_plan_into, made, source, wanted), patience=patience)
+                plan = made[0]
+            else:
+                plan = source.plan(wanted)
             error = known_failure(source, plan, wanted) if index < last else None
             if error is not None:
                 plan.acquisition.close()
@@ -241,6 +244,7 @@ class CredentialCore:
 
     def forget(self, token: str) -> None:
         """Forget a token that an API refused, in all sources, and leave its successor alone."""
+        _forks.notice()
         if not isinstance(token, str):
             raise ConfigurationError(f"token must be the string that was refused, not {type(token).__name__}")
         for source in self._sources:
@@ -248,6 +252,7 @@ class CredentialCore:
 
     def close(self) -> list[Any]:
         """Let go of what is held; tells which of the owner's credentials are to be closed too, as in a chain."""
+        _forks.notice()
         with self._lock:
             self._closed = True
             self.ready.clear()
@@ -313,13 +318,14 @@ class Credential:
         raise TypeError("a ResilientCredential can't be pickled: make one in each process")
 
 
+def _plan_into(made: list[Plan], source: Source, wanted: Wanted) -> None:
+    made.append(source.plan(wanted))
+
+
 _cores: Living[CredentialCore] = Living()
 
 
+@_forks.renewed
 def _after_fork() -> None:
     for core in _cores.all():
         core.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

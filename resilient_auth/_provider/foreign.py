@@ -9,11 +9,14 @@ import inspect
 import itertools
 import json
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
+from .._flow.threads import lasting_loop
 from .._policy.breaker import Permit
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
@@ -35,7 +38,7 @@ from .refused import drop
 from .session import Plan, Session
 from .wanted import Wanted
 
-__all__ = ["AnyCredential"]
+__all__ = ["AnyCredential", "where_it_belongs"]
 
 _numbers = itertools.count(1)
 _MOST_FAILING = 4096
@@ -43,6 +46,16 @@ _MOST_FAILING = 4096
 #: What is being asked for here: who asks for the same again would wait for himself.
 _asking: contextvars.ContextVar[frozenset[TokenRequest]] = contextvars.ContextVar(
     "resilient_auth_asking", default=frozenset()
+)
+#: What was asked for last in this context, and the event loop of who did: a flight that he began may be awaited there.
+_asked_in: contextvars.ContextVar[tuple[TokenRequest, weakref.ref[asyncio.AbstractEventLoop]] | None]
+_asked_in = contextvars.ContextVar("resilient_auth_asked_in", default=None)
+#: What is said of a session, a lock or a connection that belongs to another event loop: by aiohttp and asyncio.
+_OF_ANOTHER_LOOP = (
+    "Timeout context manager should be used inside a task",
+    "attached to a different loop",
+    "is bound to a different event loop",
+    "Event loop is closed",
 )
 
 
@@ -78,10 +91,8 @@ class AnyCredential:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Start without the parent's event loop, and with a lock of one's own."""
+        """Start with a lock of one's own."""
         self._closing = threading.Condition(threading.Lock())
-        #: The caller's event loop: what belongs to a loop is awaited there.
-        self.loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self, wanted: Wanted) -> None:
         """Tell what must be done before a plan can be made: nothing."""
@@ -92,6 +103,9 @@ class AnyCredential:
         subject = wanted.subject
         digest = None if subject is None else subject.digest
         request = TokenRequest(self.name, self.name, "credential", wanted.scopes, digest, variant)
+        if self._asynchronous:
+            with suppress(RuntimeError):  # nobody's: a refresh ahead
+                _asked_in.set((request, weakref.ref(asyncio.get_running_loop())))
         if request in _asking.get():
             raise ConfigurationError(f"{self.name} asks the credential around it for the very token that it is to give")
         if wanted.claims:
@@ -131,7 +145,7 @@ class AnyCredential:
                 outer = _asking.set(_asking.get() | {request})
                 asked_on, asked_at = engine.clock.wall(), engine.clock.monotonic()
                 try:
-                    outcome: Outcome | ProviderUnavailable = self._outcome(wanted, flight, asked_on, asked_at)
+                    outcome: Outcome | ProviderUnavailable = self._outcome(request, wanted, flight, asked_on, asked_at)
                 except Exception as error:
                     verdict = verdict_on(error, self.name, engine.clock.wall(), self._propagating)
                     if verdict is None:
@@ -189,10 +203,10 @@ class AnyCredential:
         permit.failure(code)
 
     def _outcome(
-        self, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float
+        self, request: TokenRequest, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float
     ) -> Outcome | ProviderUnavailable:
         """Ask, and read the answer."""
-        answer = self._answer(wanted, flight)
+        answer = self._answer(request, wanted, flight)
         if is_denial(answer):
             verdict = denied(dict(answer), self.name, self._propagating)
             return Outcome(result=verdict) if isinstance(verdict, dict) else verdict
@@ -225,10 +239,10 @@ class AnyCredential:
         if self.session.closed:
             raise Closed("this credential was closed: make a new one, or close it later")
 
-    def _answer(self, wanted: Wanted, flight: Flight) -> Any:
-        """Ask on this worker; what is to be awaited, in the caller's loop."""
+    def _answer(self, request: TokenRequest, wanted: Wanted, flight: Flight) -> Any:
+        """Ask on this worker; what is to be awaited, in an event loop."""
         if self._coroutine:
-            return self._await(lambda: self._ask(wanted), flight)
+            return self._await(request, lambda: self._ask(wanted), flight)
         answer = self._ask(wanted)
         if not inspect.isawaitable(answer):
             return answer
@@ -236,24 +250,35 @@ class AnyCredential:
             if inspect.iscoroutine(answer):
                 answer.close()
             raise _to_be_awaited(self._ask.name)
-        return self._await(lambda: answer, flight)
+        made = iter([answer])
+        return self._await(request, lambda: next(made, None) or self._ask(wanted), flight)
 
-    def _await(self, ask: Callable[[], Awaitable[Any]], flight: Flight) -> Any:
-        loop, clock = self.loop, self.session.engine.clock
+    def _await(self, request: TokenRequest, ask: Callable[[], Awaitable[Any]], flight: Flight) -> Any:
+        """Await in the loop that lasts: a caller's may end at any moment, as where each job is an `asyncio.run`.
+
+        What turns out to belong to a caller's loop is awaited there, by a flight that this caller began, and only then.
+        """
+        try:
+            return self._await_in(lasting_loop(), ask, flight)
+        except RuntimeError as error:
+            asked, loop = _asked_in.get() or (None, lambda: None)
+            callers = loop() if asked == request else None
+            if not _of_another_loop(error) or callers is None or not callers.is_running():
+                raise
+        return self._await_in(callers, ask, flight)
+
+    def _await_in(self, loop: asyncio.AbstractEventLoop, ask: Callable[[], Awaitable[Any]], flight: Flight) -> Any:
+        clock = self.session.engine.clock
 
         async def run() -> Any:
             return await ask()
 
         running = run()
         try:
-            if loop is None or not loop.is_running():
-                raise RuntimeError("no running event loop")  # noqa: TRY301 - as asyncio says it of a closed one
             coming = asyncio.run_coroutine_threadsafe(running, loop)
         except RuntimeError:
             running.close()
-            raise AttemptTimeout(
-                f"{self.name} needs an event loop, and the last one ended", authority=self.name
-            ) from None
+            raise
         try:
             return coming.result(max(0.0, flight.deadline - clock.monotonic()))
         except TimeoutError:
@@ -289,6 +314,24 @@ def _in_this_context(exchange: Exchange) -> Exchange:
         return context.copy().run(exchange, flight)
 
     return exchange_there
+
+
+def _of_another_loop(error: RuntimeError) -> bool:
+    return any(told in str(error) for told in _OF_ANOTHER_LOOP)
+
+
+async def where_it_belongs(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Await a credential's own coroutine, such as `close`, in the loop in which its tokens are awaited."""
+    try:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_made(call), lasting_loop()))
+    except RuntimeError as error:
+        if not _of_another_loop(error):
+            raise
+    return await call()
+
+
+async def _made(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
 
 
 class _Ask:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msal
 
+from .. import _forks
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..settings import Settings
 from ..token import TokenRequest
@@ -391,6 +392,7 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
     return wrapped
 
 
+@_forks.renewed
 def _after_fork() -> None:
     transport.after_fork()
     token_cache.after_fork()
@@ -399,8 +401,5 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=token_cache.before_fork,
-        after_in_parent=token_cache.after_fork_in_parent,
-        after_in_child=_after_fork,
-    )
+    # What another thread is in the middle of writing to MSAL's cache should be there as a whole in the child.
+    os.register_at_fork(before=token_cache.before_fork, after_in_parent=token_cache.after_fork_in_parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import requests
 import requests.adapters
 import requests.utils
 
+from .. import _forks
 from .._policy.endpoint import WireIdentity
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
@@ -72,10 +72,14 @@ class OwnersWire:
     def __init__(self, client: Any, clock: Clock) -> None:
         self.client = client
         self._clock = clock
+        self._number = number_of(client)
+        self.after_fork()
+        _forks.renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Forget the calls that are out: a child hasn't got its parent's threads."""
         self._changed = threading.Condition(threading.Lock())
         self._overdue = 0
-        self._process = os.getpid()
-        self._number = number_of(client)
 
     @property
     def identity(self) -> WireIdentity:
@@ -90,9 +94,7 @@ class OwnersWire:
             Overloaded: Too many calls haven't come back.
             ConfigurationError: It can't work as this machine is set up.
         """
-        if self._process != os.getpid():  # the parent's threads aren't here
-            self._changed, self._overdue = threading.Condition(threading.Lock()), 0
-            self._process = os.getpid()
+        _forks.notice()
         changed = self._changed
         with changed:
             if self._overdue >= _MOST_OVERDUE:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from .. import _forks
 from .._flow import refresh
 from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, asking_once, patience_of
 from .._flow.engine import Engine, engine_for
@@ -134,6 +135,7 @@ class Session:
 
     def look_at_cache(self) -> Any:
         """Find the application's token cache; a new one there makes what is in memory void."""
+        _forks.notice()
         cache = self.home[self.cache_name]
         if cache is not self._watched:
             first = self._watched is None
@@ -163,6 +165,7 @@ class Session:
 
     def fetch_accounts(self, username: str | None) -> Any:
         """Bring accounts that the store has into MSAL's cache; False where there is no store."""
+        _forks.notice()
         shelf = self.memory.shelf
         if shelf is None:
             return []
@@ -171,6 +174,7 @@ class Session:
 
     def close(self) -> None:
         """Have written what isn't yet, forget all tokens, and end what runs ahead for them."""
+        _forks.notice()
         self.closed = True
         shelf = self.memory.shelf
         if shelf is not None and not shelf.settled:
@@ -257,6 +261,7 @@ class Session:
         self, authorities: tuple[Endpoint, ...], client_id: str, subject: str | None, ask: Callable[[], Any]
     ) -> Plan:
         """Plan one exchange whose result is nobody else's: a code's, a password's, somebody's refresh token's."""
+        _forks.notice()
         if self.closed:
             raise Closed("this application object was closed: make a new one, or close it later")
 
@@ -270,6 +275,7 @@ class Session:
     @contextmanager
     def erasing(self, subject: str | None) -> Iterator[None]:
         """Have removed from the store too what the application removes in this block."""
+        _forks.notice()
         shelf = self.memory.shelf
         if shelf is None:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 
 from msal import TokenCache
 
+from .. import _forks
 from .._policy.freshness import MSAL_MARGIN
 from .._policy.living import Living
 from ..clock import Clock
@@ -194,7 +196,6 @@ class Watch:
 
     def __init__(self, cache: Any) -> None:
         self._lock = threading.Lock()
-        self._held: Any = None
         self._listening: weakref.WeakSet[Any] = weakref.WeakSet()
         #: Account entries by user name and key, made when first asked for; the names by key.
         self._accounts: dict[str, dict[tuple[str, ...], dict[str, Any]]] | None = None
@@ -216,6 +217,7 @@ class Watch:
             return list(self._listening)
 
     def _on_modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> Any:
+        _forks.notice()
         cache = self._cache()
         former = key = None
         if credential_type in PERSISTED and cache is not None:
@@ -269,21 +271,14 @@ class Watch:
             self._names[key] = name
             self._accounts.setdefault(name, {})[key] = entry
 
-    def before_fork(self) -> None:
-        """Let no other thread be in the middle of a change, if that can be had soon."""
+    def before_fork(self, seconds: float) -> Any:
+        """Let no other thread be in the middle of a change, if that can be had soon; gives the lock that is held."""
         lock = getattr(self._cache(), "_lock", None)
         # A search that somebody began and never finished holds it for ever.
-        self._held = lock if lock is not None and lock.acquire(timeout=1.0) else None
-
-    def after_fork_in_parent(self) -> None:
-        """Go on."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.release()
+        return lock if lock is not None and lock.acquire(timeout=seconds) else None
 
     def after_fork(self) -> None:
         """Take locks of its own in a forked child, and give the cache one too: the parent's may be held for ever."""
-        self._held = None
         self._lock = threading.Lock()
         cache = self._cache()
         if cache is not None:
@@ -292,10 +287,15 @@ class Watch:
 
 _watches: Living[Watch] = Living()
 _making = threading.Lock()
+#: By thread, the locks that it holds while it forks: two may fork at the same time.
+_held: dict[int, list[Any]] = {}
+#: Seconds that a fork waits for all of them.
+_LONGEST_WAIT = 1.0
 
 
 def watch(cache: Any) -> Watch:
     """Find the watch over a cache, or set one up."""
+    _forks.notice()
     with _making:
         found = getattr(cache, "_resilient_auth_watch", None)
         if isinstance(found, Watch):
@@ -308,19 +308,24 @@ def watch(cache: Any) -> Watch:
 
 def before_fork() -> None:
     """Get the caches ready to be copied."""
+    held = _held.setdefault(threading.get_ident(), [])
+    ends = time.monotonic() + _LONGEST_WAIT
     for each in _watches.all():
-        each.before_fork()
+        lock = each.before_fork(max(0.0, ends - time.monotonic()))
+        if lock is not None:
+            held.append(lock)
 
 
 def after_fork_in_parent() -> None:
     """Go on after they were."""
-    for each in _watches.all():
-        each.after_fork_in_parent()
+    for lock in _held.pop(threading.get_ident(), ()):
+        lock.release()
 
 
 def after_fork() -> None:
     """Make the caches of a forked child usable."""
     global _making
     _making = threading.Lock()
+    _held.clear()
     for each in _watches.all():
         each.after_fork()

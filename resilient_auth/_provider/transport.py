@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from .. import _forks
 from .._flow import fleet
+from .._flow.acquire import restore
 from .._flow.engine import Engine
-from .._flow.single_flight import Flight, Outcome
+from .._flow.single_flight import Flight, Outcome, carrying
 from .._policy.endpoint import Endpoint, WireIdentity, origin_of
 from .._policy.failure import Purpose, judge, readable
 from .._policy.provider_errors import Propagation
@@ -30,7 +32,7 @@ from ..errors import (
     StoreUnavailable,
     Throttled,
 )
-from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit
+from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit, told_later
 from .discovery import ALIASES, Document, Documents, Hosts, fault_in, hosts_for
 from .wire import Answer, Wire, as_failure
 
@@ -108,7 +110,7 @@ def once_then_elsewhere() -> Iterator[None]:
     try:
         yield
     finally:
-        _elsewhere.reset(token)
+        restore(_elsewhere, token)
 
 
 def time_left(engine: Engine) -> float:
@@ -140,12 +142,18 @@ class Transport:
         self._server_failed = server_failed
         self._propagation = Propagation()
         self._closed = False
+        self.after_fork()
+        _forks.renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Take a lock of its own, also in a forked child."""
         self._closing = threading.Condition(threading.Lock())
 
     def post(
         self, url: str, params: Any = None, data: Any = None, headers: Mapping[str, str] | None = None, **options: Any
     ) -> Answer:
         """Post a form, as MSAL's contract for an http_client has it."""
+        _forks.notice()
         grant = data.get("grant_type") if isinstance(data, dict) else None
         purpose = Purpose.TOKEN if isinstance(data, dict) else Purpose.WS_TRUST
         journey = _journey.get() or self._journey()
@@ -162,6 +170,7 @@ class Transport:
 
     def get(self, url: str, params: Any = None, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
         """Get a document or a managed identity's token, as MSAL's contract for an http_client has it."""
+        _forks.notice()
         journey = _journey.get() or self._journey()
         purpose = _purpose_of(url, journey)
         options.update(params=params, headers=headers)
@@ -401,14 +410,15 @@ class Transport:
 
             def fetch() -> None:
                 outcome = Outcome()
-                try:
-                    answer = self._stored(wanted) or self._fetch_now(wanted, outer)
-                    outcome = Outcome(result=answer)
-                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-                    outcome = Outcome(error=error)
-                finally:
-                    engine.flights.end(flight)
-                    flight.land(outcome)
+                with carrying(flight.key), told_later():
+                    try:
+                        answer = self._stored(wanted) or self._fetch_now(wanted, outer)
+                        outcome = Outcome(result=answer)
+                    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+                        outcome = Outcome(error=error)
+                    finally:
+                        engine.flights.end(flight)
+                        flight.land(outcome)
 
             engine.run(f"{endpoint.lane} {wanted.purpose}", fetch)
         outcome = flight.wait(wait)
@@ -467,16 +477,17 @@ class Transport:
             return
 
         def fetch() -> None:
-            try:
-                self._fetch_now(wanted)
-            except (ConfigurationError, ProviderUnavailable) as error:
-                documents.put(wanted.key, replace(held, tried_at=engine.clock.monotonic()))
-                if not isinstance(error, (CircuitOpen, Throttled)):
-                    age = engine.clock.monotonic() - held.obtained_at
-                    emit(DiscoveryServedStale(at=engine.clock.wall(), url=wanted.url, age=age, code=error.code))
-            finally:
-                engine.flights.end(flight)
-                flight.land(Outcome(result=held.answer))
+            with carrying(flight.key), told_later():
+                try:
+                    self._fetch_now(wanted)
+                except (ConfigurationError, ProviderUnavailable) as error:
+                    documents.put(wanted.key, replace(held, tried_at=engine.clock.monotonic()))
+                    if not isinstance(error, (CircuitOpen, Throttled)):
+                        age = engine.clock.monotonic() - held.obtained_at
+                        emit(DiscoveryServedStale(at=engine.clock.wall(), url=wanted.url, age=age, code=error.code))
+                finally:
+                    engine.flights.end(flight)
+                    flight.land(Outcome(result=held.answer))
 
         try:
             engine.workers.submit(f"{self._endpoint(wanted.purpose, wanted.url).lane} {wanted.purpose}", fetch)

@@ -16,6 +16,7 @@ import httpcore
 import httpx
 import requests
 
+from .. import _forks
 from .._policy.endpoint import WireIdentity
 from .._policy.local_resources import exhausted
 from ..clock import Clock
@@ -165,12 +166,16 @@ class HttpxWire:
         self.identity = identity_of(verify, self._proxies)
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
+        self.after_fork()
+        if self._authorities.named:
+            self._leave(self._enter())
+        _forks.renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without connections, also in a child: it must not talk on its parent's, nor close them."""
         self._lock = threading.Lock()
         self._open: _Open | None = None
         self._told: object = None
-        self._process = os.getpid()
-        if self._authorities.named:
-            self._leave(self._enter())
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send a request and read its whole answer.
@@ -218,15 +223,21 @@ class HttpxWire:
         A connection that another thread reads must not be closed: its descriptor may be the next connection's by then.
         The next request opens new ones.
         """
+        _forks.notice()
         with self._lock:
             opened, self._open = self._open, None
             idle = opened is not None and opened.users == 0
         if idle and opened is not None:
             opened.close()
 
+    def abandon(self) -> None:
+        """Close the connections of an owner that is gone: called by the collector, where no lock may be taken."""
+        opened, self._open = self._open, None
+        if opened is not None and not opened.users and not _forks.unnoticed():
+            opened.close()
+
     def _enter(self) -> _Open:
-        if self._process != os.getpid():  # a forked child must not talk on its parent's connections, nor close them
-            self._lock, self._open, self._process = threading.Lock(), None, os.getpid()
+        _forks.notice()
         state = self._authorities.state()
         with self._lock:
             stale = self._open

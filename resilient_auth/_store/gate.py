@@ -6,7 +6,6 @@ Reads and writes have a breaker each: a full disk or a read-only replica still g
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 import cachetools
 
+from .. import _forks
 from .._policy.breaker import Breaker, BreakerOptions
 from .._policy.living import Living
 from .._policy.local_resources import exhausted
@@ -112,6 +112,7 @@ class Gate:
             reason: Why.
             stays: The key under which it is left.
         """
+        _forks.notice()
         now = self._clock.monotonic()
         with self._lock:
             self._rejected += 1
@@ -135,6 +136,7 @@ class Gate:
 
     def close(self) -> bool:
         """Refuse every call from now on; tell whether it was open."""
+        _forks.notice()
         with self._lock:
             was, self._closed = self._closed, True
         for breaker in (self._reads, self._writes):
@@ -169,6 +171,7 @@ class Gate:
         self._writes.renew_lock()
 
     def _through(self, breaker: Breaker, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        _forks.notice()
         if self._closed:
             raise StoreUnavailable(self.label, "closed", "close() was called")
         try:
@@ -230,10 +233,7 @@ def stores() -> list[StoreStatus]:
     return sorted((status for status in found if status.state != "closed"), key=lambda status: status.name)
 
 
+@_forks.renewed
 def _after_fork() -> None:
     for gate in _stores.all():
         gate.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 
+from .. import _forks
 from ..clock import Clock, SystemClock
 from ..store import ANY, Expected
 
@@ -23,12 +24,17 @@ class MemoryBackend:
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._now = (clock or SystemClock()).monotonic
-        self._lock = threading.Lock()
+        self.after_fork()
+        _forks.renew_in_children(self)
         self._numbers = itertools.count(1)
         #: value, version, end of life
         self._values: dict[str, tuple[bytes, str, float]] = {}
         #: holder, end
         self._locks: dict[str, tuple[str, float]] = {}
+
+    def after_fork(self) -> None:
+        """Take a lock of its own, also in a forked child."""
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Read a value and its version."""

@@ -10,13 +10,13 @@ import contextlib
 import functools
 import hashlib
 import math
-import os
 import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from .. import _forks
 from .._flow.workers import Workers
 from .._policy.checks import require, require_number
 from ..clock import Clock, Jitter, system_jitter
@@ -116,7 +116,8 @@ class RedisBackend:
         self._prefix = f"{prefix}:v{_SCHEMA}:"
         self._timeout = timeout
         self._client: Any = None
-        self._renew()
+        self.after_fork()
+        _forks.renew_in_children(self)
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Read a value and its version."""
@@ -213,19 +214,20 @@ class RedisBackend:
 
     def close(self) -> None:
         """Close the connections, unless the client came from outside."""
+        _forks.notice()
         client, self._client = self._client, None
-        if client is not None and self._owned and self._pid == os.getpid():
+        if client is not None and self._owned:
             client.close()
 
     def _key(self, key: str) -> str:
         # In braces, so that all that belongs to one name lives in one slot of a cluster.
         return f"{self._prefix}{{{key}}}"
 
-    def _renew(self) -> None:
+    def after_fork(self) -> None:
+        """Begin without connections and threads, also in a forked child."""
         self._client = None
         self._connecting = threading.Lock()
         self._workers = Workers(per_lane=CALLS_AT_ONCE, queue=1024)
-        self._pid = os.getpid()
 
     def _call(self, work: Callable[[Any], _T], *, again: Callable[[Any], _T] | None = None) -> _T:
         """Make a call on a worker thread: no client's timeout covers name resolution, or a cluster's redirections.
@@ -234,8 +236,7 @@ class RedisBackend:
             work: Makes it.
             again: Makes it once more where the first answer may have been lost on its way; `work` when not given.
         """
-        if self._pid != os.getpid():
-            self._renew()
+        _forks.notice()
 
         def attempt() -> _T:
             client = self._connected()

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from .. import _forks
 from .._policy.living import Living
 from ..clock import Clock
 from ..errors import ConfigurationError
+from ..events import told_later
 from ..store import ANY, BackendFailed, Expected
 from .paths import code_of, exclusive, make_private, private_directory, private_file
 from .processes import boot_offset, gone, identity
@@ -184,6 +186,7 @@ class SqliteBackend:
 
     def close(self) -> None:
         """Close the file."""
+        _forks.notice()
         self._closed = True
         if self._lock.acquire(timeout=self._timeout):
             try:
@@ -217,6 +220,8 @@ class SqliteBackend:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
+            if _forks.unnoticed():  # its parent's, and not this process's to close
+                self._after_fork_in_child()
             self._disconnect()
 
     def _since_boot(self) -> float:
@@ -226,6 +231,12 @@ class SqliteBackend:
     # What follows is called with the lock held.
 
     def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool = False) -> _T:
+        _forks.notice()
+        # A file that is refused is told of when the lock is free: a log handler may need the store.
+        with told_later():
+            return self._run_locked(work, writes)
+
+    def _run_locked(self, work: Callable[[sqlite3.Connection], _T], writes: bool) -> _T:
         if not self._lock.acquire(timeout=self._timeout):
             raise BackendFailed("busy", "other threads hold it")
         try:
@@ -501,14 +512,11 @@ def _all_after_fork_in_parent() -> None:
         backend._after_fork_in_parent()
 
 
+@_forks.renewed
 def _all_after_fork_in_child() -> None:
     for backend in _backends.all():
         backend._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_all_before_fork,
-        after_in_parent=_all_after_fork_in_parent,
-        after_in_child=_all_after_fork_in_child,
-    )
+    os.register_at_fork(before=_all_before_fork, after_in_parent=_all_after_fork_in_parent)

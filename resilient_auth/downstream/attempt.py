@@ -14,7 +14,7 @@ from .circuit import Circuit
 from .effects import Attempt, Effect, LineUp, Result, Send
 from .errors import ApiUnavailable
 from .failure import Dialect, Failure, explain
-from .lease import Lease
+from .lease import Lease, Turn
 from .options import TransportOptions
 from .retry import FAILING
 from .stream import Terms
@@ -73,6 +73,8 @@ class Attempts:
                 permit = yield from self._line_up(call, permit)
                 began = now()
             lease = Lease(permit, bulkhead)
+        except GeneratorExit:  # handed over
+            raise
         except BaseException:
             permit.none()
             raise
@@ -97,6 +99,9 @@ class Attempts:
             response = yield Send(request, seconds)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call ends in it
             return self._failed(error, call, lease, now() - began)
+        except GeneratorExit:
+            self._terms.abandoned.append((lease, None))
+            raise
         except BaseException:
             lease.fail(None)
             raise
@@ -120,6 +125,9 @@ class Attempts:
         try:
             if not place.granted:
                 yield LineUp(bulkhead, place, seconds)
+        except GeneratorExit:
+            self._terms.abandoned.append((Turn(permit, bulkhead, place), None))
+            raise
         except BaseException:
             if bulkhead.give_up(place):
                 bulkhead.leave()

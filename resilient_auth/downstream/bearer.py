@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import cachetools
 import httpx
 
+from .. import _forks
 from .._flow.acquire import wait_at_most
 from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
@@ -29,7 +30,6 @@ from ..token import fingerprint
 from .challenge import Wanted, read
 from .deadlines import shared
 from .errors import TokenUnavailable
-from .forks import renew_in_children
 from .origins import Origins, origin_of
 from .replay import replayable
 from .source import TokenSource
@@ -70,8 +70,8 @@ class BearerRules:
         self._takes_claims = takes_claims
         self._clock = clock
         self._subject = subject
-        renew_in_children(self)
         self.after_fork()
+        _forks.renew_in_children(self)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, whose parent may have been in the middle of changing it."""
@@ -83,6 +83,7 @@ class BearerRules:
 
     def steps(self, origin: str, body_is_there: Callable[[], bool]) -> Steps:
         """Take one request through; begun on the caller's thread or in their task."""
+        _forks.notice()
         subject = None if self._subject is None else subject_now(self._subject)
         token = yield Ask(None, None, False)
         challenges: Sequence[str] | None = yield Send(token)

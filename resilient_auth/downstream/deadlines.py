@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from .._flow.acquire import wait_at_most
+from .._flow.acquire import restore, wait_at_most
 from .._policy.checks import require_number
 from ..clock import SystemClock
 
@@ -57,7 +57,7 @@ def deadline(seconds: float) -> Iterator[None]:
         with wait_at_most(max(mine, 0.001)):
             yield
     finally:
-        inherited.reset(token)
+        restore(inherited, token)
 
 
 def wanted(extensions: dict[str, Any], default: float) -> float:

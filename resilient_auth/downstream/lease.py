@@ -1,4 +1,8 @@
-"""What a call holds while it is under way: the breaker's permit and a slot of the bulkhead, given back exactly once."""
+"""What a call holds while it is under way: the breaker's permit and a slot of the bulkhead, given back exactly once.
+
+A call whose event loop was closed is ended by the collector, on a thread that may hold any lock: what the call holds is
+handed over, and the next one gives it back.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .._policy.breaker import Permit
-    from .bulkhead import Bulkhead
+    from .bulkhead import Bulkhead, Place
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "Turn"]
 
 
 class Lease:
@@ -46,3 +50,23 @@ class Lease:
         except IndexError:
             return
         bulkhead.leave()
+
+
+class Turn:
+    """Hold a permit and a place in line."""
+
+    __slots__ = ("_bulkhead", "_permit", "_place")
+
+    def __init__(self, permit: Permit, bulkhead: Bulkhead, place: Place) -> None:
+        self._permit = permit
+        self._bulkhead = bulkhead
+        self._place = place
+
+    def fail(self, cause: str | None) -> None:
+        """Leave the line, or the slot that was granted meanwhile."""
+        if self._bulkhead.give_up(self._place):
+            self._bulkhead.leave()
+        if cause is None:
+            self._permit.none()
+        else:
+            self._permit.failure(cause)

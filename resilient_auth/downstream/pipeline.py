@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .. import _forks
+from .._flow.acquire import restore
 from .._policy.breaker import BreakerStatus
 from ..errors import ConfigurationError
 from ..events import FallbackServed, HedgeSent, RetryScheduled, emit
@@ -28,7 +30,7 @@ from .deadlines import Deadline, inherited, wanted
 from .effects import Attempt, Close, Consult, Race, Result, Steps, Wait
 from .errors import ApiUnavailable
 from .failure import Dialect
-from .lease import Lease
+from .lease import Lease, Turn
 from .options import TransportOptions
 from .replay import replayable
 from .retry import SAFE, delay_before, may_repeat
@@ -72,7 +74,7 @@ class Pipeline:
         self._dialect = dialect
         self._now = options.clock.monotonic
         self._circuits = Circuits(options)
-        self._abandoned: deque[tuple[Lease, Any]] = deque()
+        self._abandoned: deque[tuple[Lease | Turn, Any]] = deque()
         self._attempts = Attempts(
             options, body, Terms(dialect, self._now, bounded, options.longest_delay, self._abandoned)
         )
@@ -89,6 +91,7 @@ class Pipeline:
 
     def call(self, request: Any) -> Steps:
         """Take one request through; returns its answer."""
+        _forks.notice()
         if self._abandoned:
             yield from self._let_go()
         circuit, now = self._circuits.find(self._key(request)), self._now
@@ -117,18 +120,19 @@ class Pipeline:
             return (yield from self._instead_of(result, call))
         finally:
             if outer is not None:
-                inherited.reset(outer)
+                restore(inherited, outer)
 
     def _let_go(self) -> Steps:
-        """Give back what lost bodies hold: their slots, and their connections too, or the pool would run dry."""
+        """Give back what lost bodies and calls hold: slots, and connections too, or the pool would run dry."""
         while True:
             try:
                 lease, stream = self._abandoned.popleft()
             except IndexError:  # another thread was quicker
                 return
             lease.fail(None)
-            with contextlib.suppress(Exception):
-                yield Close(stream)
+            if stream is not None:
+                with contextlib.suppress(Exception):
+                    yield Close(stream)
 
     def _repeat(self, call: Call, result: Result) -> Attempt:
         """Make further attempts until one is good, or there may be no other."""
@@ -216,6 +220,8 @@ class Pipeline:
         self._locate(error, call)
         try:
             answer = yield Consult(call.request, error)
+        except GeneratorExit:  # its body hands over by itself
+            raise
         except BaseException:
             yield Close(result.response)
             raise

@@ -114,10 +114,15 @@ async def race_of_tasks(race: Race, drive: Callable[[Attempt], Any]) -> Result:
         chosen = winner or next((task for task in tasks if task.exception() is None), tasks[0])
         result = chosen.result()
         tasks.remove(chosen)
+    except GeneratorExit:  # the loop was closed, and its tasks end with it
+        tasks.clear()
+        raise
+    else:
         return result
     finally:
         for task in tasks:
             task.cancel()
-        for ended in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(ended, Result) and ended.response is not None:
-                await ended.response.aclose()
+        if tasks:
+            for ended in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(ended, Result) and ended.response is not None:
+                    await ended.response.aclose()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import httpx
 
 from .failure import Dialect, explain
-from .lease import Lease
+from .lease import Lease, Turn
 
 __all__ = ["AsyncBody", "AsyncTracked", "Body", "SyncTracked", "Terms"]
 
@@ -27,8 +27,8 @@ class Terms(NamedTuple):
     bounded: bool
     #: What is told as `retry_after` when the time was over.
     patience: float
-    #: Where a body that was neither read nor closed leaves what it held, and itself.
-    abandoned: deque[tuple[Lease, Any]]
+    #: Where a body that was neither read nor closed leaves what it held, and itself; and a call that was never resumed.
+    abandoned: deque[tuple[Lease | Turn, Any]]
 
 
 class _Tracked:

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import httpx
 
+from .. import _forks
 from .._policy.breaker import BreakerStatus
 from .._policy.checks import require
 from .bounded import after_fork, bound
 from .effects import Close, Consult, Effect, LineUp, Race, Send, Wait
 from .failure import HTTPX, Dialect
-from .forks import renew_in_children
 from .options import TransportOptions
 from .origins import origin_of
 from .pipeline import Pipeline
@@ -69,7 +69,7 @@ class _Resilient:
             nests=fallback is not None or type(wrapped) is not plain,
             dialect=self._dialect,
         )
-        renew_in_children(self)
+        _forks.renew_in_children(self)
 
     @property
     def options(self) -> TransportOptions:
@@ -78,14 +78,17 @@ class _Resilient:
 
     def isolate(self, key: str) -> None:
         """Refuse every call with this key until `reset`. The key is an origin unless `key` makes others."""
+        _forks.notice()
         self._pipeline.circuit(self._named(key)).breaker.isolate()
 
     def reset(self, key: str) -> None:
         """Let calls with this key through, and forget its failures."""
+        _forks.notice()
         self._pipeline.circuit(self._named(key)).breaker.reset()
 
     def breakers(self) -> tuple[BreakerStatus, ...]:
         """Tell how the breaker of each key that was used stands."""
+        _forks.notice()
         return self._pipeline.breakers()
 
     def after_fork(self) -> None:

@@ -13,6 +13,7 @@ from math import inf
 from os import PathLike, fspath
 from typing import Final
 
+from .. import _forks
 from .._flow.acquire import patience_of
 from .._flow.engine import Engine
 from .._flow.single_flight import Flight, Outcome
@@ -205,6 +206,7 @@ class DenyList:
         return True
 
     def _change(self, how: Callable[..., frozenset[str]], *given: Iterable[str]) -> None:
+        _forks.notice()
         checked = {name: _strings(name, values) for name, values in zip(_NAMES, given, strict=True)}
         with self._lock:
             self._own = {name: how(self._own[name], checked[name]) for name in _NAMES}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,16 +16,16 @@ from math import inf
 
 from .._flow.acquire import patience_of
 from .._flow.engine import Engine
-from .._flow.single_flight import Flight, Outcome
+from .._flow.single_flight import Flight, Outcome, carrying
 from .._flow.timers import Timer
 from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
 from .._policy.key_reports import KeysHealth, reporters
 from .._policy.living import Living
 from .._provider.transport import Transport
-from .._provider.wire import Wire
+from .._provider.wire import HttpxWire
 from ..errors import Closed, ConfigurationError, MalformedAnswer, ProviderUnavailable, StoreUnavailable
-from ..events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse, emit
+from ..events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse, emit, told_later
 from .documents import Facts, UnusableDocument, facts_in, keys_in
 from .errors import InvalidToken, VerificationUnavailable
 from .jwk import VerificationKey
@@ -63,7 +64,7 @@ class KeySource:
     def __init__(
         self,
         engine: Engine,
-        wire: Wire,
+        wire: HttpxWire,
         trust: Trust,
         *,
         algorithms: frozenset[str],
@@ -91,12 +92,14 @@ class KeySource:
         self.view = View()
         self._renew()
         # A verifier that is forgotten and not closed leaves no connection behind.
-        weakref.finalize(self, wire.close).atexit = False
+        weakref.finalize(self, wire.abandon).atexit = False
         key_sources.add(self)
         reporters.add(self)
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
+        #: The places of those who wait no more, until somebody with the lock clears them.
+        self._left: deque[str] = deque()
         self._timer: Timer | None = None
         self.transport = Transport(self.engine, self.wire, "keys")
         self._asking.forget_waiting()
@@ -155,8 +158,8 @@ class KeySource:
             try:
                 outcome = yield flight, max(0.0, ends - clock.monotonic())
             finally:
-                with self._lock:
-                    self._asking.leave(place)
+                # Without the lock: a task that is never resumed is ended by the collector, where others may hold it.
+                self._left.append(place)
             view = self.current()
             key = _key_in(view, kid)
             if key is not None:
@@ -181,6 +184,8 @@ class KeySource:
                 raise Closed("this verifier was closed: make a new one, or close it later")
             self._publish(now)
             keys, asking = self.view.keys, self._asking
+            while self._left:
+                asking.leave(self._left.popleft())
             key = _key_in(self.view, kid)
             if key is not None:
                 return key
@@ -221,14 +226,18 @@ class KeySource:
                 for purpose in (Purpose.DISCOVERY, Purpose.KEYS):
                     engine.breaker(self.site, purpose).hasten()
             try:
-                engine.run(f"{self.site.lane} {Purpose.KEYS}", lambda: self._carry_out(flight))
+                engine.run(f"{self.site.lane} {Purpose.KEYS}", lambda: self._fly(flight))
             except ProviderUnavailable as error:
                 engine.flights.end(flight)
                 flight.land(Outcome(error=error))
         return flight
 
+    def _fly(self, flight: Flight) -> None:
+        """Fetch, on a worker, and tell of it when nobody waits any more."""
+        with carrying(flight.key), told_later():
+            self._carry_out(flight)
+
     def _carry_out(self, flight: Flight) -> None:
-        """Fetch, on a worker."""
         outcome = Outcome(error=RuntimeError("the fetch ended early"))
         restored = False
         try:
@@ -404,19 +413,18 @@ class KeySource:
 
     def report(self) -> KeysHealth:
         """Tell how the keys stand, for health reports."""
-        now = self.engine.clock.monotonic()
-        with self._lock:
-            view = self._keys.view(now, self._options)
-            obtained_at = self._keys.obtained_at
-            return KeysHealth(
-                issuer=self.issuer,
-                state=view.provenance.keys if view.keys else "none",
-                age=None if obtained_at is None else now - obtained_at,
-                keys=len(view.keys),
-                time_to_dark=self._keys.time_to_dark(now, self._options),
-                failures=self._asking.failures,
-                last_error=self._last_error,
-            )
+        # Without the lock: a signal's handler may ask, amid what holds it. What is read is swapped whole.
+        now, keys = self.engine.clock.monotonic(), self._keys
+        view, obtained_at = keys.view(now, self._options), keys.obtained_at
+        return KeysHealth(
+            issuer=self.issuer,
+            state=view.provenance.keys if view.keys else "none",
+            age=None if obtained_at is None else now - obtained_at,
+            keys=len(view.keys),
+            time_to_dark=keys.time_to_dark(now, self._options),
+            failures=self._asking.failures,
+            last_error=self._last_error,
+        )
 
     def close(self) -> None:
         """End refreshes, and close idle connections."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import cachetools
 
-from ..downstream.forks import renew_in_children
+from .. import _forks
 from .decision import Decision
 
 __all__ = ["LastDecisions"]
@@ -61,7 +61,7 @@ class LastDecisions:
         self._kept: cachetools.LRUCache[tuple[bytes, bytes], _Kept] = cachetools.LRUCache(most)
         # Longer than a yes is kept, by as long as a call may take: one that began before may end after.
         self._refusals = _Refusals(most, lambda at: now() - at > longest_age + _LONGEST_CALL)
-        renew_in_children(self)
+        _forks.renew_in_children(self)
 
     def after_fork(self) -> None:
         """Take a lock of one's own."""

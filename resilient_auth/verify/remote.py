@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Literal
 
 import httpx
 
+from .. import _forks
 from .._policy.checks import require, require_number, require_whole
 from ..downstream import TransportOptions, api_client, async_api_client
-from ..downstream.forks import renew_in_children
 from ..downstream.origins import named_origin
 from ..errors import Closed, ConfigurationError
 from .claims import Claims
@@ -118,7 +118,7 @@ class _Verifier:
         }
         self._closed = False
         self.after_fork()
-        renew_in_children(self)
+        _forks.renew_in_children(self)
         # What is wrong with the arguments is told here, and not to the first user.
         self._http: Any = self._client()
 
@@ -139,6 +139,7 @@ class _Verifier:
         return type(self)._make(self._url, cookies=no_cookies, **self._about_client)
 
     def _steps(self, claims: Any) -> Steps:
+        _forks.notice()
         self._refuse_if_closed()
         return self._rules.steps(claims)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import ssl
 import threading
 import weakref
@@ -12,6 +11,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias
 
+from .. import _forks
 from .._flow.engine import Engine, engine_for
 from .._flow.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
@@ -160,6 +160,7 @@ class Verification:
         """
         if not isinstance(token, str) or len(token) > LARGEST_TOKEN or not token.isascii():
             return None
+        _forks.notice()
         digest = digest_of(token)
         known = self._seen.find(digest)
         if known is None:
@@ -190,6 +191,7 @@ class Verification:
             InvalidToken: It is refused.
             VerificationUnavailable: Its key can't be had now.
         """
+        _forks.notice()
         if self._closed:
             raise Closed("this verifier was closed: make a new one, or close it later")
         compact = take_apart(token)
@@ -242,6 +244,7 @@ class Verification:
 
     def warming(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
         """Get every issuer's keys, so that no token has to wait for them; step by step."""
+        _forks.notice()
         for source in self._sources.values():
             yield from source.obtaining(None)
         for watch in self._watches.values():
@@ -311,6 +314,7 @@ class Verification:
 
     def close(self) -> None:
         """Forget what was verified, and end refreshes unless another verifier shares them."""
+        _forks.notice()
         if self._closed:
             return
         self._closed = True
@@ -404,6 +408,7 @@ def _release(source: KeySource) -> None:
 _living: weakref.WeakSet[Verification] = weakref.WeakSet()
 
 
+@_forks.renewed
 def _after_fork() -> None:
     global _sharing
     _sharing = threading.Lock()
@@ -415,7 +420,3 @@ def _after_fork() -> None:
         watch.after_fork()
     for verification in list(_living):
         verification.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

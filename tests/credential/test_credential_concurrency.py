@@ -216,6 +216,7 @@ def test_each_switch_between_three_sources_is_told_once_with_its_reason(idp, sec
         credential.invalidate(credential.get_token(scope).token)
         for _ in range(3):
             assert credential.get_token(scope).token == "f"
+        told.wait_for(SourceSwitched, count=3)
     seen = [(event.scopes[0], event.source.startswith("lambda"), event.reason) for event in told.of(SourceSwitched)]
     assert seen == [
         (scope, False, "server_failed"),

@@ -115,8 +115,8 @@ def test_any_credential_gets_memory_and_fallback(idp, scope, settings, clock):
         assert credential.get_token_info(scope).token == held.token
 
 
-async def test_an_awaited_credential_is_awaited_in_the_callers_loop(idp, scope, settings):
-    """Its connections belong to that loop."""
+async def test_an_awaited_credential_asks_once_for_all_tasks(idp, scope, settings):
+    """And is closed with the one around it."""
     theirs = AwaitedSecretCredential("contoso", "daemon", "secret", authority=idp.url, disable_instance_discovery=True,
                                      connection_verify=idp.ca_file)  # fmt: skip
     async with ra.aio.ResilientCredential(theirs, resilience=settings()) as credential:

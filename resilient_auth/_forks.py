@@ -1,0 +1,103 @@
+"""What a forked child can't use as it is, in one list: renewed by a hook, or where the first use notices a new process.
+
+    fork in Python ─ hook ──────────────────┐
+    fork in C ─── first use ── notice() ────┴──▶ renew, in order ──▶ resume: timers and threads
+
+A fork in C, as uWSGI makes its workers, runs no hook. So what takes a lock, starts a thread or talks on a connection
+calls `notice` first; what memory answers needs none of these, and doesn't. Locks are replaced, since a thread that the
+child hasn't got may hold the parent's; what such a thread may have been in the middle of changing is built anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Forked", "notice", "renew_in_children", "renewed", "resumed", "unnoticed"]
+
+
+class Forked(Protocol):
+    """What can make itself usable in a child."""
+
+    def after_fork(self) -> None:
+        """Take locks of one's own, and forget the calls that the parent's threads are in the middle of."""
+
+
+#: Called in this order: a module registers after those that it imports, so that what others are made of comes first.
+_renew: list[Callable[[], None]] = []
+_resume: list[Callable[[], None]] = []
+_objects: dict[int, weakref.ref[Forked]] = {}
+_process = os.getpid()
+#: The process and the thread that renews, so that what it calls doesn't wait for it.
+_renewing: tuple[int, int] | None = None
+#: One lock a process: nobody can have inherited the one that he needs.
+_locks: dict[int, threading.Lock] = {}
+
+
+def renewed(call: Callable[[], None]) -> Callable[[], None]:
+    """Have a module's function called in each forked child, to make what the module keeps usable there."""
+    _renew.append(call)
+    return call
+
+
+def resumed(call: Callable[[], None]) -> Callable[[], None]:
+    """Have a module's function called when all is renewed, to begin again what runs without being asked."""
+    _resume.append(call)
+    return call
+
+
+def renew_in_children(one: Forked) -> None:
+    """Have an object's `after_fork` called in each forked child in which it is alive, after the modules' functions."""
+    key = id(one)
+    # No lock: a dictionary's single steps are atomic, and the collector may run this callback anywhere.
+    _objects[key] = weakref.ref(one, lambda gone: _forget(key, gone))
+
+
+def _forget(key: int, gone: weakref.ref[Forked]) -> None:
+    if _objects.get(key) is gone:
+        _objects.pop(key, None)
+
+
+def notice() -> None:
+    """Make everything usable if this process was forked since it was looked at last."""
+    if os.getpid() != _process:
+        _begin_anew()
+
+
+def unnoticed() -> bool:
+    """Return whether this process was forked since; for finalisers, which may renew nothing."""
+    return os.getpid() != _process
+
+
+def _begin_anew(*, hooked: bool = False) -> None:
+    global _process, _renewing
+    me = (os.getpid(), threading.get_ident())
+    if _renewing == me:
+        return
+    # Threads of the child's that come at the same time wait until all is done.
+    with _locks.setdefault(me[0], threading.Lock()):
+        if me[0] == _process and not hooked:
+            return
+        _renewing = me
+        try:
+            for call in _renew:
+                call()
+            for reference in list(_objects.values()):
+                one = reference()
+                if one is not None:
+                    one.after_fork()
+            _process = me[0]
+            for call in _resume:
+                call()
+        finally:
+            _renewing = None
+    for former in [process for process in list(_locks) if process != me[0]]:
+        _locks.pop(former, None)
+
+
+if hasattr(os, "register_at_fork"):
+    # Not by the number: in a namespace of its own, a child may have its parent's.
+    os.register_at_fork(after_in_child=lambda: _begin_anew(hooked=True))
