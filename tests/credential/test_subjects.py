@@ -307,7 +307,17 @@ def test_an_application_has_no_subject(idp, app_at):
         ra.ResilientCredential(app_at(idp), subject=user.get)
 
 
-@pytest.mark.parametrize("name", ["", 7, b"ada", ["ada"], _Proxy(), _coroutine], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(7, id="a number"),
+        pytest.param(b"ada", id="bytes"),
+        pytest.param(["ada"], id="a list"),
+        pytest.param(_Proxy(), id="a proxy"),
+        pytest.param(_coroutine, id="a coroutine function"),
+    ],
+)
 def test_what_names_nobody_is_refused_before_anybody_is_asked(provider, settings, name):
     """An empty name would be everybody's who has none; a proxy would be another one at the next call."""
     subject = (lambda: name()) if name is _coroutine else lambda: name

@@ -138,7 +138,9 @@ class Raising(plain_msal.TokenCache):
         return super().add(*args, **kwargs)
 
 
-@pytest.mark.parametrize("at", [{"search"}, {"modify"}, {"add"}, {"search", "modify", "add"}], ids=" ".join)
+@pytest.mark.parametrize(
+    "at", [{"search"}, {"modify"}, {"add"}, {"search", "modify", "add"}], ids=lambda at: " ".join(sorted(at))
+)
 def test_whatever_raises_tokens_are_served(idp: Emulator, daemon, clock, at):
     """Those that are held, and new ones; what was raised is quoted nowhere."""
     cache = Raising()
