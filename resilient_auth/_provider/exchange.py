@@ -102,6 +102,11 @@ class Asking(BoundLater):
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
 
+    def _ra_seeing_tokens(self, *, hide: bool = False) -> Any:
+        """Make a passing copy of the application that finds in its cache what is the application's, and no more."""
+        session = self._ra_session
+        return self._ra_shadow(ExchangeView(session.look_at_cache(), lambda: True, session.owns, hide=hide))
+
     def _ra_exchange(
         self, ask: Callable[[Any], Any], slot: Slot, *, extras: bool = False, regional: bool = False
     ) -> Exchange:
@@ -112,7 +117,7 @@ class Asking(BoundLater):
             generation = slot.generation
             journey = Journey(flight.deadline, flight.earliest, subject=slot.request.subject, flight=flight)
             with journey.under_way():
-                view = ExchangeView(session.home[session.cache_name], lambda: slot.generation == generation)
+                view = ExchangeView(session.look_at_cache(), lambda: slot.generation == generation, session.owns)
                 shadow = self._ra_shadow(view)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
                 slot.authorities = self._ra_authorities
@@ -149,13 +154,12 @@ class Asking(BoundLater):
             journey.attempts = None
             return ask(shadow)
 
-    def _ra_once(self, subject: object, ask: Callable[[Any], Any]) -> Plan:
-        """Plan an exchange whose result is nobody else's."""
+    def _ra_once(self, subject: object, ask: Callable[[Any], Any], *, hide: bool = True) -> Plan:
+        """Plan an exchange whose result is nobody else's; MSAL may look for a token itself unless that is hidden."""
         session = self._ra_session
 
         def asked() -> Any:
-            view = ExchangeView(session.home[session.cache_name], lambda: True)
-            return ask(self._ra_shadow(view))
+            return ask(self._ra_seeing_tokens(hide=hide))
 
         return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
 

@@ -35,7 +35,7 @@ def _token(secret: str = "t", obtained_on: float = 1000.0, life: float = 600.0) 
 def test_what_is_written_is_read_again() -> None:
     """A partition survives its encoding whole."""
     whole = Partition("b", {RT: _rt("r", 5)}, {"k": _token()})
-    again = decode(encode(whole), "7")
+    again = decode(encode(whole, "n"), "7", "n")
     assert again is not None
     assert (again.born, again.entries, again.tokens, again.version) == ("b", whole.entries, whole.tokens, "7")
 
@@ -43,7 +43,7 @@ def test_what_is_written_is_read_again() -> None:
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_what_isnt_a_partition_is_none(value: bytes) -> None:
     """Garbage under a partition's name is a miss and no error."""
-    assert decode(value, "1") is None
+    assert decode(value, "1", "n") is None
 
 
 def test_a_rotated_refresh_token_replaces_the_one_it_came_from() -> None:
