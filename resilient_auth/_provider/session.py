@@ -119,7 +119,7 @@ class Session:
                 "would give what is in it to all who use the store: leave out the one or the other. "
                 "import_msal_cache brings over what a cache holds"
             )
-        if any(each.identity != identity for each in watch(cache).listens_but(self)):
+        if any(each.identity != identity for each in watch(cache).others(self)):
             raise ConfigurationError(
                 "the application shares its token_cache with another one, and Settings(store=...) would mix their "
                 "users: give each application a cache of its own, or leave the store out"
@@ -178,13 +178,17 @@ class Session:
         """
         cache = self.home[self.cache_name]
         if cache is not self._watched:
-            if self._watched is not None and self.memory.shelf is not None:
+            if self._watched is not None and self.memory.shelf is not None and not self._may_swap_for(cache):
                 raise ConfigurationError(
                     "token_cache was replaced, and Settings(store=...) keeps everybody's tokens: a cache for each "
                     "session needs an application without a store. Put the former cache back, or leave out the store"
                 )
             self.share(cache)
         return cache
+
+    def _may_swap_for(self, cache: Any) -> bool:
+        """Return whether a cache is that of the same application, in another object."""
+        return type(cache) is UserCache and all(each.identity == self.identity for each in watch(cache).others(self))
 
     def share(self, cache: Any) -> None:
         """Take a token cache, another application's, say, in place of the one there was."""

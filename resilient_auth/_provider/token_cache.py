@@ -176,7 +176,7 @@ class Watch:
         with self._lock:
             return list(self._listening)
 
-    def listens_but(self, listener: Any) -> list[Any]:
+    def others(self, listener: Any) -> list[Any]:
         """List who else has this cache."""
         return [each for each in self._listeners() if each is not listener]
 
