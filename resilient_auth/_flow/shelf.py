@@ -197,6 +197,8 @@ class Shelf:
         partition = self.stored.partition(self.name(subject))
         wall = self._engine.clock.wall()
         removed = partition is not None and partition.removed
+        entries = {} if partition is None else partition.entries
+        mine = {k: e for k, e in entries.items() if self.owns(k[0], e) and not is_from_the_future(e, wall)}
         with self._lock:
             held = self._held(who)
             held.read = True
@@ -212,8 +214,7 @@ class Shelf:
             fresh: dict[Key, Entry] = {}
             if partition is not None and not removed and not held.erase:
                 held.born, held.seen_on = partition.born, wall
-                theirs = partition.entries.items()
-                fresh = {k: e for k, e in theirs if self.owns(k[0], e) and not is_from_the_future(e, wall)}
+                fresh = mine
             put = {key: entry for key, entry in fresh.items() if key not in held.changes}
             held.keys = frozenset(fresh)
             held.recent = partition

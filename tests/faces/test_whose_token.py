@@ -259,8 +259,8 @@ def test_what_was_declared_is_part_of_whose_token_it_is(idp: Emulator, settings:
 
 
 def _without_account(number: int) -> Answer:
-    body = {"token_type": "Bearer", "access_token": f"somebodys-{number}", "expires_in": 3600, "refresh_token": "r"}
-    return Answer("answer", 200, body=json.dumps(body), content_type="application/json")
+    body = {"token_type": "Bearer", "access_token": f"somebodys-{number}", "expires_in": 3600, "scope": SCOPE[0]}
+    return Answer("answer", 200, body=json.dumps(body | {"refresh_token": "r"}), content_type="application/json")
 
 
 @pytest.mark.parametrize("stored", [False, True])
