@@ -65,6 +65,8 @@ def identity_given(arguments: Mapping[str, Any]) -> Identity:
         raise ConfigurationError(f"{name} must be a URL with a port that is a number, if it has one") from None
     if "@" in parts.netloc:
         raise ConfigurationError(f"{name} must have no user name or password in it: leave out what is before the @")
+    if " " in parts.geturl():
+        raise ConfigurationError(f"{name} must have no blanks in it, not {given!r}")
     if len(given) > _LONGEST:
         raise ConfigurationError(f"{name} is {len(given)} characters long: {_LONGEST} at most")
     # MSAL takes dSTS for an OpenID provider.
