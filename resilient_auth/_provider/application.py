@@ -14,7 +14,7 @@ from .._flow import refresh
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from .discovery import aliases_of
-from .exchange import Asking, original
+from .exchange import Asking, is_told_apart_by_msal, original
 from .identity import Identity, Ownership
 from .session import Hit, Plan, check_scopes
 from .token_cache import read
@@ -135,10 +135,10 @@ class ResilientApplication(Asking):
 
     def _ra_query(self, request: TokenRequest) -> dict[str, Any] | None:
         """Say how MSAL looks the token up in its cache; None where it can't tell it from others."""
-        authority = self._ra_origin.authority
-        extended, key_id, other = (*request.variant.split(" "), "", "")[:3]
-        if other:
+        if not is_told_apart_by_msal(request):
             return None
+        authority = self._ra_origin.authority
+        extended, _, key_id = request.variant.partition(" ")
         return {
             "client_id": self.client_id,
             "environment": authority.instance,

@@ -17,7 +17,7 @@ from .._flow.memory import Exchange, Slot
 from .._flow.single_flight import Flight, Outcome
 from .._policy.freshness import MSAL_MARGIN
 from ..errors import ConfigurationError, ProviderUnavailable, ServerFailed
-from ..token import fingerprint
+from ..token import TokenRequest, fingerprint
 from . import redaction
 from .binding import BoundLater
 from .session import Plan, Session
@@ -78,6 +78,11 @@ def original(app: Any, name: str) -> Callable[..., Any]:
     raise AttributeError(name)
 
 
+def is_told_apart_by_msal(request: TokenRequest) -> bool:
+    """Return whether what was asked for beside the usual is in the keys of MSAL's cache; see `variant_of`."""
+    return request.variant.count(" ") < 2
+
+
 class Asking(BoundLater):
     """Carry exchanges out."""
 
@@ -117,7 +122,10 @@ class Asking(BoundLater):
             generation = slot.generation
             journey = Journey(flight.deadline, flight.earliest, subject=slot.request.subject, flight=flight)
             with journey.under_way():
-                view = ExchangeView(session.look_at_cache(), lambda: slot.generation == generation, session.owns)
+                keep = is_told_apart_by_msal(slot.request)
+                view = ExchangeView(
+                    session.look_at_cache(), lambda: keep and slot.generation == generation, session.owns
+                )
                 shadow = self._ra_shadow(view)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
                 slot.authorities = self._ra_authorities

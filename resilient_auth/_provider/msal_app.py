@@ -87,8 +87,8 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         self._ra_pin()
 
     def _ra_initialise(self) -> None:
-        arguments = dict(self._ra_arguments)
         given = self.__dict__["token_cache"]
+        arguments = self._ra_arguments | {"token_cache": given}
         self.__dict__["_ra_initialising"] = threading.get_ident()
         try:
             # From MSAL's own initialiser on: those of a subclass of ours have run, or are running.

@@ -107,7 +107,8 @@ def read(
     found = cache.search(ACCESS_TOKEN, target=list(scopes), query=query, now=0)
     try:
         for entry in found:
-            if not owns(ACCESS_TOKEN, entry):
+            # MSAL would serve a token that is bound to a key to who asked for none.
+            if not owns(ACCESS_TOKEN, entry) or ("key_id" in entry and "key_id" not in query):
                 continue
             if best is None or int(entry["expires_on"]) > int(best["expires_on"]):
                 best = entry

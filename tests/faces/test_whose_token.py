@@ -385,3 +385,19 @@ def test_an_application_with_anothers_cache_isnt_given_a_store(idp: Emulator, se
     same = _wrapped(about | {"authority": idp.authority("contoso")}, settings(store=store()), token_cache=cache)
     for app in (first, same):
         app.close()
+
+
+def test_a_token_for_a_key_is_that_keys_alone(idp: Emulator, settings: Any) -> None:
+    """Parameters that MSAL leaves out of its keys tell tokens apart too, in memory and in MSAL's cache."""
+    about = {"authority": idp.authority("contoso"), "verify": idp.ca_file, "instance_discovery": False}
+    cache = msal.TokenCache()
+    asked = [{"req_cnf": "one"}, {"req_cnf": "two"}, {"key_id": "k"}, {"key_id": "k", "req_cnf": "one"}, {}]
+    got = []
+    for _ in range(2):
+        app = _drop_in(about, settings(), token_cache=cache)
+        for _ in range(2):
+            tokens = [app.acquire_token_for_client(SCOPE, data=dict(data))["access_token"] for data in asked]
+            assert len(set(tokens)) == len(asked)
+            got.append(tokens)
+        app.close()
+    assert got[0] == got[1]
