@@ -119,7 +119,7 @@ class Session:
                 "would give what is in it to all who use the store: leave out the one or the other. "
                 "import_msal_cache brings over what a cache holds"
             )
-        if any(each.identity != identity for each in watch(cache).others(self)):
+        if any(each.identity != identity for each in watch(cache).listeners()):
             raise ConfigurationError(
                 "the application shares its token_cache with another one, and Settings(store=...) would mix their "
                 "users: give each application a cache of its own, or leave the store out"
@@ -187,8 +187,11 @@ class Session:
         return cache
 
     def _may_swap_for(self, cache: Any) -> bool:
-        """Return whether a cache is that of the same application, in another object."""
-        return type(cache) is UserCache and all(each.identity == self.identity for each in watch(cache).others(self))
+        """Return whether a cache is that of the same application, in another object with a store."""
+        if type(cache) is not UserCache:
+            return False
+        have_it = watch(cache).listeners()
+        return bool(have_it) and all(e.identity == self.identity and e.memory.shelf is not None for e in have_it)
 
     def share(self, cache: Any) -> None:
         """Take a token cache, another application's, say, in place of the one there was."""

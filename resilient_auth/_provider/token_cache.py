@@ -173,13 +173,10 @@ class Watch:
         with self._lock:
             self._listening.add(listener)
 
-    def _listeners(self) -> list[Any]:
+    def listeners(self) -> list[Any]:
+        """List who has this cache."""
         with self._lock:
             return list(self._listening)
-
-    def others(self, listener: Any) -> list[Any]:
-        """List who else has this cache."""
-        return [each for each in self._listeners() if each is not listener]
 
     def gives(self, endpoint: str) -> None:
         """Note a token endpoint whose tokens come here."""
@@ -219,13 +216,13 @@ class Watch:
         result = self._modify(credential_type, old_entry, new_key_value_pairs)
         if key is not None:
             latter = {**old_entry, **new_key_value_pairs} if new_key_value_pairs else None
-            for listener in self._listeners():
+            for listener in self.listeners():
                 listener.entry_changed((credential_type, key), former or old_entry, latter)
         if credential_type == ACCOUNT:
             with self._lock:
                 self._index(old_entry, new_key_value_pairs)
         elif credential_type == ACCESS_TOKEN and not new_key_value_pairs:
-            for listener in self._listeners():
+            for listener in self.listeners():
                 listener.token_removed(old_entry)
         return result
 
@@ -233,7 +230,7 @@ class Watch:
         result = self._deserialize(state)
         with self._lock:
             self._accounts = None
-        for listener in self._listeners():
+        for listener in self.listeners():
             listener.cache_replaced()
         return result
 

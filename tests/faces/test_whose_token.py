@@ -336,6 +336,9 @@ def test_a_cache_that_is_swapped_for_a_sessions_isnt_filled_from_a_store(
     (account,) = app.get_accounts()
     assert app.acquire_token_silent(USER_SCOPE, account)
     former, visitors = app.token_cache, msal.SerializableTokenCache()
+    app.token_cache = _drop_in(about, settings()).token_cache  # another one's, who has no store
+    with pytest.raises(ra.ConfigurationError, match="token_cache was replaced"):
+        app.get_accounts()
     app.token_cache = visitors
     asks: list[Callable[[], Any]] = [
         app.get_accounts,
