@@ -171,17 +171,22 @@ class Ownership:
         return cls(identity, _names_of(authority.instance), authority.tenant, endpoint)
 
     @property
-    def names_a_tenant(self) -> bool:
-        """Whether the authority is a host and a tenant, and nothing else that MSAL's cache would leave out."""
-        if self.endpoint is not None:
-            return _origin_of_tenant(self.endpoint) is not None
-        parts = urlsplit(self.identity.authority)
-        return not self.identity.openid and not parts.query and parts.path.count("/") <= 1
+    def cloud(self) -> str | None:
+        """The origin of an authority that is a host and a tenant, and nothing that MSAL's cache would leave out."""
+        return self._given_cloud() if self.endpoint is None else _origin_of_tenant(self.endpoint)
 
     @property
     def is_told_apart(self) -> bool:
         """Whether MSAL's own keys tell this authority from every other one."""
-        return self.names_a_tenant and urlsplit(self.endpoint or self.identity.authority).port is None
+        cloud = self.cloud
+        if self.endpoint is not None and urlsplit(self.endpoint).hostname not in self.environments:
+            cloud = cloud or self._given_cloud()  # the host in MSAL's keys is that of the authority as it was given
+        return cloud is not None and urlsplit(cloud).port is None
+
+    def _given_cloud(self) -> str | None:
+        parts = urlsplit(self.identity.authority)
+        is_tenant = not self.identity.openid and not parts.query and parts.path.count("/") <= 1
+        return _origin_of(self.identity.authority) if is_tenant else None
 
     def covers(self, kind: str, entry: Mapping[str, Any], *, unmarked: bool) -> bool:
         """Return whether an entry is this application's.
@@ -217,12 +222,11 @@ class Ownership:
         """Return whether an endpoint is this authority's; a user's refresh token is good in all tenants of a cloud."""
         if endpoint == self.endpoint:
             return True
-        if not self.names_a_tenant:
+        own, origin = self.cloud, _origin_of_tenant(endpoint)
+        if own is None:
             base, _, query = self.identity.authority.partition("?")
             within = endpoint.startswith(f"{base}/") and urlsplit(endpoint).query == query
             return self.endpoint is None and within
-        origin = _origin_of_tenant(endpoint)
-        own = _origin_of(self.endpoint or self.identity.authority)
         if origin is not None and _is_entras(origin) and _is_entras(own):
             return True  # regional endpoints, other names of the host: MSAL's keys, which were compared, tell the rest
         return origin == own and (self.endpoint is None or not (tenants_own or self.identity.openid))

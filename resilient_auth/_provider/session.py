@@ -133,7 +133,7 @@ class Session:
         if owned is None or owned.endpoint is None:
             owned = self._owned = self._ownership()
         unmarked = isinstance(cache, UserCache) or owned.is_told_apart
-        if not unmarked and owned.names_a_tenant and owned.endpoint is not None:
+        if not unmarked and owned.cloud is not None and owned.endpoint is not None:
             unmarked = watch(cache).is_alone(owned.endpoint)
         return owned.covers(kind, entry, unmarked=unmarked)
 

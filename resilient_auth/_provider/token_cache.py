@@ -24,6 +24,9 @@ ACCOUNT = "Account"
 #: What a store keeps of a cache.
 PERSISTED = frozenset({ACCOUNT, ACCESS_TOKEN, "RefreshToken", "IdToken"})
 
+#: What tells whose an entry is that may be under another one's key.
+_WHOSE = ("home_account_id", "client_id", "token_endpoint")
+
 #: Tells whether an entry, of a kind, is an application's.
 Owns = Callable[[str, Mapping[str, Any]], bool]
 #: On a thread that adds what an exchange brought: marks for the entries, and whether it was the application's own.
@@ -213,6 +216,9 @@ class Watch:
                 new_key_value_pairs = {**new_key_value_pairs, **marks}
             key = cache.key_makers[credential_type](**old_entry)
             former = cache._cache.get(credential_type, {}).get(key)
+            whose = {**old_entry, **(new_key_value_pairs or {})}
+            if former is not None and any(former.get(name) != whose.get(name) for name in _WHOSE):
+                former = None  # MSAL's keys have no case, and no ports: another one's is in this place
         result = self._modify(credential_type, old_entry, new_key_value_pairs)
         if key is not None:
             latter = {**old_entry, **new_key_value_pairs} if new_key_value_pairs else None
