@@ -283,7 +283,9 @@ class ResilientApplication(Asking):
         with session.erasing(subject):
             try:
                 self._ra_bind()
-                original(self._ra_seeing_tokens(), "remove_account")(account)
+                # What the user has in other tenants of this cloud goes too, as in MSAL.
+                app = self._ra_seeing_tokens(owns=lambda _, entry: session.owns("Account", entry))
+                original(app, "remove_account")(account)
             except ProviderUnavailable:
                 if not session.evict(subject):
                     raise

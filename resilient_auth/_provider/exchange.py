@@ -21,7 +21,7 @@ from ..token import TokenRequest, fingerprint
 from . import redaction
 from .binding import BoundLater
 from .session import Plan, Session
-from .token_cache import ExchangeView
+from .token_cache import ExchangeView, Owns
 from .transport import Journey, Transport
 from .wire import HttpxWire, OwnersWire, Wire
 
@@ -107,10 +107,10 @@ class Asking(BoundLater):
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
 
-    def _ra_seeing_tokens(self, *, hide: bool = False) -> Any:
+    def _ra_seeing_tokens(self, *, hide: bool = False, owns: Owns | None = None) -> Any:
         """Make a passing copy of the application that finds in its cache what is the application's, and no more."""
         session = self._ra_session
-        return self._ra_shadow(ExchangeView(session.look_at_cache(), lambda: True, session.owns, hide=hide))
+        return self._ra_shadow(ExchangeView(session.look_at_cache(), lambda: True, owns or session.owns, hide=hide))
 
     def _ra_exchange(
         self, ask: Callable[[Any], Any], slot: Slot, *, extras: bool = False, regional: bool = False

@@ -17,7 +17,7 @@ from ..token import Token
 from .identity import is_applications_own, marks_of
 from .user_cache import UserCache
 
-__all__ = ["ExchangeView", "Watch", "after_fork", "is_watchable", "read", "watch"]
+__all__ = ["ExchangeView", "Owns", "Watch", "after_fork", "is_watchable", "read", "watch"]
 
 ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 ACCOUNT = "Account"

@@ -404,3 +404,21 @@ def test_a_token_for_a_key_is_that_keys_alone(idp: Emulator, settings: Any) -> N
             got.append(tokens)
         app.close()
     assert got[0] == got[1]
+
+
+def test_who_signs_out_is_signed_out_in_all_tenants_of_the_cloud(idp: Emulator, settings: Any) -> None:
+    """As in MSAL: tokens of other tenants that the user's refresh token brought go with it."""
+    cache = msal.TokenCache()
+    about = {"verify": idp.ca_file, "instance_discovery": False}
+    apps = [
+        _drop_in(about | {"authority": idp.authority(t)}, settings(), token_cache=cache)
+        for t in ("contoso", "fabrikam")
+    ]
+    _sign_in(apps[0], (idp,))
+    (account,) = apps[0].get_accounts()
+    assert all(app.acquire_token_silent(USER_SCOPE, account) for app in apps)
+    apps[0].remove_account(account)
+    assert list(cache.search("AccessToken", now=0)) == []
+    assert [app.acquire_token_silent(USER_SCOPE, account) for app in apps] == [None, None]
+    for app in apps:
+        app.close()
