@@ -25,7 +25,7 @@ class TokenRequest:
     Nothing in here is a secret: assertions and extra parameters come as hashes.
     """
 
-    #: The authority's origin: `https://login.microsoftonline.com`.
+    #: The authority's whole URL, with port, path and policy: `https://login.microsoftonline.com/contoso.com`.
     authority: str
     client_id: str
     #: The grant: `client_credentials`, `silent`, `on_behalf_of`, `managed_identity`, ...

@@ -70,7 +70,7 @@ def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
         return None
     found = partition.find(slot.request, wall, now)
     if found is None and slot.request.flow == "silent":
-        found = _users_token(engine, partition, slot, wall, now)
+        found = _users_token(engine, partition, slot, shelf, wall, now)
     if found is None or fingerprint(found.secret) == slot.refused:
         return None
     held = slot.token
@@ -81,10 +81,12 @@ def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
     return Outcome(found, stored=True)
 
 
-def _users_token(engine: Engine, partition: Partition, slot: Slot, wall: float, now: float) -> Token | None:
+def _users_token(
+    engine: Engine, partition: Partition, slot: Slot, shelf: Shelf, wall: float, now: float
+) -> Token | None:
     """Find a user's token among the entries of MSAL's cache."""
     settings = engine.settings.freshness
-    entry = partition.find_entry(slot.request, wall)
+    entry = partition.find_entry(slot.request, wall, shelf.owns)
     if entry is None:
         return slot.read() if slot.read is not None else None
     life = float(entry["expires_on"]) - wall

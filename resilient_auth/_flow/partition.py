@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,11 +101,18 @@ class Partition:
         stored = self.tokens.get(token_key(request))
         return None if stored is None else stored.revive(wall, now)
 
-    def find_entry(self, request: TokenRequest, wall: float) -> Entry | None:
-        """Find the entry of a user's valid token; None where those of several tenants would do."""
+    def find_entry(self, request: TokenRequest, wall: float, owns: Callable[[str, Entry], bool]) -> Entry | None:
+        """Find the entry of a user's valid token; None where those of several tenants would do.
+
+        Args:
+            request: Which one.
+            wall: Seconds since the epoch.
+            owns: Tells whether an entry of a kind is the application's, by its authority and client.
+        """
         if request.variant:
             return None
-        good = [e for (kind, _), e in self.entries.items() if kind == _ACCESS_TOKEN and _is_good_for(e, request, wall)]
+        tokens = [e for (kind, _), e in self.entries.items() if kind == _ACCESS_TOKEN and owns(kind, e)]
+        good = [e for e in tokens if _is_good_for(e, request, wall)]
         if len({entry.get("realm") for entry in good}) != 1:
             return None
         return max(good, key=_ends)
@@ -148,17 +155,18 @@ def stored_token(token: Token) -> StoredToken:
 
 
 def token_key(request: TokenRequest) -> str:
-    """Name a request's token within its partition."""
-    return fingerprint(f"{request.flow}\n{' '.join(request.scopes)}\n{request.subject}\n{request.variant}")
+    """Name a request's token within its partition, by all that tells it from others; nothing in there is a secret."""
+    return json.dumps([getattr(request, name) for name in TokenRequest.__slots__], separators=(",", ":"))
 
 
-def encode(partition: Partition) -> bytes:
-    """Write a partition down, for a store that seals it."""
+def encode(partition: Partition, name: str) -> bytes:
+    """Write a partition down under its name, for a store that seals it."""
     kinds: dict[str, dict[str, Entry]] = {}
     for (kind, key), entry in partition.entries.items():
         kinds.setdefault(kind, {})[key] = entry
     tokens = {key: [getattr(t, name) for name in StoredToken.__slots__] for key, t in partition.tokens.items()}
     body = {
+        "of": name,
         "born": partition.born,
         "entries": kinds,
         "tokens": tokens,
@@ -169,10 +177,12 @@ def encode(partition: Partition) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def decode(value: bytes, version: str) -> Partition | None:
-    """Read a partition; None for what isn't one."""
+def decode(value: bytes, version: str, name: str) -> Partition | None:
+    """Read a partition; None for what isn't one, or is another application's or user's than `name` says."""
     try:
         body = json.loads(value)
+        if body["of"] != name:
+            return None
         return Partition(
             born=str(body["born"]),
             entries={(kind, key): dict(e) for kind, es in body["entries"].items() for key, e in es.items()},

@@ -63,6 +63,9 @@ class Owner(Protocol):
     def entries(self, subject: str) -> Mapping[Key, Entry]:
         """List what MSAL's cache holds of a user."""
 
+    def owns(self, kind: str, entry: Entry) -> bool:
+        """Tell whether an entry of a kind is this application's, and not another one's at the same host."""
+
     def evict(self, subject: str) -> bool:
         """Let MSAL's cache go of a user, whom the store has; False where it must not."""
 
@@ -73,7 +76,7 @@ class Shelf:
     Args:
         engine: Whose store, workers and timers are used.
         stored: The store.
-        label: Names the application: its authority and client id.
+        label: Names the application, and begins no other one's name: its authority, client id and capabilities.
         owner: The application object; it isn't kept alive.
     """
 
@@ -107,6 +110,11 @@ class Shelf:
     def name(self, subject: str | None) -> str:
         """Name a subject's partition in the store."""
         return f"{self.label} {subject or _NOBODY}"
+
+    def owns(self, kind: str, entry: Entry) -> bool:
+        """Tell whether an entry of a kind is this application's."""
+        owner = self._owner()
+        return owner is not None and owner.owns(kind, entry)
 
     def knows(self, subject: str | None) -> bool:
         """Tell whether the store has said what it holds for a subject."""
@@ -189,6 +197,8 @@ class Shelf:
         partition = self.stored.partition(self.name(subject))
         wall = self._engine.clock.wall()
         removed = partition is not None and partition.removed
+        entries = {} if partition is None else partition.entries
+        mine = {k: e for k, e in entries.items() if self.owns(k[0], e) and not is_from_the_future(e, wall)}
         with self._lock:
             held = self._held(who)
             held.read = True
@@ -204,7 +214,7 @@ class Shelf:
             fresh: dict[Key, Entry] = {}
             if partition is not None and not removed and not held.erase:
                 held.born, held.seen_on = partition.born, wall
-                fresh = {key: e for key, e in partition.entries.items() if not is_from_the_future(e, wall)}
+                fresh = mine
             put = {key: entry for key, entry in fresh.items() if key not in held.changes}
             held.keys = frozenset(fresh)
             held.recent = partition

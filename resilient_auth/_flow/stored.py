@@ -71,7 +71,7 @@ class Stored:
     def partition(self, name: str) -> Partition | None:
         """Read a partition."""
         record = self.store.read(_PARTITION, name)
-        return None if record is None else decode(record.value, record.version)
+        return None if record is None else decode(record.value, record.version, name)
 
     def save(
         self,
@@ -123,23 +123,23 @@ class Stored:
         wall = self._clock.wall()
         partition = prune(partition, wall, self._grace)
         lasts = seconds_worth_keeping(partition, wall, self._grace)
-        version = self.store.write(_PARTITION, name, encode(partition), ttl=lasts, expected=partition.version)
+        version = self.store.write(_PARTITION, name, encode(partition, name), ttl=lasts, expected=partition.version)
         return None if version is None else replace(partition, version=version)
 
     def names(self, name: str) -> list[str]:
         """List the home accounts noted under a user name."""
         record = self.store.read(_NAMES, name)
-        return [] if record is None else _strings(record.value)
+        return [] if record is None else _subjects(record.value, name)
 
     def note_name(self, name: str, subject: str, *, forget: bool = False) -> None:
         """Note a home account under a user name, or forget it."""
         for _ in range(_TRIES):
             record = self.store.read(_NAMES, name)
-            held = [] if record is None else _strings(record.value)
+            held = [] if record is None else _subjects(record.value, name)
             if (subject in held) is not forget:
                 return
             wanted = [s for s in held if s != subject] if forget else [*held, subject][-64:]
-            value = json.dumps(wanted).encode()
+            value = _body(name, {"subjects": wanted})
             expected = None if record is None else record.version
             if self.store.write(_NAMES, name, value, ttl=90 * 24 * 3600.0, expected=expected) is not None:
                 return
@@ -147,7 +147,7 @@ class Stored:
     def all_names(self, prefix: str) -> list[tuple[str, list[str]]]:
         """List the user names that begin with a prefix, and their home accounts."""
         return [
-            (record.name, _strings(record.value))
+            (record.name, _subjects(record.value, record.name))
             for record in self.store.scan(_NAMES)
             if record.name.startswith(prefix)
         ]
@@ -160,9 +160,10 @@ class Stored:
             wire: Over which this process would ask for it: there is none but what came over a wire like it, verified.
         """
         name = _document_name(asked, wire)
-        record = None if name is None else self.store.read(_DOCUMENT, name)
-        body = None if record is None else _object(record.value)
-        return body if body is not None and body.get("name") == name else None
+        if name is None:
+            return None
+        record = self.store.read(_DOCUMENT, name)
+        return None if record is None else _object(record.value, name)
 
     def put_document(self, asked: str, wire: WireIdentity, body: Mapping[str, Any]) -> None:
         """Keep a document that came over a verified wire; where that can't be now, when a partition is written next."""
@@ -170,7 +171,7 @@ class Stored:
         if name is None:
             return
         with self._lock:
-            self._documents[name] = {**body, "name": name}
+            self._documents[name] = body
         self._write_documents()
 
     def _write_documents(self) -> None:
@@ -179,7 +180,7 @@ class Stored:
                 if not self._documents:
                     return
                 key, body = next(iter(self._documents.items()))
-            self.store.write(_DOCUMENT, key, json.dumps(body).encode(), ttl=_DOCUMENT_LIFE)
+            self.store.write(_DOCUMENT, key, _body(key, body), ttl=_DOCUMENT_LIFE)
             with self._lock:
                 if self._documents.get(key) is body:
                     del self._documents[key]
@@ -190,7 +191,7 @@ class Stored:
             record = self.store.read(_HINT, name)
         except StoreUnavailable:
             return None
-        body = None if record is None else _object(record.value)
+        body = None if record is None else _object(record.value, name)
         if body is None:
             return None
         try:
@@ -213,7 +214,7 @@ class Stored:
         seconds = min(seconds, LONGEST_RETRY_AFTER)
         body = {"posted": wall, "until": wall + seconds, "code": code, "detail": detail}
         try:
-            self.store.write(_HINT, name, json.dumps(body).encode(), ttl=seconds + _HINT_REST)
+            self.store.write(_HINT, name, _body(name, body), ttl=seconds + _HINT_REST)
         except StoreUnavailable:
             return
 
@@ -236,17 +237,20 @@ def _document_name(asked: str, wire: WireIdentity) -> str | None:
     return None if wire.keeps is None else f"{asked} over {wire.keeps}"
 
 
-def _object(value: bytes) -> dict[str, Any] | None:
+def _body(name: str, body: Mapping[str, Any]) -> bytes:
+    """Write a record with what it is of inside, so that it can't stand for another one."""
+    return json.dumps({**body, "of": name}).encode()
+
+
+def _object(value: bytes, name: str) -> dict[str, Any] | None:
+    """Read a record; None for what isn't one, or is of something else."""
     try:
         body = json.loads(value)
     except (ValueError, RecursionError):
         return None
-    return body if isinstance(body, dict) else None
+    return body if isinstance(body, dict) and body.get("of") == name else None
 
 
-def _strings(value: bytes) -> list[str]:
-    try:
-        body = json.loads(value)
-    except (ValueError, RecursionError):
-        return []
-    return [item for item in body if isinstance(item, str)] if isinstance(body, list) else []
+def _subjects(value: bytes, name: str) -> list[str]:
+    subjects = (_object(value, name) or {}).get("subjects")
+    return [item for item in subjects if isinstance(item, str)] if isinstance(subjects, list) else []

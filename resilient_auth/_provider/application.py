@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from msal.token_cache import _compute_ext_cache_key
+from msal.token_cache import _EXT_CACHE_KEY_EXCLUDED_FIELDS, _compute_ext_cache_key
 
 from .. import _forks
 from .._flow import refresh
 from ..errors import ConfigurationError, ProviderUnavailable
-from ..token import Token, TokenRequest
+from ..token import Token, TokenRequest, fingerprint
 from .discovery import aliases_of
-from .exchange import Asking, original
+from .exchange import Asking, is_told_apart_by_msal, original
+from .identity import Identity, Ownership
 from .session import Hit, Plan, check_scopes
 from .token_cache import read
 
 __all__ = ["ResilientApplication", "variant_of"]
+
+_UNKEYED = _EXT_CACHE_KEY_EXCLUDED_FIELDS - {"key_id"}
 
 
 class ResilientApplication(Asking):
@@ -52,14 +56,15 @@ class ResilientApplication(Asking):
 
         if auth_scheme is not None or self.__dict__.get("_enable_broker") or _from_cloud_shell(account):
             options["auth_scheme"] = auth_scheme
-            kept = bool(force_refresh)
-            plan = self._ra_once(account.get("home_account_id"), lambda app: ask(self._ra_with_real_cache(app, kept)))
+            plan = self._ra_once(account.get("home_account_id"), ask, hide=bool(force_refresh))
             finish = plan.finish
             plan.finish = lambda served: _none_for_error(finish(served)) if silent else finish(served)
             return plan
         subject = account.get("home_account_id")
+        if not subject:
+            return None  # MSAL would give such an account what the application got for itself
         variant = variant_of(kwargs, client_claims=forwarded_client_claims)
-        request = TokenRequest(self._ra_authority, self.client_id, "silent", wanted, subject, variant)
+        request = TokenRequest(self._ra_identity.authority, self.client_id, "silent", wanted, subject, variant)
         plain = not (kwargs or forwarded_client_claims)
         plan = self._ra_plan(
             request,
@@ -77,18 +82,18 @@ class ResilientApplication(Asking):
         shelf = self._ra_session.memory.shelf
         if not self._ra_bound or (shelf is not None and not shelf.knows(subject)):
             return True
-        cache = self._ra_session.look_at_cache()
-        instance = self._ra_origin.authority.instance
+        session = self._ra_session
+        cache, instance = session.look_at_cache(), self._ra_origin.authority.instance
         try:
             return any(
-                entry
+                session.owns("RefreshToken", entry)
                 for environment in (instance, *aliases_of(instance))
                 for entry in list(
                     cache.search("RefreshToken", query={"environment": environment, "home_account_id": subject})
                 )
             )
         except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
-            self._ra_session.reading.began(error)
+            session.reading.began(error)
             return True
 
     def _ra_plan(
@@ -121,8 +126,22 @@ class ResilientApplication(Asking):
             silent=silent,
         )
 
-    def _ra_query(self, request: TokenRequest) -> dict[str, Any]:
-        """Say how MSAL looks the token up in its cache."""
+    def _ra_ownership(self) -> Ownership:
+        """Say what in MSAL's cache is this application's, as far as that is known."""
+        if not self._ra_bound:
+            return Ownership.before_discovery(self._ra_identity)
+        return Ownership.of(self._ra_identity, self._ra_origin.authority)
+
+    @property
+    def _ra_identity(self) -> Identity:
+        identity = self._ra_session.identity
+        assert identity is not None  # noqa: S101 - it is said at construction
+        return identity
+
+    def _ra_query(self, request: TokenRequest) -> dict[str, Any] | None:
+        """Say how MSAL looks the token up in its cache; None where it can't tell it from others."""
+        if not is_told_apart_by_msal(request):
+            return None
         authority = self._ra_origin.authority
         extended, _, key_id = request.variant.partition(" ")
         return {
@@ -138,12 +157,22 @@ class ResilientApplication(Asking):
         """Look into MSAL's cache, which another object or an earlier run may have filled."""
         if not self._ra_bound:
             return None
-        clock, due = self._ra_session.engine.clock, self._ra_session.due
-        query = self._ra_query(request)
+        session = self._ra_session
+        clock, query = session.engine.clock, self._ra_query(request)
+        if query is None:
+            return None
         # A cache that another library filled may know the authority by another of its names.
         for environment in (query["environment"], *aliases_of(query["environment"])):
             query["environment"] = environment
-            found = read(cache, scopes=request.scopes, query=query, wall=clock.wall(), now=clock.monotonic(), due=due)
+            found = read(
+                cache,
+                scopes=request.scopes,
+                query=query,
+                owns=session.owns,
+                wall=clock.wall(),
+                now=clock.monotonic(),
+                due=session.due,
+            )
             if found is not None:
                 return found
         return None
@@ -152,21 +181,17 @@ class ResilientApplication(Asking):
         """Let nobody be served the token that an API has just refused (G17)."""
         session = self._ra_session
         cache = session.look_at_cache()
-        if self._ra_bound:
-            query = self._ra_query(request)
+        query = self._ra_query(request) if self._ra_bound else None
+        if query is not None:
             try:
                 for entry in list(cache.search("AccessToken", target=list(request.scopes), query=query, now=0)):
-                    cache.remove_at(entry)
+                    if session.owns("AccessToken", entry):
+                        cache.remove_at(entry)
             except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
                 session.writing.began(error)
         slot = session.memory.find(request)
         if slot is not None and slot.token is not None:
             session.memory.drop_token(slot, slot.token, "claims challenge")
-
-    def _ra_with_real_cache(self, shadow: Any, hidden: bool) -> Any:
-        if not hidden:
-            shadow.__dict__["token_cache"] = self._ra_session.home[self._ra_session.cache_name]
-        return shadow
 
     def acquire_token_silent(
         self,
@@ -245,11 +270,12 @@ class ResilientApplication(Asking):
             entries = list(session.look_at_cache().search("Account"))
             named = [e for e in entries if not username or str(e.get("username")).lower() == username.lower()]
             return self._ra_accounts_among(named)
-        accounts: list[dict[str, Any]] = original(self, "get_accounts")(username=username)
+        accounts: list[dict[str, Any]] = original(self._ra_seeing_tokens(), "get_accounts")(username=username)
         return accounts
 
     def _ra_accounts_among(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Have MSAL tell the accounts of this authority among some entries."""
+        entries = [entry for entry in entries if self._ra_session.owns("Account", entry)]
         if not entries:
             return []
         host = self._ra_origin.authority.instance if self._ra_bound else urlsplit(self._ra_authority).hostname
@@ -266,7 +292,9 @@ class ResilientApplication(Asking):
         with session.erasing(subject):
             try:
                 self._ra_bind()
-                original(self, "remove_account")(account)
+                # What the user has in other tenants of this cloud goes too, as in MSAL.
+                app = self._ra_seeing_tokens(owns=lambda _, entry: session.owns("Account", entry))
+                original(app, "remove_account")(account)
             except ProviderUnavailable:
                 if not session.evict(subject):
                     raise
@@ -359,7 +387,10 @@ def variant_of(kwargs: dict[str, Any], **extra: str | None) -> str:
     data = {**(given if isinstance(given, dict) else {}), **{k: v for k, v in extra.items() if v is not None}}
     if not data:
         return ""
-    return f"{_compute_ext_cache_key(data)} {data.get('key_id') or ''}".rstrip()
+    # MSAL leaves what usually goes out by itself out of its key: here it was given beside that.
+    other = {name: str(value) for name, value in data.items() if name in _UNKEYED and value}
+    rest = fingerprint(json.dumps(other, sort_keys=True)) if other else ""
+    return f"{_compute_ext_cache_key(data)} {data.get('key_id') or ''} {rest}".rstrip()
 
 
 def _none_for_error(result: Any) -> Any:

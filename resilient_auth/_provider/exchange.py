@@ -17,12 +17,12 @@ from .._flow.single_flight import Flight, Outcome
 from .._policy.endpoint import WireIdentity
 from .._policy.freshness import MSAL_MARGIN
 from ..errors import ProviderUnavailable, ServerFailed
-from ..token import fingerprint
+from ..token import TokenRequest, fingerprint
 from . import redaction
 from .binding import BoundLater
 from .owners_wire import OwnersWire
 from .session import Plan, Session
-from .token_cache import ExchangeView
+from .token_cache import ExchangeView, Owns
 from .transport import Journey, Transport
 from .wire import HttpxWire, Wire
 
@@ -106,6 +106,11 @@ def original(app: Any, name: str) -> Callable[..., Any]:
     raise AttributeError(name)
 
 
+def is_told_apart_by_msal(request: TokenRequest) -> bool:
+    """Return whether what was asked for beside the usual is in the keys of MSAL's cache; see `variant_of`."""
+    return request.variant.count(" ") < 2
+
+
 class Asking(BoundLater):
     """Carry exchanges out."""
 
@@ -130,6 +135,12 @@ class Asking(BoundLater):
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
 
+    def _ra_seeing_tokens(self, *, hide: bool = False, owns: Owns | None = None) -> Any:
+        """Make a passing copy of the application that finds in its cache what is the application's, and no more."""
+        session = self._ra_session
+        view = ExchangeView(session.look_at_cache(), lambda: True, owns or session.owns, session.writing, hide=hide)
+        return self._ra_shadow(view)
+
     def _ra_exchange(
         self, ask: Callable[[Any], Any], slot: Slot, *, extras: bool = False, regional: bool = False
     ) -> Exchange:
@@ -140,8 +151,13 @@ class Asking(BoundLater):
             generation = slot.generation
             journey = Journey(flight.deadline, flight.earliest, subject=slot.request.subject, flight=flight)
             with journey.under_way():
-                cache = session.home[session.cache_name]
-                view = ExchangeView(cache, lambda: slot.generation == generation, session.writing)
+                keep = is_told_apart_by_msal(slot.request)
+                view = ExchangeView(
+                    session.look_at_cache(),
+                    lambda: keep and slot.generation == generation,
+                    session.owns,
+                    session.writing,
+                )
                 shadow = self._ra_shadow(view)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
                 slot.authorities = self._ra_authorities
@@ -179,13 +195,12 @@ class Asking(BoundLater):
             journey.attempts = None
             return ask(shadow)
 
-    def _ra_once(self, subject: object, ask: Callable[[Any], Any]) -> Plan:
-        """Plan an exchange whose result is nobody else's."""
+    def _ra_once(self, subject: object, ask: Callable[[Any], Any], *, hide: bool = True) -> Plan:
+        """Plan an exchange whose result is nobody else's; MSAL may look for a token itself unless that is hidden."""
         session = self._ra_session
 
         def asked() -> Any:
-            view = ExchangeView(session.home[session.cache_name], lambda: True, session.writing)
-            return ask(self._ra_shadow(view))
+            return ask(self._ra_seeing_tokens(hide=hide))
 
         return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
 

@@ -16,6 +16,7 @@ from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import transport_for
+from .identity import Identity, declared
 from .session import Plan, Session
 from .token_cache import ExchangeView, read
 from .transport import Journey, Transport
@@ -68,7 +69,9 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
         self._token_cache = cache  # MSAL replaces one that is falsy
         identity = self._managed_identity.get("Id")
         if identity:  # the system-assigned one is another on each machine
-            session.use_store(f"managed identity {identity}")
+            kind = self._managed_identity.get("ManagedIdentityIdType")
+            capabilities = declared(self._client_capabilities)
+            session.identify(Identity(f"managed identity by {kind}", str(identity), capabilities))
         self._ra_begin(session, transport)
 
     def _ra_begin(self, session: Session, transport: Transport) -> None:
@@ -134,7 +137,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
 
         def found(cache: Any) -> Token | None:
             wall, now = clock.wall(), clock.monotonic()
-            return read(cache, scopes=(resource,), query=query, wall=wall, now=now, due=session.due)
+            return read(cache, scopes=(resource,), query=query, owns=session.owns, wall=wall, now=now, due=session.due)
 
         if claims_challenge:
             # MSAL needs the refused token in its cache, to tell its hash; nobody else may find it there.
@@ -169,7 +172,9 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
                 # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
                 cache = session.home["_token_cache"]
                 hide = not claims_challenge
-                view = ExchangeView(cache, lambda: slot.generation == generation, session.writing, hide=hide)
+                view = ExchangeView(
+                    cache, lambda: slot.generation == generation, session.owns, session.writing, hide=hide
+                )
                 shadow = object.__new__(_Original)
                 shadow.__dict__.update(self.__dict__)
                 shadow._token_cache = view

@@ -20,6 +20,7 @@ from . import token_cache, transport
 from .application import ResilientApplication, variant_of
 from .binding import applications, authority_of
 from .exchange import original, throttled, transport_for
+from .identity import identity_given, identity_of
 from .managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .owners_wire import built_by_msal
 from .session import Plan, Session, check_scopes
@@ -46,12 +47,6 @@ def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return {**named, **kwargs}
 
 
-def _label(authority: str, client_id: str, capabilities: Any) -> str:
-    """Name an application in a store: the same in every process, another one for each tenant, policy and capability."""
-    declared = ",".join(sorted(str(capability).lower() for capability in capabilities or ()))
-    return f"{authority.strip('/').lower()} {client_id} {declared}".rstrip()
-
-
 class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: ignore[misc]
     """Do what `msal.ClientApplication` does, through an outage too.
 
@@ -67,10 +62,16 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
     def __init__(self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Any) -> None:
         arguments = _arguments(type(self), (client_id, *args), kwargs)
         authority = authority_of(arguments)
+        identity = identity_given(arguments)
+        session = Session(resilience, self.__dict__)
         if arguments.get("token_cache") is None:
             arguments["token_cache"] = UserCache()
-        session = Session(resilience, self.__dict__)
-        given = str(arguments.get("oidc_authority") or arguments.get("authority") or authority)
+        elif session.engine.stored is not None:
+            raise ConfigurationError(
+                "token_cache and Settings(store=...) exclude each other: the store would give what a session's cache "
+                "holds to every other session. Leave out token_cache, and keep an account's home_account_id in the "
+                "session; or leave out the store. import_msal_cache brings over what a cache holds"
+            )
         transport_ = transport_for(session, client_id, arguments)
         # MSAL takes our http_client, and so must not be given what would build its own.
         arguments.update(http_client=transport_)
@@ -81,15 +82,15 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
             token_cache=arguments["token_cache"],
         )
         self._ra_begin(session, self, type(self), transport_, authority)
-        session.use_store(_label(given, client_id, arguments.get("client_capabilities")))
+        session.identify(identity, self._ra_ownership)
         # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
         with contextlib.suppress(ProviderUnavailable):
             self._ra_bind()
         self._ra_pin()
 
     def _ra_initialise(self) -> None:
-        arguments = dict(self._ra_arguments)
         given = self.__dict__["token_cache"]
+        arguments = self._ra_arguments | {"token_cache": given}
         self.__dict__["_ra_initialising"] = threading.get_ident()
         try:
             # From MSAL's own initialiser on: those of a subclass of ours have run, or are running.
@@ -99,6 +100,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
             # MSAL replaces a cache that is falsy, such as one with a length of 0.
             self.__dict__["token_cache"] = given
         self._ra_ready()
+        self._ra_session.announce()
 
     def _ra_pin(self) -> None:
         """Keep fresh what the settings name."""
@@ -123,7 +125,8 @@ class PublicClientApplication(ClientApplication, msal.PublicClientApplication): 
         """Sign a user in with a browser or a broker, as MSAL's method of this name."""
         check_scopes(scopes, empty=True)
         self._ra_bind()
-        result: dict[str, Any] = original(self, "acquire_token_interactive")(scopes, *args, **kwargs)
+        app = self._ra_seeing_tokens()
+        result: dict[str, Any] = original(app, "acquire_token_interactive")(scopes, *args, **kwargs)
         return result
 
     def _ra_initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> Plan:
@@ -138,7 +141,8 @@ class PublicClientApplication(ClientApplication, msal.PublicClientApplication): 
     def acquire_token_by_device_flow(self, flow: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Poll until the user has signed in, as MSAL's method of this name; a failing provider doesn't end it."""
         self._ra_bind()
-        result: dict[str, Any] = original(self, "acquire_token_by_device_flow")(flow, *args, **kwargs)
+        app = self._ra_seeing_tokens()
+        result: dict[str, Any] = original(app, "acquire_token_by_device_flow")(flow, *args, **kwargs)
         return result
 
 
@@ -218,7 +222,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         if claims_challenge is not None:
             options["claims_challenge"] = claims_challenge
         return self._ra_plan(
-            TokenRequest(self._ra_authority, self.client_id, "client_credentials", wanted, None, variant),
+            TokenRequest(self._ra_identity.authority, self.client_id, "client_credentials", wanted, None, variant),
             lambda app: original(app, "acquire_token_for_client")(list(scopes), **copy.deepcopy(options)),
             signature=None if options else tuple(scopes),
             claims=claims_challenge,
@@ -231,7 +235,7 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         memory = self._ra_session.memory
         memory.drop_subject(None, "the application removed its tokens")
         with self._ra_session.erasing(None):
-            original(self, "remove_tokens_for_client")()
+            original(self._ra_seeing_tokens(), "remove_tokens_for_client")()
         memory.drop_subject(None, "the application removed its tokens")
 
     def acquire_token_on_behalf_of(
@@ -271,7 +275,12 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
             options["forwarded_client_claims"] = forwarded_client_claims
         return self._ra_plan(
             TokenRequest(
-                self._ra_authority, self.client_id, "on_behalf_of", wanted, hashlib.sha256(raw).hexdigest(), variant
+                self._ra_identity.authority,
+                self.client_id,
+                "on_behalf_of",
+                wanted,
+                hashlib.sha256(raw).hexdigest(),
+                variant,
             ),
             lambda app: original(app, "acquire_token_on_behalf_of")(
                 user_assertion, list(scopes), **copy.deepcopy(options)
@@ -370,7 +379,8 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
             "app must be an application of MSAL's, such as msal.ConfidentialClientApplication, "
             f"not {type(app).__name__}"
         )
-    session = Session(resilience, app.__dict__)
+    session, identity = Session(resilience, app.__dict__), identity_of(app)
+    session.check_cache(app.token_cache, identity)
     raw = app.http_client.http_client
     transport_ = transport_for(session, app.client_id, built_by_msal(raw) or {"http_client": raw})
     wrapped = object.__new__(kind)
@@ -385,9 +395,9 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
         wrapped.__dict__[name] = part
     authority = transport.origin_of(app.authority.token_endpoint)
     wrapped._ra_begin(session, app, type(app), transport_, authority)
-    given = f"https://{app.authority.instance}/{app.authority.tenant}"
-    session.use_store(_label(given, app.client_id, app._client_capabilities))
+    session.identify(identity, wrapped._ra_ownership)
     wrapped._ra_bind()
+    session.announce()
     wrapped._ra_pin()
     return wrapped
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from msal import TokenCache
+
 from .. import _forks
 from .._flow import refresh
 from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, asking_once, patience_of
@@ -22,9 +24,10 @@ from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
+from .identity import Identity, Ownership
 from .token_cache import Trouble, holds, is_watchable, watch
 from .transport import Journey
-from .user_cache import entries_of, evict, put_back
+from .user_cache import UserCache, entries_of, evict, put_back
 
 __all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
@@ -92,24 +95,64 @@ class Session:
         #: What an owner's cache class may raise.
         self.reading, self.writing = Trouble(self.engine.clock, "reading"), Trouble(self.engine.clock, "writing")
         self.closed = False
+        self.identity: Identity | None = None
+        #: Tells what in MSAL's cache is this application's, as far as is known now; None for all.
+        self._ownership: Callable[[], Ownership] | None = None
+        self._owned: Ownership | None = None
 
-    def use_store(self, label: str) -> None:
-        """Keep this application's users and tokens in the owner's store too, if there is one.
+    def identify(self, identity: Identity, ownership: Callable[[], Ownership] | None = None) -> None:
+        """Say whose tokens these are; they are kept in the owner's store too, if there is one.
 
         Args:
-            label: What tells them from another application's: the same in every process.
+            identity: The application's.
+            ownership: Tells what in MSAL's cache is this application's; None for all.
         """
+        self.identity, self._ownership = identity, ownership
         if self.engine.stored is not None:
-            self.memory.shelf = Shelf(self.engine, self.engine.stored, label, self)
-            self.look_at_cache()
+            self.memory.shelf = Shelf(self.engine, self.engine.stored, identity.label, self)
+        self.look_at_cache()
+
+    def check_cache(self, cache: Any, identity: Identity) -> None:
+        """Refuse to keep in a store what is in a cache that may be a session's, or another application's too.
+
+        Raises:
+            ConfigurationError: It may.
+        """
+        if self.engine.stored is None:
+            return
+        if type(cache) not in (TokenCache, UserCache):
+            raise ConfigurationError(
+                f"the application has a token_cache of its own, a {type(cache).__name__}, and Settings(store=...) "
+                "would give what is in it to all who use the store: leave out the one or the other. "
+                "import_msal_cache brings over what a cache holds"
+            )
+        if any(each.identity != identity for each in watch(cache).listeners()):
+            raise ConfigurationError(
+                "the application shares its token_cache with another one, and Settings(store=...) would mix their "
+                "users: give each application a cache of its own, or leave the store out"
+            )
+
+    def owns(self, kind: str, entry: Mapping[str, Any]) -> bool:
+        """Tell whether an entry of MSAL's cache is this application's: others may have the same cache."""
+        if self._ownership is None:
+            return True
+        owned, cache = self._owned, self._watched
+        if owned is None or owned.endpoint is None:
+            owned = self._owned = self._ownership()
+        unmarked = isinstance(cache, UserCache) or owned.is_told_apart
+        if not unmarked and owned.cloud is not None and owned.endpoint is not None:
+            unmarked = watch(cache).is_alone(owned.endpoint)
+        return owned.covers(kind, entry, unmarked=unmarked)
 
     def bring_in(self, kinds: Mapping[str, Iterable[dict[str, Any]]]) -> None:
-        """Put entries from elsewhere into MSAL's cache, and have them written down."""
+        """Put entries from elsewhere into MSAL's cache as this application's, and have them written down."""
         cache = self.look_at_cache()
+        owned = None if self._ownership is None else self._ownership()
         with self._saved():
             for kind, entries in kinds.items():
                 for entry in entries:
-                    cache.modify(kind, dict(entry), dict(entry))
+                    mine = dict(entry) if owned is None else owned.claim(entry)
+                    cache.modify(kind, mine, dict(mine))
 
     def put_back(self, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
         """Bring into MSAL's cache what the store has."""
@@ -121,7 +164,8 @@ class Session:
 
     def entries(self, subject: str) -> Mapping[Key, Entry]:
         """List what MSAL's cache holds of a user."""
-        return entries_of(self.look_at_cache(), subject)
+        found = entries_of(self.look_at_cache(), subject)
+        return {key: entry for key, entry in found.items() if self.owns(key[0], entry)}
 
     def evict(self, subject: str) -> bool:
         """Let MSAL's cache go of a user, whom the store has."""
@@ -130,26 +174,55 @@ class Session:
     def entry_changed(self, key: Key, old: Entry | None, new: Entry | None) -> None:
         """Follow MSAL, which changed an entry that a store keeps."""
         shelf = self.memory.shelf
-        if shelf is not None:
+        if shelf is not None and self.owns(key[0], new or old or {}):
             shelf.note(key, old, new)
 
     def look_at_cache(self) -> Any:
-        """Find the application's token cache; a new one there makes what is in memory void."""
+        """Find the application's token cache; a new one there makes what is in memory void.
+
+        Raises:
+            ConfigurationError: There is a new one, and a store: what is in the store isn't for who is in that cache.
+        """
         _forks.notice()
         cache = self.home[self.cache_name]
         if cache is not self._watched:
-            first = self._watched is None
-            self._watched = cache
-            self._watchable = is_watchable(cache)
-            if self._watchable:
-                watch(cache).tell(self)
-            if not first:
-                self.memory.drop_all("the application replaced its token cache")
+            if self._watched is not None and self.memory.shelf is not None and not self._may_swap_for(cache):
+                raise ConfigurationError(
+                    "token_cache was replaced, and Settings(store=...) keeps everybody's tokens: a cache for each "
+                    "session needs an application without a store. Put the former cache back, or leave out the store"
+                )
+            self.share(cache)
         return cache
+
+    def _may_swap_for(self, cache: Any) -> bool:
+        """Return whether a cache is that of the same application, in another object with a store."""
+        if type(cache) is not UserCache:
+            return False
+        have_it = watch(cache).listeners()
+        return bool(have_it) and all(e.identity == self.identity and e.memory.shelf is not None for e in have_it)
+
+    def share(self, cache: Any) -> None:
+        """Take a token cache, another application's, say, in place of the one there was."""
+        first = self._watched is None
+        self.home[self.cache_name] = self._watched = cache
+        self._watchable = is_watchable(cache)
+        watched = watch(cache)
+        if self._watchable:
+            watched.tell(self)
+        self.announce()
+        if not first:
+            self.memory.drop_all("the application replaced its token cache")
+
+    def announce(self) -> None:
+        """Say to the token cache who gives this application its tokens, as soon as that is known."""
+        endpoint = None if self._ownership is None else self._ownership().endpoint
+        if endpoint is not None:
+            watch(self._watched).gives(endpoint)
 
     def token_removed(self, entry: Mapping[str, Any]) -> None:
         """Follow the application, which took an access token out of its cache."""
-        if int(entry.get("expires_on", 0)) > self.engine.clock.wall():  # MSAL sweeps out expired ones by itself
+        living = int(entry.get("expires_on", 0)) > self.engine.clock.wall()  # MSAL sweeps out expired ones by itself
+        if living and self.owns("AccessToken", entry):
             self.memory.drop_subject(entry.get("home_account_id"), "the application removed it")
 
     def cache_replaced(self) -> None:

@@ -74,7 +74,7 @@ class Siblings:
         # Discovery, in another thread, may have told the application's own tenant since `missing` was asked.
         app = self._kept(key) or self._keep(key, self._make(*key))
         if self._shared_cache and app.token_cache is not self._app.token_cache:
-            app.token_cache = self._app.token_cache
+            app._ra_session.share(self._app.token_cache)
         return app
 
     def missing(self, tenant_id: str | None, *, cae: bool) -> Callable[[], object] | None:
@@ -153,14 +153,17 @@ class Siblings:
         arguments.update(
             authority=f"{origin}/{tenant_id or tenant}",
             http_client=app._ra_transport,
-            token_cache=app.token_cache if self._shared_cache else msal.TokenCache(),
+            token_cache=None,
             resilience=app._ra_session.settings.but(keep_fresh=()),
         )
         if cae:
             arguments["client_capabilities"] = [*(arguments.get("client_capabilities") or ()), _CAE]
-        if isinstance(app, msal.ConfidentialClientApplication):
-            return ConfidentialClientApplication(**arguments)
-        return PublicClientApplication(**arguments)
+        kind = ConfidentialClientApplication if isinstance(app, msal.ConfidentialClientApplication) else None
+        made = (kind or PublicClientApplication)(**arguments)
+        if self._shared_cache:
+            # Not as the owner's: each takes and writes down what is its own in there.
+            made._ra_session.share(app.token_cache)
+        return made
 
 
 def _argument(app: Any, name: str) -> Any:

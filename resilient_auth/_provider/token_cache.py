@@ -6,9 +6,10 @@ import errno
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
+from urllib.parse import urlsplit
 
 from msal import TokenCache
 
@@ -18,9 +19,10 @@ from .._policy.living import Living
 from ..clock import Clock
 from ..events import StoreFailed, StoreRecovered, emit
 from ..token import Token
+from .identity import is_applications_own, marks_of
 from .user_cache import UserCache
 
-__all__ = ["ExchangeView", "Trouble", "Watch", "after_fork", "holds", "is_watchable", "read", "watch"]
+__all__ = ["ExchangeView", "Owns", "Trouble", "Watch", "after_fork", "holds", "is_watchable", "read", "watch"]
 
 ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 ACCOUNT = "Account"
@@ -30,6 +32,14 @@ _REST = 5.0
 _CODES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read_only", errno.EACCES: "permission_denied"}
 #: What a store keeps of a cache.
 PERSISTED = frozenset({ACCOUNT, ACCESS_TOKEN, "RefreshToken", "IdToken"})
+
+#: What tells whose an entry is that may be under another one's key.
+_WHOSE = ("home_account_id", "client_id", "token_endpoint")
+
+#: Tells whether an entry, of a kind, is an application's.
+Owns = Callable[[str, Mapping[str, Any]], bool]
+#: On a thread that adds what an exchange brought: marks for the entries, and whether it was the application's own.
+_obtaining = threading.local()
 
 
 class Trouble:
@@ -73,16 +83,22 @@ class Trouble:
 class ExchangeView(TokenCache):  # type: ignore[misc]
     """A cache in which MSAL finds no access token, so that it asks the provider; what it gets goes to the real one.
 
+    What is in there for other applications, another realm's of one host, say, isn't found either.
+
     Args:
         cache: The application's.
         keep: Tells whether what comes may still be kept: not after the application has removed the account.
+        owns: Tells what is the application's.
         writing: Is told where the cache can't take it: what was obtained is served all the same.
-        hide: False for the one flow that must see what it replaces.
+        hide: False for flows that must see access tokens: those that MSAL holds itself, and removals.
     """
 
-    def __init__(self, cache: Any, keep: Callable[[], bool], writing: Trouble, *, hide: bool = True) -> None:
+    def __init__(
+        self, cache: Any, keep: Callable[[], bool], owns: Owns, writing: Trouble, *, hide: bool = True
+    ) -> None:
         super().__init__()
         self._hide = hide
+        self._owns = owns
         self._real = cache
         self._keep = keep
         self._writing = writing
@@ -92,11 +108,11 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
         self.unkept = False
 
     def search(self, credential_type: str, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Find what there is, access tokens excepted."""
+        """Find what is the application's, access tokens excepted."""
         if self._hide and credential_type == ACCESS_TOKEN:
             return iter(())
-        found: Iterator[dict[str, Any]] = self._real.search(credential_type, *args, **kwargs)
-        return found
+        found = list(self._real.search(credential_type, *args, **kwargs))
+        return iter([entry for entry in found if self._owns(credential_type, entry)])
 
     def add(self, event: dict[str, Any], **kwargs: Any) -> None:
         """Keep what was obtained."""
@@ -130,7 +146,14 @@ def is_watchable(cache: Any) -> bool:
 
 
 def read(
-    cache: Any, *, scopes: tuple[str, ...], query: dict[str, Any], wall: float, now: float, due: Callable[..., float]
+    cache: Any,
+    *,
+    scopes: tuple[str, ...],
+    query: dict[str, Any],
+    owns: Owns,
+    wall: float,
+    now: float,
+    due: Callable[..., float],
 ) -> Token | None:
     """Find a valid access token in MSAL's cache, the last 300 seconds of its life included.
 
@@ -138,6 +161,7 @@ def read(
         cache: MSAL's.
         scopes: That it must be good for.
         query: MSAL's other conditions.
+        owns: Tells what is the application's: MSAL's conditions can't tell all that there is.
         wall: Seconds since the epoch.
         now: Seconds on the monotonic clock.
         due: Tells, from `life` and `refresh_in`, after how many seconds a refresh is due.
@@ -148,6 +172,9 @@ def read(
     found = cache.search(ACCESS_TOKEN, target=list(scopes), query=query, now=0)
     try:
         for entry in found:
+            # MSAL would serve a token that is bound to a key to who asked for none.
+            if not owns(ACCESS_TOKEN, entry) or ("key_id" in entry and "key_id" not in query):
+                continue
             if best is None or int(entry["expires_on"]) > int(best["expires_on"]):
                 best = entry
             if int(entry["expires_on"]) - wall >= MSAL_MARGIN:
@@ -191,7 +218,10 @@ def holds(cache: Any, token: Token, subject: str | None) -> bool:
 class Watch:
     """Notice what an application does to its token cache, however many application objects share it.
 
-    `modify` is the one method through which MSAL's caches change; `deserialize` replaces everything.
+    `modify` is the one method through which MSAL's caches change, `add` the one that brings what an exchange gave;
+    `deserialize` replaces everything. What is added is marked with the endpoint that gave it, also where an application
+    of MSAL's own adds it; an answer to a user's grant that names no account isn't kept: MSAL would take it for the
+    application's own.
     """
 
     def __init__(self, cache: Any) -> None:
@@ -201,8 +231,12 @@ class Watch:
         self._accounts: dict[str, dict[tuple[str, ...], dict[str, Any]]] | None = None
         self._names: dict[tuple[str, ...], str] = {}
         self._cache = weakref.ref(cache)
+        #: Who has been given tokens that are in this cache, as far as is known: origins by host.
+        self._givers: dict[str, set[str]] = {}
         self._modify = cache.modify
         cache.modify = self._on_modify
+        self._add = cache.add
+        cache.add = self._on_add
         if hasattr(cache, "deserialize"):
             self._deserialize = cache.deserialize
             cache.deserialize = self._on_deserialize
@@ -212,27 +246,60 @@ class Watch:
         with self._lock:
             self._listening.add(listener)
 
-    def _listeners(self) -> list[Any]:
+    def listeners(self) -> list[Any]:
+        """List who has this cache."""
         with self._lock:
             return list(self._listening)
+
+    def gives(self, endpoint: str) -> None:
+        """Note a token endpoint whose tokens come here."""
+        parts = urlsplit(endpoint)
+        with self._lock:
+            self._givers.setdefault(parts.hostname or "", set()).add(parts.netloc)
+
+    def is_alone(self, endpoint: str) -> bool:
+        """Return whether no other port of a token endpoint's host is known to give tokens that come here."""
+        parts = urlsplit(endpoint)
+        with self._lock:
+            return self._givers.get(parts.hostname or "", set()) <= {parts.netloc}
+
+    def _on_add(self, event: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        marks = marks_of(event)
+        if marks:
+            self.gives(marks["token_endpoint"])
+        outer = getattr(_obtaining, "now", None)
+        _obtaining.now = marks, is_applications_own(event)
+        try:
+            return self._add(event, *args, **kwargs)
+        finally:
+            _obtaining.now = outer
 
     def _on_modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> Any:
         _forks.notice()
         cache = self._cache()
         former = key = None
         if credential_type in PERSISTED and cache is not None:
+            obtained = getattr(_obtaining, "now", None)
+            if obtained is not None and new_key_value_pairs:
+                marks, is_own = obtained
+                if old_entry.get("home_account_id") is None and not is_own:
+                    return None
+                new_key_value_pairs = {**new_key_value_pairs, **marks}
             key = cache.key_makers[credential_type](**old_entry)
             former = cache._cache.get(credential_type, {}).get(key)
+            whose = {**old_entry, **(new_key_value_pairs or {})}
+            if former is not None and any(former.get(name) != whose.get(name) for name in _WHOSE):
+                former = None  # MSAL's keys have no case, and no ports: another one's is in this place
         result = self._modify(credential_type, old_entry, new_key_value_pairs)
         if key is not None:
             latter = {**old_entry, **new_key_value_pairs} if new_key_value_pairs else None
-            for listener in self._listeners():
+            for listener in self.listeners():
                 listener.entry_changed((credential_type, key), former or old_entry, latter)
         if credential_type == ACCOUNT:
             with self._lock:
                 self._index(old_entry, new_key_value_pairs)
         elif credential_type == ACCESS_TOKEN and not new_key_value_pairs:
-            for listener in self._listeners():
+            for listener in self.listeners():
                 listener.token_removed(old_entry)
         return result
 
@@ -240,7 +307,7 @@ class Watch:
         result = self._deserialize(state)
         with self._lock:
             self._accounts = None
-        for listener in self._listeners():
+        for listener in self.listeners():
             listener.cache_replaced()
         return result
 

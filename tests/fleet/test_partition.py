@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+import resilient_auth as ra
 from resilient_auth._flow.partition import (
     Change,
     Partition,
@@ -18,6 +22,8 @@ from resilient_auth._flow.partition import (
     seconds_worth_keeping,
     token_key,
 )
+from resilient_auth._flow.stored import Stored
+from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.token import TokenRequest
 
 RT = ("RefreshToken", "key")
@@ -35,7 +41,7 @@ def _token(secret: str = "t", obtained_on: float = 1000.0, life: float = 600.0) 
 def test_what_is_written_is_read_again() -> None:
     """A partition survives its encoding whole."""
     whole = Partition("b", {RT: _rt("r", 5)}, {"k": _token()})
-    again = decode(encode(whole), "7")
+    again = decode(encode(whole, "n"), "7", "n")
     assert again is not None
     assert (again.born, again.entries, again.tokens, again.version) == ("b", whole.entries, whole.tokens, "7")
 
@@ -43,7 +49,7 @@ def test_what_is_written_is_read_again() -> None:
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_what_isnt_a_partition_is_none(value: bytes) -> None:
     """Garbage under a partition's name is a miss and no error."""
-    assert decode(value, "1") is None
+    assert decode(value, "1", "n") is None
 
 
 def test_a_rotated_refresh_token_replaces_the_one_it_came_from() -> None:
@@ -145,3 +151,49 @@ def test_rotations_in_any_order_end_with_the_last_one(turns: list[tuple[int, boo
             assert merged is not None
             stored = merged
             assert stored.entries[RT]["secret"] == f"r{number}"
+
+
+def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
+    """Each says inside the seal whose it is: what is under another name isn't taken for that one's."""
+    store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
+    stored = Stored(store, clock, 0.0)
+    stored.save("ann", None, "b", {RT: Change(None, _rt("r"))}, {}, anew=math.inf)
+    stored.note_name("ann", "ann.t")
+    stored.put_document("ann", {"text": "{}", "obtained_on": 0.0})
+    stored.post_hint("ann", 60.0, "server_failed", "503")
+    reads = {
+        "partition": stored.partition,
+        "usernames": lambda name: stored.names(name) or None,
+        "document": stored.document,
+        "hint": stored.hint,
+    }
+    for kind, read in reads.items():
+        assert read("ann") is not None, kind
+        record = store.read(kind, "ann")
+        assert record is not None
+        store.write(kind, "bob", record.value, ttl=60.0)
+        assert read("bob") is None, kind
+
+
+def test_a_token_is_found_by_all_that_tells_it_from_others() -> None:
+    """By its authority and client too, whatever partition it is in, and whatever is in its scopes and parameters."""
+    requests = [
+        REQUEST,
+        replace(REQUEST, authority="https://login.example:8443"),
+        replace(REQUEST, authority="https://login.example/realms/a"),
+        replace(REQUEST, client_id="App"),
+        replace(REQUEST, flow="on_behalf_of"),
+        replace(REQUEST, scopes=("a", "b")),
+        replace(REQUEST, scopes=("a b",)),
+        replace(REQUEST, subject=None),
+        replace(REQUEST, subject="None"),
+        replace(REQUEST, subject="ann\n"),
+        replace(REQUEST, variant="v"),
+    ]
+    tokens = {token_key(request): _token(str(number)) for number, request in enumerate(requests)}
+    partition = decode(encode(Partition("b", tokens=tokens), "n"), "1", "n")
+    assert partition is not None
+    for number, request in enumerate(requests):
+        found = partition.find(request, 1100.0, 0.0)
+        assert found is not None
+        assert found.secret == str(number)
