@@ -82,7 +82,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
             token_cache=arguments["token_cache"],
         )
         self._ra_begin(session, self, type(self), transport_, authority)
-        session.identify(identity, self._ra_ownership)
+        session.identify(identity, self._ra_ownership, wire=transport_.wire.identity)
         # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
         with contextlib.suppress(ProviderUnavailable):
             self._ra_bind()
@@ -395,7 +395,7 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
         wrapped.__dict__[name] = part
     authority = transport.origin_of(app.authority.token_endpoint)
     wrapped._ra_begin(session, app, type(app), transport_, authority)
-    session.identify(identity, wrapped._ra_ownership)
+    session.identify(identity, wrapped._ra_ownership, wire=transport_.wire.identity)
     wrapped._ra_bind()
     session.announce()
     wrapped._ra_pin()
