@@ -120,7 +120,7 @@ class Asking(BoundLater):
         origin = self._ra_origin
         shadow = object.__new__(self._ra_kind)
         shadow.__dict__.update(origin.__dict__)
-        instance = origin.authority.instance
+        seen = {"environment": origin.authority.instance, "unverified": not self._ra_transport.wire.identity.verified}
         throttled = shadow.__dict__["http_client"] = self.__dict__["http_client"]
         if origin is not self:
             shadow.authority = copy.copy(origin.authority)
@@ -131,7 +131,7 @@ class Asking(BoundLater):
             if client is not None:
                 client = shadow.__dict__[name] = copy.copy(client)
                 client._http_client = throttled
-                client.on_obtaining_tokens = lambda event: view.add(dict(event, environment=instance))
+                client.on_obtaining_tokens = lambda event: view.add({**event, **seen})
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
 

@@ -23,9 +23,11 @@ _DEFAULT_AUTHORITY = "https://login.microsoftonline.com/common"
 _LONGEST = 1024
 _ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 _ID_TOKEN = "IdToken"  # noqa: S105 - the name of a kind
-#: Members of ours in MSAL's entries: the endpoint that gave a token, and what was declared to it.
+#: Members of ours in MSAL's entries: the endpoint that gave a token, what was declared to it, and whether nobody has
+#: verified that it was that endpoint.
 _ENDPOINT = "token_endpoint"
 _CAPABILITIES = "client_capabilities"
+_UNVERIFIED = "unverified"
 _MANAGED_IDENTITY = "https://localhost/managed_identity"
 #: MSAL asks for these in every user's grant, and in none of the application's own.
 _USERS_SCOPES = frozenset({"openid", "profile", "offline_access"})
@@ -42,11 +44,14 @@ class Identity:
     capabilities: tuple[str, ...] = ()
     #: Whether it was given as MSAL's `oidc_authority`, whose document is at another address.
     openid: bool = False
+    #: Whether it speaks to the authority that it names: over a wire that nobody verifies it may be anybody.
+    verified: bool = True
 
     @property
     def label(self) -> str:
         """Name the application in a store; no other one's name begins with it."""
-        return json.dumps([self.authority, self.openid, self.client_id, self.capabilities], separators=(",", ":"))
+        what = [self.authority, self.openid, self.client_id, self.capabilities, self.verified]
+        return json.dumps(what, separators=(",", ":"))
 
 
 def identity_given(arguments: Mapping[str, Any]) -> Identity:
@@ -126,12 +131,13 @@ def marks_of(event: Mapping[str, Any]) -> dict[str, str]:
     """Return what MSAL's entries are to say of the exchange that brought them.
 
     Args:
-        event: As MSAL gives it to `TokenCache.add`.
+        event: As MSAL gives it to `TokenCache.add`; with `unverified` where it came over such a wire.
     """
     endpoint = event.get("token_endpoint")
     if not endpoint:
         return {}
-    return {_ENDPOINT: _written(urlsplit(endpoint)), _CAPABILITIES: ",".join(_declared_in(event.get("data")))}
+    marks = {_ENDPOINT: _written(urlsplit(endpoint)), _CAPABILITIES: ",".join(_declared_in(event.get("data")))}
+    return marks | ({_UNVERIFIED: "yes"} if event.get(_UNVERIFIED) else {})
 
 
 def _declared_in(data: Any) -> tuple[str, ...]:
@@ -210,13 +216,16 @@ class Ownership:
             return unmarked and not (of_no_account and _USERS_SCOPES & set(str(entry.get("target")).split()))
         if kind == _ACCESS_TOKEN and entry.get(_CAPABILITIES) != ",".join(self.identity.capabilities):
             return False
+        if (_UNVERIFIED in entry) is self.identity.verified:
+            return False
         return self._is_of(str(endpoint), tenants_own=tenants_own)
 
     def claim(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry that was kept for this application elsewhere, marked as its own."""
         if self.endpoint is None or entry.get("environment") not in self.environments:
             return dict(entry)
-        return {_ENDPOINT: self.endpoint, _CAPABILITIES: ",".join(self.identity.capabilities), **entry}
+        marks = {_ENDPOINT: self.endpoint, _CAPABILITIES: ",".join(self.identity.capabilities)}
+        return marks | ({} if self.identity.verified else {_UNVERIFIED: "yes"}) | dict(entry)
 
     def _is_of(self, endpoint: str, *, tenants_own: bool) -> bool:
         """Return whether an endpoint is this authority's; a user's refresh token is good in all tenants of a cloud."""

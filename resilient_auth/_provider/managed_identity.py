@@ -71,8 +71,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
         if identity:  # the system-assigned one is another on each machine
             kind = self._managed_identity.get("ManagedIdentityIdType")
             capabilities = declared(self._client_capabilities)
-            named = Identity(f"managed identity by {kind}", str(identity), capabilities)
-            session.identify(named, wire=transport.wire.identity)
+            session.identify(Identity(f"managed identity by {kind}", str(identity), capabilities))
         self._ra_begin(session, transport)
 
     def _ra_begin(self, session: Session, transport: Transport) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import os
 import threading
+from dataclasses import replace
 from typing import Any
 
 import msal
@@ -62,7 +63,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
     def __init__(self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Any) -> None:
         arguments = _arguments(type(self), (client_id, *args), kwargs)
         authority = authority_of(arguments)
-        identity = identity_given(arguments)
+        named = identity_given(arguments)
         session = Session(resilience, self.__dict__)
         if arguments.get("token_cache") is None:
             arguments["token_cache"] = UserCache()
@@ -73,6 +74,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
                 "session; or leave out the store. import_msal_cache brings over what a cache holds"
             )
         transport_ = transport_for(session, client_id, arguments)
+        identity = replace(named, verified=transport_.wire.identity.verified)
         # MSAL takes our http_client, and so must not be given what would build its own.
         arguments.update(http_client=transport_)
         self.__dict__.update(
@@ -82,7 +84,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
             token_cache=arguments["token_cache"],
         )
         self._ra_begin(session, self, type(self), transport_, authority)
-        session.identify(identity, self._ra_ownership, wire=transport_.wire.identity)
+        session.identify(identity, self._ra_ownership)
         # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
         with contextlib.suppress(ProviderUnavailable):
             self._ra_bind()
@@ -379,10 +381,11 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
             "app must be an application of MSAL's, such as msal.ConfidentialClientApplication, "
             f"not {type(app).__name__}"
         )
-    session, identity = Session(resilience, app.__dict__), identity_of(app)
-    session.check_cache(app.token_cache, identity)
+    session = Session(resilience, app.__dict__)
     raw = app.http_client.http_client
     transport_ = transport_for(session, app.client_id, built_by_msal(raw) or {"http_client": raw})
+    identity = replace(identity_of(app), verified=transport_.wire.identity.verified)
+    session.check_cache(app.token_cache, identity)
     wrapped = object.__new__(kind)
     # A fresh throttle: what MSAL's has seen was returned to it, and would be replayed.
     seconds = 60 if isinstance(app, msal.PublicClientApplication) else 5
@@ -395,7 +398,7 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
         wrapped.__dict__[name] = part
     authority = transport.origin_of(app.authority.token_endpoint)
     wrapped._ra_begin(session, app, type(app), transport_, authority)
-    session.identify(identity, wrapped._ra_ownership, wire=transport_.wire.identity)
+    session.identify(identity, wrapped._ra_ownership)
     wrapped._ra_bind()
     session.announce()
     wrapped._ra_pin()

@@ -18,7 +18,7 @@ from .._flow.memory import Exchange, Memory, Slot
 from .._flow.partition import Entry, Key
 from .._flow.shelf import Shelf
 from .._flow.single_flight import Flight, Outcome
-from .._policy.endpoint import Endpoint, WireIdentity
+from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import due_after
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, StoreUnavailable
@@ -100,20 +100,16 @@ class Session:
         self._ownership: Callable[[], Ownership] | None = None
         self._owned: Ownership | None = None
 
-    def identify(
-        self, identity: Identity, ownership: Callable[[], Ownership] | None = None, *, wire: WireIdentity
-    ) -> None:
+    def identify(self, identity: Identity, ownership: Callable[[], Ownership] | None = None) -> None:
         """Say whose tokens these are; they are kept in the owner's store too, if there is one.
 
         Args:
             identity: The application's.
             ownership: Tells what in MSAL's cache is this application's; None for all.
-            wire: Over which they come: what came over one that nobody verified is for those alone who take that.
         """
         self.identity, self._ownership = identity, ownership
         if self.engine.stored is not None:
-            label = identity.label if wire.verified else f"unverified {identity.label}"
-            self.memory.shelf = Shelf(self.engine, self.engine.stored, label, self)
+            self.memory.shelf = Shelf(self.engine, self.engine.stored, identity.label, self)
         self.look_at_cache()
 
     def check_cache(self, cache: Any, identity: Identity) -> None:

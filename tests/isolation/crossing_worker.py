@@ -302,6 +302,8 @@ class Search:
                 os.close(read)
                 self._lock = threading.Lock()
                 self.tally, self.crossings = Counter(), []
+                for application in self.applications:
+                    application.codes = {}  # the parent redeems them
                 rng = random.Random(seed)
                 for _ in range(actions):
                     self.act(rng)
