@@ -39,7 +39,7 @@ conformance: .venv/.test ## Run MSAL's own released tests against the drop-in
 	$(BIN)/python -m tests.conformance
 
 chaos: .venv/.test ## Kill, starve and tear a fleet for long
-	$(BIN)/python -m tests.fleet.chaos $(CHAOS)
+	$(BIN)/python tests/fleet/chaos.py $(CHAOS)
 
 isolation: .venv/.test ## Search for tokens that cross borders, for long
 	$(BIN)/python -m tests.isolation.crossing $(ISOLATION)

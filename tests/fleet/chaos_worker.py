@@ -1,16 +1,23 @@
-"""One process of the chaos: carries out what it is told in a thread for each order, and may die at any moment."""
+"""One process of the chaos: carries out what it is told in a thread for each order, and may die at any moment.
+
+It may also fork: the child goes on with what it has, and is told what to do by a socket of its own.
+"""
 
 from __future__ import annotations
 
 import base64
+import ctypes
 import hashlib
 import json
 import os
+import signal
+import socket
 import sys
 import threading
 import time
 import traceback
-from typing import Any
+from collections.abc import Iterable
+from typing import IO, Any
 
 for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
     os.environ.pop(_name, None)
@@ -19,20 +26,53 @@ import resilient_auth as ra  # noqa: E402 - after the environment is cleaned
 from resilient_auth import msal  # noqa: E402
 
 OWN_SCOPE = ["https://graph.microsoft.com/.default"]
-_out = threading.Lock()
 
 
-def _say(answer: dict[str, Any]) -> None:
-    with _out:
-        print(json.dumps(answer), flush=True)
+class SteppingClock(ra.clock.SystemClock):
+    """A clock of which the wall clock is set by whoever administers the machine."""
+
+    def __init__(self, ahead: float) -> None:
+        self.ahead = ahead
+        self._time = time.time
+
+    def wall(self) -> float:  # type: ignore[override]
+        """Tell seconds since the epoch, as this machine has them."""
+        return self._time() + self.ahead
+
+
+class Channel:
+    """Where orders come from, and answers go."""
+
+    def __init__(self, orders: Iterable[str], answers: IO[str]) -> None:
+        self._orders, self._answers = orders, answers
+        self._lock = threading.Lock()
+
+    def say(self, answer: dict[str, Any]) -> None:
+        with self._lock:
+            print(json.dumps(answer), file=self._answers, flush=True)
+
+    def serve(self, process: Process) -> None:
+        """Carry out each order in a thread of its own."""
+        self.say({"number": 0} | process.known())
+        for line in self._orders:
+            threading.Thread(target=process.obey, args=(json.loads(line), self), daemon=True).start()
 
 
 class Process:
     """An application, and what it is asked to do."""
 
     def __init__(self, where: dict[str, Any]) -> None:
-        key = bytes.fromhex(where["key"])
-        store = ra.RedisStore(where["redis"], key=key) if "redis" in where else ra.FileStore(where["file"], key=key)
+        key = [bytes.fromhex(each) for each in where["keys"]]
+        self.clock = SteppingClock(where["ahead"])
+        # MSAL knows no other clock.
+        time.time = self.clock.wall
+        store: Any
+        if "redis" in where:
+            store = ra.RedisStore(where["redis"], key=key, clock=self.clock)
+        else:
+            store = ra.FileStore(where["file"], key=key, clock=self.clock)
+        #: Refresh tokens that a parent held: of these it has to write what isn't written yet.
+        self.inherited: frozenset[str] = frozenset()
         self.app = msal.ConfidentialClientApplication(
             "daemon",
             client_credential="s3cret-of-the-daemon",
@@ -41,6 +81,7 @@ class Process:
             verify=where["ca_file"],
             resilience=ra.Settings(
                 store=store,
+                clock=self.clock,
                 freshness=ra.FreshnessOptions(expiry_margin=1.0, due_jitter=0.0),
                 breaker=ra.BreakerOptions(first_break=5.0, longest_break=5.5, urgent_break=(5.0, 5.5)),
                 attempt_timeout=2.0,
@@ -74,6 +115,40 @@ class Process:
         self.app.remove_account(account)
         return {}
 
+    def step(self, ahead: float) -> dict[str, Any]:
+        """Set the wall clock."""
+        self.clock.ahead = ahead
+        return {}
+
+    def fork(self, how: str, channel: str, errors: str) -> dict[str, Any]:
+        """Fork, and have the child go on at a channel of its own."""
+        # Not CDLL, which lets go of the interpreter's own lock: another thread's hold on that would be for ever.
+        child = os.fork() if how == "python" else ctypes.PyDLL(None).fork()
+        if child == 0:
+            try:
+                self._go_on(channel, errors)
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
+            finally:
+                os._exit(1)
+        return {"child": child}
+
+    def _go_on(self, channel: str, errors: str) -> None:
+        # The parent's pipes would seem open as long as anybody has them.
+        for number, path, mode in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, os.devnull, os.O_WRONLY),
+            (2, errors, os.O_WRONLY),
+        ):
+            handle = os.open(path, mode)
+            os.dup2(handle, number)
+            os.close(handle)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(channel)
+            orders, answers = connection.makefile("r"), connection.makefile("w")
+        self.inherited |= frozenset(self.known()["held"])
+        Channel(orders, answers).serve(self)
+
     def settle(self, seconds: float) -> dict[str, Any]:
         """Wait until all is written."""
         ends = time.monotonic() + seconds
@@ -94,11 +169,12 @@ class Process:
     def known(self) -> dict[str, Any]:
         """Tell which refresh tokens it holds, and whether the store has them too."""
         cache = self.app.token_cache
-        held = [hashlib.sha256(e["secret"].encode()).hexdigest() for e in list(cache.search("RefreshToken"))]
+        tokens = (hashlib.sha256(e["secret"].encode()).hexdigest() for e in list(cache.search("RefreshToken")))
+        held = [token for token in tokens if token not in self.inherited]
         time.sleep(0.002)  # a change is noted right after it was made
         return {"held": held, "settled": self._settled(), "stores": [str(store) for store in ra.health().stores]}
 
-    def obey(self, order: dict[str, Any]) -> None:
+    def obey(self, order: dict[str, Any], channel: Channel) -> None:
         """Carry one order out, and tell how that went."""
         number, do, wait = order.pop("number"), order.pop("do"), order.pop("wait")
         try:
@@ -108,7 +184,7 @@ class Process:
             said = {"failed": type(error).__name__, "detail": str(error)}
         except BaseException:
             said = {"crashed": traceback.format_exc()}
-        _say({"number": number} | said | self.known())
+        channel.say({"number": number} | said | self.known())
 
 
 def _claim(token: str, *names: str) -> str | None:
@@ -118,14 +194,15 @@ def _claim(token: str, *names: str) -> str | None:
 
 
 def main() -> None:
+    # Children that were forked and killed are nobody's to wait for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    channel = Channel(sys.stdin, sys.stdout)
     try:
         process = Process(json.loads(sys.argv[1]))
     except BaseException:
-        _say({"number": 0, "crashed": traceback.format_exc()})
+        channel.say({"number": 0, "crashed": traceback.format_exc()})
         raise
-    _say({"number": 0} | process.known())
-    for line in sys.stdin:
-        threading.Thread(target=process.obey, args=(json.loads(line),), daemon=True).start()
+    channel.serve(process)
 
 
 main()
