@@ -40,25 +40,27 @@ class Process:
         answers: Where answers come from.
         errors: What it writes to its standard error.
         keys: Those that its store was made with.
+        ahead: Seconds by which its wall clock is.
         child: Where this process began it; one that a worker has forked is the init process's.
         pid: Its number.
+        origin: How it came to be.
     """
 
     def __init__(
         self, heard: Callable[[dict[str, Any]], None], orders: IO[str], answers: IO[str], errors: IO[bytes],
-        keys: list[str], *, pid: int, child: subprocess.Popen[str] | None = None,
+        *, keys: list[str], ahead: float, pid: int, origin: str, child: subprocess.Popen[str] | None = None,
     ) -> None:  # fmt: skip
         self._heard = heard
         self._orders, self._answers, self._errors = orders, answers, errors
         self._child = child
         self.keys = keys
+        self.origin = origin
         self.pid = pid
         self._lock = threading.Lock()
         self._waiting: dict[int, Answer] = {0: queue.SimpleQueue()}
         self._last = 0
-        self.killed = False
-        #: Seconds by which its wall clock is ahead.
-        self.ahead = 0.0
+        self.killed = self._over = False
+        self.ahead = ahead
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self.ready = self._waiting[0]
         self._listener.start()
@@ -72,12 +74,16 @@ class Process:
         answer: Answer = queue.SimpleQueue()
         with self._lock:
             self._last += 1
+            if self._over:
+                answer.put(None)
+                return answer
             self._waiting[self._last] = answer
             text = json.dumps({"number": self._last, "do": do, "wait": wait, **what})
             try:
                 self._orders.write(text + "\n")
                 self._orders.flush()
             except (OSError, ValueError):
+                self._waiting.pop(self._last, None)
                 answer.put(None)
         return answer
 
@@ -94,6 +100,7 @@ class Process:
                 if answer is not None:
                     answer.put(said)
         with self._lock:
+            self._over = True
             left, self._waiting = list(self._waiting.values()), {}
         for answer in left:
             answer.put(None)
@@ -104,6 +111,13 @@ class Process:
                 self._child.send_signal(number)
             else:
                 os.kill(self.pid, number)
+
+    def stacks(self) -> str:
+        """Return where its threads are."""
+        self.signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        self._errors.seek(0)
+        return f"process {self.pid} of {self.origin}:\n{self._errors.read().decode(errors='replace')[-6000:]}"
 
     def await_stop(self) -> None:
         """Wait until a signal that stops it has done so."""
@@ -138,8 +152,8 @@ class Process:
             raise Broken(f"a thread failed: {said[-3000:]}")
 
 
-def started(where: dict[str, Any], heard: Callable[[dict[str, Any]], None]) -> Process:
-    """Start a worker."""
+def started(where: dict[str, Any] | None, heard: Callable[[dict[str, Any]], None]) -> Process:
+    """Start a worker; or, where nothing is given, what `forked` has workers of."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
     child = subprocess.Popen(
         [sys.executable, str(WORKER), json.dumps(where)],
@@ -151,29 +165,37 @@ def started(where: dict[str, Any], heard: Callable[[dict[str, Any]], None]) -> P
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    process = Process(heard, child.stdin, child.stdout, errors, where["keys"], pid=child.pid, child=child)
-    process.ahead = where["ahead"]
-    return process
+    about: dict[str, Any] = {"pid": child.pid, "origin": "a start", "child": child}
+    return Process(heard, child.stdin, child.stdout, errors, **about, **_nature(where))
 
 
-def forked(parent: Process, how: str, heard: Callable[[dict[str, Any]], None], root: Path) -> Process | None:
-    """Have a worker fork, and return the child; None if it died meanwhile.
+def forked(
+    parent: Process,
+    heard: Callable[[dict[str, Any]], None],
+    root: Path,
+    *,
+    how: str,
+    where: dict[str, Any] | None = None,
+) -> Process:
+    """Have a process fork, and return the child.
 
     Args:
-        parent: The worker.
-        how: `python`, or `c`: without Python's hooks.
+        parent: The worker; or what begins one for each order.
         heard: Told of each answer of the child's.
         root: Where to put a socket.
+        how: `python`, or `c`: without Python's hooks.
+        where: What a new worker is given; None for one that goes on with what its parent has.
     """
     with _listening(root) as (listener, path), contextlib.ExitStack() as undone:
         errors = undone.enter_context(tempfile.NamedTemporaryFile(dir=root))
-        answer = parent.order("fork", how=how, channel=str(path), errors=errors.name)
+        what: dict[str, Any] = {"how": how} if where is None else {"where": where}
+        answer = parent.order("fork", channel=str(path), errors=errors.name, **what)
         try:
             said = answer.get(timeout=HANGING)
         except queue.Empty:
-            raise Broken(f"a fork hangs in the parent ({how})") from None
+            raise Broken(f"a fork hangs ({how}); {parent.stacks()}") from None
         if said is None or "child" not in said:
-            return None
+            raise Broken(f"a process died as it forked ({how})")
         try:
             connection, _ = listener.accept()
         except TimeoutError:
@@ -182,9 +204,13 @@ def forked(parent: Process, how: str, heard: Callable[[dict[str, Any]], None], r
     connection.settimeout(None)
     with connection:
         orders, answers = connection.makefile("w"), connection.makefile("r")
-    process = Process(heard, orders, answers, errors, parent.keys, pid=said["child"])
-    process.ahead = parent.ahead
-    return process
+    nature = _nature(where) if where is not None else {"keys": parent.keys, "ahead": parent.ahead}
+    origin = f"a fork in {how}" if where is None else "a start"
+    return Process(heard, orders, answers, errors, pid=said["child"], origin=origin, **nature)
+
+
+def _nature(where: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: (where or {}).get(name) for name in ("keys", "ahead")}
 
 
 @contextlib.contextmanager

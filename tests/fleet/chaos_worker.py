@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import faulthandler
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
@@ -123,31 +124,15 @@ class Process:
     def fork(self, how: str, channel: str, errors: str) -> dict[str, Any]:
         """Fork, and have the child go on at a channel of its own."""
         # Not CDLL, which lets go of the interpreter's own lock: another thread's hold on that would be for ever.
-        child = os.fork() if how == "python" else ctypes.PyDLL(None).fork()
-        if child == 0:
-            try:
-                self._go_on(channel, errors)
-            except BaseException:
-                os.write(2, traceback.format_exc().encode())
-            finally:
-                os._exit(1)
-        return {"child": child}
+        fork = os.fork if how == "python" else ctypes.PyDLL(None).fork
+        if how == "c":
+            # What tells the interpreter's threads whose turn it is doesn't survive it while one waits for that.
+            time.sleep(0.1)
+        return {"child": _in_a_child(fork, channel, errors, self._go_on)}
 
-    def _go_on(self, channel: str, errors: str) -> None:
-        # The parent's pipes would seem open as long as anybody has them.
-        for number, path, mode in (
-            (0, os.devnull, os.O_RDONLY),
-            (1, os.devnull, os.O_WRONLY),
-            (2, errors, os.O_WRONLY),
-        ):
-            handle = os.open(path, mode)
-            os.dup2(handle, number)
-            os.close(handle)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(channel)
-            orders, answers = connection.makefile("r"), connection.makefile("w")
+    def _go_on(self, channel: Channel) -> None:
         self.inherited |= frozenset(self.known()["held"])
-        Channel(orders, answers).serve(self)
+        channel.serve(self)
 
     def settle(self, seconds: float) -> dict[str, Any]:
         """Wait until all is written."""
@@ -193,16 +178,57 @@ def _claim(token: str, *names: str) -> str | None:
     return next((claims[name] for name in names if name in claims), None)
 
 
-def main() -> None:
-    # Children that were forked and killed are nobody's to wait for.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    channel = Channel(sys.stdin, sys.stdout)
+def _in_a_child(fork: Callable[[], int], path: str, errors: str, go_on: Callable[[Channel], None]) -> int:
+    """Fork, and have the child go on at a channel of its own."""
+    child = fork()
+    if child:
+        return child
     try:
-        process = Process(json.loads(sys.argv[1]))
+        # The parent's pipes would seem open as long as anybody has them.
+        for number, what in ((0, os.devnull), (1, os.devnull), (2, errors)):
+            handle = os.open(what, os.O_RDWR | os.O_APPEND)
+            os.dup2(handle, number)
+            os.close(handle)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            orders, answers = connection.makefile("r"), connection.makefile("w")
+        go_on(Channel(orders, answers))
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(1)
+
+
+def _begin(where: dict[str, Any], channel: Channel) -> None:
+    try:
+        process = Process(where)
     except BaseException:
         channel.say({"number": 0, "crashed": traceback.format_exc()})
         raise
     channel.serve(process)
+
+
+def main() -> None:
+    """Begin as a worker; or, given nothing, begin one for each order, with everything imported already."""
+    faulthandler.register(signal.SIGUSR1)
+    # Children that were forked and killed are nobody's to wait for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    channel = Channel(sys.stdin, sys.stdout)
+    where = json.loads(sys.argv[1])
+    if where is not None:
+        _begin(where, channel)
+        return
+    import redis  # noqa: F401 - so that nobody has to wait for it
+
+    _ = msal.ConfidentialClientApplication, ra.FileStore, ra.RedisStore
+    for line in sys.stdin:
+        order = json.loads(line)
+
+        def begin(channel: Channel, order: dict[str, Any] = order) -> None:
+            _begin(order["where"], channel)
+
+        child = _in_a_child(os.fork, order["channel"], order["errors"], begin)
+        channel.say({"number": order["number"], "child": child})
 
 
 main()
