@@ -140,6 +140,8 @@ class Process:
             ended = None if self._listener.is_alive() or killed else -1
             self.signal(signal.SIGKILL)
         self._listener.join(5)
+        if self._listener.is_alive():
+            raise Broken("a process was killed, and somebody else has its pipes")
         for stream in (self._orders, self._answers):
             with contextlib.suppress(OSError):
                 stream.close()

@@ -46,6 +46,8 @@ class Channel:
 
     def __init__(self, orders: Iterable[str], answers: IO[str]) -> None:
         self._orders, self._answers = orders, answers
+        #: The socket that it is, if it is one.
+        self.handle: int | None = None
         self._lock = threading.Lock()
 
     def say(self, answer: dict[str, Any]) -> None:
@@ -54,6 +56,7 @@ class Channel:
 
     def serve(self, process: Process) -> None:
         """Carry out each order in a thread of its own."""
+        process.channel = self
         self.say({"number": 0} | process.known())
         for line in self._orders:
             threading.Thread(target=process.obey, args=(json.loads(line), self), daemon=True).start()
@@ -61,6 +64,8 @@ class Channel:
 
 class Process:
     """An application, and what it is asked to do."""
+
+    channel: Channel
 
     def __init__(self, where: dict[str, Any]) -> None:
         key = [bytes.fromhex(each) for each in where["keys"]]
@@ -131,6 +136,9 @@ class Process:
         return {"child": _in_a_child(fork, channel, errors, self._go_on)}
 
     def _go_on(self, channel: Channel) -> None:
+        # It would seem open to who reads from the parent as long as anybody has it.
+        if self.channel.handle is not None:
+            os.close(self.channel.handle)
         self.inherited |= frozenset(self.known()["held"])
         channel.serve(self)
 
@@ -192,7 +200,9 @@ def _in_a_child(fork: Callable[[], int], path: str, errors: str, go_on: Callable
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
             orders, answers = connection.makefile("r"), connection.makefile("w")
-        go_on(Channel(orders, answers))
+        channel = Channel(orders, answers)
+        channel.handle = orders.fileno()
+        go_on(channel)
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:
