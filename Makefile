@@ -38,7 +38,7 @@ coverage: .venv/.test .venv/.browser ## Run the tests, slower, and tell which br
 conformance: .venv/.test ## Run MSAL's own released tests against the drop-in
 	$(BIN)/python -m tests.conformance
 
-chaos: .venv/.test ## Kill, starve and tear a fleet for long
+chaos: .venv/.test ## Kill, starve, tear and fork a fleet for long
 	$(BIN)/python tests/fleet/chaos.py $(CHAOS)
 
 isolation: .venv/.test ## Search for tokens that cross borders, for long

@@ -169,8 +169,8 @@ class Chaos:
         self._restore()
         since = 0
         self._due = self._rng.sample(list(self._weights()), k=len(self._weights()))
-        while self.report.events.total() < events:
-            self._step()
+        while (left := events - self.report.events.total()) > 0:
+            self._step(left)
             since += 1
             if since >= 30 and self._rng.random() < 0.1:
                 self.check()
@@ -271,13 +271,13 @@ class Chaos:
             self._rotate: 8, self._step_clock: 6, self._fork: 6,
         }  # fmt: skip
 
-    def _step(self) -> None:
+    def _step(self, left: int) -> None:
         self._raise()
         self._end_what_is_over()
         rng = self._rng
         weights = self._weights()
         # Each kind once before long, and then as chance has it.
-        first = bool(self._due) and rng.random() < 0.6
+        first = bool(self._due) and (rng.random() < 0.6 or left <= len(self._due))
         event = self._due[-1] if first else rng.choices(list(weights), list(weights.values()))[0]
         told = event()
         if event in self._due and (told is not None or first):

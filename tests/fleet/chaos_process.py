@@ -61,6 +61,9 @@ class Process:
         self._last = 0
         self.killed = self._over = False
         self.ahead = ahead
+        # Its number may be another one's as soon as it has ended.
+        self._handling = threading.Lock()
+        self._handle = os.pidfd_open(pid)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self.ready = self._waiting[0]
         self._listener.start()
@@ -106,11 +109,9 @@ class Process:
             answer.put(None)
 
     def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self._child is not None:
-                self._child.send_signal(number)
-            else:
-                os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError), self._handling:
+            if self._handle >= 0:
+                signal.pidfd_send_signal(self._handle, number)
 
     def stacks(self) -> str:
         """Return where its threads are."""
@@ -142,6 +143,9 @@ class Process:
         self._listener.join(5)
         if self._listener.is_alive():
             raise Broken("a process was killed, and somebody else has its pipes")
+        with self._handling:
+            os.close(self._handle)
+            self._handle = -1
         for stream in (self._orders, self._answers):
             with contextlib.suppress(OSError):
                 stream.close()

@@ -1,4 +1,4 @@
-"""A short storm of kills, faults and damage, of which `chaos.py` says what it may do and what it may not."""
+"""A short storm of all that may befall a fleet, of which `chaos.py` says what it may do and what it may not."""
 
 from __future__ import annotations
 
@@ -25,4 +25,5 @@ def test_what_was_acknowledged_is_kept(medium: str, root: Path) -> None:
     with chaos.Chaos(medium, 7, root) as storm:
         report = storm.run(30)
     assert report.checks
+    assert report.events.keys() >= {storm.medium.change_name, "rotate", "step_clock", "fork", "damage", "kill_one"}
     assert report.answers["token"]
