@@ -572,7 +572,7 @@ class Chaos:
         for process, answer in settling:
             said = self._answer(answer, "settle")
             if said is None or not said["settled"]:
-                raise Broken(f"what a process holds isn't written though the store works: {said and said['stores']}")
+                raise Broken(f"what a process holds isn't written though the store works: {said}; {process.stacks()}")
             for person in self.people:
                 if person.pending is not None and person.pending[1] is process:
                     if person.pending[0] == "out" or not self._clocks_differ():
@@ -652,10 +652,18 @@ class Chaos:
             if any(written is None or written >= began for began in self._lapses):
                 self.report.lapsed += 1
                 return
-        raise Broken(
-            f"{person.name} was acknowledged as signed in, and isn't: {verdicts}; its newest refresh token was "
-            f"{'never acknowledged' if written is None else 'written'}"
+        now = time.time()
+        history = ", ".join(
+            f"{what} {', '.join(f'{now - at:.1f}' for at in times) or 'never'}"
+            for what, times in (
+                ("signed in", [person.since]),
+                ("newest refresh token issued", [newest.issued_at]),
+                ("seen written", [] if written is None else [written]),
+                ("kills", self._kills),
+                ("lapses", self._lapses),
+            )
         )
+        raise Broken(f"{person.name} was acknowledged as signed in, and isn't: {verdicts}; seconds ago: {history}")
 
     def _look_for_texts(self) -> None:
         with self._lock:

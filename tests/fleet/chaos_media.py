@@ -76,9 +76,9 @@ class FileMedium:
         """
         how = self._rng.choice(["older", "older", "away", "empty", "moved"])
         began = time.time()
-        if how == "moved":
+        if how == "moved" and self._begun():
             return "moved to another path, and back", self._move(chaos)
-        if how == "older":
+        if how in ("older", "moved"):
             copied = self._copied(chaos)
             chaos.busy_for(self._rng.uniform(0.2, 1.5))
             self._replace(copied)
@@ -90,6 +90,12 @@ class FileMedium:
         chaos.busy_for(self._rng.uniform(0.2, 2.0))
         put_back()
         return "away, and back", began
+
+    def _begun(self) -> bool:
+        """Return whether there is anything of a store's at the path: who comes first may begin one, wherever that is."""
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self.path, timeout=5.0)) as db:
+            return db.execute("SELECT key FROM records WHERE key = 'names.keys'").fetchone() is not None
+        return False
 
     def _disk(self) -> Path:
         self._disks += 1
