@@ -607,11 +607,11 @@ class Chaos:
             for person in lost.values():
                 self._excuse(person, [verdict for each, verdict in told if each is person])
         finally:
-            self._kill(new)
+            self._kills.clear()
+            self._kill(new)  # maybe in the middle of a refresh
         self._look_for_texts()
         self._edits = 0
         self._restore()
-        self._kills.clear()
         self._lapses.clear()
         self._skewed = False
         self._log(f"checked: {dict(Counter(p.status for p in self.people))}, {self.report.fate} by fate")

@@ -92,7 +92,7 @@ class FileMedium:
         return "away, and back", began
 
     def _begun(self) -> bool:
-        """Return whether there is anything of a store's at the path: who comes first may begin one, wherever that is."""
+        """Return whether there is a store at the path: else, who comes first begins one, wherever that is."""
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self.path, timeout=5.0)) as db:
             return db.execute("SELECT key FROM records WHERE key = 'names.keys'").fetchone() is not None
         return False
