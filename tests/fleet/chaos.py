@@ -528,7 +528,7 @@ class Chaos:
 
     def _sign(self, person: Person, process: Process, *, out: bool, wait: float) -> str:
         # A removal that is written late wins over a sign-in elsewhere meanwhile.
-        late = person.pending is not None and person.pending[0] == "out" and person.pending[1] is not process
+        late = person.pending is not None and person.pending[0] != "in" and person.pending[1] is not process
         person.is_unknown()
         if out:
             said = self._answer(process.order("sign_out", account=person.account, wait=wait), "sign-out")
@@ -541,6 +541,8 @@ class Chaos:
                 return "not acknowledged"
             person.account = said["account"]
         if said is None or "failed" in said:
+            if out and said is not None:
+                person.pending = ("unknown", process)  # which may still write it
             return "not acknowledged"
         status = "out" if out else "in"
         if late:
@@ -575,7 +577,7 @@ class Chaos:
                 raise Broken(f"what a process holds isn't written though the store works: {said}; {process.stacks()}")
             for person in self.people:
                 if person.pending is not None and person.pending[1] is process:
-                    if person.pending[0] == "out" or not self._clocks_differ():
+                    if person.pending[0] == "out" or (person.pending[0] == "in" and not self._clocks_differ()):
                         person.becomes(person.pending[0])
                     else:
                         person.is_unknown()

@@ -173,7 +173,7 @@ class Process:
         try:
             with ra.wait_at_most(wait):
                 said = getattr(self, do)(**order)
-        except ra.ProviderUnavailable as error:
+        except (ra.ProviderUnavailable, ra.StoreUnavailable) as error:
             said = {"failed": type(error).__name__, "detail": str(error)}
         except BaseException:
             said = {"crashed": traceback.format_exc()}
