@@ -487,7 +487,10 @@ class Chaos:
     def _fork(self) -> str:
         parent, how = self._rng.choice(self.processes), self._rng.choice(["python", "c"])
         # Neither the interpreter nor a library in C survives a fork that it isn't told of while a thread is in it.
-        if how == "python" and self._rng.random() < 0.7:
+        if how == "c":
+            self._join()
+            self._answer(parent.order("settle", seconds=STORMY), "settle")
+        elif self._rng.random() < 0.7:
             self._burst()
             time.sleep(self._rng.random() * 0.06)
         child = forked(parent, self.heard, self._root, how=how)

@@ -118,7 +118,7 @@ class Process:
         self.signal(signal.SIGUSR1)
         time.sleep(0.5)
         self._errors.seek(0)
-        return f"process {self.pid} of {self.origin}:\n{self._errors.read().decode(errors='replace')[-6000:]}"
+        return f"process {self.pid} of {self.origin}:\n{self._errors.read().decode(errors='replace')[-20_000:]}"
 
     def await_stop(self) -> None:
         """Wait until a signal that stops it has done so."""
