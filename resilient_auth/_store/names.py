@@ -5,12 +5,17 @@ first key: processes that find a medium empty at the same time agree without ask
 
     magic "RAN" · schema 1 byte │ one sealed copy for each key, 72 bytes each │ checksum 8 bytes
 
+The order of copies is that in which the keys came. Who begins a medium with several can't tell it: then the first copy
+is there twice, and a process that seals with what seemed the former key adds another copy of that; from then on the
+order of the two counts as unknown.
+
 The checksum tells a torn or edited medium, which may be set aside, from one whose key isn't at hand, which must not.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from .keys import SealingKey
 from .seal import SCHEMA, Sealer, UnsealableError
@@ -37,13 +42,17 @@ def seal_names_key(sealer: Sealer, key: str, names_key: bytes, before: bytes = b
     sealed_by = {copy[4:12] for copy in copies}
     # The one that seals comes last: so the order of copies is that in which keys came, as far as it can be known.
     missing = [one for one in (*sealer.keys[1:], sealer.keys[0]) if one.id not in sealed_by]
+    if not copies and len(missing) > 1:
+        missing.insert(0, missing[0])
+    elif _is_disputed(sealer, [copy[4:12] for copy in copies]):
+        missing.append(sealer.keys[0])
     copies += [sealer.seal(_KIND, key, names_key, by=one) for one in missing]
     record = _MAGIC + bytes((SCHEMA,)) + b"".join(copies[-_COPIES:])
     return record + _checksum(record)
 
 
 def open_names_key(sealer: Sealer, key: str, record: bytes) -> tuple[bytes, bool]:
-    """Read it, and tell whether every key has a copy.
+    """Read it, and tell whether every key has a copy in an order that can be.
 
     Raises:
         UnsealableError: As for any value; `foreign` where it is whole and was sealed for another purpose or place.
@@ -57,7 +66,8 @@ def open_names_key(sealer: Sealer, key: str, record: bytes) -> tuple[bytes, bool
     for copy in copies:
         if any(copy[4:12] == one.id for one in ours):
             try:
-                return sealer.open(_KIND, key, copy), len(ours) == len(sealer.keys)
+                complete = len(ours) == len(sealer.keys) and not _is_disputed(sealer, [copy[4:12] for copy in copies])
+                return sealer.open(_KIND, key, copy), complete
             except UnsealableError as error:
                 raise UnsealableError("foreign" if error.reason == "edited" else error.reason) from None
     raise UnsealableError("unknown_key")
@@ -67,9 +77,20 @@ def later_keys(sealer: Sealer, record: bytes) -> frozenset[bytes] | None:
     """Return the ids of the keys that came after the one that seals here; None where the record doesn't tell."""
     try:
         ids = [copy[4:12] for copy in _copies(record)]
-        return frozenset(ids[ids.index(sealer.keys[0].id) + 1 :])
-    except (UnsealableError, ValueError):
+    except UnsealableError:
         return None
+    mine = sealer.keys[0].id
+    return frozenset(one for one in ids if _came_later(ids, one, mine)) if mine in ids else None
+
+
+def _came_later(ids: Sequence[bytes], one: bytes, than: bytes) -> bool:
+    return than not in ids[ids.index(one) :]
+
+
+def _is_disputed(sealer: Sealer, ids: Sequence[bytes]) -> bool:
+    """Return whether who began couldn't tell which key came first, and this process seals with the other one."""
+    mine, held = sealer.keys[0].id, {one.id for one in sealer.keys}
+    return list(ids[:2]) == [mine, mine] and len(ids) > 2 and ids[2] in held and _came_later(ids, ids[2], mine)
 
 
 def _copies(record: bytes) -> list[bytes]:

@@ -76,6 +76,16 @@ class TestARetiredKey:
         assert store.write("token", "a", b"new", ttl=60, expected=None)
         assert value(store) == b"new"
 
+    def test_it_is_known_where_a_medium_began_during_the_rotation(self, backend: Backend) -> None:
+        """Who began it opened with the new one already, and sealed with the old one."""
+        store_on(backend, [KEY, OTHER_KEY]).write("token", "a", b"old", ttl=60)
+        for keys in ([KEY, OTHER_KEY], [OTHER_KEY, KEY], [KEY, OTHER_KEY], [OTHER_KEY, KEY]):
+            assert value(store_on(backend, keys)) == b"old"
+        store = store_on(backend, OTHER_KEY)
+        assert value(store) is None
+        assert store.write("token", "a", b"new", ttl=60, expected=None)
+        assert value(store) == b"new"
+
     def test_it_can_be_erased_unread(self, backend: Backend) -> None:
         """A removal is made, and health forgets it."""
         store_on(backend, KEY).write("token", "a", b"old", ttl=60)
