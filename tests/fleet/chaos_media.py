@@ -55,8 +55,9 @@ class FileMedium:
 
     def _read_only(self, chaos: Chaos) -> Callable[[], None]:
         """Let it be read alone, but by those who have it open already."""
-        self._over("--bind", str(self.directory))
-        _run("mount", "-o", "remount,ro,bind", str(self.directory))
+        with chaos.all_frozen():  # what somebody has opened for writing since can't be made read-only
+            self._over("--bind", str(self.directory))
+            _run("mount", "-o", "remount,ro,bind", str(self.directory))
         return self._uncover
 
     def _over(self, *what: str) -> None:
