@@ -23,6 +23,7 @@ class Held:
         "changed_on",
         "changes",
         "erase",
+        "fence",
         "keys",
         "names",
         "over",
@@ -42,6 +43,8 @@ class Held:
         self.keys: frozenset[Key] = frozenset()
         self.changes: dict[Key, Change] = {}
         self.tokens: dict[str, StoredToken] = {}
+        #: That of the lease under which the changes were obtained; 0 for none.
+        self.fence = 0
         self.anew = False
         self.erase = False
         #: The account entries of which the names are to be forgotten with the erasure.

@@ -53,6 +53,8 @@ class StoredToken:
     due_after: float
     refresh_on: int | None
     extras: Mapping[str, Any]
+    #: That of the lease under which it was obtained; 0 for none.
+    fence: int = 0
 
     def revive(self, wall: float, now: float) -> Token | None:
         """Make a token of it, or None when it is over, or from a time that hasn't come."""
@@ -93,6 +95,8 @@ class Partition:
     removed: bool = False
     #: When, in seconds since the epoch.
     removed_on: float = 0.0
+    #: That of the latest lease under which a user's entries were obtained; 0 for none.
+    fence: int = field(default=0, compare=False)
     #: The store's, for compare-and-set; None for what isn't there yet.
     version: str | None = None
 
@@ -141,8 +145,8 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, (str, int)) and str(value).isdecimal()
 
 
-def stored_token(token: Token) -> StoredToken:
-    """Make of a token what can be written down."""
+def stored_token(token: Token, fence: int = 0) -> StoredToken:
+    """Make of a token what can be written down, with the fence of the lease under which it was obtained."""
     return StoredToken(
         secret=token.secret,
         token_type=token.token_type,
@@ -151,6 +155,7 @@ def stored_token(token: Token) -> StoredToken:
         due_after=token.due_after,
         refresh_on=token.refresh_on,
         extras=dict(token.extras),
+        fence=fence,
     )
 
 
@@ -173,6 +178,7 @@ def encode(partition: Partition, name: str) -> bytes:
         "spent": partition.spent,
         "removed": partition.removed,
         "removed_on": partition.removed_on,
+        "fence": partition.fence,
     }
     return json.dumps(body, separators=(",", ":")).encode()
 
@@ -190,6 +196,7 @@ def decode(value: bytes, version: str, name: str) -> Partition | None:
             spent=tuple(str(mark) for mark in body["spent"]),
             removed=bool(body["removed"]),
             removed_on=float(body["removed_on"]),
+            fence=int(body.get("fence", 0)),
             version=version,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -197,7 +204,7 @@ def decode(value: bytes, version: str, name: str) -> Partition | None:
 
 
 def _token(fields: Any) -> StoredToken:
-    secret, token_type, obtained_on, life, due_after, refresh_on, extras = fields
+    secret, token_type, obtained_on, life, due_after, refresh_on, extras, *fence = fields
     return StoredToken(
         secret=str(secret),
         token_type=str(token_type),
@@ -206,6 +213,7 @@ def _token(fields: Any) -> StoredToken:
         due_after=float(due_after),
         refresh_on=None if refresh_on is None else int(refresh_on),
         extras=dict(extras),
+        fence=int(fence[0]) if fence else 0,
     )
 
 
@@ -216,6 +224,7 @@ def merge(
     tokens: Mapping[str, StoredToken],
     *,
     anew: float,
+    fence: int = 0,
 ) -> Partition | None:
     """Bring what this process did together with what other processes wrote meanwhile.
 
@@ -226,6 +235,8 @@ def merge(
         tokens: Access tokens that this process obtained.
         anew: When the sign-in was of which this is, in seconds since the epoch, infinite for just now; it begins a
             partition where the account was removed before it. 0 where it is of none.
+        fence: That of the lease under which the changes were obtained; 0 for none. What somebody else wrote under a
+            later one isn't overwritten, whatever the clocks say.
 
     Returns:
         What to write; None where the account was removed, or removed and signed in again, by somebody else: what this
@@ -237,13 +248,14 @@ def merge(
     elif stored.removed or (stored.born != born and not anew):
         return None
     entries, spent = dict(stored.entries), dict.fromkeys(stored.spent)
+    late = 0 < fence < stored.fence
     for key, change in changes.items():
         theirs = entries.get(key)
         if change.new is None:
             # A refresh token that was refused must not take its successor along.
             if theirs is not None and (change.old is None or theirs.get("secret") == change.old.get("secret")):
                 del entries[key]
-        elif theirs is None or not _newer(theirs, change, spent):
+        elif theirs is None or not _newer(theirs, change, spent, late=late):
             entries[key] = change.new
             if key[0] == _REFRESH_TOKEN:
                 replaced = {_mark(entry) for entry in (change.old, theirs) if entry is not None}
@@ -252,23 +264,31 @@ def merge(
     for name, token in tokens.items():
         held = merged.get(name)
         # The later one, not the longer-lived one: that may be the one that an API has refused.
-        if held is None or held.obtained_on <= token.obtained_on:
+        if held is None or not _is_later(held, token):
             merged[name] = token
-    return replace(stored, entries=entries, tokens=merged, spent=tuple(spent)[-_MOST_SPENT:])
+    spent_last = tuple(spent)[-_MOST_SPENT:]
+    return replace(stored, entries=entries, tokens=merged, spent=spent_last, fence=max(stored.fence, fence))
 
 
 def _mark(entry: Entry) -> str:
     return fingerprint(str(entry.get("secret")))
 
 
-def _newer(theirs: Entry, change: Change, spent: Mapping[str, object]) -> bool:
+def _is_later(held: StoredToken, token: StoredToken) -> bool:
+    """Return whether a stored token was obtained after another one: by their leases, else by the clocks."""
+    if held.fence and token.fence and held.fence != token.fence:
+        return held.fence > token.fence
+    return held.obtained_on > token.obtained_on
+
+
+def _newer(theirs: Entry, change: Change, spent: Mapping[str, object], *, late: bool) -> bool:
     """Tell whether somebody else's entry is later than both ours and the one that ours came from."""
     new = change.new or {}
     if theirs.get("secret") != new.get("secret") and _mark(new) in spent:
         return True
     if change.old is not None and theirs.get("secret") == change.old.get("secret"):
         return False
-    return _stamp(theirs) > _stamp(new)
+    return late or _stamp(theirs) > _stamp(new)
 
 
 def _stamp(entry: Entry) -> int:

@@ -129,11 +129,8 @@ def _look(engine: Engine, flight: Flight, slot: Slot, shelf: Shelf, exchange: Ex
         try:
             outcome = fleet.look(engine, slot, shelf)
             if outcome is None:
-                refusal = fleet.refusal(engine, slot, shelf)
-                if refusal is None:
-                    engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
-                    return
-                outcome = Outcome(error=refusal, refused=True)
+                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
+                return
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
             outcome = Outcome(error=error)
         _land(engine, flight, slot, outcome, started, generation)

@@ -6,7 +6,7 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -24,7 +24,7 @@ from .partition import (
     token_key,
 )
 from .single_flight import Flight, Outcome
-from .stored import Stored
+from .stored import Hint, Stored
 from .timers import Timer
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Shelf:
         self._renew()
         for held in self._partitions.values():
             held.changes, held.tokens, held.names = {}, {}, {}
-            held.recent, held.erase, held.anew = None, False, False
+            held.recent, held.erase, held.anew, held.fence = None, False, False, 0
 
     def name(self, subject: str | None) -> str:
         """Name a subject's partition in the store."""
@@ -193,8 +193,19 @@ class Shelf:
         Raises:
             StoreUnavailable: It can't be read.
         """
+        return self._take_in(subject, self.stored.partition(self.name(subject)))
+
+    def look(self, subject: str | None, hints: Sequence[str]) -> tuple[Partition | None, dict[str, Hint]]:
+        """Do as `load`, and read hints of these names with it; those that there are.
+
+        Raises:
+            StoreUnavailable: They can't be read.
+        """
+        partition, told = self.stored.look(self.name(subject), hints)
+        return self._take_in(subject, partition), told
+
+    def _take_in(self, subject: str | None, partition: Partition | None) -> Partition | None:
         who = subject or _NOBODY
-        partition = self.stored.partition(self.name(subject))
         wall = self._engine.clock.wall()
         removed = partition is not None and partition.removed
         entries = {} if partition is None else partition.entries
@@ -217,7 +228,7 @@ class Shelf:
                 fresh = mine
             put = {key: entry for key, entry in fresh.items() if key not in held.changes}
             held.keys = frozenset(fresh)
-            held.recent = partition
+            held.recent = Partition("") if partition is None else partition
             self._settle(who, held)
         if follow and not told:
             self._forget(who)
@@ -255,8 +266,17 @@ class Shelf:
         entries = {} if recent is None else recent.entries
         return frozenset(str(e.get("secret")) for (kind, _), e in entries.items() if kind == "RefreshToken")
 
-    def save(self, subject: str | None, request: TokenRequest, token: Token | None, *, anew: bool = False) -> None:
+    def save(
+        self, subject: str | None, request: TokenRequest, token: Token | None, *, anew: bool = False, fence: int = 0
+    ) -> None:
         """Write what has changed for a subject, and a token that was obtained, unless that is an entry of a user's.
+
+        Args:
+            subject: Whose.
+            request: What was asked for.
+            token: What was obtained.
+            anew: Whether it begins a partition anew where there was a removal.
+            fence: That of the lease under which it was obtained; 0 for none.
 
         Raises:
             StoreUnavailable: It can't be written; it is kept, and tried again.
@@ -269,7 +289,8 @@ class Shelf:
                     held.changed_on = self._engine.clock.wall()
                 held.anew = held.anew or anew or who == _NOBODY
                 if request.flow != "silent":
-                    held.tokens[token_key(request)] = stored_token(token)
+                    held.tokens[token_key(request)] = stored_token(token, fence)
+            held.fence = fence
             self._settle(who, held)
         self._write(who, held)
         self._make_room()
@@ -322,7 +343,7 @@ class Shelf:
         with self._lock:
             erase, names, changes, tokens = held.erase, held.names, dict(held.changes), dict(held.tokens)
             recent, held.recent, born = held.recent, None, held.born
-            changed_on, anew = held.changed_on, 0.0
+            changed_on, anew, fence = held.changed_on, 0.0, 0 if held.anew else held.fence
             if held.anew:
                 # Written at once it counts whatever the clocks say; late, it may be older than a removal elsewhere.
                 late = who != _NOBODY and self._engine.clock.wall() - changed_on > _LATE
@@ -337,7 +358,7 @@ class Shelf:
                     self._settle(who, held)
             if not changes and not tokens:
                 return
-            written = self.stored.save(partition, recent, born, changes, tokens, anew=anew)
+            written = self.stored.save(partition, recent, born, changes, tokens, anew=anew, fence=fence)
             self._note_names(changes)
         except StoreUnavailable:
             self._try_again()
@@ -358,6 +379,7 @@ class Shelf:
                 if held.tokens.get(name) is token:
                     del held.tokens[name]
             held.anew = held.anew and bool(held.changes)
+            held.fence = held.fence if held.pending else 0
             self._settle(who, held)
             if written is not None:
                 held.born, held.read, held.keys = written.born, True, frozenset(written.entries)

@@ -14,7 +14,7 @@ from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
 from ..token import Token
 
-__all__ = ["Flight", "Flights", "Outcome", "carrying"]
+__all__ = ["Flight", "Flights", "LeaseLost", "Outcome", "carrying"]
 
 #: Hashes of the keys of the flights that this context carries out: no key, since contexts may live for long.
 _carried: ContextVar[frozenset[int]] = ContextVar("resilient_auth_carried", default=frozenset())
@@ -61,6 +61,10 @@ class Outcome:
         return isinstance(self.result, Mapping) and "error" in self.result
 
 
+class LeaseLost(Exception):
+    """Another process may ask for this token by now: what would be the next attempt isn't made."""
+
+
 class Flight:
     """An exchange under way. Threads and asyncio tasks wait for it; when they give up, it goes on."""
 
@@ -69,6 +73,7 @@ class Flight:
         "_callbacks",
         "_clock",
         "_done",
+        "before_attempt",
         "deadline",
         "doubted",
         "earliest",
@@ -96,6 +101,8 @@ class Flight:
         self.next_attempt: float | None = None
         #: Told, on its worker, for how many seconds it leaves the provider alone before it asks again.
         self.on_back_off: Callable[[float], None] | None = None
+        #: Asked, on its worker, before each attempt, whether the exchange is still this process's.
+        self.before_attempt: Callable[[], bool] | None = None
         #: Told, on its worker, how an attempt failed that isn't the last one.
         self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
         self.outcome: Outcome | None = None
@@ -104,6 +111,10 @@ class Flight:
         #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is
         #: ended by the collector, on a thread that may hold it.
         self._callbacks: dict[int, Callable[[], None]] | None = {}
+
+    def may_attempt(self) -> bool:
+        """Return whether an attempt may begin: no other process makes this exchange in our place."""
+        return self.before_attempt is None or self.before_attempt()
 
     def attempt_failed(self, error: ProviderUnavailable, next_attempt: float) -> None:
         """Note how an attempt failed, and the monotonic time of the next one."""

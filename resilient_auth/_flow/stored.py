@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,21 @@ from ..errors import StoreUnavailable
 from .partition import Change, Key, Partition, StoredToken, decode, encode, merge, prune, seconds_worth_keeping
 
 if TYPE_CHECKING:
-    from ..store import Lease, Store
+    from ..store import Lease, Record, Store
 
 __all__ = ["Hint", "Stored"]
 
 _PARTITION = "partition"
 _DOCUMENT = "document"
 _HINT = "hint"
+#: The same name under this kind ends when the hint says so: by the store's clock, the one that all processes share.
+_LASTING = "hint-lasting"
 _NAMES = "usernames"
 _DOCUMENT_LIFE = 30 * 24 * 3600.0
 #: Seconds for which a hint outlives the time that it names, so that one process goes first then and not all.
 _HINT_REST = 120.0
+#: Seconds for which a hint that lasts still holds at least, whatever a wall clock says of its end.
+_LOOK_AGAIN = 1.0
 _TRIES = 20
 
 
@@ -51,7 +56,7 @@ class Stored:
         grace: Seconds past its expiry for which a token may be of use.
 
     Raises:
-        StoreUnavailable: The store can't be read or written; by any method but the hints'.
+        StoreUnavailable: The store can't be read or written; by any method but those that post and clear hints.
     """
 
     def __init__(self, store: Store, clock: Clock, grace: float) -> None:
@@ -61,8 +66,8 @@ class Stored:
         self._lock = threading.Lock()
         #: Not written yet.
         self._documents: cachetools.LRUCache[str, Mapping[str, Any]] = cachetools.LRUCache(64)
-        #: When each hint was written, by another machine's clock, and when it is over, by ours.
-        self._hints: cachetools.LRUCache[str, tuple[float, float]] = cachetools.LRUCache(1024)
+        #: Which version of each hint was seen last, and the monotonic time at which it was seen first.
+        self._hints: cachetools.LRUCache[str, tuple[str, float]] = cachetools.LRUCache(1024)
 
     def after_fork(self) -> None:
         """Take a lock of its own in a forked child."""
@@ -70,8 +75,15 @@ class Stored:
 
     def partition(self, name: str) -> Partition | None:
         """Read a partition."""
-        record = self.store.read(_PARTITION, name)
-        return None if record is None else decode(record.value, record.version, name)
+        return _partition(self.store.read(_PARTITION, name), name)
+
+    def look(self, name: str, hints: Sequence[str]) -> tuple[Partition | None, dict[str, Hint]]:
+        """Read a partition, and what other processes have learned under these names, in one round trip.
+
+        Where they have learned something that may still hold, it takes another one.
+        """
+        record, *told = self.store.read_many([(_PARTITION, name), *((_HINT, each) for each in hints)])
+        return _partition(record, name), self._judged(dict(zip(hints, told, strict=True)))
 
     def save(
         self,
@@ -82,29 +94,29 @@ class Stored:
         tokens: Mapping[str, StoredToken],
         *,
         anew: float,
+        fence: int = 0,
     ) -> Partition | None:
         """Merge changes into a partition, however many processes do so at once.
 
         Args:
             name: Which one.
-            known: As it was read last, which spares reading it again.
-            born: As for `merge`; so are `changes`, `tokens` and `anew`.
+            known: As it was read last, which spares reading it again; without a version where there was none.
+            born: As for `merge`; so are `changes`, `tokens`, `anew` and `fence`.
 
         Returns:
             What is there now; None where nothing was written, since the account was removed meanwhile.
         """
-        current = known
+        current = None if known is None or known.version is None else known
         for attempt in range(_TRIES):
-            if attempt or current is None:
+            if attempt or known is None:
                 current = self.partition(name)
-            merged = merge(current, born, changes, tokens, anew=anew)
+            merged = merge(current, born, changes, tokens, anew=anew, fence=fence)
             if merged is None or merged == current:
                 return merged
             written = self._write(name, merged)
             if written is not None:
                 self._write_documents()
                 return written
-            current = None
         raise StoreUnavailable(self.store.label, "contended", f"others wrote one record {_TRIES} times in a row")
 
     def erase(self, name: str, removed_on: float) -> None:
@@ -185,52 +197,59 @@ class Stored:
                 if self._documents.get(key) is body:
                     del self._documents[key]
 
-    def hint(self, name: str) -> Hint | None:
-        """Read what other processes have learned; None where that isn't anything, or the store can't say."""
-        try:
-            record = self.store.read(_HINT, name)
-        except StoreUnavailable:
-            return None
-        body = None if record is None else _object(record.value, name)
-        if body is None:
-            return None
-        try:
-            posted, until = float(body["posted"]), float(body["until"])
-            code, detail = str(body["code"]), str(body["detail"])
-        except (KeyError, TypeError, ValueError):
-            return None
-        # Another machine's clock may be ahead: it can't ask for more than it asked for, from when we first saw this.
-        now = self._clock.monotonic()
-        with self._lock:
-            seen, ends = self._hints.get(name, (None, 0.0))
-            if seen != posted:
-                ends = now + until - posted
-                self._hints[name] = (posted, ends)
-        return Hint(min(until - self._clock.wall(), ends - now, LONGEST_RETRY_AFTER), code, detail)
+    def _judged(self, told: Mapping[str, Record | None]) -> dict[str, Hint]:
+        """Return what the records that were read say now, by name; those that there are."""
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        hints: dict[str, Hint] = {}
+        by_wall: dict[str, float] = {}
+        for name, record in told.items():
+            body = None if record is None else _object(record.value, name)
+            if record is None or body is None:
+                continue
+            try:
+                posted, seconds = float(body["posted"]), float(body["seconds"])
+                code, detail = str(body["code"]), str(body["detail"])
+            except (KeyError, TypeError, ValueError):
+                continue
+            with self._lock:
+                version, seen = self._hints.get(name, ("", 0.0))
+                if version != record.version:
+                    version, seen = self._hints[name] = record.version, now
+            # It was written before it was first seen here: it can't hold for longer than it says from then.
+            hints[name] = Hint(min(seconds, LONGEST_RETRY_AFTER) - (now - seen), code, detail)
+            by_wall[name] = posted + seconds - wall
+        doubtful = [name for name, hint in hints.items() if hint.left > 0]
+        lasting = self.store.read_many([(_LASTING, name) for name in doubtful])
+        for name, record in zip(doubtful, lasting, strict=True):
+            # Nobody knows how far two machines' wall clocks are apart: they say when to look again, and no more.
+            most = hints[name].left
+            lasts = record is not None and _object(record.value, name) is not None
+            left = min(most, max(by_wall[name], _LOOK_AGAIN)) if lasts else 0.0
+            hints[name] = replace(hints[name], left=left)
+        return hints
 
     def post_hint(self, name: str, seconds: float, code: str, detail: str) -> None:
         """Tell other processes to leave a provider alone for `seconds`."""
-        wall = self._clock.wall()
         seconds = min(seconds, LONGEST_RETRY_AFTER)
-        body = {"posted": wall, "until": wall + seconds, "code": code, "detail": detail}
-        try:
-            self.store.write(_HINT, name, _body(name, body), ttl=seconds + _HINT_REST)
-        except StoreUnavailable:
-            return
+        body = _body(name, {"posted": self._clock.wall(), "seconds": seconds, "code": code, "detail": detail})
+        with suppress(StoreUnavailable):
+            self.store.write(_LASTING, name, _body(name, {}), ttl=seconds)
+            self.store.write(_HINT, name, body, ttl=seconds + _HINT_REST)
 
     def clear_hint(self, name: str) -> None:
         """Tell other processes that a provider works."""
-        try:
+        with suppress(StoreUnavailable):
             self.store.erase(_HINT, name)
-        except StoreUnavailable:
-            return
+            self.store.erase(_LASTING, name)
 
     def release(self, lease: Lease) -> None:
         """End a lease; one that can't be ended now ends by itself."""
-        try:
+        with suppress(StoreUnavailable):
             self.store.release(lease)
-        except StoreUnavailable:
-            return
+
+
+def _partition(record: Record | None, name: str) -> Partition | None:
+    return None if record is None else decode(record.value, record.version, name)
 
 
 def _document_name(asked: str, wire: WireIdentity) -> str | None:

@@ -15,7 +15,7 @@ from .. import _forks
 from .._flow import fleet
 from .._flow.acquire import restore
 from .._flow.engine import Engine
-from .._flow.single_flight import Flight, Outcome, carrying
+from .._flow.single_flight import Flight, LeaseLost, Outcome, carrying
 from .._policy.endpoint import Endpoint, WireIdentity, origin_of
 from .._policy.failure import Purpose, judge, readable
 from .._policy.provider_errors import Propagation
@@ -46,6 +46,8 @@ _REGION_TIMEOUT = 2.0
 
 #: What is asked at an address of the tenant's, policy's or realm's own.
 _IN_A_REALM = frozenset({Purpose.TOKEN, Purpose.DISCOVERY, Purpose.KEYS})
+#: What is fetched for many exchanges, whichever of them is the first to need it.
+_DOCUMENTS = frozenset({Purpose.DISCOVERY, Purpose.ALIASES})
 #: Seconds between two attempts to get a newer document.
 _DOCUMENT_PAUSE = 60.0
 
@@ -88,6 +90,11 @@ class Journey:
     #: When the last attempt went out: a token's life is counted from here, on both clocks.
     sent_on: float | None = None
     sent_at: float | None = None
+
+    def hold_on(self, seconds: float) -> None:
+        """Tell the exchange for how many seconds the provider is left alone before it is asked."""
+        if self.flight is not None and self.flight.on_back_off is not None:
+            self.flight.on_back_off(seconds)
 
     @contextmanager
     def under_way(self) -> Iterator[Journey]:
@@ -174,7 +181,7 @@ class Transport:
         journey = _journey.get() or self._journey()
         purpose = _purpose_of(url, journey)
         options.update(params=params, headers=headers)
-        if purpose in (Purpose.DISCOVERY, Purpose.ALIASES):
+        if purpose in _DOCUMENTS:
             return self._document(purpose, url, options)
         if purpose is Purpose.REGION:
             now = self._engine.clock.monotonic()
@@ -259,6 +266,7 @@ class Transport:
         engine, endpoint = self._engine, self._endpoint(purpose, url)
         too_early = journey.earliest - engine.clock.monotonic()
         if too_early > 0:
+            journey.hold_on(too_early)
             self._pause(min(too_early, max(0.0, journey.deadline - engine.clock.monotonic())))
         attempts = journey.attempts or (1 if _elsewhere.get() else engine.settings.retry.attempts)
 
@@ -273,17 +281,16 @@ class Transport:
                 code=code,
             )
             emit(event)
-            if journey.flight is not None:
-                if journey.flight.on_back_off is not None:
-                    journey.flight.on_back_off(delay)
-                if isinstance(error, ProviderUnavailable):
-                    journey.flight.attempt_failed(error, engine.clock.monotonic() + delay)
+            journey.hold_on(delay)
+            if journey.flight is not None and isinstance(error, ProviderUnavailable):
+                journey.flight.attempt_failed(error, engine.clock.monotonic() + delay)
 
         def rest(seconds: float) -> None:
             self._pause(seconds)
             # Another request may have made the cool-down longer meanwhile: an attempt that it refuses would be lost.
             left = engine.cooldown_left(endpoint, self._client_id, journey.subject)
-            if engine.clock.monotonic() + left < journey.deadline:
+            if left > 0 and engine.clock.monotonic() + left < journey.deadline:
+                journey.hold_on(left)
                 self._pause(left)
 
         controller = retrying(
@@ -309,6 +316,9 @@ class Transport:
         engine, authority = self._engine, endpoint.origin
         if self._closed:
             raise Closed("this application object was closed: make a new one, or close it later")
+        # A document spends nothing, and others may wait for it: the lease is kept meanwhile, and found lost afterwards.
+        if journey.flight is not None and not journey.flight.may_attempt() and purpose not in _DOCUMENTS:
+            raise LeaseLost
         engine.check_cooldown(endpoint, self._client_id, journey.subject)
         with engine.breaker(endpoint, purpose).admit() as permit:
             now = engine.clock.monotonic()

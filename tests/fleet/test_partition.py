@@ -23,6 +23,7 @@ from resilient_auth._flow.partition import (
     token_key,
 )
 from resilient_auth._flow.stored import Stored
+from resilient_auth._policy.endpoint import WireIdentity
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.token import TokenRequest
 
@@ -159,19 +160,21 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
     stored = Stored(store, clock, 0.0)
     stored.save("ann", None, "b", {RT: Change(None, _rt("r"))}, {}, anew=math.inf)
     stored.note_name("ann", "ann.t")
-    stored.put_document("ann", {"text": "{}", "obtained_on": 0.0})
+    wire = WireIdentity("w", fleet="w", verified=True)
+    stored.put_document("ann", wire, {"text": "{}", "obtained_on": 0.0})
     stored.post_hint("ann", 60.0, "server_failed", "503")
     reads = {
         "partition": stored.partition,
         "usernames": lambda name: stored.names(name) or None,
-        "document": stored.document,
-        "hint": stored.hint,
+        "document": lambda name: stored.document(name, wire),
+        "hint": lambda name: stored.look(name, [name])[1].get(name),
     }
     for kind, read in reads.items():
         assert read("ann") is not None, kind
-        record = store.read(kind, "ann")
+        place = {"ann": "ann over w", "bob": "bob over w"} if kind == "document" else {"ann": "ann", "bob": "bob"}
+        record = store.read(kind, place["ann"])
         assert record is not None
-        store.write(kind, "bob", record.value, ttl=60.0)
+        store.write(kind, place["bob"], record.value, ttl=60.0)
         assert read("bob") is None, kind
 
 

@@ -16,7 +16,6 @@ from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
 from resilient_auth._flow.partition import Change, Partition, merge
-from resilient_auth._flow.stored import Stored
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Answer, BlackHole, Refuse
 
@@ -55,27 +54,6 @@ def test_a_late_write_doesnt_bring_a_used_refresh_token_back() -> None:
     late = merge(between, "b", rotation, {}, anew=False)
     assert late is not None
     assert late.entries[RT]["secret"] == "r3"
-
-
-def test_a_hint_of_a_machine_whose_clock_is_ahead_ends_in_time(backend: BreakableBackend, clock: Any) -> None:
-    """It holds for as long as it said, and not until our clock gets where theirs was."""
-
-    class Ahead:
-        def wall(self) -> float:
-            return float(clock.wall()) + 300.0
-
-        monotonic, wait = staticmethod(clock.monotonic), staticmethod(clock.wait)
-
-    store = ra.SealedStore(backend, key=os.urandom(32), clock=clock)
-    Stored(store, Ahead(), 0.0).post_hint("it fails", 5.0, "server_failed", "503")
-    here = Stored(store, clock, 0.0)
-    seen = here.hint("it fails")
-    assert seen is not None
-    assert seen.left == pytest.approx(5.0, abs=1.0)
-    clock.skip(6)
-    over = here.hint("it fails")
-    assert over is not None
-    assert over.left <= 0
 
 
 def test_a_token_of_a_machine_whose_clock_is_ahead_isnt_served_past_its_end(
