@@ -53,7 +53,8 @@ def _trips(seen: list[dict[str, Any]]) -> list[str]:
 def app(redis_url: str, life: Callable[..., Any]) -> Any:
     """An application over Valkey, which has its discovery document and has used each of its store's scripts."""
     app = life(store=ra.RedisStore(redis_url, os.urandom(32), timeout=5.0))
-    assert app.acquire_token_for_client(["https://vault.azure.net/.default"])["access_token"]
+    for api in ("vault.azure.net", "storage.azure.com"):
+        assert app.acquire_token_for_client([f"https://{api}/.default"])["access_token"]
     return app
 
 
