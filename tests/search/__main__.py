@@ -1,4 +1,4 @@
-"""Search to the end: each module here that has a `whole` goes through all that its bounds allow, and says what it was."""
+"""Search to the end: each module here that has a `whole` goes through all that its bounds allow, and says so."""
 
 from __future__ import annotations
 
