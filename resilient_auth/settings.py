@@ -20,6 +20,8 @@ from .store import Store
 
 __all__ = ["BreakerOptions", "FallbackOptions", "FreshnessOptions", "RetryOptions", "Settings"]
 
+#: Seconds by which a lease in a store outlasts the attempt that is made under it: time to write down what came of that.
+LEASE_SPARE = 2.0
 _SYSTEM_CLOCK = SystemClock()
 _HOST = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
@@ -104,6 +106,12 @@ class Settings:
             self.attempt_timeout <= max(self.exchange_deadline, self.wait),
             f"attempt_timeout of {self.attempt_timeout:g} s exceeds exchange_deadline of "
             f"{max(self.exchange_deadline, self.wait):g} s: an attempt couldn't end in time",
+        )
+        require(
+            self.store is None or self.attempt_timeout + LEASE_SPARE <= self.deadline,
+            f"attempt_timeout of {self.attempt_timeout:g} s, with the {LEASE_SPARE:g} s by which a lease outlasts it, "
+            f"exceeds exchange_deadline of {self.deadline:g} s: after a process that was killed no other one of the "
+            "fleet would get its turn in time; raise the one or lower the other",
         )
         require(
             self.breaker.probe_lease >= self.attempt_timeout,

@@ -28,6 +28,7 @@ from ..errors import (
     StoreUnavailable,
     Throttled,
 )
+from ..settings import LEASE_SPARE
 from ..token import Token, TokenRequest, fingerprint
 from .partition import Partition, token_key
 from .shelf import Shelf
@@ -43,8 +44,6 @@ __all__ = ["LOOK_AGAIN", "look", "shared", "throttled"]
 
 #: Seconds after which the store is looked at again for a token while its provider may not be asked.
 LOOK_AGAIN = 1.0
-#: Seconds by which a lease outlasts the attempt that is made under it: time to write down what came of that.
-_SPARE = 2.0
 #: Seconds after a back-off for which its lease lasts: enough to begin the next attempt.
 _AFTER_BACK_OFF = 2.0
 #: Seconds between two looks at a lease that another process holds; they grow.
@@ -241,13 +240,13 @@ class _Turn:
 
     def may_attempt(self) -> bool:
         """Return whether an attempt may begin; if so, no other process makes one before it has ended."""
-        if self._lease is None or self._until - self._now() >= self._attempt + _SPARE / 2:
+        if self._lease is None or self._until - self._now() >= self._attempt + LEASE_SPARE / 2:
             return True
-        return self._renew(self._attempt + _SPARE)
+        return self._renew(self._attempt + LEASE_SPARE)
 
     def hold_on(self, seconds: float) -> None:
         """Keep the leases through a back-off, which is everybody's: no other process asks sooner (G9, G10)."""
-        self._renew(max(self._attempt + _SPARE, seconds + _AFTER_BACK_OFF))
+        self._renew(max(self._attempt + LEASE_SPARE, seconds + _AFTER_BACK_OFF))
 
     def _renew(self, seconds: float) -> bool:
         until = self._now() + seconds
@@ -353,7 +352,7 @@ def _go_first(engine: Engine, slot: Slot, shelf: Shelf) -> Lease | None:
     if not everybodys:
         return None  # the lease on this token is enough
     try:
-        lease = shelf.stored.store.lease(f"probe {everybodys[0]}", engine.settings.attempt_timeout + _SPARE)
+        lease = shelf.stored.store.lease(f"probe {everybodys[0]}", engine.settings.attempt_timeout + LEASE_SPARE)
     except StoreUnavailable:
         return None
     if lease is None:
@@ -379,7 +378,7 @@ def _take_turn(engine: Engine, slot: Slot, shelf: Shelf, flight: Flight, *, reus
     request = slot.request
     # Two exchanges with one refresh token must not overlap; others needn't wait for each other.
     own = "" if request.flow == "silent" else f" {_digest(request)}"
-    clock, seconds = engine.clock, engine.settings.attempt_timeout + _SPARE
+    clock, seconds = engine.clock, engine.settings.attempt_timeout + LEASE_SPARE
     turn = 0
     try:
         while True:
