@@ -69,7 +69,7 @@ class Forgetful(BreakableBackend):
 def test_whoever_has_lost_its_lease_leaves_the_exchange_to_the_one_who_has_it(
     idp: Emulator, life: Callable[..., Any], clock: Any, eventually: Callable[..., None]
 ) -> None:
-    """A store that was emptied in a back-off: the attempt after it isn't made, the caller gets the other one's token."""
+    """A store was emptied in a back-off: the attempt after it isn't made, and the caller gets the other's token."""
     medium = Forgetful(clock)
     store = ra.SealedStore(medium, key=os.urandom(32), clock=clock)
     here, there, answers = life(store=store), life(store=store), []
