@@ -377,13 +377,14 @@ def _take_turn(engine: Engine, slot: Slot, shelf: Shelf, flight: Flight, *, reus
     """
     request = slot.request
     # Two exchanges with one refresh token must not overlap; others needn't wait for each other.
-    own = "" if request.flow == "silent" else f" {_digest(request)}"
+    silent = request.flow == "silent"
+    name = shelf.users_name(request.subject) if silent else f"{shelf.name(request.subject)} {_digest(request)}"
     clock, seconds = engine.clock, engine.settings.attempt_timeout + LEASE_SPARE
     turn = 0
     try:
         while True:
             until = clock.monotonic() + seconds
-            lease = shelf.stored.store.lease(f"exchange {shelf.name(request.subject)}{own}", seconds)
+            lease = shelf.stored.store.lease(f"exchange {name}", seconds)
             if lease is not None:
                 return lease, until
             pause = engine.jitter(0.5, 1.5) * _POLLS[min(turn, len(_POLLS) - 1)]

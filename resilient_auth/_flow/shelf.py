@@ -7,7 +7,8 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,6 +87,8 @@ class Shelf:
         self.label = label
         self._owner = weakref.ref(owner)
         self._most = engine.settings.max_users
+        #: Of the application whose users' refresh tokens this one's application spends as well.
+        self._users: Shelf | None = None
         self._renew()
         #: In the order in which they were wanted last.
         self._partitions: OrderedDict[str, Held] = OrderedDict()
@@ -110,6 +113,14 @@ class Shelf:
     def name(self, subject: str | None) -> str:
         """Name a subject's partition in the store."""
         return f"{self.label} {subject or _NOBODY}"
+
+    def share_users(self, shelf: Shelf) -> None:
+        """Have the users' refresh tokens in common with another application, whose they are."""
+        self._users = shelf
+
+    def users_name(self, subject: str | None) -> str:
+        """Name the partition in which a user's refresh token is: exchanges that spend it mustn't overlap."""
+        return self.name(subject) if self._users is None else self._users.users_name(subject)
 
     def owns(self, kind: str, entry: Entry) -> bool:
         """Tell whether an entry of a kind is this application's."""
@@ -175,9 +186,11 @@ class Shelf:
         finally:
             self._here.mode = outer
 
-    def saving_later(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def saving_later(self) -> Iterator[None]:
         """Let changes on this thread wait for the `save` that follows."""
-        return self._on_this_thread("later")
+        with self._on_this_thread("later"), nullcontext() if self._users is None else self._users.saving_later():
+            yield
 
     def signing_in(self) -> AbstractContextManager[None]:
         """Let changes on this thread wait for the `flush` that follows, and begin anew what was removed before."""
@@ -193,7 +206,7 @@ class Shelf:
         Raises:
             StoreUnavailable: It can't be read.
         """
-        return self._take_in(subject, self.stored.partition(self.name(subject)))
+        return self.look(subject, ())[0]
 
     def look(self, subject: str | None, hints: Sequence[str]) -> tuple[Partition | None, dict[str, Hint]]:
         """Do as `load`, and read hints of these names with it; those that there are.
@@ -201,8 +214,17 @@ class Shelf:
         Raises:
             StoreUnavailable: They can't be read.
         """
-        partition, told = self.stored.look(self.name(subject), hints)
-        return self._take_in(subject, partition), told
+        if self._users is None or subject is None:
+            (partition,), told = self.stored.look([self.name(subject)], hints)
+            return self._take_in(subject, partition), told
+        (partition, users), told = self.stored.look([self.name(subject), self.users_name(subject)], hints)
+        if partition is not None and users is not None:
+            # Another process may have used the refresh token since for the application whose it is.
+            own = {key: entry for key, entry in partition.entries.items() if key[0] != "RefreshToken"}
+            partition = replace(partition, entries=own)
+        partition = self._take_in(subject, partition)
+        self._users._take_in(subject, users)
+        return partition, told
 
     def _take_in(self, subject: str | None, partition: Partition | None) -> Partition | None:
         who = subject or _NOBODY
@@ -260,6 +282,8 @@ class Shelf:
 
     def refresh_tokens(self, subject: str | None) -> frozenset[str]:
         """List the refresh tokens that the store had of a user when it was read last."""
+        if self._users is not None:
+            return self._users.refresh_tokens(subject)
         with self._lock:
             held = self._partitions.get(subject or _NOBODY)
             recent = None if held is None else held.recent
@@ -292,6 +316,8 @@ class Shelf:
                     held.tokens[token_key(request)] = stored_token(token, fence)
             held.fence = fence
             self._settle(who, held)
+        if self._users is not None and subject is not None:
+            self._users.save(subject, request, None, fence=fence)
         self._write(who, held)
         self._make_room()
 

@@ -77,13 +77,15 @@ class Stored:
         """Read a partition."""
         return _partition(self.store.read(_PARTITION, name), name)
 
-    def look(self, name: str, hints: Sequence[str]) -> tuple[Partition | None, dict[str, Hint]]:
-        """Read a partition, and what other processes have learned under these names, in one round trip.
+    def look(self, names: Sequence[str], hints: Sequence[str]) -> tuple[list[Partition | None], dict[str, Hint]]:
+        """Read partitions, and what other processes have learned under the names of hints, in one round trip.
 
         Where they have learned something that may still hold, it takes another one.
         """
-        record, *told = self.store.read_many([(_PARTITION, name), *((_HINT, each) for each in hints)])
-        return _partition(record, name), self._judged(dict(zip(hints, told, strict=True)))
+        wanted = [*((_PARTITION, name) for name in names), *((_HINT, name) for name in hints)]
+        records = self.store.read_many(wanted)
+        partitions = [_partition(record, name) for record, name in zip(records, names, strict=False)]
+        return partitions, self._judged(dict(zip(hints, records[len(names) :], strict=True)))
 
     def save(
         self,

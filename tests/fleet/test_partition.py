@@ -167,7 +167,7 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
         "partition": stored.partition,
         "usernames": lambda name: stored.names(name) or None,
         "document": lambda name: stored.document(name, wire),
-        "hint": lambda name: stored.look(name, [name])[1].get(name),
+        "hint": lambda name: stored.look([], [name])[1].get(name),
     }
     for kind, read in reads.items():
         assert read("ann") is not None, kind
