@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fleet_world import SCOPE, BreakableBackend
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
@@ -39,6 +39,7 @@ def _look(stored: Stored) -> Hint | None:
     return stored.look([], ["it fails"])[1].get("it fails")
 
 
+@settings(deadline=None)
 @given(
     seconds=st.floats(1.0, 900.0),
     poster=OFFSET,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fleet_world import SCOPE, BreakableBackend
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
@@ -110,6 +110,7 @@ def _token(secret: str, obtained_on: float, fence: int = 0) -> StoredToken:
     return StoredToken(secret, "Bearer", obtained_on, 600.0, 300.0, None, {}, fence)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(1, 6)), st.lists(st.integers(-7200, 7200), min_size=5, max_size=5))
 def test_the_latest_lease_has_the_last_word_in_any_order_of_writes(order: list[int], clocks: list[int]) -> None:
     """Whenever each process comes to write, and whatever its clock says."""
