@@ -102,8 +102,8 @@ def test_no_event_of_any_kind_has_a_second_line(kind: type[Event], foreign: str,
         lambda text: downstream.TokenUnavailable(text),
         lambda text: InvalidToken("malformed", text),
         lambda text: denial({"error": text, "error_description": text}),
-        lambda text: verdict_on(errors.ServerFailed(text), "source", 0.0),
-        lambda text: verdict_on(ConnectionError(text), "source", 0.0),
+        lambda text: verdict_on(errors.ServerFailed(text), "source", 0.0, lambda: False),
+        lambda text: verdict_on(ConnectionError(text), "source", 0.0, lambda: False),
     ],
 )
 def test_no_error_has_a_second_line(make: Any, foreign: str) -> None:
@@ -151,7 +151,7 @@ def test_what_a_function_says_of_its_failure_is_one_line(foreign: str) -> None:
     class ClientAuthenticationError(Exception):
         pass
 
-    failure = verdict_on(ClientAuthenticationError(foreign), "source", 0.0)
+    failure = verdict_on(ClientAuthenticationError(foreign), "source", 0.0, lambda: False)
     assert isinstance(failure, ra.ProviderUnavailable)
     assert failure.message.isprintable()
 

@@ -42,9 +42,13 @@ def worst(*units: str) -> Texts:
 
 #: By module and name: the method that is called, and what to repeat between a beginning and an end.
 EXPRESSIONS: dict[str, tuple[str, Texts]] = {
+    "_policy.failure._SECONDS": ("fullmatch", worst("1", "1.", "0")),
+    "_policy.provider_errors._FIRST": ("search", worst("AADSTS", "AADSTS9", "AADSTS123456789 ", "a")),
+    "_policy.provider_errors._LEADING": ("match", worst(" ", "\n ", "AADSTS", "AADSTS1")),
+    "_policy.provider_errors._WORD_IN_TEXT": ("search", worst("temporarily_", "server_error_", "server_ ")),
+    "_provider.discovery._COGNITO": ("fullmatch", worst("cognito-idp.", "a-", ".amazonaws.com")),
     "_provider.foreign_errors._DENIED": ("search", worst("AADSTS", "AADSTS1", "invalid_", "MSIS0x", "consent_require")),
     "_provider.foreign_errors._OAUTH_ERROR": ("search", worst("a", "a_", "a_a ", "client_", "aa_clien ")),
-    "_provider.foreign_errors._TRANSIENT": ("search", worst("AADSTS5003", "temporarily_", "server_error_")),
     "_provider.redaction._SECRETS": (
         "sub",
         worst("eyJ", "eyJaaaaaaaa", "eyJaaaaaaaa.", "code", "code ", "code=", 'code="', "code='", 'code="\\', "secret:",
@@ -52,7 +56,7 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     ),
     "_provider.wanted._TENANT": ("fullmatch", worst("a", "a.", ".-")),
     "_store.redis._PREFIX": ("fullmatch", worst("a", "a:", "-")),
-    "_store.redis._REFUSAL": ("search", worst("OOM", "READONL", "NOAUTH_", "LOADING1 ")),
+    "_store.redis_answers._WORD": ("search", worst("OOM", "READONL", "-NOAUTH", " LOADING", "\t-", "OOM_")),
     "_store.sealed._KIND": ("fullmatch", worst("a", "a-")),
     "downstream.challenge._PARAMETER": (
         "match",
@@ -69,6 +73,7 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "downstream.challenge._ESCAPE": ("sub", worst("\\", "\\a", "a\\")),
     "downstream.challenge._BASE64": ("fullmatch", worst("a", "a-", "+", "+-")),
     "emulator.realms._REGIONAL": ("fullmatch", worst("a", "a.", "-", "login.microsoft.com", "a.login")),
+    "settings._HOST": ("fullmatch", worst("a", "a.", "[", ":", "[:", "1:")),
     "verify.deny._BETWEEN": ("match", worst(" ", "\n,", ":")),
     "verify.deny._GUID": ("fullmatch", worst("a", "-", "{", "urn:uuid:", "00000000-")),
     "verify.http._BEARER": (
@@ -251,7 +256,7 @@ READERS: dict[str, tuple[Callable[[str], object], Any]] = {
     ),
     "a log line": (redact, EXPRESSIONS["_provider.redaction._SECRETS"][1]),
     "a credential's error": (
-        lambda text: verdict_on(ClientAuthenticationError(text), "x", 0.0),
+        lambda text: verdict_on(ClientAuthenticationError(text), "x", 0.0, lambda: False),
         (("", "a ", ""), ("", "invalid_", ""), ("", "eyJ", ""), ("", "\n", "")),
     ),
     "a quoted string": (quoted, (("", '"', ""), ("", "é", ""))),

@@ -105,10 +105,10 @@ class Engine:
             in_a_row = in_a_row + 1 if now - until < _IN_A_ROW else 1
             least = min(self.settings.breaker.urgent_break[0], self.settings.retry.first_delay * in_a_row)
             seconds = max(seconds, least if in_a_row > 1 else 0.0)
-            until = max(now + seconds, until)
-            self._cooldowns[key] = (until, in_a_row)
+            lasts = max(seconds, until - now)  # not (now + seconds) - now, which isn't seconds
+            self._cooldowns[key] = (now + lasts, in_a_row)
         emit(CooldownStarted(at=self.clock.wall(), authority=endpoint.origin, purpose=purpose.value, seconds=seconds))
-        return until - now
+        return lasts
 
     def cooldown_left(self, endpoint: Endpoint, client_id: str, subject: str | None) -> float:
         """Tell for how many seconds a cool-down lasts, for this client as such or for this subject; 0 for none."""

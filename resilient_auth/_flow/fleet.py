@@ -54,8 +54,14 @@ _AFTER_PROBE = (1.0, 3.0)
 _HINT_SLACK = 0.25
 
 
-def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
+def look(engine: Engine, slot: Slot, shelf: Shelf, *, reuse: bool = True) -> Outcome | None:
     """Look at what the fleet knows of a token, and of those who could give it.
+
+    Args:
+        engine: Whose store is used.
+        slot: Whose token.
+        shelf: The application's place in that store.
+        reuse: As for `shared`.
 
     Returns:
         A token that another process, or this one in an earlier life, has obtained, where it is better than what is
@@ -68,7 +74,7 @@ def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
     with suppress(StoreUnavailable):
         partition, hints = shelf.look(slot.request.subject, names)
     slot.hints = tuple(hints)
-    found = None if partition is None else _better(engine, slot, shelf, partition)
+    found = None if partition is None or not reuse else _better(engine, slot, shelf, partition)
     if found is not None:
         return Outcome(found, stored=True)
     refusal = _refusal(engine, slot, shelf, hints)
@@ -188,7 +194,6 @@ def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reus
                 if engine.clock.monotonic() >= flight.deadline:
                     raise _not_in_time(slot) from None
             finally:
-                flight.on_back_off = flight.before_attempt = None
                 turn.end()
 
     return run
@@ -273,8 +278,8 @@ def _look_for_others(engine: Engine, slot: Slot, shelf: Shelf, *, reuse: bool) -
     Raises:
         _Found: It isn't, or mayn't.
     """
-    found = look(engine, slot, shelf)
-    if found is not None and (reuse or found.refused):
+    found = look(engine, slot, shelf, reuse=reuse)
+    if found is not None:
         raise _Found(found)
 
 

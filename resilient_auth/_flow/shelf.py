@@ -316,9 +316,11 @@ class Shelf:
                     held.tokens[token_key(request)] = stored_token(token, fence)
             held.fence = fence
             self._settle(who, held)
-        if self._users is not None and subject is not None:
-            self._users.save(subject, request, None, fence=fence)
-        self._write(who, held)
+        try:
+            if self._users is not None and subject is not None:
+                self._users.save(subject, request, None, fence=fence)
+        finally:
+            self._write(who, held)
         self._make_room()
 
     def note_token(self, request: TokenRequest, token: Token) -> None:

@@ -221,7 +221,10 @@ class Stored:
             hints[name] = Hint(min(seconds, LONGEST_RETRY_AFTER) - (now - seen), code, detail)
             by_wall[name] = posted + seconds - wall
         doubtful = [name for name, hint in hints.items() if hint.left > 0]
-        lasting = self.store.read_many([(_LASTING, name) for name in doubtful])
+        try:
+            lasting = self.store.read_many([(_LASTING, name) for name in doubtful])
+        except StoreUnavailable:  # what else was read is good
+            return {}
         for name, record in zip(doubtful, lasting, strict=True):
             # Nobody knows how far two machines' wall clocks are apart: they say when to look again, and no more.
             most = hints[name].left

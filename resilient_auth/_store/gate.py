@@ -52,7 +52,7 @@ class StoreStatus:
     #: Records, 1,024 at most, that were seen and can't be opened here, though another process may be able to: their key
     #: isn't given, or a newer release wrote them. Whom they belong to signs in again.
     unreadable: int = 0
-    #: The kind of the last one and why, such as `partition: unknown_key`.
+    #: The kind of the last one and why: "partition: unknown_key", for example.
     last_unreadable: str | None = None
 
 

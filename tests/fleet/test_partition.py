@@ -171,10 +171,10 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
     }
     for kind, read in reads.items():
         assert read("ann") is not None, kind
-        place = {"ann": "ann over w", "bob": "bob over w"} if kind == "document" else {"ann": "ann", "bob": "bob"}
-        record = store.read(kind, place["ann"])
+        name = "{} over w" if kind == "document" else "{}"
+        record = store.read(kind, name.format("ann"))
         assert record is not None
-        store.write(kind, place["bob"], record.value, ttl=60.0)
+        store.write(kind, name.format("bob"), record.value, ttl=60.0)
         assert read("bob") is None, kind
 
 

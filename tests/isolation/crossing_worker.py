@@ -326,7 +326,7 @@ class Search:
 
     def run(self, actions: int, threads: int) -> None:
         """Make so many calls, by threads, tasks and children."""
-        each = actions // (threads + 3)
+        each = actions // (threads + 1)
 
         def work(number: int) -> None:
             rng = random.Random(self._seed * 100 + number)
