@@ -331,7 +331,8 @@ class Store:
         world.point("renews")
         match world.may("faults", ["loses its lease", "has no answer", "has no answer, and is renewed"]):
             case "loses its lease":
-                self._leases.pop(lease.name, None)
+                if self._leases.get(lease.name, ("", 0.0))[0] == lease.holder:
+                    del self._leases[lease.name]
             case "has no answer":
                 raise StoreUnavailable(self.label, "timeout", "")
             case "has no answer, and is renewed":
