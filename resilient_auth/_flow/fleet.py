@@ -62,7 +62,7 @@ def look(engine: Engine, slot: Slot, shelf: Shelf) -> Outcome | None:
     """
     slot.looked_at = engine.clock.monotonic()
     try:
-        partition = shelf.load(slot.request.subject)
+        partition = shelf.load(slot.request.subject, slot.request)
     except StoreUnavailable:
         return None
     wall, now = engine.clock.wall(), engine.clock.monotonic()

@@ -181,7 +181,7 @@ class Crossings(RuleBasedStateMachine):
     def refresh(self, number: int, who: str) -> None:
         """MSAL looks for a refresh token, which it would send to this application's provider."""
         app, session = self.apps[number], self.sessions[number]
-        view = ExchangeView(session.look_at_cache(), lambda: True, session.owns)
+        view = ExchangeView(session.look_at_cache(), lambda: True, session.owns, session.writing)
         query = {"environment": app.host, "home_account_id": self._home(who), "client_id": app.client}
         for entry in view.search("RefreshToken", query=query):
             assert json.loads(entry["secret"]) == [app.cloud, who]
@@ -196,9 +196,9 @@ class Crossings(RuleBasedStateMachine):
         shelf = session.memory.shelf
         assert shelf is not None
         home, wall = self._home(who), time.time()
-        partition = shelf.load(home)
+        request = app.request(home, scope)
+        partition = shelf.load(home, request)
         if partition is not None:
-            request = app.request(home, scope)
             held = partition.find(request, wall, 0.0)
             entry = partition.find_entry(request, wall, shelf.owns)
             assert held is None or json.loads(held.secret) == [app.me, who, scope]

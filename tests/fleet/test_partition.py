@@ -23,6 +23,7 @@ from resilient_auth._flow.partition import (
     token_key,
 )
 from resilient_auth._flow.stored import Stored
+from resilient_auth._policy.endpoint import WireIdentity
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.token import TokenRequest
 
@@ -131,7 +132,7 @@ def test_a_token_from_the_future_isnt_believed() -> None:
 def test_what_is_over_is_pruned_and_what_a_refresh_token_may_renew_is_kept() -> None:
     """Records neither grow for ever nor end while there is a use for them."""
     partition = Partition("b", tokens={str(n): _token(obtained_on=float(n), life=100.0) for n in range(1000)})
-    pruned = prune(partition, 500.0, 0.0)
+    pruned = prune(partition, 500.0, 0.0, 256)
     assert len(pruned.tokens) == 256
     assert min(int(n) for n in pruned.tokens) == 744
     assert seconds_worth_keeping(pruned, 500.0, 0.0) == 599.0
@@ -159,19 +160,21 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
     stored = Stored(store, clock, 0.0)
     stored.save("ann", None, "b", {RT: Change(None, _rt("r"))}, {}, anew=math.inf)
     stored.note_name("ann", "ann.t")
-    stored.put_document("ann", {"text": "{}", "obtained_on": 0.0})
+    wire = WireIdentity("w", "w", verified=True)
+    stored.put_document("ann", wire, {"text": "{}", "obtained_on": 0.0})
     stored.post_hint("ann", 60.0, "server_failed", "503")
     reads = {
         "partition": stored.partition,
         "usernames": lambda name: stored.names(name) or None,
-        "document": stored.document,
+        "document": lambda name: stored.document(name, wire),
         "hint": stored.hint,
     }
     for kind, read in reads.items():
         assert read("ann") is not None, kind
-        record = store.read(kind, "ann")
+        end = f" over {wire.keeps}" if kind == "document" else ""
+        record = store.read(kind, f"ann{end}")
         assert record is not None
-        store.write(kind, "bob", record.value, ttl=60.0)
+        store.write(kind, f"bob{end}", record.value, ttl=60.0)
         assert read("bob") is None, kind
 
 
