@@ -47,6 +47,8 @@ __all__ = [
     "ProviderSeenDown",
     "ProviderSeenUp",
     "RefreshScheduled",
+    "RemovalPostponed",
+    "RemovalWritten",
     "RetryScheduled",
     "SourceSwitched",
     "StoreFailed",
@@ -325,6 +327,25 @@ class StoreRejected(Event):
     reason: str
     #: How many, since it was last told.
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalPostponed(Event):
+    """A sign-out couldn't be written to the store, and other processes haven't heard of it; it is tried again."""
+
+    level = logging.WARNING
+    store: str
+    #: A hash of whose; None for the application's own tokens.
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalWritten(Event):
+    """A sign-out that was postponed is in the store now."""
+
+    level = logging.WARNING
+    store: str
+    subject: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Literal
 from . import _forks
 from ._flow.memory import memories
 from ._flow.refresh import under_way
+from ._flow.shelf import removals_pending
 from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.freshness import Freshness, assess
 from ._policy.key_reports import KeysHealth, reporters
@@ -54,6 +55,8 @@ class Health:
     breakers: tuple[BreakerStatus, ...]
     #: The stores that are open. One that fails leaves the verdict at "degraded": tokens come from memory.
     stores: tuple[StoreStatus, ...] = ()
+    #: Sign-outs that the stores couldn't be told of yet.
+    removals_pending: int = 0
     #: The signing keys with which tokens are verified, issuer by issuer.
     keys: tuple[KeysHealth, ...] = ()
 
@@ -98,6 +101,7 @@ def health() -> Health:
                     last_error=None if slot.last_error is None else slot.last_error.code,
                 )
             )
+    removals = removals_pending()
     states = tuple(breaker.status() for breaker in breakers())
     kept = stores()
     keys = tuple(reporter.report() for reporter in reporters.all())
@@ -108,6 +112,7 @@ def health() -> Health:
         or any(token.state in (Freshness.DUE.value, Freshness.EXPIRING.value) for token in tokens)
         or any(token.failures for token in tokens)
         or any(store.state != "ok" for store in kept)
+        or removals
         or any(issuer.failures or issuer.state == "stale" for issuer in keys)
     )
     return Health(
@@ -116,6 +121,7 @@ def health() -> Health:
         tokens=tuple(tokens),
         breakers=states,
         stores=tuple(kept),
+        removals_pending=removals,
         keys=keys,
     )
 

@@ -55,6 +55,9 @@ class Settings:
             None, the default, for memory alone.
         max_users: Users whose accounts and refresh tokens are held in memory, at most, where there is a store; the one
             whose tokens were obtained longest ago goes there first, and comes back when it is wanted.
+        max_stored_tokens: Access tokens in one record of the store, at most; the shortest-lived go first. The
+            application's own tokens have a record for each set of scopes, which holds those with other parameters, such
+            as `fmi_path`, too. A user's record holds those that MSAL's cache has no place for.
         clock: Where the time comes from; for tests.
         jitter: Where randomness comes from; for tests.
     """
@@ -77,6 +80,7 @@ class Settings:
     keep_trying: float = 900.0
     store: Store | None = field(default=None, repr=False)
     max_users: int = 100_000
+    max_stored_tokens: int = 256
     clock: Clock = field(default=_SYSTEM_CLOCK, repr=False)
     jitter: Jitter = field(default=system_jitter, repr=False)
 
@@ -93,6 +97,7 @@ class Settings:
         require_whole("queue_per_authority", self.queue_per_authority, low=0)
         require_whole("max_tokens", self.max_tokens, low=1)
         require_whole("max_users", self.max_users, low=1)
+        require_whole("max_stored_tokens", self.max_stored_tokens, low=1, high=1024)
         require(
             self.store is None or isinstance(self.store, Store),
             f"store must be a FileStore, a RedisStore or a SealedStore, not {type(self.store).__name__}",

@@ -40,9 +40,10 @@ class Engine:
         self.clock = settings.clock
         self.jitter = settings.jitter
         #: What outlives this process, and what other processes tell; None without a store.
-        self.stored = (
-            None if settings.store is None else Stored(settings.store, settings.clock, settings.fallback.grace)
-        )
+        self.stored = None
+        if settings.store is not None:
+            grace, most = settings.fallback.grace, settings.max_stored_tokens
+            self.stored = Stored(settings.store, settings.clock, grace, most)
         self._begin()
         self._breakers: cachetools.LRUCache[tuple[Endpoint, str], Breaker] = cachetools.LRUCache(1024)
         self._budgets: cachetools.LRUCache[Endpoint, Budget] = cachetools.LRUCache(1024)

@@ -72,7 +72,7 @@ def look(engine: Engine, slot: Slot, shelf: Shelf, *, reuse: bool = True) -> Out
     hints: Mapping[str, Hint] = {}
     names = [name for endpoint in slot.authorities for name in _hint_names(slot, shelf, endpoint)]
     with suppress(StoreUnavailable):
-        partition, hints = shelf.look(slot.request.subject, names)
+        partition, hints = shelf.look(slot.request.subject, names, slot.request)
     slot.hints = tuple(hints)
     found = None if partition is None or not reuse else _better(engine, slot, shelf, partition)
     if found is not None:

@@ -33,6 +33,7 @@ class Slot:
         "asked_at",
         "authorities",
         "denied",
+        "discard",
         "failed_at",
         "failures",
         "generation",
@@ -81,6 +82,8 @@ class Slot:
         self.refused: str | None = None
         #: Finds the token in MSAL's cache, into which the store's entries are put; None where it isn't kept there.
         self.read: Callable[[], Token | None] | None = None
+        #: Takes a token that must not be served any more out of MSAL's cache and the store.
+        self.discard: Callable[[Token], None] | None = None
         #: Monotonic time at which the store was last looked at.
         self.looked_at = -1e9
         #: The names of what the fleet knew against the provider when the exchange under way began.
@@ -191,13 +194,15 @@ class Memory:
         self._tell(dropped, reason)
 
     def drop_token(self, slot: Slot, token: Token, reason: str) -> bool:
-        """Forget one token, unless another one has taken its place already."""
+        """Forget one token wherever it is kept, unless another one has taken its place already."""
         with self._lock:
             if slot.token is not token:
                 return False
             slot.refused = fingerprint(token.secret)
             self._clear(slot)
         self._tell([slot], reason)
+        if slot.discard is not None:
+            slot.discard(token)
         return True
 
     def __iter__(self) -> Iterator[Slot]:

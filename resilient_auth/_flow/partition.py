@@ -12,6 +12,7 @@ from ..token import Token, TokenRequest, fingerprint
 __all__ = [
     "TOMBSTONE_LIFE",
     "Change",
+    "Dropped",
     "Entry",
     "Key",
     "Partition",
@@ -22,6 +23,7 @@ __all__ = [
     "merge",
     "prune",
     "seconds_worth_keeping",
+    "stamp_of",
     "stored_token",
     "token_key",
 ]
@@ -32,9 +34,9 @@ Entry = Mapping[str, Any]
 
 #: The provider's refresh tokens end when they haven't been used for this long; so does what is stored with them.
 _REFRESH_TOKEN_LIFE = 90 * 24 * 3600.0
-#: Seconds for which a removal is kept. What a process has known for longer without another look isn't believed.
-TOMBSTONE_LIFE = 2 * 24 * 3600.0
-_MOST_TOKENS = 256
+#: Seconds for which a removal is kept: until the refresh tokens from before it are over. What a process has known for
+#: longer without another look isn't believed.
+TOMBSTONE_LIFE = _REFRESH_TOKEN_LIFE
 _MOST_SPENT = 64
 _ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 _REFRESH_TOKEN = "RefreshToken"  # noqa: S105 - the name of a kind
@@ -74,6 +76,13 @@ class StoredToken:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Dropped:
+    """An access token that must not be served any more."""
+
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Change:
     """What this process did to an entry: what it knew before, and what it is now; None for removed."""
 
@@ -83,7 +92,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Partition:
-    """One user's entries of MSAL's cache, and the access tokens that MSAL's cache has no place for."""
+    """One user's entries of MSAL's cache, and the access tokens that MSAL's cache has no place for.
+
+    The application's own tokens are in partitions without entries, one for each set of scopes.
+    """
 
     #: Names the sign-in that made it: what was obtained under another one isn't merged in.
     born: str
@@ -97,6 +109,8 @@ class Partition:
     removed_on: float = 0.0
     #: That of the latest lease under which a user's entries were obtained; 0 for none.
     fence: int = field(default=0, compare=False)
+    #: When it was last noted by which user names, and in which tenants, its user is found.
+    named_on: float = 0.0
     #: The store's, for compare-and-set; None for what isn't there yet.
     version: str | None = None
 
@@ -179,6 +193,7 @@ def encode(partition: Partition, name: str) -> bytes:
         "removed": partition.removed,
         "removed_on": partition.removed_on,
         "fence": partition.fence,
+        "named_on": partition.named_on,
     }
     return json.dumps(body, separators=(",", ":")).encode()
 
@@ -197,6 +212,7 @@ def decode(value: bytes, version: str, name: str) -> Partition | None:
             removed=bool(body["removed"]),
             removed_on=float(body["removed_on"]),
             fence=int(body.get("fence", 0)),
+            named_on=float(body.get("named_on", 0.0)),
             version=version,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -221,7 +237,7 @@ def merge(
     stored: Partition | None,
     born: str,
     changes: Mapping[Key, Change],
-    tokens: Mapping[str, StoredToken],
+    tokens: Mapping[str, StoredToken | Dropped],
     *,
     anew: float,
     fence: int = 0,
@@ -232,7 +248,7 @@ def merge(
         stored: What the store holds now.
         born: The sign-in that this process knows of.
         changes: Of MSAL's entries.
-        tokens: Access tokens that this process obtained.
+        tokens: Access tokens that this process obtained, or dropped.
         anew: When the sign-in was of which this is, in seconds since the epoch, infinite for just now; it begins a
             partition where the account was removed before it. 0 where it is of none.
         fence: That of the lease under which the changes were obtained; 0 for none. What somebody else wrote under a
@@ -263,6 +279,10 @@ def merge(
     merged = dict(stored.tokens)
     for name, token in tokens.items():
         held = merged.get(name)
+        if isinstance(token, Dropped):
+            if held is not None and held.secret == token.secret:
+                del merged[name]
+            continue
         # The later one, not the longer-lived one: that may be the one that an API has refused.
         if held is None or not _is_later(held, token):
             merged[name] = token
@@ -288,22 +308,23 @@ def _newer(theirs: Entry, change: Change, spent: Mapping[str, object], *, late: 
         return True
     if change.old is not None and theirs.get("secret") == change.old.get("secret"):
         return False
-    return late or _stamp(theirs) > _stamp(new)
+    return late or stamp_of(theirs) > stamp_of(new)
 
 
-def _stamp(entry: Entry) -> int:
+def stamp_of(entry: Entry) -> int:
+    """Return when an entry was obtained, in whole seconds since the epoch; 0 where it doesn't say."""
     try:
         return int(entry.get("last_modification_time") or entry.get("cached_at") or 0)
     except (TypeError, ValueError):
         return 0
 
 
-def prune(partition: Partition, wall: float, grace: float) -> Partition:
-    """Leave out tokens that are of no use any more, and the shortest-lived where there are too many."""
+def prune(partition: Partition, wall: float, grace: float, most: int) -> Partition:
+    """Leave out tokens that are of no use any more, and the shortest-lived where there are more than `most`."""
     entries = {k: e for k, e in partition.entries.items() if k[0] != _ACCESS_TOKEN or _ends(e) + grace > wall}
     living = {k: t for k, t in partition.tokens.items() if t.obtained_on + t.life + grace > wall}
-    if len(living) > _MOST_TOKENS:
-        longest = sorted(living, key=lambda k: living[k].obtained_on + living[k].life)[-_MOST_TOKENS:]
+    if len(living) > most:
+        longest = sorted(living, key=lambda k: living[k].obtained_on + living[k].life)[-most:]
         living = {k: living[k] for k in longest}
     return replace(partition, entries=entries, tokens=living)
 
