@@ -131,6 +131,8 @@ class Memory:
         self.hits: dict[Hashable, Any] = {}
         #: The application's place in the owner's store, if there is one.
         self.shelf: Shelf | None = None
+        #: The lane of their own in which exchanges run that call the owner's code; None for their provider's.
+        self.lane: str | None = None
         _memories.add(self)
 
     def find(self, request: TokenRequest) -> Slot | None:

@@ -287,7 +287,7 @@ class Shelf:
                 flight.land(Outcome())
 
         try:
-            self._engine.run(STORE_LANE, run)
+            self._engine.run(STORE_LANE, run, flight, anyhow=True)
         except ProviderUnavailable:  # too much waits there already
             self._try_again()
             return

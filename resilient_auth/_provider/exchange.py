@@ -109,7 +109,7 @@ def original(app: Any, name: str) -> Callable[..., Any]:
 class Asking(BoundLater):
     """Carry exchanges out."""
 
-    def _ra_shadow(self, view: Any) -> Any:
+    def _ra_shadow(self, view: Any, flight: Flight | None = None) -> Any:
         """Make a passing copy of the application that finds no access token in its cache, so that MSAL asks."""
         self._ra_bind()
         origin = self._ra_origin
@@ -126,6 +126,7 @@ class Asking(BoundLater):
             if client is not None:
                 client = shadow.__dict__[name] = copy.copy(client)
                 client._http_client = throttled
+                client.client_assertion = _told(client.client_assertion, flight)
                 client.on_obtaining_tokens = lambda event: view.add(dict(event, environment=instance))
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
@@ -142,7 +143,7 @@ class Asking(BoundLater):
             with journey.under_way():
                 cache = session.home[session.cache_name]
                 view = ExchangeView(cache, lambda: slot.generation == generation, session.writing)
-                shadow = self._ra_shadow(view)
+                shadow = self._ra_shadow(view, flight)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
                 slot.authorities = self._ra_authorities
                 result = self._ra_try_regions(ask, shadow, journey) if regional else ask(shadow)
@@ -188,6 +189,21 @@ class Asking(BoundLater):
             return ask(self._ra_shadow(view))
 
         return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
+
+
+def _told(assertion: Any, flight: Flight | None) -> Any:
+    """Have a flight say, while it waits for it, that a function that makes assertions hasn't come back."""
+    if flight is None or not callable(assertion):
+        return assertion
+
+    def make() -> Any:
+        flight.calls = "the client_assertion function"
+        try:
+            return assertion()
+        finally:
+            flight.calls = None
+
+    return make
 
 
 def _home_account_id(response: dict[str, Any]) -> str | None:

@@ -82,6 +82,7 @@ class AnyCredential:
         self.name = f"{ask.name}-{next(_numbers)}"
         self._endpoint = Endpoint(self.name)
         self.session = Session(settings, {"cache": None}, "cache")
+        self.session.name_lane(self.name, calls_owner=True)
         self._credential = credential
         self._ask = ask
         self._subject = subject

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ __all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
 #: No life of a token and no time of this era has as many; NaN and the infinities don't lie below it either.
 _MOST_SECONDS = 1e11
+
+_numbers = itertools.count(1)
 
 RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
@@ -89,9 +92,27 @@ class Session:
         self.cache_name = cache_name
         self._watched: Any = None
         self._watchable = False
+        #: The lane for exchanges that call the owner's code, and whether they do, whatever their cache is.
+        self._own_lane: str | None = None
+        self._calls_owner = False
         #: What an owner's cache class may raise.
         self.reading, self.writing = Trouble(self.engine.clock, "reading"), Trouble(self.engine.clock, "writing")
         self.closed = False
+
+    def name_lane(self, provider: str, *, calls_owner: bool) -> None:
+        """Have exchanges run in a lane of their own where they call the owner's code.
+
+        Args:
+            provider: Whom they ask.
+            calls_owner: Whether there is a function of the owner's that they call; a cache of a class of the owner's is
+                seen to by itself.
+        """
+        self._own_lane, self._calls_owner = f"{provider} for application {next(_numbers)}", calls_owner
+        self._choose_lane()
+
+    def _choose_lane(self) -> None:
+        owners = self._calls_owner or not (self._watched is None or self._watchable)
+        self.memory.lane = self._own_lane if owners else None
 
     def use_store(self, label: str) -> None:
         """Keep this application's users and tokens in the owner's store too, if there is one.
@@ -143,6 +164,7 @@ class Session:
             self._watchable = is_watchable(cache)
             if self._watchable:
                 watch(cache).tell(self)
+            self._choose_lane()
             if not first:
                 self.memory.drop_all("the application replaced its token cache")
         return cache
@@ -269,7 +291,7 @@ class Session:
             with Journey(deadline=flight.deadline, subject=subject).under_way(), self._saved():
                 return Outcome(result=ask())
 
-        acquisition = asking_once(self.engine, authorities, client_id, subject, exchange)
+        acquisition = asking_once(self.engine, authorities, client_id, subject, exchange, self.memory.lane)
         return Plan(acquisition, lambda served: served.result)
 
     @contextmanager
