@@ -18,6 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .. import _forks
 from .._policy.living import Living
 from ..errors import Overloaded
 from ..events import ExchangesOverdue, emit
@@ -363,6 +364,13 @@ class Workers:
 
 
 _workers: Living[Workers] = Living()
+
+
+@_forks.renewed
+def _after_fork() -> None:
+    # What the parent's threads are in the middle of is theirs; a child makes workers of its own.
+    global _workers
+    _workers = Living()
 
 
 def lanes() -> list[LaneStatus]:
