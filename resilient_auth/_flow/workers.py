@@ -17,6 +17,8 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from .. import _forks
 from .._policy.living import Living
@@ -27,9 +29,8 @@ __all__ = ["OWNERS_CODE", "Job", "LaneStatus", "Workers", "lanes"]
 
 _log = logging.getLogger("resilient_auth")
 _IDLE_SECONDS = 5.0
-#: The lane that all pass which call the owner's code, behind the one of their own: so many threads at most are in it.
+#: The lane that all pass which call the owner's code, behind the one of their own.
 OWNERS_CODE = "the owner's code"
-_MOST_IN_OWNERS_CODE = 256
 #: Jobs that run beyond a lane's bound since others that run wait for them.
 _MOST_BEYOND = 256
 #: Jobs that were left behind and haven't come back: of one lane, and in all.
@@ -97,6 +98,7 @@ class Workers:
     Args:
         per_lane: Places of a lane.
         queue: Jobs that may wait for one.
+        in_owners_code: Places of the lane `OWNERS_CODE`.
         now: Gives the monotonic time, by which jobs are overdue.
         wall: Gives the time for what is told of these.
         call_at: Calls a function at a monotonic time. Without it, a job that waits behind overdue ones isn't begun
@@ -108,12 +110,14 @@ class Workers:
         *,
         per_lane: int,
         queue: int,
+        in_owners_code: int = 256,
         now: Callable[[], float] = lambda: 0.0,
         wall: Callable[[], float] = lambda: 0.0,
-        call_at: Callable[[float, Callable[[], None]], object] | None = None,
+        call_at: Callable[[float, Callable[[], Any]], object] | None = None,
     ) -> None:
         self._per_lane = per_lane
         self._queue = queue
+        self._in_owners_code = in_owners_code
         self._now = now
         self._wall = wall
         self._call_at = call_at
@@ -125,6 +129,8 @@ class Workers:
         self._idle = 0
         #: Threads that have been started and haven't begun yet.
         self._coming = 0
+        #: Whether a timer will look for a thread that couldn't be had.
+        self._comes_again = False
         _workers.add(self)
 
     def submit(self, lane: str, call: Callable[[], object], *, ends: float = math.inf) -> None:
@@ -157,7 +163,7 @@ class Workers:
         error = self._staff()
         self._tell(left)
         if when is not None:
-            self._look_at(when, waits_in)
+            self._look_at(when, partial(self._look, waits_in))
         if refusal is not None:
             raise refusal
         if error is None or waits:
@@ -205,7 +211,7 @@ class Workers:
         ]
 
     def _limit(self, name: str) -> int:
-        return _MOST_IN_OWNERS_CODE if name == OWNERS_CODE else self._per_lane
+        return self._in_owners_code if name == OWNERS_CODE else self._per_lane
 
     def _staff(self, hands: int = 0) -> RuntimeError | None:
         """Have workers for what is ready, earlier jobs too for which there were none to be had; tells what failed.
@@ -224,7 +230,17 @@ class Workers:
             except RuntimeError as error:
                 with self._changed:
                     self._coming -= 1
+                    again = self._call_at is not None and not self._comes_again
+                    self._comes_again = self._comes_again or again
+                if again:
+                    self._look_at(self._now() + _MOMENT, self._try_again)
                 return error
+
+    def _try_again(self) -> None:
+        """Look for a thread once more for what was accepted."""
+        with self._changed:
+            self._comes_again = False
+        self._staff()
 
     def _work(self) -> None:
         with self._changed:
@@ -261,7 +277,7 @@ class Workers:
                 more = self._idle + self._coming + 1 < len(self._ready)
         return more
 
-    # What follows is called with the lock held, `_look_at`, `_look` and `_tell` excepted.
+    # The next ones are called with the lock held; `_look_at`, `_look` and `_tell` aren't.
 
     def _admit(self, job: Job) -> None:
         """Give a job its places, or let it wait for the first one that isn't free."""
@@ -330,9 +346,9 @@ class Workers:
         lane.watched = True
         return max(when, self._now() + _MOMENT)
 
-    def _look_at(self, when: float, name: str) -> None:
+    def _look_at(self, when: float, look: Callable[[], object]) -> None:
         assert self._call_at is not None  # noqa: S101 - else nothing is watched
-        self._call_at(when, lambda: self._look(name))
+        self._call_at(when, look)
 
     def _look(self, name: str) -> None:
         """Leave behind what is overdue, and let those go whose time is over though they still wait."""
@@ -355,7 +371,7 @@ class Workers:
             if told is not None:
                 told()
         if when is not None:
-            self._look_at(when, name)
+            self._look_at(when, partial(self._look, name))
 
     def _tell(self, left: list[Job]) -> None:
         for name in dict.fromkeys(job.lanes[0] for job in left):
