@@ -213,15 +213,11 @@ class Workers:
     def _limit(self, name: str) -> int:
         return self._in_owners_code if name == OWNERS_CODE else self._per_lane
 
-    def _staff(self, hands: int = 0) -> RuntimeError | None:
-        """Have workers for what is ready, earlier jobs too for which there were none to be had; tells what failed.
-
-        Args:
-            hands: Workers that are about to take something.
-        """
+    def _staff(self) -> RuntimeError | None:
+        """Have workers for what is ready, earlier jobs too for which there were none to be had; tells what failed."""
         while True:
             with self._changed:
-                if self._idle + self._coming + hands >= len(self._ready):
+                if self._idle + self._coming >= len(self._ready):
                     self._changed.notify(len(self._ready))
                     return None
                 self._coming += 1
@@ -254,12 +250,11 @@ class Workers:
                     if not woken and not self._ready:
                         return
                 job = self._ready.popleft()
-            if self._run(job):
-                self._staff(1)
+            self._run(job)
             del job
 
-    def _run(self, job: Job) -> bool:
-        """Run a job, and hand its places on; tells whether more is ready than this thread can take."""
+    def _run(self, job: Job) -> None:
+        """Run a job, and hand its places on: to one job at most, which this thread takes next."""
         call, job.call = job.call, None
         assert call is not None  # noqa: S101 - a job is run once
         if job.late is not None and self._now() >= job.ends:
@@ -274,8 +269,6 @@ class Workers:
             with self._changed:
                 self._overdue.pop(job, None)
                 self._release(job)
-                more = self._idle + self._coming + 1 < len(self._ready)
-        return more
 
     # The next ones are called with the lock held; `_look_at`, `_look` and `_tell` aren't.
 
@@ -303,7 +296,7 @@ class Workers:
         for name in job.lanes[:held]:
             lane = self._lanes[name]
             del lane.active[job]
-            while lane.waiting and len(lane.active) < self._limit(name):
+            if lane.waiting and len(lane.active) < self._limit(name):
                 following, _ = lane.waiting.popitem(last=False)
                 self._admit(following)
             if not lane.active and not lane.waiting:
