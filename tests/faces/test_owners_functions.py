@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -195,6 +196,33 @@ class TestFunctionsThatAsk:
             return [one.token for one in got]
 
         assert asyncio.run(run()) == [f"with inner-{n}" for n in range(20)]
+
+    def test_a_source_that_asks_its_own_credential_recovers(self, settings: Any, clock: Any) -> None:
+        """The probe that is made of it after an outage isn't what keeps it from the token that it needs for that."""
+        ill, credentials = True, []
+
+        def source(scopes: tuple[str, ...], **_: Any) -> dict[str, Any]:
+            if ill:
+                raise ConnectionError("nobody is there")
+            if scopes[0].startswith("outer"):
+                inner = credentials[0].get_token("inner").token
+                return {"access_token": f"with {inner}", "expires_in": 3600}
+            return {"access_token": scopes[0], "expires_in": 3600}
+
+        with ra.ResilientCredential(source, resilience=settings()) as credential:
+            credentials.append(credential)
+            for n in range(6):
+                with pytest.raises(ra.ProviderUnavailable), ra.wait_at_most(1.0):
+                    credential.get_token(f"outer-{n}")
+                clock.skip(6.0)
+            ill = False
+            served = None
+            for _ in range(10):
+                clock.skip(10.0)
+                with contextlib.suppress(ra.ProviderUnavailable), ra.wait_at_most(1.0):
+                    served = credential.get_token("outer-9").token
+                    break
+            assert served == "with inner"
 
     def test_a_token_cache_that_asks_is_answered(self, daemon: Daemon) -> None:
         """One of the owner's that has a key of its own unwrapped, at the same authority, whenever it is written."""
