@@ -25,7 +25,7 @@ from .._policy.living import Living
 from ..errors import Overloaded
 from ..events import ExchangesOverdue, emit
 
-__all__ = ["OWNERS_CODE", "Job", "LaneStatus", "Workers", "lanes"]
+__all__ = ["OWNERS_CODE", "Job", "LaneStatus", "Workers", "lanes", "pause_behind"]
 
 _log = logging.getLogger("resilient_auth")
 _IDLE_SECONDS = 5.0
@@ -33,11 +33,24 @@ _IDLE_SECONDS = 5.0
 OWNERS_CODE = "the owner's code"
 #: Jobs that run beyond a lane's bound since others that run wait for them.
 _MOST_BEYOND = 256
-#: Jobs that were left behind and haven't come back: of one lane, and in all.
-_MOST_OVERDUE_OF_LANE = 64
+#: Jobs that were left behind and haven't come back, at most.
 _MOST_OVERDUE = 256
+#: How many times a lane's places are given to others as soon as their jobs are overdue. From then on each one waits
+#: longer than the one before: what hangs for hours leaves few threads behind, and what works again is soon seen to.
+_ROUNDS = 4
+_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
 #: Seconds that a job gets beyond its time: what it says of that itself tells more.
 _MOMENT = 1.0
+
+
+def pause_behind(left: int, quick: int) -> float:
+    """Tell for how many seconds more to wait for a call that is overdue, before another one is made beside it.
+
+    Args:
+        left: How many were left behind before, and haven't come back.
+        quick: How many of these may be, without a pause.
+    """
+    return 0.0 if left < quick else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(left - quick, 16))
 
 
 class Job:
@@ -304,16 +317,20 @@ class Workers:
 
     def _leave_behind(self, lane: _Lane) -> list[Job]:
         """Hand on the places of those that should have come back; they go on without."""
-        late = self._now() - _MOMENT
+        now = self._now()
         left: list[Job] = []
-        for job in [job for job in lane.active if job.call is None and job.ends <= late]:
-            of_lane = sum(other.lanes[0] == job.lanes[0] for other in self._overdue)
-            if len(self._overdue) >= _MOST_OVERDUE or of_lane >= _MOST_OVERDUE_OF_LANE:
-                break
+        for job in [job for job in lane.active if job.call is None and job.ends < math.inf]:
+            if len(self._overdue) >= _MOST_OVERDUE or self._left_at(job) > now:
+                break  # those behind it have begun later
             self._overdue[job] = None
             self._release(job)
             left.append(job)
         return left
+
+    def _left_at(self, job: Job) -> float:
+        """Tell when a job's place may be given to another one."""
+        left = sum(other.lanes[0] == job.lanes[0] for other in self._overdue)
+        return job.ends + _MOMENT + pause_behind(left, _ROUNDS * self._per_lane)
 
     def _refusal(self, name: str, lane: _Lane) -> Overloaded | None:
         """Tell why a job mustn't even wait in a full lane."""
@@ -332,8 +349,9 @@ class Workers:
         """Tell when to look for overdue ones in a lane in which others wait; None where that is seen to already."""
         if self._call_at is None or lane.watched:
             return None
-        jobs = [*lane.active, *(job for job in lane.waiting if job.late is not None)]
-        when = min((job.ends for job in jobs), default=math.inf) + _MOMENT
+        when = min((self._left_at(job) for job in lane.active), default=math.inf)
+        late = min((job.ends + _MOMENT for job in lane.waiting if job.late is not None), default=math.inf)
+        when = min(when, late)
         if when == math.inf:
             return None
         lane.watched = True

@@ -335,10 +335,41 @@ class TestFunctionsThatHang:
             time.sleep(0.02)
             clock.skip(32.0)
         time.sleep(0.3)
-        assert hanging.calls <= 8 + 64
+        assert hanging.calls <= 8 + 4 * 8 + 8
         assert refused
         assert "a function of yours, hangs" in str(refused[-1])
         assert daemon("fine").acquire_token_for_client(SCOPE)["access_token"]
+
+    def test_a_long_outage_leaves_few_threads_and_is_over_soon(
+        self, daemon: Daemon, clock: Any, eventually: Any, idp: Emulator
+    ) -> None:
+        """An hour in which each call of a function hangs for good; it is tried again within an hour of its recovery."""
+        ill, calls, never = True, [], threading.Event()
+
+        def assertion() -> str:
+            calls.append(None)
+            if ill:
+                never.wait()
+            return "an.assertion"
+
+        app = daemon("stuck", client_credential={"client_assertion": assertion})
+        number = 0
+        for _ in range(40):
+            for _ in range(3):
+                number += 1
+                threading.Thread(target=_ask, args=(app, scope(number)), daemon=True).start()
+            time.sleep(0.02)
+            clock.skip(90.0)
+        assert len(calls) <= 8 + 4 * 8 + 8
+        assert overdue(idp) <= 8 + 4 * 8 + 8
+        ill, served = False, False
+        for _ in range(40):
+            clock.skip(90.0)
+            with contextlib.suppress(ra.ProviderUnavailable), ra.wait_at_most(0.5):
+                served = "access_token" in app.acquire_token_for_client(SCOPE)
+                break
+        assert served
+        never.set()
 
     def test_a_child_isnt_held_up_by_its_parents_calls(self, daemon: Daemon, hanging: Hanging, eventually: Any) -> None:
         """A forked process has all its places, whatever hung in the parent."""
