@@ -73,8 +73,7 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     gone = engine.flights.overdue(key)
     flight, mine = engine.flights.join(key, now + engine.settings.deadline)
     if mine:
-        if gone is not None:
-            _never_ended(engine, slot, gone)
+        failed = None if gone is None else _never_ended(engine, slot, gone)
         flight.earliest = slot.failed_at + engine.settings.retry.first_delay
         flight.spare = variant is None and _remaining(engine, slot) > 0
         flight.on_failed_attempt = partial(_learn, engine, slot)
@@ -90,6 +89,8 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
             engine.flights.end(flight)
             flight.land(Outcome(error=error))
             raise
+        if failed is not None:
+            emit(failed)
     return flight
 
 
@@ -451,8 +452,12 @@ def _root(known: ProviderUnavailable | None, error: ProviderUnavailable) -> Prov
     return root
 
 
-def _never_ended(engine: Engine, slot: Slot, flight: Flight) -> None:
-    """Note that an exchange hasn't come back: a failure, but none of a provider that was never asked."""
+def _never_ended(engine: Engine, slot: Slot, flight: Flight) -> ExchangeFailed:
+    """Note that an exchange hasn't come back: a failure, but none of a provider that was never asked.
+
+    Returns:
+        What is to be told of it when the next one has been begun.
+    """
     origin = slot.authorities[0].origin
     error = flight.last_error or AcquisitionTimeout(
         f"an exchange with {origin} never ended: {flight.calls or 'what it calls'} hangs", authority=origin
@@ -460,7 +465,7 @@ def _never_ended(engine: Engine, slot: Slot, flight: Flight) -> None:
     slot.failures += 1
     slot.last_error = error
     wall = engine.clock.wall()
-    emit(ExchangeFailed(at=wall, request=slot.request, code=error.code, detail=error.message, retry_after=None))
+    return ExchangeFailed(at=wall, request=slot.request, code=error.code, detail=error.message, retry_after=None)
 
 
 def _learn(engine: Engine, slot: Slot, flight: Flight, error: ProviderUnavailable) -> None:

@@ -165,7 +165,8 @@ class Workers:
         with self._changed:
             lane = self._lanes.setdefault(name, _Lane())
             full = len(lane.active) >= self._per_lane
-            left = self._leave_behind(lane) if full else []
+            if full:
+                self._leave_behind(lane)
             full = len(lane.active) >= self._per_lane and not job.hurried
             refusal = self._refusal(name, lane) if full else None
             if refusal is None:
@@ -174,7 +175,6 @@ class Workers:
             waits_in = job.lanes[job.held] if waits else name
             when = self._watch(self._lanes[waits_in]) if waits and refusal is None else None
         error = self._staff()
-        self._tell(left)
         if when is not None:
             self._look_at(when, partial(self._look, waits_in))
         if refusal is not None:
@@ -315,7 +315,7 @@ class Workers:
             if not lane.active and not lane.waiting:
                 del self._lanes[name]
 
-    def _leave_behind(self, lane: _Lane) -> list[Job]:
+    def _leave_behind(self, lane: _Lane) -> None:
         """Hand on the places of those that should have come back; they go on without."""
         now = self._now()
         left: list[Job] = []
@@ -325,7 +325,10 @@ class Workers:
             self._overdue[job] = None
             self._release(job)
             left.append(job)
-        return left
+        if left:
+            # On a worker: a log handler may ask for a token, and whoever came here has others wait.
+            self._ready.append(Job((), partial(self._tell, left)))
+            self._changed.notify()
 
     def _left_at(self, job: Job) -> float:
         """Tell when a job's place may be given to another one."""
@@ -368,7 +371,7 @@ class Workers:
             if lane is None:
                 return
             lane.watched = False
-            left = self._leave_behind(lane)
+            self._leave_behind(lane)
             now = self._now()
             late = [job for job in lane.waiting if job.late is not None and job.ends <= now]
             for job in late:
@@ -376,7 +379,6 @@ class Workers:
                 self._release(job)
             when = self._watch(lane) if lane.waiting else None
         self._staff()
-        self._tell(left)
         for job in late:
             job.call, told, job.late = None, job.late, None
             if told is not None:
