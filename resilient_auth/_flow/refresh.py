@@ -73,7 +73,8 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     gone = engine.flights.overdue(key)
     flight, mine = engine.flights.join(key, now + engine.settings.deadline)
     if mine:
-        failed = None if gone is None else _never_ended(engine, slot, gone)
+        # What its attempts have learned was told when they had.
+        failed = _never_ended(engine, slot, gone) if gone is not None and gone.last_error is None else None
         flight.earliest = slot.failed_at + engine.settings.retry.first_delay
         flight.spare = variant is None and _remaining(engine, slot) > 0
         flight.on_failed_attempt = partial(_learn, engine, slot)
@@ -459,9 +460,8 @@ def _never_ended(engine: Engine, slot: Slot, flight: Flight) -> ExchangeFailed:
         What is to be told of it when the next one has been begun.
     """
     origin = slot.authorities[0].origin
-    error = flight.last_error or AcquisitionTimeout(
-        f"an exchange with {origin} never ended: {flight.calls or 'what it calls'} hangs", authority=origin
-    )
+    text = f"an exchange with {origin} never ended: {flight.calls or 'what it calls'} hangs"
+    error = AcquisitionTimeout(text, authority=origin)
     slot.failures += 1
     slot.last_error = error
     wall = engine.clock.wall()

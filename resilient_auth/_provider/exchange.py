@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
@@ -196,10 +197,11 @@ def _told(assertion: Any, flight: Flight | None) -> Any:
     if flight is None or not callable(assertion):
         return assertion
 
-    def make() -> Any:
+    @functools.wraps(assertion)  # MSAL looks at its signature
+    def make(*args: Any, **kwargs: Any) -> Any:
         flight.calls = "the client_assertion function"
         try:
-            return assertion()
+            return assertion(*args, **kwargs)
         finally:
             flight.calls = None
 
