@@ -35,6 +35,7 @@ __all__ = [
     "Event",
     "ExchangeDenied",
     "ExchangeFailed",
+    "ExchangesOverdue",
     "ExpiredTokenAccepted",
     "FallbackServed",
     "GraceServed",
@@ -174,6 +175,17 @@ class RetryScheduled(Event):
     attempt: int
     delay: float
     code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangesOverdue(Event):
+    """Exchanges haven't come back in their time, and others go on in their places; what they call hangs."""
+
+    level = logging.WARNING
+    #: The authority that they ask; and for whom, where that is told apart.
+    lane: str
+    #: How many of that lane were left behind so far and haven't come back.
+    left_behind: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from . import _forks
 from ._flow.memory import memories
 from ._flow.refresh import under_way
 from ._flow.shelf import removals_pending
+from ._flow.workers import LaneStatus, lanes
 from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.freshness import Freshness, assess
 from ._policy.key_reports import KeysHealth, reporters
@@ -18,7 +19,7 @@ from ._store.gate import StoreStatus, stores
 from .errors import ConfigurationError
 from .token import fingerprint
 
-__all__ = ["Health", "KeysHealth", "TokenHealth", "health", "isolate", "reset"]
+__all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isolate", "reset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ class Health:
     removals_pending: int = 0
     #: The signing keys with which tokens are verified, issuer by issuer.
     keys: tuple[KeysHealth, ...] = ()
+    #: The lanes in which exchanges and calls of stores are under way, or from which some haven't come back.
+    lanes: tuple[LaneStatus, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -105,6 +108,7 @@ def health() -> Health:
     states = tuple(breaker.status() for breaker in breakers())
     kept = stores()
     keys = tuple(reporter.report() for reporter in reporters.all())
+    busy = tuple(lanes())
     # Keys that nobody has needed yet are no trouble.
     dark = any(remaining <= 0 for remaining in in_use) or any(k.state == "none" and k.failures for k in keys)
     troubled = (
@@ -113,6 +117,7 @@ def health() -> Health:
         or any(token.failures for token in tokens)
         or any(store.state != "ok" for store in kept)
         or removals
+        or any(lane.overdue for lane in busy)
         or any(issuer.failures or issuer.state == "stale" for issuer in keys)
     )
     return Health(
@@ -123,6 +128,7 @@ def health() -> Health:
         stores=tuple(kept),
         removals_pending=removals,
         keys=keys,
+        lanes=busy,
     )
 
 

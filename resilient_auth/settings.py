@@ -45,7 +45,8 @@ class Settings:
         discovery_hosts: Hosts that a discovery document may name besides the authority's own and those that Microsoft,
             Google and Amazon Cognito are known to use: `("login.example.com", "idp.example.com:8443")`. A document
             whose endpoints are elsewhere isn't used: secrets would be posted there.
-        workers_per_authority: Exchanges with one authority at the same time, at most.
+        workers_per_authority: Exchanges with one authority at the same time, at most; an application that calls a
+            function of yours in its exchanges has as many of its own, and so has a credential that isn't MSAL's.
         queue_per_authority: Exchanges with one authority that may wait for a worker, at most.
         max_tokens: Tokens that an application object holds in memory, at most; the least recently refreshed goes first.
         keep_fresh: Scopes of `acquire_token_for_client` to keep fresh without any traffic: `(("scope",), ...)`; for a

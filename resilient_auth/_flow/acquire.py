@@ -20,7 +20,7 @@ from ..token import Token
 from . import refresh
 from .engine import Engine
 from .memory import Exchange, Slot
-from .single_flight import Flight, Outcome
+from .single_flight import Flight, Outcome, carrying
 
 __all__ = [
     "Acquisition",
@@ -221,13 +221,20 @@ def _own(error: BaseException) -> BaseException:
 def _too_late(engine: Engine, endpoint: Endpoint, patience: float, flight: Flight) -> AcquisitionTimeout:
     known = flight.last_error
     so_far = "it hasn't answered yet" if known is None else f"so far: {known.message}"
+    if flight.calls is not None:
+        so_far = f"{flight.calls} hasn't come back"
     retry_after = None if flight.next_attempt is None else max(0.0, flight.next_attempt - engine.clock.monotonic())
     message = f"no token from {endpoint} within {patience:g} s ({so_far}); the exchange goes on, ask again"
     return AcquisitionTimeout(message, authority=endpoint.origin, retry_after=retry_after)
 
 
 def asking_once(
-    engine: Engine, authorities: tuple[Endpoint, ...], client_id: str, subject: str | None, exchange: Exchange
+    engine: Engine,
+    authorities: tuple[Endpoint, ...],
+    client_id: str,
+    subject: str | None,
+    exchange: Exchange,
+    own: str | None = None,
 ) -> Acquisition:
     """Make one exchange whose result is nobody else's: a code's, a password's. Nothing is held, nothing falls back.
 
@@ -240,13 +247,14 @@ def asking_once(
     flight = Flight(None, engine.clock.monotonic() + engine.settings.deadline, engine.clock)
 
     def job() -> None:
-        try:
-            outcome = exchange(flight)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller must learn of it
-            outcome = Outcome(error=error)
+        with carrying(("once", id(flight))):
+            try:
+                outcome = exchange(flight)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the caller must learn of it
+                outcome = Outcome(error=error)
         flight.land(outcome)
 
-    engine.run(authorities[0], job)
+    engine.run(authorities[0], job, flight, own=own)
     patience = _patience.get() or engine.settings.wait
     outcome = yield flight, patience
     if outcome is None:

@@ -6,6 +6,7 @@ import contextvars
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cachetools
@@ -16,13 +17,13 @@ from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.retry import Budget
 from ..clock import Clock
-from ..errors import ProviderUnavailable, Throttled
+from ..errors import AcquisitionTimeout, ProviderUnavailable, Throttled
 from ..events import CooldownStarted, emit
 from ..settings import Settings
-from .single_flight import Flights
+from .single_flight import Flight, Flights, Outcome
 from .stored import Stored
 from .timers import Timers
-from .workers import Workers
+from .workers import OWNERS_CODE, Job, Workers
 
 __all__ = ["Engine", "engine_for"]
 
@@ -57,7 +58,13 @@ class Engine:
         self._lock = threading.Lock()
         self.timers = _timers_of(self.clock)
         self.flights = Flights(self.clock)
-        self.workers = Workers(per_lane=self.settings.workers_per_authority, queue=self.settings.queue_per_authority)
+        self.workers = Workers(
+            per_lane=self.settings.workers_per_authority,
+            queue=self.settings.queue_per_authority,
+            now=self.clock.monotonic,
+            wall=self.clock.wall,
+            call_at=self.timers.call_at,
+        )
         #: By site and purpose, the tokens that wait for recovery; see `refresh`.
         self.recoveries: dict[tuple[Endpoint, Purpose], Any] = {}
 
@@ -152,24 +159,54 @@ class Engine:
                 return None
         return refusal
 
-    def run(self, lane: str | Endpoint, job: Callable[[], None]) -> None:
+    def run(
+        self,
+        lane: str | Endpoint,
+        job: Callable[[], None],
+        flight: Flight | None = None,
+        *,
+        own: str | None = None,
+        anyhow: bool = False,
+    ) -> None:
         """Run a job on a worker, with the caller's context variables.
 
         Args:
             lane: What it shares places with; an endpoint for all that goes to that provider over that wire.
             job: What to do.
+            flight: What waits for it: the job's time is over with the flight's, and it waits for no place where one
+                that runs waits for it.
+            own: The lane in place of the provider's where it calls the owner's code; that may hang, or ask in its turn
+                what goes to the same provider.
+            anyhow: Begin it though the flight's time is over.
+
+        Raises:
+            Overloaded: Too many wait there already, or haven't come back.
         """
         _forks.notice()
         context = contextvars.copy_context()
         self.timers.revive()
-        if isinstance(lane, str):
-            self.workers.submit(lane, lambda: context.run(job))
-            return
+        names = (own, OWNERS_CODE) if own is not None else (lane if isinstance(lane, str) else lane.site.lane,)
+        if flight is None:
+            work = Job(names, partial(context.run, job), ends=self.clock.monotonic() + self.settings.deadline)
+        else:
+            late = None if anyhow else partial(self._too_late, flight, lane)
+            work = Job(names, partial(context.run, job), ends=flight.deadline, late=late)
+            flight.on_hurry = partial(self.workers.hurry, work)
+            if flight.hurried:  # read after the other was set: whoever hurries does it the other way round
+                work.hurried = True
         try:
-            self.workers.submit(lane.site.lane, lambda: context.run(job))
+            self.workers.take(work)
         except ProviderUnavailable as error:
-            error.authority = lane.origin
+            if isinstance(lane, Endpoint):
+                error.authority = lane.origin
             raise
+
+    def _too_late(self, flight: Flight, lane: str | Endpoint) -> None:
+        """End a flight that got no worker in its time."""
+        self.flights.end(flight)
+        authority = lane.origin if isinstance(lane, Endpoint) else ""
+        error = AcquisitionTimeout(f"too many exchanges with {lane} waited before this one", authority=authority)
+        flight.land(Outcome(error=error))
 
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import cachetools
@@ -20,6 +22,10 @@ from .single_flight import Flight, Outcome
 from .timers import Timer
 
 __all__ = ["Exchange", "Memory", "Slot"]
+
+#: Seconds between two looks for tokens that are over, and at how many the lock is held.
+_SWEEP_EVERY = 60.0
+_AT_ONCE = 64
 
 #: Ask the provider: given the flight, which has the deadline, tell how it ended. Runs on a worker.
 Exchange = Callable[[Flight], Outcome]
@@ -40,6 +46,7 @@ class Slot:
         "hints",
         "last_error",
         "looked_at",
+        "made_at",
         "memory",
         "not_before",
         "owner",
@@ -76,7 +83,7 @@ class Slot:
         #: The provider's last answer was a denial.
         self.denied = False
         self.last_error: ProviderUnavailable | None = None
-        self.asked_at = -1e9
+        self.asked_at = self.made_at = -1e9
         self.owner: str | None = None
         #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
         self.refused: str | None = None
@@ -134,6 +141,10 @@ class Memory:
         self.hits: dict[Hashable, Any] = {}
         #: The application's place in the owner's store, if there is one.
         self.shelf: Shelf | None = None
+        #: Monotonic time before which nobody looks for tokens that are over.
+        self._sweep_at = engine.clock.monotonic() + _SWEEP_EVERY
+        #: The lane of their own in which exchanges run that call the owner's code; None for their provider's.
+        self.lane: str | None = None
         _memories.add(self)
 
     def find(self, request: TokenRequest) -> Slot | None:
@@ -145,12 +156,16 @@ class Memory:
         """Find the slot of a request, or make it."""
         with self._lock:
             slot: Slot | None = self._slots.get(request)
+            new = slot is None
             if slot is None:
                 slot = Slot(request, self, authorities, purpose)
+                slot.made_at = self.engine.clock.monotonic()
                 self._slots[request] = slot
                 self._by_subject.setdefault(request.subject, {})[request] = slot
             evicted, self._evicted = self._evicted, []
         self._tell(evicted, "there are more than max_tokens")
+        if new:
+            self._sweep_soon()
         return slot
 
     def remember_hit(self, slot: Slot, token: Token, signature: Hashable, answer: Any) -> None:
@@ -213,6 +228,48 @@ class Memory:
             except RuntimeError:  # another thread has just added one
                 continue
             return iter([slot for subject, slots in kept for slot in slots if slot.request.subject == subject])
+
+    def _sweep_soon(self) -> None:
+        """Have what is over forgotten on a worker, now and then, where there is more and more to hold."""
+        now = self.engine.clock.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEEP_EVERY
+        reference = weakref.ref(self)
+
+        def run() -> None:
+            memory = reference()
+            if memory is not None:
+                memory.sweep()
+
+        with suppress(ProviderUnavailable):  # another time
+            self.engine.run("memory", run)
+
+    def sweep(self) -> None:
+        """Forget the slots whose token is over, or never came, and for which nobody has asked for long.
+
+        Users come and go: what can't be renewed without them would be kept until there are more than `max_tokens`.
+        """
+        held = list(self)
+        for begin in range(0, len(held), _AT_ONCE):  # others get the lock in between
+            with self._lock:
+                for slot in held[begin : begin + _AT_ONCE]:
+                    if self._is_over(slot):
+                        slot.token = None
+                        del self._slots[slot.request]
+                        self._forget(slot)
+
+    def _is_over(self, slot: Slot) -> bool:
+        engine, token = self.engine, slot.token
+        if slot.pinned or slot.refused is not None:  # which would come back from a cache
+            return False
+        if self._by_subject.get(slot.request.subject, {}).get(slot.request) is not slot:
+            return False
+        wall, now = engine.clock.wall(), engine.clock.monotonic()
+        quiet = max(engine.settings.keep_trying, engine.settings.deadline + _SWEEP_EVERY)
+        if now - max(slot.made_at, slot.asked_at, slot.failed_at) <= quiet:
+            return False
+        return token is None or bool(token.remaining(wall, now) <= -engine.settings.fallback.grace)
 
     def _tell(self, dropped: list[Slot], reason: str) -> None:
         for slot in dropped:

@@ -70,8 +70,11 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     # What another process has obtained can be had while the provider can't be asked.
     if refusal is not None and not (looks and now - slot.looked_at > fleet.LOOK_AGAIN):
         raise refusal
+    gone = engine.flights.overdue(key)
     flight, mine = engine.flights.join(key, now + engine.settings.deadline)
     if mine:
+        # What its attempts have learned was told when they had.
+        failed = _never_ended(engine, slot, gone) if gone is not None and gone.last_error is None else None
         flight.earliest = slot.failed_at + engine.settings.retry.first_delay
         flight.spare = variant is None and _remaining(engine, slot) > 0
         flight.on_failed_attempt = partial(_learn, engine, slot)
@@ -80,13 +83,15 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
             exchange = fleet.shared(engine, slot, shelf, exchange, reuse=looks)
         try:
             if shelf is not None and looks:
-                engine.run(STORE_LANE, partial(_look, engine, flight, slot, shelf, exchange, generation))
+                engine.run(STORE_LANE, partial(_look, engine, flight, slot, shelf, exchange, generation), flight)
             else:
-                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
+                _board(engine, flight, slot, exchange, generation)
         except ProviderUnavailable as error:
             engine.flights.end(flight)
             flight.land(Outcome(error=error))
             raise
+        if failed is not None:
+            emit(failed)
     return flight
 
 
@@ -129,11 +134,17 @@ def _look(engine: Engine, flight: Flight, slot: Slot, shelf: Shelf, exchange: Ex
         try:
             outcome = fleet.look(engine, slot, shelf)
             if outcome is None:
-                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
+                _board(engine, flight, slot, exchange, generation)
                 return
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
             outcome = Outcome(error=error)
         _land(engine, flight, slot, outcome, started, generation)
+
+
+def _board(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
+    """Have an exchange made on a worker."""
+    fly = partial(_fly, engine, flight, slot, exchange, generation)
+    engine.run(slot.authorities[0], fly, flight, own=slot.memory.lane)
 
 
 def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
@@ -437,6 +448,21 @@ def _root(known: ProviderUnavailable | None, error: ProviderUnavailable) -> Prov
     root = copy.copy(known)
     root.retry_after = error.retry_after
     return root
+
+
+def _never_ended(engine: Engine, slot: Slot, flight: Flight) -> ExchangeFailed:
+    """Note that an exchange hasn't come back: a failure, but none of a provider that was never asked.
+
+    Returns:
+        What is to be told of it when the next one has been begun.
+    """
+    origin = slot.authorities[0].origin
+    text = f"an exchange with {origin} never ended: {flight.calls or 'what it calls'} hangs"
+    error = AcquisitionTimeout(text, authority=origin)
+    slot.failures += 1
+    slot.last_error = error
+    wall = engine.clock.wall()
+    return ExchangeFailed(at=wall, request=slot.request, code=error.code, detail=error.message, retry_after=None)
 
 
 def _learn(engine: Engine, slot: Slot, flight: Flight, error: ProviderUnavailable) -> None:

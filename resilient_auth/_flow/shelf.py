@@ -423,7 +423,7 @@ class Shelf:
                 flight.land(outcome)
 
         try:
-            self._engine.run(STORE_LANE, run)
+            self._engine.run(STORE_LANE, run, flight, anyhow=True)
         except ProviderUnavailable:
             raise self._unavailable("busy", "too much waits for it already") from None
         self._finish(flight, seconds)

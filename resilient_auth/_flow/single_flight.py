@@ -74,14 +74,17 @@ class Flight:
         "_clock",
         "_done",
         "before_attempt",
+        "calls",
         "deadline",
         "doubted",
         "earliest",
+        "hurried",
         "key",
         "last_error",
         "next_attempt",
         "on_back_off",
         "on_failed_attempt",
+        "on_hurry",
         "outcome",
         "spare",
     )
@@ -105,6 +108,12 @@ class Flight:
         self.before_attempt: Callable[[], bool] | None = None
         #: Told, on its worker, how an attempt failed that isn't the last one.
         self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
+        #: The owner's code that it has called and that hasn't come back, by name.
+        self.calls: str | None = None
+        #: Whether somebody waits for it who carries another one out, and so holds what it may need; see `hurry`.
+        self.hurried = False
+        #: Lets it wait for no place in a lane.
+        self.on_hurry: Callable[[], None] | None = None
         self.outcome: Outcome | None = None
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
@@ -123,6 +132,13 @@ class Flight:
         if self.on_failed_attempt is not None:
             self.on_failed_attempt(self, error)
 
+    def hurry(self) -> None:
+        """Let it wait for no place that a chain of exchanges, each waiting for the next one, may hold itself."""
+        self.hurried = True
+        on_hurry = self.on_hurry
+        if on_hurry is not None:
+            on_hurry()
+
     def land(self, outcome: Outcome) -> None:
         """Hand the outcome to all who wait; the first one counts."""
         with self._done:
@@ -130,6 +146,7 @@ class Flight:
                 return
             self.outcome = outcome
             callbacks, self._callbacks = self._callbacks, None
+            self.on_hurry = None
             self._done.notify_all()
         while callbacks:
             try:
@@ -140,8 +157,11 @@ class Flight:
 
     def wait(self, seconds: float) -> Outcome | None:
         """Wait on this thread for at most `seconds`; None when it isn't over by then, or this thread is to end it."""
-        if hash(self.key) in _carried.get():
+        carried = _carried.get()
+        if hash(self.key) in carried:
             return self.outcome
+        if carried:
+            self.hurry()
         ends = self._clock.monotonic() + seconds
         with self._done:
             while self.outcome is None:
@@ -153,8 +173,11 @@ class Flight:
 
     async def wait_async(self, seconds: float) -> Outcome | None:
         """Wait in this task; None when it isn't over after `seconds` of the clock, or this task is to end it."""
-        if hash(self.key) in _carried.get():
+        carried = _carried.get()
+        if hash(self.key) in carried:
             return self.outcome
+        if carried:
+            self.hurry()
         loop = asyncio.get_running_loop()
         ends = self._clock.monotonic() + seconds
         # A clock that isn't the machine's may say how its tasks wait; else it is looked at now and then.
@@ -214,6 +237,13 @@ class Flights:
             flight = Flight(key, deadline, self._clock)
             self._flights[key] = flight
             return flight, True
+
+    def overdue(self, key: Hashable) -> Flight | None:
+        """Find the flight for a key that should be over, and isn't."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.outcome is None and self._clock.monotonic() >= flight.deadline:
+            return flight
+        return None
 
     def is_current(self, flight: Flight) -> bool:
         """Tell whether no other flight has taken this one's place, it being overdue."""

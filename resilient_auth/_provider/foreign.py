@@ -80,8 +80,9 @@ class AnyCredential:
             raise _to_be_awaited(ask.name)
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
-        self._endpoint = Endpoint(self.name)
+        self._alone, self._within = Endpoint(self.name), Endpoint(f"{self.name} within itself")
         self.session = Session(settings, {"cache": None}, "cache")
+        self.session.name_lane(self.name, calls_owner=True)
         self._credential = credential
         self._ask = ask
         self._subject = subject
@@ -89,6 +90,14 @@ class AnyCredential:
         self._failing: set[str] = set()
         self._propagation = Propagation()
         self.after_fork()
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        """Whom a breaker stands for: what it asks itself for, while it is asked, is part of that and no other call.
+
+        Else its own probe would keep it from what it needs to succeed, for ever.
+        """
+        return self._within if any(request.authority == self.name for request in _asking.get()) else self._alone
 
     def after_fork(self) -> None:
         """Start with a lock of one's own."""

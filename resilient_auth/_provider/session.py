@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -34,6 +35,8 @@ __all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
 #: No life of a token and no time of this era has as many; NaN and the infinities don't lie below it either.
 _MOST_SECONDS = 1e11
+
+_numbers = itertools.count(1)
 
 RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
@@ -93,6 +96,9 @@ class Session:
         self.cache_name = cache_name
         self._watched: Any = None
         self._watchable = False
+        #: The lane for exchanges that call the owner's code, and whether they do, whatever their cache is.
+        self._own_lane: str | None = None
+        self._calls_owner = False
         #: What an owner's cache class may raise.
         self.reading, self.writing = Trouble(self.engine.clock, "reading"), Trouble(self.engine.clock, "writing")
         self.closed = False
@@ -101,6 +107,21 @@ class Session:
         #: Tells what in MSAL's cache is this application's, as far as is known now; None for all.
         self._ownership: Callable[[], Ownership] | None = None
         self._owned: Ownership | None = None
+
+    def name_lane(self, provider: str, *, calls_owner: bool) -> None:
+        """Have exchanges run in a lane of their own where they call the owner's code.
+
+        Args:
+            provider: Whom they ask.
+            calls_owner: Whether there is a function of the owner's that they call; a cache of a class of the owner's is
+                seen to by itself.
+        """
+        self._own_lane, self._calls_owner = f"{provider} for application {next(_numbers)}", calls_owner
+        self._choose_lane()
+
+    def _choose_lane(self) -> None:
+        owners = self._calls_owner or not (self._watched is None or self._watchable)
+        self.memory.lane = self._own_lane if owners else None
 
     def identify(self, identity: Identity, ownership: Callable[[], Ownership] | None = None) -> None:
         """Say whose tokens these are; they are kept in the owner's store too, if there is one.
@@ -216,6 +237,7 @@ class Session:
         first = self._watched is None
         self.home[self.cache_name] = self._watched = cache
         self._watchable = is_watchable(cache)
+        self._choose_lane()
         watched = watch(cache)
         if self._watchable:
             watched.tell(self)
@@ -399,7 +421,7 @@ class Session:
             with Journey(deadline=flight.deadline, subject=subject).under_way(), self._saved():
                 return Outcome(result=ask())
 
-        acquisition = asking_once(self.engine, authorities, client_id, subject, exchange)
+        acquisition = asking_once(self.engine, authorities, client_id, subject, exchange, self.memory.lane)
         return Plan(acquisition, lambda served: served.result)
 
     @contextmanager

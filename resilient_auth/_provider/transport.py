@@ -415,7 +415,9 @@ class Transport:
             breaker.check()
         outer = _journey.get()
         wait = engine.settings.discovery_wait if outer is None else time_left(engine)
-        flight, mine = engine.flights.join(("document", wanted.key), engine.clock.monotonic() + wait)
+        # However long this one waits: who comes next joins it.
+        ends = engine.clock.monotonic() + max(wait, engine.settings.attempt_timeout)
+        flight, mine = engine.flights.join(("document", wanted.key), ends)
         if mine:
 
             def fetch() -> None:
@@ -430,7 +432,11 @@ class Transport:
                         engine.flights.end(flight)
                         flight.land(outcome)
 
-            engine.run(f"{endpoint.lane} {wanted.purpose}", fetch)
+            try:
+                engine.run(f"{endpoint.lane} {wanted.purpose}", fetch, flight)
+            except ProviderUnavailable as error:
+                engine.flights.end(flight)
+                flight.land(Outcome(error=error))
         outcome = flight.wait(wait)
         if outcome is None:
             raise AttemptTimeout(f"{authority} gave no discovery document within {wait:g} s", authority=authority)
@@ -500,9 +506,10 @@ class Transport:
                     flight.land(Outcome(result=held.answer))
 
         try:
-            engine.workers.submit(f"{self._endpoint(wanted.purpose, wanted.url).lane} {wanted.purpose}", fetch)
-        except ProviderUnavailable:
+            engine.run(f"{self._endpoint(wanted.purpose, wanted.url).lane} {wanted.purpose}", fetch, flight)
+        except ProviderUnavailable as error:
             engine.flights.end(flight)
+            flight.land(Outcome(error=error))
 
 
 def after_fork() -> None:
