@@ -11,6 +11,7 @@ import cachetools
 from .. import _forks
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
+from .._policy.levels import Asked
 from .._policy.living import Living
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
@@ -48,10 +49,12 @@ class Slot:
         "refused",
         "renew",
         "request",
+        "rests",
         "signatures",
         "timer",
         "token",
         "told",
+        "tried_at",
         "unkept",
     )
 
@@ -70,8 +73,10 @@ class Slot:
         self.failures = 0
         #: Monotonic time of the last failed exchange.
         self.failed_at = -1e9
-        #: Monotonic time before which no refresh is begun behind.
-        self.not_before = 0.0
+        #: Monotonic time before which no refresh is begun behind, and how long that was to be from when it was set.
+        self.not_before = self.rests = 0.0
+        #: Monotonic time at which an exchange was begun last.
+        self.tried_at = -1e9
         #: The provider's last answer was a denial.
         self.denied = False
         self.last_error: ProviderUnavailable | None = None
@@ -95,6 +100,21 @@ class Slot:
         self.generation = 0
         #: The calls that the face answers from this slot; see `Memory.hits`.
         self.signatures: tuple[Hashable, ...] = ()
+
+    @property
+    def ways(self) -> list[Asked]:
+        """What is asked of each authority that can give this token."""
+        return [Asked.of(self.request, endpoint, self.purpose) for endpoint in self.authorities]
+
+    def rest(self, seconds: float, now: float) -> None:
+        """Begin no refresh behind for so long."""
+        self.not_before, self.rests = now + seconds, seconds
+
+    def rest_left(self, now: float) -> float:
+        """Return for how many seconds no refresh is begun behind."""
+        if self.not_before - now > self.rests:  # the clock was set back, which makes it no longer
+            self.not_before = now + self.rests
+        return max(0.0, self.not_before - now)
 
 
 class _Slots(cachetools.LRUCache[TokenRequest, Slot]):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
-from ..token import Token
+from ..token import Token, TokenRequest
 
 __all__ = ["Flight", "Flights", "Outcome", "carrying"]
 
@@ -78,6 +78,7 @@ class Flight:
         "on_back_off",
         "on_failed_attempt",
         "outcome",
+        "request",
         "spare",
     )
 
@@ -89,6 +90,8 @@ class Flight:
         self.earliest = 0.0
         #: Set when somebody with a valid token has waited for it in vain.
         self.doubted = False
+        #: What is asked for, where that is held: what fails with it alone is its own matter.
+        self.request: TokenRequest | None = None
         #: Whether a valid token was held when it began.
         self.spare = False
         #: How its last attempt failed, and the monotonic time of the next one.
