@@ -151,6 +151,7 @@ class Memory:
         self.hits: dict[Hashable, Any] = {}
         #: The application's place in the owner's store, if there is one.
         self.shelf: Shelf | None = None
+        self.closed = False
         _memories.add(self)
 
     def find(self, request: TokenRequest) -> Slot | None:
@@ -277,6 +278,15 @@ class Memory:
             self._slots[slot.request] = slot
             for subject in {slot.request.subject, slot.owner or slot.request.subject}:
                 self._by_subject.setdefault(subject, {})[slot.request] = slot
+
+
+def forget_closed(memory: Memory) -> None:
+    """Let go of what is known against the authorities of a closed application, where no other one asks them."""
+    memory.closed = True
+    others = [other for other in _memories.all() if other.engine is memory.engine and not other.closed]
+    asked = {endpoint.site for other in others for slot in other for endpoint in slot.authorities}
+    for site in {endpoint.site for slot in memory for endpoint in slot.authorities} - asked:
+        memory.engine.levels.forget(site)
 
 
 _memories: Living[Memory] = Living()

@@ -156,8 +156,8 @@ def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generat
 
 def _land(engine: Engine, flight: Flight, slot: Slot, outcome: Outcome, started: float, generation: int) -> None:
     """Note how an exchange ended, tell those who wait, and then whoever else wants to know."""
+    go_on = None
     with told_later():
-        go_on = None
         try:
             # One that was overdue and replaced brings no news: its token is older, its failure is over.
             if engine.flights.is_current(flight):
@@ -165,8 +165,8 @@ def _land(engine: Engine, flight: Flight, slot: Slot, outcome: Outcome, started:
         finally:
             engine.flights.end(flight)
             flight.land(outcome)
-        if go_on is not None:
-            go_on(engine, slot)
+    if go_on is not None:
+        go_on(engine, slot)
 
 
 def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation: int) -> Callable[[Engine, Slot], None]:

@@ -151,14 +151,17 @@ class Permit:
         """Say that the dependency answered as it should."""
         self._breaker._settle(self, Verdict.SUCCESS)
 
-    def failure(self, cause: str, *, whoever: bool = False) -> None:
+    def failure(self, cause: str, *, whoever: bool = False) -> bool:
         """Say that the dependency failed, with a short cause that holds no secret.
 
         Args:
             cause: What happened.
             whoever: Whether anybody would have seen it fail: it counts each time, whoever asked.
+
+        Returns:
+            Whether it counted.
         """
-        self._breaker._settle(self, Verdict.FAILURE, cause, whoever=whoever)
+        return self._breaker._settle(self, Verdict.FAILURE, cause, whoever=whoever)
 
     def none(self) -> None:
         """Say nothing about the dependency, and let the next caller probe it."""
@@ -189,6 +192,8 @@ def _fail() -> None:
 class _Window(pybreaker.CircuitMemoryStorage):
     """Make pybreaker, which knows failures in a row alone, see the failure rate too.
 
+    In the rate there is only what anybody would have seen fail: one of many that now fails and now succeeds isn't.
+
     Its `counter` reads 1 when either limit is reached: the breaker that uses it has a `fail_max` of 1.
     """
 
@@ -197,6 +202,8 @@ class _Window(pybreaker.CircuitMemoryStorage):
         self._options = options
         self._now = now
         self._pace = _SLICES / options.window
+        #: Whether the failure that comes belongs to the rate.
+        self.rated = True
         self.forget()
 
     def forget(self) -> None:
@@ -221,9 +228,10 @@ class _Window(pybreaker.CircuitMemoryStorage):
     def increment_counter(self) -> None:
         """Note a failure: pybreaker calls this for each."""
         self._in_a_row += 1
-        current = self._slice()
-        current[1] += 1
-        current[2] += 1
+        if self.rated:
+            current = self._slice()
+            current[1] += 1
+            current[2] += 1
 
     def reset_counter(self) -> None:
         """Note a success: pybreaker calls this for each, and once more when it closes."""
@@ -489,18 +497,18 @@ class Breaker:
         text = f"{self.name} isn't asked: it failed ({self._cause}) and {what}; try again in {wait:.1f} s"
         raise CircuitOpen(text, authority=self.authority, retry_after=wait)
 
-    def _settle(self, permit: Permit, verdict: Verdict, cause: str = "", *, whoever: bool = False) -> None:
+    def _settle(self, permit: Permit, verdict: Verdict, cause: str = "", *, whoever: bool = False) -> bool:
         event: Event | None = None
         with self._lock:
             if permit._settled:
-                return
+                return False
             permit._settled = True
             before, who = self._state, permit._who
             if verdict is Verdict.SUCCESS and self._failing:
                 self._failing.pop(who, None)
             elif verdict is Verdict.FAILURE and before == "closed" and permit._era == self._era and not whoever:
                 if who in self._failing:
-                    return
+                    return False
                 if who is not None:
                     if len(self._failing) >= _MOST_FAILING:
                         self._failing.clear()
@@ -511,7 +519,7 @@ class Breaker:
                 self._hastened = False
                 # As pybreaker would: a success while closed is a number in the window, and nothing else.
                 self._window.reset_counter()
-                return
+                return True
             now = self._now()
             counts = permit._era == self._era and (before == "closed" or self._probes.pop(permit, now) > now)
             if verdict is Verdict.FAILURE:
@@ -519,11 +527,13 @@ class Breaker:
                 self._last_failure = now
                 if counts:
                     self._let_all_go_first(who if before == "half-open" else None)
+                    self._window.rated = who is None or whoever
                     event = self._failed(now, cause, before, quiet)
             elif verdict is Verdict.SUCCESS and counts:
                 event = self._probe_succeeded(now)
         if event is not None:
             self._tell(event)
+        return counts
 
     def _probe_succeeded(self, now: float) -> Event | None:
         self._failing_at = None

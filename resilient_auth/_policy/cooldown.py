@@ -70,7 +70,7 @@ class Cooldowns:
             now = self._now()
             throttled = self._throttled.setdefault(client, {})
             if len(throttled) < _SEVERAL:
-                throttled[asked.party] = None
+                throttled[asked.whose] = None
             several = len(throttled) >= _SEVERAL
             lasts = self._begin((*client, asked.party), seconds, now)
             if several:

@@ -71,8 +71,13 @@ class Asked:
 
     @property
     def party(self) -> Hashable:
-        """Who is throttled with it."""
+        """What is throttled, and spends retries, by itself."""
         return self.request or self.subject or self.grant
+
+    @property
+    def whose(self) -> Hashable:
+        """What counts as one among different requests: all of a user's do, and each of the application's own."""
+        return self.party if self.request is None else self.request.subject or self.request
 
     @property
     def by_person(self) -> bool:
@@ -126,8 +131,15 @@ class Leave:
             self._site.failure(cause, whoever=True)
             self._give_back()
             return
-        for permit in self._levels.permits_to_fail(self._asked, self._permits):
-            permit.failure(cause)
+        # The narrowest level first: what a level has counted before is no news for those above it.
+        site, *below = self._levels.permits_to_fail(self._asked, self._permits)
+        news = True
+        for permit in reversed(below):
+            news = permit.failure(cause)
+        if news or not self._permits[0][0].closed:
+            site.failure(cause)
+        else:
+            site.none()
 
     def none(self) -> None:
         """Say nothing of the provider."""
@@ -195,7 +207,7 @@ class Levels:
             with self._lock:
                 kind, request = self._kinds.get(asked.kind), self._requests.get(asked)
             if kind is not None:
-                found.append((kind, asked.request))
+                found.append((kind, asked.whose if asked.request else None))
             if request is not None:
                 found.append((request, None))
         return found
@@ -263,21 +275,22 @@ class Levels:
         return bool(down), max(down, default=0.0)
 
     def permits_to_fail(self, asked: Asked, permits: list[tuple[Breaker, Permit]]) -> list[Permit]:
-        """List the permits of a call that has failed, with some of the levels below the provider's, which it makes."""
-        mine = [permit for _, permit in permits]
+        """List the permits of a call that has failed, the widest level's first; levels that there weren't are made."""
+        site = permits[0][1]
         if asked.by_person or asked.is_whole:
-            return mine
-        known = {breaker for breaker, _ in permits}
+            return [site]
         with self._lock:
-            below = [(self._found(self._kinds, asked.kind, asked.endpoint, _name(asked)), asked.request)]
+            kind = self._found(self._kinds, asked.kind, asked.endpoint, _name(asked))
+            below: list[tuple[Breaker, Hashable]] = [(kind, asked.whose if asked.request else None)]
             if asked.request is not None:
                 name = f"{_name(asked)} of {_shown(asked.request)}"
                 below.append((self._found(self._requests, asked, asked.endpoint, name), None))
+        held = dict(permits)
+        found = [site]
         for breaker, who in below:
-            if breaker not in known:
-                with suppress(CircuitOpen):  # opened meanwhile, by others' failures
-                    mine.append(breaker.admit(who))
-        return mine
+            with suppress(CircuitOpen):  # opened meanwhile, by others' failures
+                found.append(held.get(breaker) or breaker.admit(who))
+        return found
 
     def answered(self, asked: Asked, recovered: Iterable[Breaker]) -> None:
         """Note that a request was answered, and let go of what is known against those below a level that recovered."""

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import resilient_auth as ra
-from resilient_auth._policy.failure import Purpose
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import RetryScheduled
 from resilient_auth.testing import capture_events

@@ -19,7 +19,6 @@ from flow_bench import HERE, HOST, Bench, Threads, until
 from resilient_auth._flow.acquire import Served, Source, acquire, asking_once, wait_at_most
 from resilient_auth._flow.single_flight import Flight, Outcome
 from resilient_auth._policy.endpoint import Endpoint
-from resilient_auth._policy.failure import Purpose
 from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth._policy.freshness import FreshnessOptions
 from resilient_auth.errors import (
