@@ -11,7 +11,7 @@ state begins a new *era*: a verdict on a call that was admitted in an earlier on
 no probe goes out within 5 s of any failure, late ones included.
 
 A call may say who it is for. Then one of many that always fails neither opens the breaker nor holds it open: while it
-is closed, who has failed counts once until they succeed, and who failed as the last probe lets the others go first.
+is closed, who has failed counts once until they succeed, and as a probe they let those go first who haven't.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _FLOOR = 5.0
 _SPREAD = 0.5
 #: The failure window moves on in steps of this share of it.
 _SLICES = 10
-#: Seconds for which who failed as the last probe lets those go first who were refused meanwhile.
-_YIELD = 1.0
+#: Seconds for which who has failed lets those go first who haven't, and were refused in this break.
+_YIELD = 5.0
 #: Of so many it is known that they have failed and been counted.
 _MOST_FAILING = 4096
 
@@ -293,6 +293,8 @@ class Breaker:
         self._probes: dict[Permit, float] = {}
         #: Who has failed, and been counted, since they succeeded last.
         self._failing: dict[Hashable, None] = {}
+        #: Whether somebody who hasn't failed was refused in this break.
+        self._others_wait = False
         #: On the monotonic clock: the end of the last break, the end that it has when hastened, the last failure.
         self._break_ends = self._urgent_ends = self._last_failure = -math.inf
         self._window = _Window(options, self._now)
@@ -459,13 +461,7 @@ class Breaker:
         self._failing_at: float | None = None
         self._cause: str | None = None
         self._down_at = now
-        self._let_all_go_first()
         self._begin_era(now)
-
-    def _let_all_go_first(self, failed: Hashable = None) -> None:
-        """Begin a turn: who failed as a probe goes after the others."""
-        #: Who failed as the last probe, and whether somebody else has been refused since.
-        self._failed_last, self._others_wait = failed, False
 
     def _begin_era(self, now: float) -> None:
         self._era += 1
@@ -474,7 +470,7 @@ class Breaker:
 
     def _ready_at(self, who: Hashable = None) -> float:
         rested, leases = max(self._break_ends, self._last_failure + _FLOOR), list(self._probes.values())
-        if self._others_wait and who is not None and who == self._failed_last:
+        if self._others_wait and who in self._failing:
             rested += _YIELD
         return rested if len(leases) < self._options.probes else max(rested, min(leases))
 
@@ -488,7 +484,7 @@ class Breaker:
         wait = self._ready_at(who) - now
         if wait <= 0:
             return now
-        self._others_wait = self._others_wait or who != self._failed_last
+        self._others_wait = self._others_wait or (who is not None and who not in self._failing)
         if state == "half-open" and self._probes:
             wait = min(wait, 1.0)
             what = "is being probed"
@@ -506,13 +502,12 @@ class Breaker:
             before, who = self._state, permit._who
             if verdict is Verdict.SUCCESS and self._failing:
                 self._failing.pop(who, None)
-            elif verdict is Verdict.FAILURE and before == "closed" and permit._era == self._era and not whoever:
-                if who in self._failing:
+            elif verdict is Verdict.FAILURE and who is not None and not whoever and permit._era == self._era:
+                if who in self._failing and before == "closed":
                     return False
-                if who is not None:
-                    if len(self._failing) >= _MOST_FAILING:
-                        self._failing.clear()
-                    self._failing[who] = None
+                if len(self._failing) >= _MOST_FAILING:
+                    self._failing.clear()
+                self._failing[who] = None
             if before == "closed" and verdict is Verdict.SUCCESS and permit._era == self._era:
                 # Where nothing fails, this is all there is to a call: it changes no state and needs no time.
                 self._failing_at = None
@@ -526,7 +521,6 @@ class Breaker:
                 quiet = now - max(self._last_failure, self._changed_at)
                 self._last_failure = now
                 if counts:
-                    self._let_all_go_first(who if before == "half-open" else None)
                     self._window.rated = who is None or whoever
                     event = self._failed(now, cause, before, quiet)
             elif verdict is Verdict.SUCCESS and counts:
@@ -570,6 +564,7 @@ class Breaker:
         self._urgent_ends = now + self._jitter(*options.urgent_break)
         if self._hastened:
             self._break_ends = min(self._break_ends, self._urgent_ends)
+        self._others_wait = False
         self._begin_era(now)
         return BreakerOpened(
             at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause, wire=self._wire
