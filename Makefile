@@ -44,6 +44,9 @@ chaos: .venv/.test ## Kill, starve and tear a fleet for long
 isolation: .venv/.test ## Search for tokens that cross borders, for long
 	$(BIN)/python -m tests.isolation.crossing $(ISOLATION)
 
+search: .venv/.test ## Go through all interleavings of what runs at once, for long
+	$(BIN)/python -m tests.search $(SEARCH)
+
 lint: .venv/.lint .venv/.test ## Style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,4 +62,4 @@ bench: .venv/.bench ## Measure against the peers, in one run
 clean: ## Remove what was built
 	rm -rf .venv docs/_build build dist .coverage*
 
-.PHONY: help drill test coverage conformance chaos lint docs bench clean
+.PHONY: help drill test coverage conformance chaos isolation search lint docs bench clean

@@ -484,7 +484,11 @@ class Breaker:
         wait = self._ready_at(who) - now
         if wait <= 0:
             return now
-        self._others_wait = self._others_wait or (who is not None and who not in self._failing)
+        if who in self._failing:
+            if not self._others_wait:
+                wait += _YIELD  # others may come to wait until then, and what is told is to hold
+        elif who is not None:
+            self._others_wait = True
         if state == "half-open" and self._probes:
             wait = min(wait, 1.0)
             what = "is being probed"

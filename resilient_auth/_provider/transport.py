@@ -32,6 +32,7 @@ from ..errors import (
     ServerFailed,
     StoreUnavailable,
     Throttled,
+    TLSFailed,
 )
 from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit, told_later
 from .discovery import ALIASES, Document, Documents, Hosts, fault_in, hosts_for
@@ -344,7 +345,9 @@ class Transport:
             if failure is not None:
                 # Raised here and not there: what a client raises holds the request, and so its secrets.
                 if not isinstance(failure, LocalResourcesExhausted):
-                    leave.failure(failure.code, of_host=not getattr(failure, "sent", True))
+                    leave.failure(
+                        failure.code, of_host=isinstance(failure, TLSFailed) or not getattr(failure, "sent", True)
+                    )
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
