@@ -156,17 +156,16 @@ def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generat
 
 def _land(engine: Engine, flight: Flight, slot: Slot, outcome: Outcome, started: float, generation: int) -> None:
     """Note how an exchange ended, tell those who wait, and then whoever else wants to know."""
-    go_on = None
     with told_later():
         try:
             # One that was overdue and replaced brings no news: its token is older, its failure is over.
             if engine.flights.is_current(flight):
                 go_on = _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
+                flight.over = True
+                go_on(engine, slot)
         finally:
             engine.flights.end(flight)
             flight.land(outcome)
-    if go_on is not None:
-        go_on(engine, slot)
 
 
 def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation: int) -> Callable[[Engine, Slot], None]:
@@ -446,7 +445,7 @@ class _Recovery:
     def _ready_at(self, engine: Engine, slot: Slot, now: float) -> float:
         """Return the monotonic time from which an exchange for a slot makes sense."""
         flight = under_way(engine, slot)
-        if flight is not None:  # it comes back by itself, unless it never ends
+        if flight is not None and not flight.over:  # it comes back by itself, unless it never ends
             return flight.deadline
         ready = math.inf
         for asked in self._ways(slot):
@@ -490,7 +489,7 @@ class _Recovery:
 def _ends(reference: weakref.ref[Flight]) -> float:
     """Return the monotonic time until which an exchange under way is to be waited for."""
     flight = reference()
-    return -math.inf if flight is None or flight.outcome is not None else flight.deadline
+    return -math.inf if flight is None or flight.over or flight.outcome is not None else flight.deadline
 
 
 def _remaining(engine: Engine, slot: Slot) -> float:

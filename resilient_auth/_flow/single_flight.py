@@ -78,6 +78,7 @@ class Flight:
         "on_back_off",
         "on_failed_attempt",
         "outcome",
+        "over",
         "request",
         "spare",
     )
@@ -102,6 +103,8 @@ class Flight:
         #: Told, on its worker, how an attempt failed that isn't the last one.
         self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
         self.outcome: Outcome | None = None
+        #: Set when nothing is asked any more: it lands as soon as what it means is noted.
+        self.over = False
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
         #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is
