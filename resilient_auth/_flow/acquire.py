@@ -14,6 +14,7 @@ from .._policy.checks import require_number
 from .._policy.endpoint import Endpoint
 from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
+from .._policy.levels import Asked
 from ..errors import AcquisitionTimeout, LocalResourcesExhausted, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
 from ..token import Token
@@ -129,7 +130,7 @@ def acquiring(
         state = assess(token, wall, now, settings.freshness)
         if state is Freshness.FRESH:
             return Served(Source.CACHE, token)
-        if state is Freshness.DUE or (state is Freshness.EXPIRING and now < slot.not_before):
+        if state is Freshness.DUE or (state is Freshness.EXPIRING and slot.rest_left(now) > 0):
             refresh.behind(engine, slot, exchange)
             return _serve_held(engine, slot, token, wall, now)
         elif state is Freshness.EXPIRING:
@@ -206,7 +207,7 @@ def _serve_held(
 
 def _down_for(engine: Engine, slot: Slot) -> float | None:
     """Tell for how many seconds every authority that could answer has been seen to fail; None where one hasn't."""
-    seen = [engine.breaker(endpoint, slot.purpose).failing() for endpoint in slot.authorities]
+    seen = [engine.levels.failing(asked) for asked in slot.ways]
     return min(seconds for _, seconds in seen) if seen and all(down for down, _ in seen) else None
 
 
@@ -241,7 +242,7 @@ def asking_once(
     Raises:
         ProviderUnavailable: There is no answer from the provider.
     """
-    refusal = engine.refusal(authorities, client_id, subject)
+    refusal = engine.refusal(Asked(endpoint, client_id=client_id, subject=subject) for endpoint in authorities)
     if refusal is not None:
         raise refusal
     flight = Flight(None, engine.clock.monotonic() + engine.settings.deadline, engine.clock)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .._policy.endpoint import Endpoint
 from .._policy.freshness import Freshness, assess, due_after
+from .._policy.levels import Asked
 from ..errors import (
     AcquisitionTimeout,
     CircuitOpen,
@@ -70,7 +70,7 @@ def look(engine: Engine, slot: Slot, shelf: Shelf, *, reuse: bool = True) -> Out
     slot.looked_at = engine.clock.monotonic()
     partition: Partition | None = None
     hints: Mapping[str, Hint] = {}
-    names = [name for endpoint in slot.authorities for name in _hint_names(slot, shelf, endpoint)]
+    names = [name for asked in slot.ways for name in _hint_names(shelf, asked)]
     with suppress(StoreUnavailable):
         partition, hints = shelf.look(slot.request.subject, names, slot.request)
     slot.hints = tuple(hints)
@@ -124,37 +124,39 @@ def _users_token(
 
 def _refusal(engine: Engine, slot: Slot, shelf: Shelf, hints: Mapping[str, Hint]) -> ProviderUnavailable | None:
     """Return why no exchange should begin now, as far as this process or another one of the fleet knows."""
-    alone = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject, slot.purpose)
+    alone = engine.refusal(slot.ways)
     if alone is not None:
         return alone
     told: ProviderUnavailable | None = None
-    for endpoint in slot.authorities:
-        left = [hints[n] for n in _hint_names(slot, shelf, endpoint) if n in hints and hints[n].left > 0]
+    for asked in slot.ways:
+        left = [hints[n] for n in _hint_names(shelf, asked) if n in hints and hints[n].left > 0]
         if not left:
             return None
         last = max(left, key=lambda hint: hint.left)
         kind = Throttled if last.code == Throttled.code else CircuitOpen
         told = kind(
-            f"{endpoint} isn't asked for {last.left:.0f} s more: another process has been told {last.code} "
+            f"{asked.endpoint} isn't asked for {last.left:.0f} s more: another process has been told {last.code} "
             f"({last.detail})",
-            authority=endpoint.origin,
+            authority=asked.endpoint.origin,
             retry_after=last.left,
         )
     return told
 
 
-def _hint_names(slot: Slot, shelf: Shelf, endpoint: Endpoint) -> tuple[str, ...]:
-    """Name what may be known of an authority: that it failed for this very token, that it fails, that it throttles.
+def _hint_names(shelf: Shelf, asked: Asked) -> tuple[str, ...]:
+    """Name what may be known of an authority: that it fails for this very token, or for its grant at this tenant, or as
+    such; that it throttles.
 
     Nothing is known over a wire of which other processes can't tell whether theirs is like it.
     """
-    request, wire = slot.request, endpoint.wire.fleet
-    if wire is None:
+    endpoint, request, wire = asked.endpoint, asked.request, asked.endpoint.wire.fleet
+    if wire is None or request is None:
         return ()
     return (
         f"{endpoint.origin} over {wire} {shelf.name(request.subject)} {_digest(request)}",
-        f"{endpoint.origin} over {wire} {slot.purpose.value}",
-        *filter(None, {throttled(endpoint, request.client_id, subject) for subject in (request.subject, None)}),
+        f"{endpoint.origin}/{endpoint.realm} over {wire} {asked.purpose.value} by {asked.grant}",
+        f"{endpoint.origin} over {wire} {asked.purpose.value}",
+        *filter(None, (throttled(asked), throttled(asked, whole=True))),
     )
 
 
@@ -163,12 +165,19 @@ def _digest(request: TokenRequest) -> str:
     return fingerprint(token_key(request))
 
 
-def throttled(endpoint: Endpoint, client_id: str, subject: str | None) -> str | None:
-    """Name the hint that a tenant or realm has asked for patience; None where nobody else could go by it."""
-    wire = endpoint.wire.fleet
+def throttled(asked: Asked, *, whole: bool = False) -> str | None:
+    """Name the hint that patience was asked for; None where nobody else could go by it.
+
+    Args:
+        asked: What was throttled.
+        whole: Whether all of the application's requests are meant.
+    """
+    endpoint, wire = asked.endpoint, asked.endpoint.wire.fleet
     if wire is None:
         return None
-    return f"throttled {json.dumps([endpoint.origin, endpoint.realm, wire, client_id, subject])}"
+    party = asked.party
+    who = None if whole else _digest(party) if isinstance(party, TokenRequest) else str(party)
+    return f"throttled {json.dumps([endpoint.origin, endpoint.realm, wire, asked.client_id, who])}"
 
 
 def shared(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, *, reuse: bool) -> Exchange:
@@ -333,17 +342,17 @@ def _ask(engine: Engine, slot: Slot, shelf: Shelf, exchange: Exchange, flight: F
 
 def _tell(engine: Engine, slot: Slot, shelf: Shelf, error: ProviderUnavailable) -> None:
     """Let the other processes know that the provider fails, so that they needn't each find out."""
-    endpoint = next((e for e in slot.authorities if e.origin == error.authority), slot.authorities[0])
-    names = list(_hint_names(slot, shelf, endpoint)[:2])
-    opens_at = engine.breaker(endpoint, slot.purpose).retry_at
-    seconds = max(error.retry_after or 0.0, engine.settings.retry.first_delay)
-    if opens_at is None:
-        # One failure is this token's affair; a breaker that opens is everybody's.
-        del names[1:]
-    else:
-        seconds = max(seconds, opens_at - engine.clock.monotonic())
-    for name in names:
-        shelf.stored.post_hint(name, seconds - _HINT_SLACK, error.code, error.message)
+    ways = slot.ways
+    asked = next((way for way in ways if way.endpoint.origin == error.authority), ways[0])
+    now = engine.clock.monotonic()
+    least = max(error.retry_after or 0.0, engine.settings.retry.first_delay)
+    site, kind, request = engine.levels.stand(asked)
+    # A failure is this token's affair; a wider breaker that opens is all of theirs who go by it.
+    times = max((at for at in (site, kind, request) if at is not None), default=now), kind, site
+    for name, opens_at in zip(_hint_names(shelf, asked), times, strict=False):
+        if opens_at is not None:
+            seconds = max(least, opens_at - now)
+            shelf.stored.post_hint(name, seconds - _HINT_SLACK, error.code, error.message)
 
 
 def _go_first(engine: Engine, slot: Slot, shelf: Shelf) -> Lease | None:
@@ -352,7 +361,7 @@ def _go_first(engine: Engine, slot: Slot, shelf: Shelf) -> Lease | None:
     Raises:
         CircuitOpen: Another one does.
     """
-    tokens_own = {name for endpoint in slot.authorities for name in _hint_names(slot, shelf, endpoint)[:1]}
+    tokens_own = {name for asked in slot.ways for name in _hint_names(shelf, asked)[:1]}
     everybodys = [name for name in slot.hints if name not in tokens_own]
     if not everybodys:
         return None  # the lease on this token is enough

@@ -13,6 +13,7 @@ import cachetools
 from .. import _forks
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
+from .._policy.levels import Asked
 from .._policy.living import Living
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
@@ -56,10 +57,12 @@ class Slot:
         "refused",
         "renew",
         "request",
+        "rests",
         "signatures",
         "timer",
         "token",
         "told",
+        "tried_at",
         "unkept",
     )
 
@@ -78,8 +81,10 @@ class Slot:
         self.failures = 0
         #: Monotonic time of the last failed exchange.
         self.failed_at = -1e9
-        #: Monotonic time before which no refresh is begun behind.
-        self.not_before = 0.0
+        #: Monotonic time before which no refresh is begun behind, and how long that was to be from when it was set.
+        self.not_before = self.rests = 0.0
+        #: Monotonic time at which an exchange was begun last.
+        self.tried_at = -1e9
         #: The provider's last answer was a denial.
         self.denied = False
         self.last_error: ProviderUnavailable | None = None
@@ -105,6 +110,21 @@ class Slot:
         self.generation = 0
         #: The calls that the face answers from this slot; see `Memory.hits`.
         self.signatures: tuple[Hashable, ...] = ()
+
+    @property
+    def ways(self) -> list[Asked]:
+        """What is asked of each authority that can give this token."""
+        return [Asked.of(self.request, endpoint, self.purpose) for endpoint in self.authorities]
+
+    def rest(self, seconds: float, now: float) -> None:
+        """Begin no refresh behind for so long."""
+        self.not_before, self.rests = now + seconds, seconds
+
+    def rest_left(self, now: float) -> float:
+        """Return for how many seconds no refresh is begun behind."""
+        if self.not_before - now > self.rests:  # the clock was set back, which makes it no longer
+            self.not_before = now + self.rests
+        return max(0.0, self.not_before - now)
 
 
 class _Slots(cachetools.LRUCache[TokenRequest, Slot]):
@@ -145,6 +165,7 @@ class Memory:
         self._sweep_at = engine.clock.monotonic() + _SWEEP_EVERY
         #: The lane of their own in which exchanges run that call the owner's code; None for their provider's.
         self.lane: str | None = None
+        self.closed = False
         _memories.add(self)
 
     def find(self, request: TokenRequest) -> Slot | None:
@@ -319,6 +340,15 @@ class Memory:
             self._slots[slot.request] = slot
             for subject in {slot.request.subject, slot.owner or slot.request.subject}:
                 self._by_subject.setdefault(subject, {})[slot.request] = slot
+
+
+def forget_closed(memory: Memory) -> None:
+    """Let go of what is known against the authorities of a closed application, where no other one asks them."""
+    memory.closed = True
+    others = [other for other in _memories.all() if other.engine is memory.engine and not other.closed]
+    asked = {endpoint.site for other in others for slot in other for endpoint in slot.authorities}
+    for site in {endpoint.site for slot in memory for endpoint in slot.authorities} - asked:
+        memory.engine.levels.forget(site)
 
 
 _memories: Living[Memory] = Living()

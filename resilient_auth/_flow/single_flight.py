@@ -12,7 +12,7 @@ from typing import Any
 
 from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
-from ..token import Token
+from ..token import Token, TokenRequest
 
 __all__ = ["Flight", "Flights", "LeaseLost", "Outcome", "carrying"]
 
@@ -86,6 +86,8 @@ class Flight:
         "on_failed_attempt",
         "on_hurry",
         "outcome",
+        "over",
+        "request",
         "spare",
     )
 
@@ -97,6 +99,8 @@ class Flight:
         self.earliest = 0.0
         #: Set when somebody with a valid token has waited for it in vain.
         self.doubted = False
+        #: What is asked for, where that is held: what fails with it alone is its own matter.
+        self.request: TokenRequest | None = None
         #: Whether a valid token was held when it began.
         self.spare = False
         #: How its last attempt failed, and the monotonic time of the next one.
@@ -115,6 +119,8 @@ class Flight:
         #: Lets it wait for no place in a lane.
         self.on_hurry: Callable[[], None] | None = None
         self.outcome: Outcome | None = None
+        #: Set when nothing is asked any more: it lands as soon as what it means is noted.
+        self.over = False
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
         #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is

@@ -16,7 +16,7 @@ from .. import _forks
 from .._flow import refresh
 from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, asking_once, patience_of
 from .._flow.engine import Engine, engine_for
-from .._flow.memory import Exchange, Memory, Slot
+from .._flow.memory import Exchange, Memory, Slot, forget_closed
 from .._flow.partition import Entry, Key, stamp_of
 from .._flow.shelf import Shelf
 from .._flow.single_flight import Flight, Outcome
@@ -331,6 +331,7 @@ class Session:
             refresh.release(slot)
             slot.renew = None
         self.memory.drop_all("the application closed")
+        forget_closed(self.memory)
 
     def plan(
         self,
