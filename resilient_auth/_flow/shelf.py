@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from .. import _forks
 from ..errors import ProviderUnavailable, StoreUnavailable
 from ..events import Event, RemovalPostponed, RemovalWritten, emit, told_later
 from ..token import Token, TokenRequest, fingerprint
@@ -343,6 +344,8 @@ class Shelf:
             self._unwritten.add(who)
         else:
             self._unwritten.discard(who)
+        if self in _removing and not any(self._partitions[place].erase for place in self._unwritten):
+            _removing.discard(self)
 
     def refresh_tokens(self, subject: str | None) -> frozenset[str]:
         """List the refresh tokens that the store had of a user when it was read last."""
@@ -434,7 +437,8 @@ class Shelf:
         if outcome is None:
             raise self._unavailable("timeout", f"it hasn't answered within {seconds:g} s")
         if outcome.error is not None:
-            raise copy.copy(outcome.error)
+            error = outcome.error  # each who waits raises one of their own
+            raise copy.copy(error) if isinstance(error, StoreUnavailable) else error
 
     def _unavailable(self, reason: str, detail: str) -> StoreUnavailable:
         return StoreUnavailable(self.stored.store.label, reason, detail, retry_after=_TRY_AGAIN)
@@ -485,6 +489,7 @@ class Shelf:
             with self._lock:
                 held.tokens.clear()
                 held.changes.clear()
+                held.erase, held.names = False, {}
                 self._settle(who, held)
             return
         with self._lock:
@@ -520,8 +525,6 @@ class Shelf:
             postponed, held.postponed = held.postponed, False
             held.erase, held.names = False, {}
             self._settle(who, held)
-            if not any(self._partitions[place].erase for place in self._unwritten):
-                _removing.discard(self)
         if postponed:
             emit(self._told_of(RemovalWritten, who))
 
@@ -694,6 +697,11 @@ def _place(subject: str | None, request: TokenRequest | None) -> Place:
     if subject is None and request is not None:
         return request.scopes
     return subject or _NOBODY
+
+
+@_forks.renewed
+def _after_fork() -> None:
+    _removing.clear()  # they are the parent's to write
 
 
 @contextmanager

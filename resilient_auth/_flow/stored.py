@@ -183,7 +183,8 @@ class Stored:
             merged = merge(current, born, changes, tokens, anew=anew, fence=fence)
             if merged is not None and note is not None:
                 merged = self._named(current, merged, note)
-            if merged is None or merged == current:
+            nothing = merged is not None and not (merged.entries or merged.tokens)
+            if merged is None or merged == current or (nothing and current is None and version is None):
                 return merged
             written = self._write(kind, name, merged, version, anew=anew > 0)
             if written is not None:

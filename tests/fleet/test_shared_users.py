@@ -296,6 +296,21 @@ def test_what_cant_be_written_down_doesnt_keep_a_thread_busy(life: Callable[...,
     _eventually_settled(app)
 
 
+def test_who_cant_be_written_down_can_sign_out(life: Callable[..., Any]) -> None:
+    """A home account that no store takes was never there: its removal is made at once, and keeps no thread busy."""
+    app = life()
+    entry = {
+        "home_account_id": "\ud800", "environment": app._ra_origin.authority.instance, "realm": "r", "username": "u",
+        "local_account_id": "h", "authority_type": "MSSTS",
+    }  # fmt: skip
+    app.token_cache.modify("Account", entry, entry)
+    (account,) = app.get_accounts("u")
+    app.remove_account(account)
+    _eventually_settled(app)
+    assert app.get_accounts("u") == []
+    assert app._ra_session.memory.shelf.removals_pending == 0
+
+
 def test_memory_is_bounded_and_users_come_back(
     idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any]
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import resilient_auth as ra
+from resilient_auth._flow.partition import Partition
 from resilient_auth._provider.identity import Ownership, identity_given
 from resilient_auth._provider.session import Session
 from resilient_auth._provider.user_cache import UserCache
@@ -178,12 +179,17 @@ class Users(RuleBasedStateMachine):
 
     def removed_on(self, who: str) -> float | None:
         """When the store says that a user was signed out."""
+        kept = self.stored(who)
+        return kept.removed_on if kept is not None and kept.removed else None
+
+    def stored(self, who: str) -> Partition | None:
+        """What the store has of a user."""
         was, self.backend.failing = self.backend.failing, False
         partition = Process(self.backend, self.clock, [NEW, OLD]).shelf.stored.partition(
             f"{self.processes[0].shelf.label} {who}.t"
         )
         self.backend.failing = was
-        return partition.removed_on if partition is not None and partition.removed else None
+        return partition
 
     @rule(gone=st.integers(0, 2))
     def fail(self, gone: int) -> None:
@@ -200,7 +206,8 @@ class Users(RuleBasedStateMachine):
         if self.all_written():
             for who, known in self.signed_in.items():
                 if known is None:
-                    self.signed_in[who] = self.removed_on(who) is None
+                    kept = self.stored(who)  # what a process had still to write may have died with it
+                    self.signed_in[who] = kept is not None and not kept.removed
 
     @rule(number=PROCESS)
     def restart(self, number: int) -> None:
