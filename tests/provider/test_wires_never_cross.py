@@ -94,7 +94,7 @@ class Process:
             name = kind if made.fleet is not None else f"{kind}-{number}"
             self.wires[kind] = SaysItsName(name, made, modes)
             session = self.sessions[kind] = Session(self.settings, {"token_cache": msal.TokenCache()})
-            session.identify(Identity("https://login.example", f"application over {name}"))
+            session.identify(Identity("https://login.example/any", f"application over {name}"))
 
     def transport(self, kind: str) -> Transport:
         return Transport(self.sessions[kind].engine, self.wires[kind], "client")

@@ -116,7 +116,7 @@ class Process:
         slot = Slot(REQUEST, memory, (Endpoint(HOST, "", WIRE),), Purpose.TOKEN)
         assert engine.stored is not None
         owner = _Owner()
-        shelf = Shelf(engine, engine.stored, "app", owner)
+        shelf = Shelf(engine, engine.stored, "app", None, owner)
         transport = Transport(engine, world.wire, "app")
 
         def exchange(flight: Flight) -> Outcome:
