@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -8,55 +9,75 @@ help: ## Say what there is
 # These start many processes, and would hold up what the others measure in milliseconds: they run after them.
 CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill tests/endurance
 
+# With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows.
+CONSTRAINED = $(if $(OLDEST),--constraint $(VENV)/oldest.txt)
+
 # One stamp per purpose: what a target doesn't need, it doesn't install.
-.venv/.base: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[drill]"
+$(VENV)/.base: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" $(if $(OLDEST),packaging)
+	$(if $(OLDEST),$(BIN)/python tests/oldest.py >$(VENV)/oldest.txt)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINED) --editable ".[drill]"
 	@touch $@
 
-.venv/.%: .venv/.base
-	$(BIN)/python -m pip install --quiet --group $*
+$(VENV)/.%: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet $(CONSTRAINED) --group $*
 	@touch $@
 
-drill: .venv/.base ## Break an identity provider in every way; see who kept the application running
+drill: $(VENV)/.base ## Break an identity provider in every way; see who kept the application running
 	$(BIN)/resilient-auth drill $(DRILL)
 
-.venv/.browser: tests/browser.sh .venv/.base
+$(VENV)/.browser: tests/browser.sh $(VENV)/.base
 	sh tests/browser.sh
 	@touch $@
 
-test: .venv/.test .venv/.browser ## Run the tests
+test: $(VENV)/.test $(VENV)/.browser ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED)))
 ifndef TEST
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(CROWDED)
 endif
 
-coverage: .venv/.test .venv/.browser ## Run the tests, slower, and tell which branches they don't reach
+matrix: ## Run the tests with each Python that is here, of 3.11 to 3.13; MATRIX_TEST= narrows them
+	@passed= failed=; for version in 3.11 3.12 3.13; do \
+		if python$$version -c "" 2>/dev/null; then \
+			$(MAKE) test VENV=.venv-$$version PYTHON=python$$version TEST="$(MATRIX_TEST)" \
+				&& passed="$$passed $$version" || failed="$$failed $$version"; \
+		fi; \
+	done; echo "Python: passed:$${passed:- none}; failed:$${failed:- none}"; [ -n "$$passed" ] && [ -z "$$failed" ]
+
+# Old releases use what their own dependencies have deprecated since: those warnings are shown, and are no errors.
+oldest: ## Run the tests with the oldest versions that pyproject.toml allows; OLDEST_TEST= narrows them
+	$(MAKE) test VENV=.venv-oldest PYTHON=python3.11 OLDEST=1 \
+		TEST="-W default::DeprecationWarning $(or $(OLDEST_TEST),$(addprefix --ignore=,$(CROWDED)))"
+
+coverage: $(VENV)/.test $(VENV)/.browser ## Run the tests, slower, and tell which branches they don't reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
-conformance: .venv/.test ## Run MSAL's own released tests against the drop-in
+conformance: $(VENV)/.test ## Run MSAL's own released tests against the drop-in
 	$(BIN)/python -m tests.conformance
 
-chaos: .venv/.test ## Kill, starve, tear and fork a fleet for long
+chaos: $(VENV)/.test ## Kill, starve, tear and fork a fleet for long
 	$(BIN)/python tests/fleet/chaos.py $(CHAOS)
 
-isolation: .venv/.test ## Search for tokens that cross borders, for long
+isolation: $(VENV)/.test ## Search for tokens that cross borders, for long
 	$(BIN)/python -m tests.isolation.crossing $(ISOLATION)
 
-lint: .venv/.lint .venv/.test ## Style, types and the import contracts
+search: $(VENV)/.test ## Go through all interleavings of what runs at once, for long
+	$(BIN)/python -m tests.search $(SEARCH)
+
+lint: $(VENV)/.lint $(VENV)/.test ## Style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: .venv/.docs ## Build the documentation; warnings are errors
+docs: $(VENV)/.docs ## Build the documentation; warnings are errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
 
-bench: .venv/.bench ## Measure against the peers, in one run
+bench: $(VENV)/.bench ## Measure against the peers, in one run
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove what was built
-	rm -rf .venv docs/_build build dist .coverage*
+	rm -rf .venv .venv-* docs/_build build dist .coverage*
 
-.PHONY: help drill test coverage conformance chaos lint docs bench clean
+.PHONY: help drill test matrix oldest coverage conformance chaos isolation search lint docs bench clean

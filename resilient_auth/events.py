@@ -35,6 +35,7 @@ __all__ = [
     "Event",
     "ExchangeDenied",
     "ExchangeFailed",
+    "ExchangesOverdue",
     "ExpiredTokenAccepted",
     "FallbackServed",
     "GraceServed",
@@ -47,6 +48,8 @@ __all__ = [
     "ProviderSeenDown",
     "ProviderSeenUp",
     "RefreshScheduled",
+    "RemovalPostponed",
+    "RemovalWritten",
     "RetryScheduled",
     "SourceSwitched",
     "StoreFailed",
@@ -172,6 +175,17 @@ class RetryScheduled(Event):
     attempt: int
     delay: float
     code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangesOverdue(Event):
+    """Exchanges haven't come back in their time, and others go on in their places; what they call hangs."""
+
+    level = logging.WARNING
+    #: The authority that they ask; and for whom, where that is told apart.
+    lane: str
+    #: How many of that lane were left behind so far and haven't come back.
+    left_behind: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +339,25 @@ class StoreRejected(Event):
     reason: str
     #: How many, since it was last told.
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalPostponed(Event):
+    """A sign-out couldn't be written to the store, and other processes haven't heard of it; it is tried again."""
+
+    level = logging.WARNING
+    store: str
+    #: A hash of whose; None for the application's own tokens.
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalWritten(Event):
+    """A sign-out that was postponed is in the store now."""
+
+    level = logging.WARNING
+    store: str
+    subject: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

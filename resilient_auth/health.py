@@ -10,6 +10,8 @@ from typing import Literal
 from . import _forks
 from ._flow.memory import memories
 from ._flow.refresh import under_way
+from ._flow.shelf import removals_pending
+from ._flow.workers import LaneStatus, lanes
 from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.freshness import Freshness, assess
 from ._policy.key_reports import KeysHealth, reporters
@@ -17,7 +19,7 @@ from ._store.gate import StoreStatus, stores
 from .errors import ConfigurationError
 from .token import fingerprint
 
-__all__ = ["Health", "KeysHealth", "TokenHealth", "health", "isolate", "reset"]
+__all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isolate", "reset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,12 @@ class Health:
     breakers: tuple[BreakerStatus, ...]
     #: The stores that are open. One that fails leaves the verdict at "degraded": tokens come from memory.
     stores: tuple[StoreStatus, ...] = ()
+    #: Sign-outs that the stores couldn't be told of yet.
+    removals_pending: int = 0
     #: The signing keys with which tokens are verified, issuer by issuer.
     keys: tuple[KeysHealth, ...] = ()
+    #: The lanes in which exchanges and calls of stores are under way, or from which some haven't come back.
+    lanes: tuple[LaneStatus, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -98,9 +104,11 @@ def health() -> Health:
                     last_error=None if slot.last_error is None else slot.last_error.code,
                 )
             )
+    removals = removals_pending()
     states = tuple(breaker.status() for breaker in breakers())
     kept = stores()
     keys = tuple(reporter.report() for reporter in reporters.all())
+    busy = tuple(lanes())
     # Keys that nobody has needed yet are no trouble.
     dark = any(remaining <= 0 for remaining in in_use) or any(k.state == "none" and k.failures for k in keys)
     troubled = (
@@ -108,6 +116,8 @@ def health() -> Health:
         or any(token.state in (Freshness.DUE.value, Freshness.EXPIRING.value) for token in tokens)
         or any(token.failures for token in tokens)
         or any(store.state != "ok" for store in kept)
+        or removals
+        or any(lane.overdue for lane in busy)
         or any(issuer.failures or issuer.state == "stale" for issuer in keys)
     )
     return Health(
@@ -116,7 +126,9 @@ def health() -> Health:
         tokens=tuple(tokens),
         breakers=states,
         stores=tuple(kept),
+        removals_pending=removals,
         keys=keys,
+        lanes=busy,
     )
 
 

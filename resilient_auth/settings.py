@@ -20,6 +20,8 @@ from .store import Store
 
 __all__ = ["BreakerOptions", "FallbackOptions", "FreshnessOptions", "RetryOptions", "Settings"]
 
+#: Seconds by which a lease in a store outlasts the attempt that is made under it: time to write down what came of that.
+LEASE_SPARE = 2.0
 _SYSTEM_CLOCK = SystemClock()
 _HOST = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
@@ -43,7 +45,8 @@ class Settings:
         discovery_hosts: Hosts that a discovery document may name besides the authority's own and those that Microsoft,
             Google and Amazon Cognito are known to use: `("login.example.com", "idp.example.com:8443")`. A document
             whose endpoints are elsewhere isn't used: secrets would be posted there.
-        workers_per_authority: Exchanges with one authority at the same time, at most.
+        workers_per_authority: Exchanges with one authority at the same time, at most; an application that calls a
+            function of yours in its exchanges has as many of its own, and so has a credential that isn't MSAL's.
         queue_per_authority: Exchanges with one authority that may wait for a worker, at most.
         max_tokens: Tokens that an application object holds in memory, at most; the least recently refreshed goes first.
         keep_fresh: Scopes of `acquire_token_for_client` to keep fresh without any traffic: `(("scope",), ...)`; for a
@@ -53,6 +56,9 @@ class Settings:
             None, the default, for memory alone.
         max_users: Users whose accounts and refresh tokens are held in memory, at most, where there is a store; the one
             whose tokens were obtained longest ago goes there first, and comes back when it is wanted.
+        max_stored_tokens: Access tokens in one record of the store, at most; the shortest-lived go first. The
+            application's own tokens have a record for each set of scopes, which holds those with other parameters, such
+            as `fmi_path`, too. A user's record holds those that MSAL's cache has no place for.
         clock: Where the time comes from; for tests.
         jitter: Where randomness comes from; for tests.
     """
@@ -75,6 +81,7 @@ class Settings:
     keep_trying: float = 900.0
     store: Store | None = field(default=None, repr=False)
     max_users: int = 100_000
+    max_stored_tokens: int = 256
     clock: Clock = field(default=_SYSTEM_CLOCK, repr=False)
     jitter: Jitter = field(default=system_jitter, repr=False)
 
@@ -91,6 +98,7 @@ class Settings:
         require_whole("queue_per_authority", self.queue_per_authority, low=0)
         require_whole("max_tokens", self.max_tokens, low=1)
         require_whole("max_users", self.max_users, low=1)
+        require_whole("max_stored_tokens", self.max_stored_tokens, low=1, high=1024)
         require(
             self.store is None or isinstance(self.store, Store),
             f"store must be a FileStore, a RedisStore or a SealedStore, not {type(self.store).__name__}",
@@ -104,6 +112,12 @@ class Settings:
             self.attempt_timeout <= max(self.exchange_deadline, self.wait),
             f"attempt_timeout of {self.attempt_timeout:g} s exceeds exchange_deadline of "
             f"{max(self.exchange_deadline, self.wait):g} s: an attempt couldn't end in time",
+        )
+        require(
+            self.store is None or self.attempt_timeout + LEASE_SPARE <= self.deadline,
+            f"attempt_timeout of {self.attempt_timeout:g} s, with the {LEASE_SPARE:g} s by which a lease outlasts it, "
+            f"exceeds exchange_deadline of {self.deadline:g} s: after a process that was killed no other one of the "
+            "fleet would get its turn in time; raise the one or lower the other",
         )
         require(
             self.breaker.probe_lease >= self.attempt_timeout,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from oldest import lowest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -104,13 +105,6 @@ def test_what_is_imported_is_declared():
             if not brought_by & declared.keys():
                 missing.append(f"{place}: {name}")
     assert not missing
-
-
-def lowest(requirement: Requirement) -> Version:
-    """The oldest version that a requirement allows."""
-    bounds = [Version(one.version) for one in requirement.specifier if one.operator in (">=", "==", "~=")]
-    assert bounds, f"{requirement} has no lower bound"
-    return max(bounds)
 
 
 @pytest.mark.parametrize("where", ["install", *EXTRAS])

@@ -10,7 +10,6 @@ import select
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -241,9 +240,7 @@ class TestDelivery:
         emit(told("parent's, queued"))
         assert listener.entered.wait(5.0)
         read, write = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
+        child = os.fork()
         if child == 0:
             try:
                 unsubscribe = subscribe(lambda event: os.write(write, f"{event.name};".encode()))  # type: ignore[attr-defined]

@@ -213,7 +213,11 @@ def create_app(
             abort(400, "This form is from elsewhere. You are still signed in.")
         # Here first, and whatever the provider does: who signs out in an outage is signed out.
         if sessions.end(g.session):
-            msal_app.remove_account(g.session.data["account"])
+            try:
+                msal_app.remove_account(g.session.data["account"])
+            except ra.StoreUnavailable as error:
+                # Signed out here; it is written as soon as the store is back, and told in health and events until then.
+                log.warning("a sign-out isn't in the store yet: %s", error)
         if provider.retry_after() is None:
             there = {"post_logout_redirect_uri": f"{base}{url_for('signed_out')}"}
             response = redirect(f"{authority}/oauth2/v2.0/logout?{urlencode(there)}", 303)

@@ -14,13 +14,14 @@ from .._policy.checks import require_number
 from .._policy.endpoint import Endpoint
 from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
+from .._policy.levels import Asked
 from ..errors import AcquisitionTimeout, LocalResourcesExhausted, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
 from ..token import Token
 from . import refresh
 from .engine import Engine
 from .memory import Exchange, Slot
-from .single_flight import Flight, Outcome
+from .single_flight import Flight, Outcome, carrying
 
 __all__ = [
     "Acquisition",
@@ -129,7 +130,7 @@ def acquiring(
         state = assess(token, wall, now, settings.freshness)
         if state is Freshness.FRESH:
             return Served(Source.CACHE, token)
-        if state is Freshness.DUE or (state is Freshness.EXPIRING and now < slot.not_before):
+        if state is Freshness.DUE or (state is Freshness.EXPIRING and slot.rest_left(now) > 0):
             refresh.behind(engine, slot, exchange)
             return _serve_held(engine, slot, token, wall, now)
         elif state is Freshness.EXPIRING:
@@ -206,7 +207,7 @@ def _serve_held(
 
 def _down_for(engine: Engine, slot: Slot) -> float | None:
     """Tell for how many seconds every authority that could answer has been seen to fail; None where one hasn't."""
-    seen = [engine.breaker(endpoint, slot.purpose).failing() for endpoint in slot.authorities]
+    seen = [engine.levels.failing(asked) for asked in slot.ways]
     return min(seconds for _, seconds in seen) if seen and all(down for down, _ in seen) else None
 
 
@@ -221,32 +222,40 @@ def _own(error: BaseException) -> BaseException:
 def _too_late(engine: Engine, endpoint: Endpoint, patience: float, flight: Flight) -> AcquisitionTimeout:
     known = flight.last_error
     so_far = "it hasn't answered yet" if known is None else f"so far: {known.message}"
+    if flight.calls is not None:
+        so_far = f"{flight.calls} hasn't come back"
     retry_after = None if flight.next_attempt is None else max(0.0, flight.next_attempt - engine.clock.monotonic())
     message = f"no token from {endpoint} within {patience:g} s ({so_far}); the exchange goes on, ask again"
     return AcquisitionTimeout(message, authority=endpoint.origin, retry_after=retry_after)
 
 
 def asking_once(
-    engine: Engine, authorities: tuple[Endpoint, ...], client_id: str, subject: str | None, exchange: Exchange
+    engine: Engine,
+    authorities: tuple[Endpoint, ...],
+    client_id: str,
+    subject: str | None,
+    exchange: Exchange,
+    own: str | None = None,
 ) -> Acquisition:
     """Make one exchange whose result is nobody else's: a code's, a password's. Nothing is held, nothing falls back.
 
     Raises:
         ProviderUnavailable: There is no answer from the provider.
     """
-    refusal = engine.refusal(authorities, client_id, subject)
+    refusal = engine.refusal(Asked(endpoint, client_id=client_id, subject=subject) for endpoint in authorities)
     if refusal is not None:
         raise refusal
     flight = Flight(None, engine.clock.monotonic() + engine.settings.deadline, engine.clock)
 
     def job() -> None:
-        try:
-            outcome = exchange(flight)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller must learn of it
-            outcome = Outcome(error=error)
+        with carrying(("once", id(flight))):
+            try:
+                outcome = exchange(flight)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the caller must learn of it
+                outcome = Outcome(error=error)
         flight.land(outcome)
 
-    engine.run(authorities[0], job)
+    engine.run(authorities[0], job, flight, own=own)
     patience = _patience.get() or engine.settings.wait
     outcome = yield flight, patience
     if outcome is None:

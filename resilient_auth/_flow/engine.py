@@ -5,31 +5,29 @@ from __future__ import annotations
 import contextvars
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import cachetools
 
 from .. import _forks
 from .._policy.breaker import Breaker
+from .._policy.cooldown import Cooldowns
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
+from .._policy.levels import Asked, Levels
 from .._policy.retry import Budget
 from ..clock import Clock
-from ..errors import ProviderUnavailable, Throttled
+from ..errors import AcquisitionTimeout, ProviderUnavailable, Throttled
 from ..events import CooldownStarted, emit
 from ..settings import Settings
-from .single_flight import Flights
+from .single_flight import Flight, Flights, Outcome
 from .stored import Stored
 from .timers import Timers
-from .workers import Workers
+from .workers import OWNERS_CODE, Job, Workers
 
 __all__ = ["Engine", "engine_for"]
-
-
-#: Seconds after a cool-down within which another one is one more in a row.
-_IN_A_ROW = 60.0
-_NO_COOLDOWN = (0.0, 0)
 
 
 class Engine:
@@ -40,43 +38,34 @@ class Engine:
         self.clock = settings.clock
         self.jitter = settings.jitter
         #: What outlives this process, and what other processes tell; None without a store.
-        self.stored = (
-            None if settings.store is None else Stored(settings.store, settings.clock, settings.fallback.grace)
-        )
+        self.stored = None
+        if settings.store is not None:
+            grace, most = settings.fallback.grace, settings.max_stored_tokens
+            self.stored = Stored(settings.store, settings.clock, grace, most)
         self._begin()
-        self._breakers: cachetools.LRUCache[tuple[Endpoint, str], Breaker] = cachetools.LRUCache(1024)
+        #: The breakers, by what fails together.
+        self.levels = Levels(settings.breaker, clock=self.clock, jitter=self.jitter)
         self._budgets: cachetools.LRUCache[Endpoint, Budget] = cachetools.LRUCache(1024)
-        #: The end on the monotonic clock, and how many came in a row.
-        self._cooldowns: cachetools.LRUCache[tuple[Endpoint, str, str | None], tuple[float, int]] = cachetools.LRUCache(
-            16_384
-        )
+        self._cooldowns = Cooldowns(self.clock.monotonic, settings.retry.first_delay, settings.breaker.urgent_break[0])
 
     def _begin(self) -> None:
         """Begin with fresh threads, locks and flights: at first, and in a forked child."""
         self._lock = threading.Lock()
         self.timers = _timers_of(self.clock)
         self.flights = Flights(self.clock)
-        self.workers = Workers(per_lane=self.settings.workers_per_authority, queue=self.settings.queue_per_authority)
+        self.workers = Workers(
+            per_lane=self.settings.workers_per_authority,
+            queue=self.settings.queue_per_authority,
+            now=self.clock.monotonic,
+            wall=self.clock.wall,
+            call_at=self.timers.call_at,
+        )
         #: By site and purpose, the tokens that wait for recovery; see `refresh`.
         self.recoveries: dict[tuple[Endpoint, Purpose], Any] = {}
 
     def breaker(self, endpoint: Endpoint, purpose: Purpose) -> Breaker:
-        """Find the breaker around one provider over one wire, for one purpose."""
-        site = endpoint.site
-        with self._lock:
-            key = (site, purpose.value)
-            breaker: Breaker | None = self._breakers.get(key)
-            if breaker is None:
-                breaker = Breaker(
-                    f"{site.origin} {purpose.value}",
-                    self.settings.breaker,
-                    clock=self.clock,
-                    jitter=self.jitter,
-                    authority=site.origin,
-                    wire=site.wire.label,
-                )
-                self._breakers[key] = breaker
-            return breaker
+        """Find the breaker around one provider as a whole, over one wire, for one purpose."""
+        return self.levels.site(endpoint, purpose)
 
     def budget(self, endpoint: Endpoint) -> Budget:
         """Find the retry budget of one provider over one wire."""
@@ -87,63 +76,47 @@ class Engine:
                 budget = self._budgets[site] = Budget(self.settings.retry.budget)
             return budget
 
-    def cool_down(
-        self, endpoint: Endpoint, purpose: Purpose, client_id: str, subject: str | None, seconds: float
-    ) -> float:
-        """Ask this tenant or realm nothing more for this client and subject until `seconds` have passed (G8).
-
-        Cool-downs in a row get longer, up to an urgent break, where the provider asks for less: one that never says
-        when must not be asked every few seconds for ever.
+    def cool_down(self, asked: Asked, seconds: float) -> tuple[float, bool]:
+        """Make this request no more until `seconds` have passed (G8); see `Cooldowns`.
 
         Returns:
-            For how many seconds it isn't asked, which is when a retry makes sense.
+            For how many seconds it isn't made, which is when a retry makes sense; and whether that holds for all of
+            this application's requests there.
         """
-        now = self.clock.monotonic()
-        key = (endpoint, client_id, subject)
-        with self._lock:
-            until, in_a_row = self._cooldowns.get(key, (0.0, 0))
-            in_a_row = in_a_row + 1 if now - until < _IN_A_ROW else 1
-            least = min(self.settings.breaker.urgent_break[0], self.settings.retry.first_delay * in_a_row)
-            seconds = max(seconds, least if in_a_row > 1 else 0.0)
-            lasts = max(seconds, until - now)  # not (now + seconds) - now, which isn't seconds
-            self._cooldowns[key] = (now + lasts, in_a_row)
-        emit(CooldownStarted(at=self.clock.wall(), authority=endpoint.origin, purpose=purpose.value, seconds=seconds))
-        return lasts
-
-    def cooldown_left(self, endpoint: Endpoint, client_id: str, subject: str | None) -> float:
-        """Tell for how many seconds a cool-down lasts, for this client as such or for this subject; 0 for none."""
-        with self._lock:
-            if not self._cooldowns:
-                return 0.0
-            until = max(
-                self._cooldowns.get((endpoint, client_id, subject), _NO_COOLDOWN)[0],
-                self._cooldowns.get((endpoint, client_id, None), _NO_COOLDOWN)[0],
+        lasts, whole = self._cooldowns.begin(asked, seconds)
+        emit(
+            CooldownStarted(
+                at=self.clock.wall(), authority=asked.endpoint.origin, purpose=asked.purpose.value, seconds=lasts
             )
-        return max(0.0, until - self.clock.monotonic())
+        )
+        return lasts, whole
 
-    def check_cooldown(self, endpoint: Endpoint, client_id: str, subject: str | None) -> None:
-        """Raise `Throttled` while a cool-down lasts for this client as such, or for this subject."""
-        left = self.cooldown_left(endpoint, client_id, subject)
+    def answered(self, asked: Asked) -> None:
+        """Note that a request was answered."""
+        self._cooldowns.answered(asked)
+        self.budget(asked.endpoint).earn(asked.party)
+
+    def cooldown_left(self, asked: Asked) -> float:
+        """Return for how many seconds a cool-down lasts, for this application or for this request; 0 for none."""
+        return self._cooldowns.left(asked)
+
+    def check_cooldown(self, asked: Asked) -> None:
+        """Raise `Throttled` while a cool-down lasts for this application as such, or for this request."""
+        left = self.cooldown_left(asked)
         if left > 0:
             raise Throttled(
-                f"{endpoint} asked this application for patience and isn't asked for {left:.0f} s more",
-                authority=endpoint.origin,
+                f"{asked.endpoint} asked this application for patience and isn't asked for {left:.0f} s more",
+                authority=asked.endpoint.origin,
                 retry_after=left,
             )
 
-    def refusal(
-        self,
-        authorities: tuple[Endpoint, ...],
-        client_id: str,
-        subject: str | None,
-        purpose: Purpose = Purpose.TOKEN,
-    ) -> ProviderUnavailable | None:
-        """Tell why no exchange should begin now: no authority that could answer may be asked."""
+    def refusal(self, ways: Iterable[Asked]) -> ProviderUnavailable | None:
+        """Return why no exchange should begin now: no authority that could answer may be asked."""
         refusal: ProviderUnavailable | None = None
-        for endpoint in authorities:
+        for asked in ways:
             try:
-                self.check_cooldown(endpoint, client_id, subject)
-                self.breaker(endpoint, purpose).check()
+                self.check_cooldown(asked)
+                self.levels.check(asked)
             except ProviderUnavailable as error:
                 if refusal is None or (error.retry_after or 0.0) < (refusal.retry_after or 0.0):
                     refusal = error
@@ -151,34 +124,63 @@ class Engine:
                 return None
         return refusal
 
-    def run(self, lane: str | Endpoint, job: Callable[[], None]) -> None:
+    def run(
+        self,
+        lane: str | Endpoint,
+        job: Callable[[], None],
+        flight: Flight | None = None,
+        *,
+        own: str | None = None,
+        anyhow: bool = False,
+    ) -> None:
         """Run a job on a worker, with the caller's context variables.
 
         Args:
             lane: What it shares places with; an endpoint for all that goes to that provider over that wire.
             job: What to do.
+            flight: What waits for it: the job's time is over with the flight's, and it waits for no place where one
+                that runs waits for it.
+            own: The lane in place of the provider's where it calls the owner's code; that may hang, or ask in its turn
+                what goes to the same provider.
+            anyhow: Begin it though the flight's time is over.
+
+        Raises:
+            Overloaded: Too many wait there already, or haven't come back.
         """
         _forks.notice()
         context = contextvars.copy_context()
         self.timers.revive()
-        if isinstance(lane, str):
-            self.workers.submit(lane, lambda: context.run(job))
-            return
+        names = (own, OWNERS_CODE) if own is not None else (lane if isinstance(lane, str) else lane.site.lane,)
+        if flight is None:
+            work = Job(names, partial(context.run, job), ends=self.clock.monotonic() + self.settings.deadline)
+        else:
+            late = None if anyhow else partial(self._too_late, flight, lane)
+            work = Job(names, partial(context.run, job), ends=flight.deadline, late=late)
+            flight.on_hurry = partial(self.workers.hurry, work)
+            if flight.hurried:  # read after the other was set: whoever hurries does it the other way round
+                work.hurried = True
         try:
-            self.workers.submit(lane.site.lane, lambda: context.run(job))
+            self.workers.take(work)
         except ProviderUnavailable as error:
-            error.authority = lane.origin
+            if isinstance(lane, Endpoint):
+                error.authority = lane.origin
             raise
+
+    def _too_late(self, flight: Flight, lane: str | Endpoint) -> None:
+        """End a flight that got no worker in its time."""
+        self.flights.end(flight)
+        authority = lane.origin if isinstance(lane, Endpoint) else ""
+        error = AcquisitionTimeout(f"too many exchanges with {lane} waited before this one", authority=authority)
+        flight.land(Outcome(error=error))
 
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
         self._begin()
-        self._breakers, self._budgets = _anew(self._breakers), _anew(self._budgets)
-        self._cooldowns = _anew(self._cooldowns)
+        self._budgets = _anew(self._budgets)
+        self._cooldowns.after_fork()
         if self.stored is not None:
             self.stored.after_fork()
-        for breaker in self._breakers.values():
-            breaker.renew_lock()
+        self.levels.after_fork()
         for budget in self._budgets.values():
             budget.renew_lock()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import cachetools
@@ -11,6 +13,7 @@ import cachetools
 from .. import _forks
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
+from .._policy.levels import Asked
 from .._policy.living import Living
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
@@ -20,6 +23,10 @@ from .single_flight import Flight, Outcome
 from .timers import Timer
 
 __all__ = ["Exchange", "Memory", "Slot"]
+
+#: Seconds between two looks for tokens that are over, and at how many the lock is held.
+_SWEEP_EVERY = 60.0
+_AT_ONCE = 64
 
 #: Ask the provider: given the flight, which has the deadline, tell how it ended. Runs on a worker.
 Exchange = Callable[[Flight], Outcome]
@@ -33,12 +40,14 @@ class Slot:
         "asked_at",
         "authorities",
         "denied",
+        "discard",
         "failed_at",
         "failures",
         "generation",
         "hints",
         "last_error",
         "looked_at",
+        "made_at",
         "memory",
         "not_before",
         "owner",
@@ -48,10 +57,12 @@ class Slot:
         "refused",
         "renew",
         "request",
+        "rests",
         "signatures",
         "timer",
         "token",
         "told",
+        "tried_at",
         "unkept",
     )
 
@@ -70,17 +81,21 @@ class Slot:
         self.failures = 0
         #: Monotonic time of the last failed exchange.
         self.failed_at = -1e9
-        #: Monotonic time before which no refresh is begun behind.
-        self.not_before = 0.0
+        #: Monotonic time before which no refresh is begun behind, and how long that was to be from when it was set.
+        self.not_before = self.rests = 0.0
+        #: Monotonic time at which an exchange was begun last.
+        self.tried_at = -1e9
         #: The provider's last answer was a denial.
         self.denied = False
         self.last_error: ProviderUnavailable | None = None
-        self.asked_at = -1e9
+        self.asked_at = self.made_at = -1e9
         self.owner: str | None = None
         #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
         self.refused: str | None = None
         #: Finds the token in MSAL's cache, into which the store's entries are put; None where it isn't kept there.
         self.read: Callable[[], Token | None] | None = None
+        #: Takes a token that must not be served any more out of MSAL's cache and the store.
+        self.discard: Callable[[Token], None] | None = None
         #: Monotonic time at which the store was last looked at.
         self.looked_at = -1e9
         #: The names of what the fleet knew against the provider when the exchange under way began.
@@ -95,6 +110,21 @@ class Slot:
         self.generation = 0
         #: The calls that the face answers from this slot; see `Memory.hits`.
         self.signatures: tuple[Hashable, ...] = ()
+
+    @property
+    def ways(self) -> list[Asked]:
+        """What is asked of each authority that can give this token."""
+        return [Asked.of(self.request, endpoint, self.purpose) for endpoint in self.authorities]
+
+    def rest(self, seconds: float, now: float) -> None:
+        """Begin no refresh behind for so long."""
+        self.not_before, self.rests = now + seconds, seconds
+
+    def rest_left(self, now: float) -> float:
+        """Return for how many seconds no refresh is begun behind."""
+        if self.not_before - now > self.rests:  # the clock was set back, which makes it no longer
+            self.not_before = now + self.rests
+        return max(0.0, self.not_before - now)
 
 
 class _Slots(cachetools.LRUCache[TokenRequest, Slot]):
@@ -131,6 +161,11 @@ class Memory:
         self.hits: dict[Hashable, Any] = {}
         #: The application's place in the owner's store, if there is one.
         self.shelf: Shelf | None = None
+        #: Monotonic time before which nobody looks for tokens that are over.
+        self._sweep_at = engine.clock.monotonic() + _SWEEP_EVERY
+        #: The lane of their own in which exchanges run that call the owner's code; None for their provider's.
+        self.lane: str | None = None
+        self.closed = False
         _memories.add(self)
 
     def find(self, request: TokenRequest) -> Slot | None:
@@ -142,12 +177,16 @@ class Memory:
         """Find the slot of a request, or make it."""
         with self._lock:
             slot: Slot | None = self._slots.get(request)
+            new = slot is None
             if slot is None:
                 slot = Slot(request, self, authorities, purpose)
+                slot.made_at = self.engine.clock.monotonic()
                 self._slots[request] = slot
                 self._by_subject.setdefault(request.subject, {})[request] = slot
             evicted, self._evicted = self._evicted, []
         self._tell(evicted, "there are more than max_tokens")
+        if new:
+            self._sweep_soon()
         return slot
 
     def remember_hit(self, slot: Slot, token: Token, signature: Hashable, answer: Any) -> None:
@@ -191,13 +230,15 @@ class Memory:
         self._tell(dropped, reason)
 
     def drop_token(self, slot: Slot, token: Token, reason: str) -> bool:
-        """Forget one token, unless another one has taken its place already."""
+        """Forget one token wherever it is kept, unless another one has taken its place already."""
         with self._lock:
             if slot.token is not token:
                 return False
             slot.refused = fingerprint(token.secret)
             self._clear(slot)
         self._tell([slot], reason)
+        if slot.discard is not None:
+            slot.discard(token)
         return True
 
     def __iter__(self) -> Iterator[Slot]:
@@ -208,6 +249,48 @@ class Memory:
             except RuntimeError:  # another thread has just added one
                 continue
             return iter([slot for subject, slots in kept for slot in slots if slot.request.subject == subject])
+
+    def _sweep_soon(self) -> None:
+        """Have what is over forgotten on a worker, now and then, where there is more and more to hold."""
+        now = self.engine.clock.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEEP_EVERY
+        reference = weakref.ref(self)
+
+        def run() -> None:
+            memory = reference()
+            if memory is not None:
+                memory.sweep()
+
+        with suppress(ProviderUnavailable):  # another time
+            self.engine.run("memory", run)
+
+    def sweep(self) -> None:
+        """Forget the slots whose token is over, or never came, and for which nobody has asked for long.
+
+        Users come and go: what can't be renewed without them would be kept until there are more than `max_tokens`.
+        """
+        held = list(self)
+        for begin in range(0, len(held), _AT_ONCE):  # others get the lock in between
+            with self._lock:
+                for slot in held[begin : begin + _AT_ONCE]:
+                    if self._is_over(slot):
+                        slot.token = None
+                        del self._slots[slot.request]
+                        self._forget(slot)
+
+    def _is_over(self, slot: Slot) -> bool:
+        engine, token = self.engine, slot.token
+        if slot.pinned or slot.refused is not None:  # which would come back from a cache
+            return False
+        if self._by_subject.get(slot.request.subject, {}).get(slot.request) is not slot:
+            return False
+        wall, now = engine.clock.wall(), engine.clock.monotonic()
+        quiet = max(engine.settings.keep_trying, engine.settings.deadline + _SWEEP_EVERY)
+        if now - max(slot.made_at, slot.asked_at, slot.failed_at) <= quiet:
+            return False
+        return token is None or bool(token.remaining(wall, now) <= -engine.settings.fallback.grace)
 
     def _tell(self, dropped: list[Slot], reason: str) -> None:
         for slot in dropped:
@@ -257,6 +340,15 @@ class Memory:
             self._slots[slot.request] = slot
             for subject in {slot.request.subject, slot.owner or slot.request.subject}:
                 self._by_subject.setdefault(subject, {})[slot.request] = slot
+
+
+def forget_closed(memory: Memory) -> None:
+    """Let go of what is known against the authorities of a closed application, where no other one asks them."""
+    memory.closed = True
+    others = [other for other in _memories.all() if other.engine is memory.engine and not other.closed]
+    asked = {endpoint.site for other in others for slot in other for endpoint in slot.authorities}
+    for site in {endpoint.site for slot in memory for endpoint in slot.authorities} - asked:
+        memory.engine.levels.forget(site)
 
 
 _memories: Living[Memory] = Living()

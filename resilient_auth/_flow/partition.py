@@ -12,6 +12,7 @@ from ..token import Token, TokenRequest, fingerprint
 __all__ = [
     "TOMBSTONE_LIFE",
     "Change",
+    "Dropped",
     "Entry",
     "Key",
     "Partition",
@@ -22,6 +23,7 @@ __all__ = [
     "merge",
     "prune",
     "seconds_worth_keeping",
+    "stamp_of",
     "stored_token",
     "token_key",
 ]
@@ -32,9 +34,9 @@ Entry = Mapping[str, Any]
 
 #: The provider's refresh tokens end when they haven't been used for this long; so does what is stored with them.
 _REFRESH_TOKEN_LIFE = 90 * 24 * 3600.0
-#: Seconds for which a removal is kept. What a process has known for longer without another look isn't believed.
-TOMBSTONE_LIFE = 2 * 24 * 3600.0
-_MOST_TOKENS = 256
+#: Seconds for which a removal is kept: until the refresh tokens from before it are over. What a process has known for
+#: longer without another look isn't believed.
+TOMBSTONE_LIFE = _REFRESH_TOKEN_LIFE
 _MOST_SPENT = 64
 _ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 _REFRESH_TOKEN = "RefreshToken"  # noqa: S105 - the name of a kind
@@ -53,6 +55,8 @@ class StoredToken:
     due_after: float
     refresh_on: int | None
     extras: Mapping[str, Any]
+    #: That of the lease under which it was obtained; 0 for none.
+    fence: int = 0
 
     def revive(self, wall: float, now: float) -> Token | None:
         """Make a token of it, or None when it is over, or from a time that hasn't come."""
@@ -72,6 +76,13 @@ class StoredToken:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Dropped:
+    """An access token that must not be served any more."""
+
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Change:
     """What this process did to an entry: what it knew before, and what it is now; None for removed."""
 
@@ -81,7 +92,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Partition:
-    """One user's entries of MSAL's cache, and the access tokens that MSAL's cache has no place for."""
+    """One user's entries of MSAL's cache, and the access tokens that MSAL's cache has no place for.
+
+    The application's own tokens are in partitions without entries, one for each set of scopes.
+    """
 
     #: Names the sign-in that made it: what was obtained under another one isn't merged in.
     born: str
@@ -93,6 +107,10 @@ class Partition:
     removed: bool = False
     #: When, in seconds since the epoch.
     removed_on: float = 0.0
+    #: That of the latest lease under which a user's entries were obtained; 0 for none.
+    fence: int = field(default=0, compare=False)
+    #: When it was last noted by which user names, and in which tenants, its user is found.
+    named_on: float = 0.0
     #: The store's, for compare-and-set; None for what isn't there yet.
     version: str | None = None
 
@@ -141,8 +159,8 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, (str, int)) and str(value).isdecimal()
 
 
-def stored_token(token: Token) -> StoredToken:
-    """Make of a token what can be written down."""
+def stored_token(token: Token, fence: int = 0) -> StoredToken:
+    """Make of a token what can be written down, with the fence of the lease under which it was obtained."""
     return StoredToken(
         secret=token.secret,
         token_type=token.token_type,
@@ -151,6 +169,7 @@ def stored_token(token: Token) -> StoredToken:
         due_after=token.due_after,
         refresh_on=token.refresh_on,
         extras=dict(token.extras),
+        fence=fence,
     )
 
 
@@ -173,6 +192,8 @@ def encode(partition: Partition, name: str) -> bytes:
         "spent": partition.spent,
         "removed": partition.removed,
         "removed_on": partition.removed_on,
+        "fence": partition.fence,
+        "named_on": partition.named_on,
     }
     return json.dumps(body, separators=(",", ":")).encode()
 
@@ -190,6 +211,8 @@ def decode(value: bytes, version: str, name: str) -> Partition | None:
             spent=tuple(str(mark) for mark in body["spent"]),
             removed=bool(body["removed"]),
             removed_on=float(body["removed_on"]),
+            fence=int(body.get("fence", 0)),
+            named_on=float(body.get("named_on", 0.0)),
             version=version,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -197,7 +220,7 @@ def decode(value: bytes, version: str, name: str) -> Partition | None:
 
 
 def _token(fields: Any) -> StoredToken:
-    secret, token_type, obtained_on, life, due_after, refresh_on, extras = fields
+    secret, token_type, obtained_on, life, due_after, refresh_on, extras, *fence = fields
     return StoredToken(
         secret=str(secret),
         token_type=str(token_type),
@@ -206,6 +229,7 @@ def _token(fields: Any) -> StoredToken:
         due_after=float(due_after),
         refresh_on=None if refresh_on is None else int(refresh_on),
         extras=dict(extras),
+        fence=int(fence[0]) if fence else 0,
     )
 
 
@@ -213,9 +237,10 @@ def merge(
     stored: Partition | None,
     born: str,
     changes: Mapping[Key, Change],
-    tokens: Mapping[str, StoredToken],
+    tokens: Mapping[str, StoredToken | Dropped],
     *,
     anew: float,
+    fence: int = 0,
 ) -> Partition | None:
     """Bring what this process did together with what other processes wrote meanwhile.
 
@@ -223,9 +248,11 @@ def merge(
         stored: What the store holds now.
         born: The sign-in that this process knows of.
         changes: Of MSAL's entries.
-        tokens: Access tokens that this process obtained.
+        tokens: Access tokens that this process obtained, or dropped.
         anew: When the sign-in was of which this is, in seconds since the epoch, infinite for just now; it begins a
             partition where the account was removed before it. 0 where it is of none.
+        fence: That of the lease under which the changes were obtained; 0 for none. What somebody else wrote under a
+            later one isn't overwritten, whatever the clocks say.
 
     Returns:
         What to write; None where the account was removed, or removed and signed in again, by somebody else: what this
@@ -237,13 +264,14 @@ def merge(
     elif stored.removed or (stored.born != born and not anew):
         return None
     entries, spent = dict(stored.entries), dict.fromkeys(stored.spent)
+    late = 0 < fence < stored.fence
     for key, change in changes.items():
         theirs = entries.get(key)
         if change.new is None:
             # A refresh token that was refused must not take its successor along.
             if theirs is not None and (change.old is None or theirs.get("secret") == change.old.get("secret")):
                 del entries[key]
-        elif theirs is None or not _newer(theirs, change, spent):
+        elif theirs is None or not _newer(theirs, change, spent, late=late):
             entries[key] = change.new
             if key[0] == _REFRESH_TOKEN:
                 replaced = {_mark(entry) for entry in (change.old, theirs) if entry is not None}
@@ -251,39 +279,52 @@ def merge(
     merged = dict(stored.tokens)
     for name, token in tokens.items():
         held = merged.get(name)
+        if isinstance(token, Dropped):
+            if held is not None and held.secret == token.secret:
+                del merged[name]
+            continue
         # The later one, not the longer-lived one: that may be the one that an API has refused.
-        if held is None or held.obtained_on <= token.obtained_on:
+        if held is None or not _is_later(held, token):
             merged[name] = token
-    return replace(stored, entries=entries, tokens=merged, spent=tuple(spent)[-_MOST_SPENT:])
+    spent_last = tuple(spent)[-_MOST_SPENT:]
+    return replace(stored, entries=entries, tokens=merged, spent=spent_last, fence=max(stored.fence, fence))
 
 
 def _mark(entry: Entry) -> str:
     return fingerprint(str(entry.get("secret")))
 
 
-def _newer(theirs: Entry, change: Change, spent: Mapping[str, object]) -> bool:
+def _is_later(held: StoredToken, token: StoredToken) -> bool:
+    """Return whether a stored token was obtained after another one: by their leases, else by the clocks."""
+    if held.fence and token.fence and held.fence != token.fence:
+        return held.fence > token.fence
+    return held.obtained_on > token.obtained_on
+
+
+def _newer(theirs: Entry, change: Change, spent: Mapping[str, object], *, late: bool) -> bool:
     """Tell whether somebody else's entry is later than both ours and the one that ours came from."""
     new = change.new or {}
     if theirs.get("secret") != new.get("secret") and _mark(new) in spent:
         return True
     if change.old is not None and theirs.get("secret") == change.old.get("secret"):
         return False
-    return _stamp(theirs) > _stamp(new)
+    return late or stamp_of(theirs) > stamp_of(new)
 
 
-def _stamp(entry: Entry) -> int:
+def stamp_of(entry: Entry) -> int:
+    """Return when an entry was obtained, in whole seconds since the epoch; 0 where it doesn't say."""
     try:
         return int(entry.get("last_modification_time") or entry.get("cached_at") or 0)
     except (TypeError, ValueError):
         return 0
 
 
-def prune(partition: Partition, wall: float, grace: float) -> Partition:
-    """Leave out tokens that are of no use any more, and the shortest-lived where there are too many."""
+def prune(partition: Partition, wall: float, grace: float, most: int) -> Partition:
+    """Leave out tokens that are of no use any more, and the shortest-lived where there are more than `most`."""
     entries = {k: e for k, e in partition.entries.items() if k[0] != _ACCESS_TOKEN or _ends(e) + grace > wall}
     living = {k: t for k, t in partition.tokens.items() if t.obtained_on + t.life + grace > wall}
-    if len(living) > _MOST_TOKENS:
-        longest = sorted(living, key=lambda k: living[k].obtained_on + living[k].life)[-_MOST_TOKENS:]
+    if len(living) > most:
+        longest = sorted(living, key=lambda k: living[k].obtained_on + living[k].life)[-most:]
         living = {k: living[k] for k in longest}
     return replace(partition, entries=entries, tokens=living)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 
 from .. import _forks
+from .._policy.breaker import Breaker
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.freshness import Freshness, assess
+from .._policy.levels import Asked
 from .._policy.provider_errors import is_gone
 from ..errors import (
     AcquisitionTimeout,
@@ -65,13 +68,17 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
     shelf = slot.memory.shelf
     looks = shelf is not None and variant is None
     now = engine.clock.monotonic()
-    refusal = engine.refusal(slot.authorities, slot.request.client_id, slot.request.subject, slot.purpose)
-    refusal = refusal or _lasting(engine, slot, now)
+    slot.failed_at = min(slot.failed_at, now)  # the clock may have been set back
+    refusal = engine.refusal(slot.ways) or _lasting(engine, slot, now)
     # What another process has obtained can be had while the provider can't be asked.
     if refusal is not None and not (looks and now - slot.looked_at > fleet.LOOK_AGAIN):
         raise refusal
+    gone = engine.flights.overdue(key)
     flight, mine = engine.flights.join(key, now + engine.settings.deadline)
     if mine:
+        slot.tried_at, flight.request = now, slot.request
+        # What its attempts have learned was told when they had.
+        failed = _never_ended(engine, slot, gone) if gone is not None and gone.last_error is None else None
         flight.earliest = slot.failed_at + engine.settings.retry.first_delay
         flight.spare = variant is None and _remaining(engine, slot) > 0
         flight.on_failed_attempt = partial(_learn, engine, slot)
@@ -80,13 +87,15 @@ def begin(engine: Engine, slot: Slot, exchange: Exchange, *, variant: str | None
             exchange = fleet.shared(engine, slot, shelf, exchange, reuse=looks)
         try:
             if shelf is not None and looks:
-                engine.run(STORE_LANE, partial(_look, engine, flight, slot, shelf, exchange, generation))
+                engine.run(STORE_LANE, partial(_look, engine, flight, slot, shelf, exchange, generation), flight)
             else:
-                engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
+                _board(engine, flight, slot, exchange, generation)
         except ProviderUnavailable as error:
             engine.flights.end(flight)
             flight.land(Outcome(error=error))
             raise
+        if failed is not None:
+            emit(failed)
     return flight
 
 
@@ -112,7 +121,7 @@ def _key(slot: Slot, variant: str | None) -> Hashable:
 
 def behind(engine: Engine, slot: Slot, exchange: Exchange) -> None:
     """Begin a refresh that nobody waits for, unless one runs or the last failure is too near."""
-    if engine.clock.monotonic() < slot.not_before:
+    if slot.rest_left(engine.clock.monotonic()) > 0:
         return
     try:
         with carrying(None):  # it is a flight of its own, whoever has just landed
@@ -129,14 +138,17 @@ def _look(engine: Engine, flight: Flight, slot: Slot, shelf: Shelf, exchange: Ex
         try:
             outcome = fleet.look(engine, slot, shelf)
             if outcome is None:
-                refusal = fleet.refusal(engine, slot, shelf)
-                if refusal is None:
-                    engine.run(slot.authorities[0], partial(_fly, engine, flight, slot, exchange, generation))
-                    return
-                outcome = Outcome(error=refusal, refused=True)
+                _board(engine, flight, slot, exchange, generation)
+                return
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
             outcome = Outcome(error=error)
         _land(engine, flight, slot, outcome, started, generation)
+
+
+def _board(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
+    """Have an exchange made on a worker."""
+    fly = partial(_fly, engine, flight, slot, exchange, generation)
+    engine.run(slot.authorities[0], fly, flight, own=slot.memory.lane)
 
 
 def _fly(engine: Engine, flight: Flight, slot: Slot, exchange: Exchange, generation: int) -> None:
@@ -156,13 +168,16 @@ def _land(engine: Engine, flight: Flight, slot: Slot, outcome: Outcome, started:
         try:
             # One that was overdue and replaced brings no news: its token is older, its failure is over.
             if engine.flights.is_current(flight):
-                _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
+                go_on = _note(engine, slot, outcome, engine.clock.monotonic() - started, generation)
+                flight.over = True
+                go_on(engine, slot)
         finally:
             engine.flights.end(flight)
             flight.land(outcome)
 
 
-def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation: int) -> None:
+def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation: int) -> Callable[[Engine, Slot], None]:
+    """Note how an exchange ended; returns what it means for those that wait for recovery."""
     wall, now = engine.clock.wall(), engine.clock.monotonic()
     request = slot.request
     if outcome.token is not None:
@@ -170,37 +185,35 @@ def _note(engine: Engine, slot: Slot, outcome: Outcome, took: float, generation:
         slot.failures, slot.not_before, slot.failed_at, slot.denied, slot.last_error = 0, 0.0, _NEVER, False, None
         source = "store" if outcome.stored else "identity_provider"
         emit(TokenAcquired(at=wall, request=request, expires_in=outcome.token.life, took=took, source=source))
-        if not outcome.stored:
-            recovered(engine, slot)
         if slot.pinned:
             _schedule(engine, slot)
-    elif outcome.refused and isinstance(outcome.error, ProviderUnavailable):
-        await_recovery(engine, slot, outcome.error)
-    elif isinstance(outcome.error, ProviderUnavailable):
+        return come_back if outcome.stored else recovered
+    if isinstance(outcome.error, ProviderUnavailable):
         error = outcome.error
-        emit(
-            ExchangeFailed(
-                at=wall, request=request, code=error.code, detail=error.message, retry_after=error.retry_after
+        if not outcome.refused:
+            emit(
+                ExchangeFailed(
+                    at=wall, request=request, code=error.code, detail=error.message, retry_after=error.retry_after
+                )
             )
-        )
-        await_recovery(engine, slot, error, exchanged=not isinstance(error, _NOT_ASKED))
+        _note_failure(engine, slot, error, exchanged=not outcome.refused and not isinstance(error, _NOT_ASKED))
+        return _wait_for_recovery
+    # An answer without a token: the provider works. Or an error of the caller's, which says nothing about it.
+    if outcome.error is None:
+        slot.denied = outcome.denied
+        slot.last_error = None
     else:
-        # An answer without a token: the provider works. Or an error of the caller's, which says nothing about it.
-        if outcome.error is None:
-            slot.denied = outcome.denied
-            slot.last_error = None
-        else:
-            kind = type(outcome.error).__name__
-            emit(ExchangeFailed(at=wall, request=request, code="exchange_error", detail=kind, retry_after=None))
-        if outcome.denied:
-            emit(ExchangeDenied(at=wall, request=request, error=str(outcome.result["error"])[:100]))
-            held = slot.token
-            if held is not None and slot.generation == generation and is_gone(outcome.result):
-                slot.memory.drop_token(slot, held, "the provider says that the account or its tokens are gone")
-        recovered(engine, slot)
-        slot.not_before = now + _AFTER_DENIAL
-        if slot.pinned:
-            _schedule(engine, slot, delay=_AFTER_DENIAL)
+        kind = type(outcome.error).__name__
+        emit(ExchangeFailed(at=wall, request=request, code="exchange_error", detail=kind, retry_after=None))
+    if outcome.denied:
+        emit(ExchangeDenied(at=wall, request=request, error=str(outcome.result["error"])[:100]))
+        held = slot.token
+        if held is not None and slot.generation == generation and is_gone(outcome.result):
+            slot.memory.drop_token(slot, held, "the provider says that the account or its tokens are gone")
+    slot.rest(_AFTER_DENIAL, now)
+    if slot.pinned:
+        _schedule(engine, slot, delay=_AFTER_DENIAL)
+    return recovered if outcome.error is None else come_back
 
 
 def _backoff(engine: Engine, slot: Slot, error: ProviderUnavailable) -> float:
@@ -307,10 +320,11 @@ def _weakly(slot: Slot, call: Callable[[Slot], None]) -> Callable[[], None]:
 
 
 class _Recovery:
-    """The slots that wait for one authority to work again, over one wire.
+    """The slots that wait for one provider to give tokens again, over one wire.
 
-    While somebody wants one of them, exactly one exchange goes out at the moment when the authority may be asked
-    again, not at the next request: the neediest slot's. When nothing valid is left for a slot, breaks get short.
+    While somebody wants one of them, an exchange goes out for it at the moment when it may be asked for again, not at
+    the next request. Of those that wait for the same breaker one goes at a time, and the one that was tried longest ago
+    first: what always fails holds up nobody. When nothing valid is left for a slot, its breaks get short.
     """
 
     def __init__(self, engine: Engine, site: Endpoint, purpose: Purpose) -> None:
@@ -319,113 +333,171 @@ class _Recovery:
         self._purpose = purpose
         self._lock = threading.Lock()
         self._waiting: weakref.WeakSet[Slot] = weakref.WeakSet()
+        #: The exchanges that probe a breaker, with the breakers that they probe. A flight's key holds its memory.
+        self._probes: list[tuple[weakref.ref[Flight], frozenset[Breaker]]] = []
         self._timer: Timer | None = None
-        self._urgent = False
-        #: Whether the timer waits for the end of cool-downs, which may be others' than a slot's that comes.
-        self._cooled = False
+        #: The monotonic time for which the timer is set.
+        self._when = math.inf
+        #: Whether nobody waits any more: the next one waits in another one.
+        self._over = False
 
-    def add(self, engine: Engine, slot: Slot) -> None:
-        """Let a slot wait here."""
-        urgent = _remaining(engine, slot) <= 0
-        cool = self._cooldown_left(engine, slot) > 0
+    def add(self, engine: Engine, slot: Slot) -> bool:
+        """Let a slot wait here; False where this is over."""
         with self._lock:
+            if self._over:
+                return False
             self._waiting.add(slot)
-            soon = self._timer is not None and self._timer.pending and (cool or not self._cooled)
-            if soon and (self._urgent or not urgent):
-                return
-        self._arm(engine)
+            armed, when = self._timer is not None and self._timer.pending, self._when
+        now, remaining = engine.clock.monotonic(), _remaining(engine, slot)
+        when_it_matters = self._ready_at(engine, slot, now)
+        if remaining > 0:
+            when_it_matters = min(when_it_matters, now + remaining)
+        else:
+            for breaker in self._breakers(engine, slot):
+                breaker.hasten()
+            when_it_matters = min(when_it_matters, self._ready_at(engine, slot, now))
+        # A timer that is set for earlier than that sees to this slot too.
+        if not armed or when_it_matters < when:
+            self.arm(engine)
+        return True
 
-    def drain(self, engine: Engine) -> None:
-        """Let all go on, since the authority has answered; those with nothing to serve at once."""
+    def drain(self, engine: Engine, answered: Slot) -> None:
+        """Let all go on, since the authority has answered one; those with nothing to serve at once."""
         with self._lock:
             waiting = list(self._waiting)
             self._waiting.clear()
-            timer, self._timer, self._urgent = self._timer, None, False
-        if timer is not None:
-            timer.cancel()
+        self.arm(engine)
         for slot in waiting:
+            if slot is answered:
+                continue
             slot.not_before = 0.0
             renew = slot.renew  # a close, or a token that comes, may take it away at any time
             if renew is not None and (slot.pinned or _remaining(engine, slot) <= 0):
                 behind(engine, slot, renew)
 
-    def _wanted(self, engine: Engine) -> list[Slot]:
+    def arm(self, engine: Engine) -> bool:
+        """Set the timer for when the first one of those who wait may go, or has nothing left; False where none does."""
+        wanted, gone = self._wanted(engine)
         now = engine.clock.monotonic()
-        with self._lock:
-            waiting = list(self._waiting)
-        wanted = [s for s in waiting if s.renew and (s.pinned or now - s.asked_at <= engine.settings.keep_trying)]
-        if len(wanted) < len(waiting):
-            keep = set(wanted)
-            with self._lock:
-                for slot in waiting:
-                    if slot not in keep:
-                        self._waiting.discard(slot)
-        return wanted
-
-    def _arm(self, engine: Engine) -> None:
-        wanted = self._wanted(engine)
-        breaker = engine.breaker(self._site, self._purpose)
-        if not wanted:
-            breaker.relax()
-            with self._lock:
-                self._urgent = False
-            return
-        now = engine.clock.monotonic()
-        soonest_dark = min(_remaining(engine, slot) for slot in wanted)
-        urgent = soonest_dark <= 0
-        if urgent:
+        dark = [slot for slot in wanted if _remaining(engine, slot) <= 0]
+        hurried = {breaker for slot in dark for breaker in self._breakers(engine, slot)}
+        for breaker in hurried:
             breaker.hasten()
-        else:
+        site = engine.breaker(self._site, self._purpose)
+        for breaker in {site, *(b for slot in (*wanted, *gone) for b in self._breakers(engine, slot))} - hurried:
             breaker.relax()
-        opens_at = breaker.retry_at
-        when = min(slot.not_before for slot in wanted) if opens_at is None else opens_at
-        cooldown = min(self._cooldown_left(engine, slot) for slot in wanted)
-        if now + cooldown > when:
-            when = now + cooldown + engine.jitter(0.0, _spread(soonest_dark))
-        if not urgent:
-            when = min(when, now + soonest_dark)
-        if urgent and when <= now:
+        if not wanted:
+            self._end(engine)
+            return False
+        ready, slot = min(((self._ready_at(engine, slot, now), slot) for slot in wanted), key=lambda pair: pair[0])
+        when = ready
+        if self._cooldown_left(engine, slot) > 0:
+            when += engine.jitter(0.0, _spread(_remaining(engine, slot)))
+        elif dark and when <= now:
             # A fleet whose tokens ran out together must not ask together.
             when = now + engine.jitter(0.05, _URGENT_SPREAD)
-        reference = weakref.ref(self)
+        calm = [_remaining(engine, slot) for slot in wanted if slot not in dark]
+        when = max(min(when, now + min(calm, default=math.inf)), now + 0.05)
+        reference, engines = weakref.ref(self), self._engine
 
         def fire() -> None:
-            recovery, living = reference(), self_engine()
+            recovery, living = reference(), engines()
             if recovery is not None and living is not None:
                 recovery._fire(living)
 
-        self_engine = self._engine
         with self._lock:
-            self._urgent, self._cooled = urgent, cooldown > 0
             if self._timer is not None:
+                # One that was drawn before holds, or who comes often enough would put it off for ever.
+                if self._timer.pending and max(ready, now) <= self._when <= when:
+                    return True
                 self._timer.cancel()
-            self._timer = engine.timers.call_at(max(when, now + 0.05), fire)
+            self._when = when
+            self._timer = engine.timers.call_at(when, fire)
+        return True
+
+    def _end(self, engine: Engine) -> None:
+        """Let go of this where nobody waits."""
+        with self._lock:
+            if len(self._waiting):
+                return
+            self._over = True
+            timer, self._timer = self._timer, None
+            if engine.recoveries.get((self._site, self._purpose)) is self:
+                del engine.recoveries[self._site, self._purpose]
+        if timer is not None:
+            timer.cancel()
+
+    def _wanted(self, engine: Engine) -> tuple[list[Slot], list[Slot]]:
+        """Return those that somebody wants, and those that nobody does any more, who wait no longer."""
+        now = engine.clock.monotonic()
+        wanted: list[Slot] = []
+        gone: list[Slot] = []
+        with self._lock:
+            for slot in list(self._waiting):
+                wants = slot.renew and (slot.pinned or now - slot.asked_at <= engine.settings.keep_trying)
+                (wanted if wants else gone).append(slot)
+            for slot in gone:
+                self._waiting.discard(slot)
+            self._probes = [probe for probe in self._probes if _ends(probe[0]) > now]
+        return wanted, gone
+
+    def _ways(self, slot: Slot) -> list[Asked]:
+        return [asked for asked in slot.ways if asked.endpoint.site == self._site]
+
+    def _breakers(self, engine: Engine, slot: Slot) -> set[Breaker]:
+        return {breaker for asked in self._ways(slot) for breaker, _ in engine.levels.around(asked)}
 
     def _cooldown_left(self, engine: Engine, slot: Slot) -> float:
-        request = slot.request
-        here = (endpoint for endpoint in slot.authorities if endpoint.site == self._site)
-        return min((engine.cooldown_left(e, request.client_id, request.subject) for e in here), default=0.0)
+        return min((engine.cooldown_left(asked) for asked in self._ways(slot)), default=0.0)
+
+    def _ready_at(self, engine: Engine, slot: Slot, now: float) -> float:
+        """Return the monotonic time from which an exchange for a slot makes sense."""
+        flight = under_way(engine, slot)
+        if flight is not None and not flight.over:  # it comes back by itself, unless it never ends
+            return flight.deadline
+        ready = math.inf
+        for asked in self._ways(slot):
+            opens_at = engine.levels.opens_at(asked)
+            if opens_at is None:
+                opens_at = now + slot.rest_left(now)
+            else:
+                around = {breaker for breaker, _ in engine.levels.around(asked) if not breaker.closed}
+                opens_at = max([opens_at, *(_ends(flight) for flight, probed in self._probes if probed & around)])
+            ready = min(ready, max(opens_at, now + engine.cooldown_left(asked)))
+        return ready
 
     def _fire(self, engine: Engine) -> None:
-        wanted = self._wanted(engine)
-        opens_at = engine.breaker(self._site, self._purpose).retry_at
+        wanted, _ = self._wanted(engine)
         now = engine.clock.monotonic()
-        if not wanted or (opens_at is not None and now < opens_at):
-            self._arm(engine)
-            return
-        # One tenant that asked for patience doesn't hold up the others.
-        slot = min(wanted, key=lambda s: (self._cooldown_left(engine, s) > 0, _remaining(engine, s)))
+        ready = [slot for slot in wanted if self._ready_at(engine, slot, now) <= now]
+        if ready:
+            slot = min(ready, key=lambda s: (s.tried_at, _remaining(engine, s)))
+            self._begin(engine, slot)
+        # However its exchange ends, it comes back here; and if it never does, the others don't wait for it.
+        if not self.arm(engine):
+            # What is known against an authority of which nobody wants anything troubles nobody's health.
+            engine.levels.forget(self._site, self._purpose)
+
+    def _begin(self, engine: Engine, slot: Slot) -> None:
         renew = slot.renew
         if renew is None:  # since a moment ago
-            self._arm(engine)
             return
-        # However that exchange ends, it comes back here: to `add` after a failure, to `drain` after an answer.
+        probed = frozenset(breaker for breaker in self._breakers(engine, slot) if not breaker.closed)
         try:
-            begin(engine, slot, renew)
+            flight = begin(engine, slot, renew)
         except ProviderUnavailable as error:
             await_recovery(engine, slot, error)
-        else:
-            _watch_over(engine, slot)
+            return
+        if probed:
+            with self._lock:
+                self._probes.append((weakref.ref(flight), probed))
+        _watch_over(engine, slot)
+
+
+def _ends(reference: weakref.ref[Flight]) -> float:
+    """Return the monotonic time until which an exchange under way is to be waited for."""
+    flight = reference()
+    return -math.inf if flight is None or flight.over or flight.outcome is not None else flight.deadline
 
 
 def _remaining(engine: Engine, slot: Slot) -> float:
@@ -442,49 +514,73 @@ def _root(known: ProviderUnavailable | None, error: ProviderUnavailable) -> Prov
     return root
 
 
+def _never_ended(engine: Engine, slot: Slot, flight: Flight) -> ExchangeFailed:
+    """Note that an exchange hasn't come back: a failure, but none of a provider that was never asked.
+
+    Returns:
+        What is to be told of it when the next one has been begun.
+    """
+    origin = slot.authorities[0].origin
+    text = f"an exchange with {origin} never ended: {flight.calls or 'what it calls'} hangs"
+    error = AcquisitionTimeout(text, authority=origin)
+    slot.failures += 1
+    slot.last_error = error
+    wall = engine.clock.wall()
+    return ExchangeFailed(at=wall, request=slot.request, code=error.code, detail=error.message, retry_after=None)
+
+
 def _learn(engine: Engine, slot: Slot, flight: Flight, error: ProviderUnavailable) -> None:
     """Tell at once what an exchange's attempt has learned, while it goes on: the next one is seconds away."""
     if engine.flights.is_current(flight):
         slot.last_error = error
 
 
-def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable, *, exchanged: bool = False) -> None:
-    """Note a failure, and let the slot wait for its authority to work again.
+def await_recovery(engine: Engine, slot: Slot, error: ProviderUnavailable) -> None:
+    """Note that a slot's exchange is refused, and let it wait for its authority to work again."""
+    _note_failure(engine, slot, error, exchanged=False)
+    _wait_for_recovery(engine, slot)
 
-    Args:
-        engine: Whose policies hold.
-        slot: Whose token.
-        error: What happened.
-        exchanged: Whether the provider was asked; a refusal of our own is no failure of its.
-    """
+
+def _note_failure(engine: Engine, slot: Slot, error: ProviderUnavailable, *, exchanged: bool) -> None:
+    """Note a failure; where the provider wasn't asked, a refusal of our own is no failure of its."""
     now = engine.clock.monotonic()
-    slot.not_before = now + _backoff(engine, slot, error)
+    slot.rest(_backoff(engine, slot, error), now)
     if exchanged:
         slot.failures += 1
         slot.failed_at = now
     # Last: whoever sees it, as health does, sees the rest.
     slot.last_error = error if exchanged else _root(slot.last_error, error)
-    if slot.renew is not None:
-        for site in _sites(slot):
-            _recovery_of(engine, site, slot.purpose).add(engine, slot)
+
+
+def _wait_for_recovery(engine: Engine, slot: Slot) -> None:
+    if slot.renew is None:
+        come_back(engine, slot)
+        return
+    for site in _sites(slot):
+        key = (site, slot.purpose)
+        while not engine.recoveries.setdefault(key, _Recovery(engine, *key)).add(engine, slot):
+            pass  # that one was over, and another takes its place
 
 
 def _sites(slot: Slot) -> list[Endpoint]:
     return list(dict.fromkeys(endpoint.site for endpoint in slot.authorities))
 
 
-def _recovery_of(engine: Engine, site: Endpoint, purpose: Purpose) -> _Recovery:
-    key = (site, purpose)
-    recovery: _Recovery = engine.recoveries.get(key) or engine.recoveries.setdefault(key, _Recovery(engine, *key))
-    return recovery
+def _recoveries(engine: Engine, slot: Slot) -> list[_Recovery]:
+    found = (engine.recoveries.get((site, slot.purpose)) for site in _sites(slot))
+    return [recovery for recovery in found if recovery is not None]
 
 
 def recovered(engine: Engine, slot: Slot) -> None:
     """Wake what waits for the authorities that have just given a token."""
-    for site in _sites(slot):
-        recovery = engine.recoveries.get((site, slot.purpose))
-        if recovery is not None:
-            recovery.drain(engine)
+    for recovery in _recoveries(engine, slot):
+        recovery.drain(engine, slot)
+
+
+def come_back(engine: Engine, slot: Slot) -> None:
+    """Have those go on who waited for this slot's exchange, which has told nothing of the provider, or is nobody's."""
+    for recovery in _recoveries(engine, slot):
+        recovery.arm(engine)
 
 
 @_forks.resumed

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from .. import _forks
 from ..errors import ProviderUnavailable, StoreUnavailable
-from ..token import Token, TokenRequest
-from .held import Held, new_name
+from ..events import Event, RemovalPostponed, RemovalWritten, emit, told_later
+from ..token import Token, TokenRequest, fingerprint
+from .accounts import AccountNames
+from .held import Held, Place, new_name
 from .partition import (
     Change,
+    Dropped,
     Entry,
     Key,
     Partition,
+    StoredToken,
     is_from_the_future,
     stored_token,
     token_key,
 )
 from .single_flight import Flight, Outcome
-from .stored import Stored
+from .stored import OF_ONE_RECORD, UNREADABLE, Hint, Stored
 from .timers import Timer
 
 if TYPE_CHECKING:
@@ -36,19 +45,25 @@ __all__ = ["STORE_LANE", "Shelf"]
 STORE_LANE = "store"
 #: Seconds after which what couldn't be written is tried again.
 _TRY_AGAIN = 5.0
+#: Seconds after which a record is written again that can't be opened here.
+_REST = 300.0
 #: Seconds after which a thread that writes isn't waited for any more.
 _LONGEST_WRITE = 30.0
 #: Seconds after which a sign-in that couldn't be written is compared with removals that others have written.
 _LATE = 2.0
 #: Seconds for which a list of all accounts is good.
 _LIST_AGAIN = 60.0
-#: The application's own entries belong to no user.
+#: The application's own entries belong to no user, and its tokens are where their scopes say.
 _NOBODY = ""
+#: Applications that were let go are kept for their sign-outs, so many at most.
+_MOST_REMOVING = 1024
 #: Of how many partitions, of those that were wanted longest ago, it is seen at a time whether they can go.
 _LOOKED_THROUGH = 256
 
 #: Set on a thread that puts into MSAL's cache what a store has, or lets it go: no shelf over that cache has to note it.
 _quiet = threading.local()
+#: Those with a sign-out that isn't written yet: whether or not anybody has their application still, it is.
+_removing: set[Shelf] = set()
 
 
 class Owner(Protocol):
@@ -77,25 +92,30 @@ class Shelf:
         engine: Whose store, workers and timers are used.
         stored: The store.
         label: Names the application, and begins no other one's name: its authority, client id and capabilities.
+        cloud: Names the client at the tenants between which a user's sign-in is shared; None where there are none.
         owner: The application object; it isn't kept alive.
     """
 
-    def __init__(self, engine: Engine, stored: Stored, label: str, owner: Owner) -> None:
+    def __init__(self, engine: Engine, stored: Stored, label: str, cloud: str | None, owner: Owner) -> None:
         self._engine = engine
         self.stored = stored
         self.label = label
+        self._names = AccountNames(stored, label, cloud)
         self._owner = weakref.ref(owner)
         self._most = engine.settings.max_users
+        #: Of the application whose users' refresh tokens this one's application spends as well.
+        self._users: Shelf | None = None
         self._renew()
         #: In the order in which they were wanted last.
-        self._partitions: OrderedDict[str, Held] = OrderedDict()
+        self._partitions: OrderedDict[Place, Held] = OrderedDict()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        #: Set on a thread that will save by itself: to `later`, or to `anew` by a sign-in.
+        #: Set on a thread that will save by itself: to `later`, to `anew` by a sign-in, or to `imported` with the times
+        #: at which the users' entries were obtained.
         self._here = threading.local()
         #: Those with something that isn't written yet.
-        self._unwritten: set[str] = set()
+        self._unwritten: set[Place] = set()
         self._flushing = False
         self._timer: Timer | None = None
         self._listed_at = -1e9
@@ -105,11 +125,24 @@ class Shelf:
         self._renew()
         for held in self._partitions.values():
             held.changes, held.tokens, held.names = {}, {}, {}
-            held.recent, held.erase, held.anew = None, False, False
+            held.recent, held.erase, held.postponed, held.anew, held.fence = None, False, False, False, 0
+        _removing.discard(self)
 
     def name(self, subject: str | None) -> str:
-        """Name a subject's partition in the store."""
+        """Name a subject in the store, for leases and hints."""
         return f"{self.label} {subject or _NOBODY}"
+
+    def share_users(self, shelf: Shelf) -> None:
+        """Have the users' refresh tokens in common with another application, whose they are."""
+        self._users = shelf
+
+    def users_name(self, subject: str | None) -> str:
+        """Name the partition in which a user's refresh token is: exchanges that spend it mustn't overlap."""
+        return self.name(subject) if self._users is None else self._users.users_name(subject)
+
+    def _record(self, place: Place) -> str:
+        # What a provider calls its users never begins the name of another kind of partition.
+        return f"{self.label} {place}" if isinstance(place, str) else f"{self.label}\n{json.dumps(place)}"
 
     def owns(self, kind: str, entry: Entry) -> bool:
         """Tell whether an entry of a kind is this application's."""
@@ -117,10 +150,16 @@ class Shelf:
         return owner is not None and owner.owns(kind, entry)
 
     def knows(self, subject: str | None) -> bool:
-        """Tell whether the store has said what it holds for a subject."""
+        """Return whether the store has said what it holds for a subject, and could say it when it was asked last."""
         with self._lock:
             held = self._partitions.get(subject or _NOBODY)
             return held is not None and held.read
+
+    @property
+    def removals_pending(self) -> int:
+        """How many sign-outs the store hasn't heard of yet, those being written left out; takes no lock."""
+        waiting = [self._partitions.get(place) for place in list(self._unwritten)]
+        return sum(held is not None and held.postponed for held in waiting)
 
     def note(self, key: Key, old: Entry | None, new: Entry | None) -> None:
         """Note a change of MSAL's cache. Called with the cache's lock held: nothing is written here."""
@@ -135,17 +174,20 @@ class Shelf:
             known = held.changes.get(key)
             held.changes[key] = Change(old if known is None else known.old, new)
             # MSAL notes how an account came to be only when somebody signed in.
-            if new is not None and (mode == "anew" or new.get("account_source")):
-                held.anew, held.changed_on = True, self._engine.clock.wall()
+            if mode == "imported":
+                held.found(self._here.since.get(subject, 0.0))
+            elif new is not None and (mode == "anew" or new.get("account_source")):
+                held.signed_in(self._engine.clock.wall())
             self._unwritten.add(subject)
         if mode is None:
             self.flush_soon()
 
-    def _held(self, subject: str) -> Held:
-        held = self._partitions.get(subject)
+    def _held(self, place: Place) -> Held:
+        held = self._partitions.get(place)
         if held is None:
-            held = self._partitions[subject] = Held()
-        self._partitions.move_to_end(subject)
+            # An application's own tokens are of no sign-in.
+            held = self._partitions[place] = Held(new_name() if isinstance(place, str) else "")
+        self._partitions.move_to_end(place)
         return held
 
     def _make_room(self) -> None:
@@ -156,15 +198,15 @@ class Shelf:
             if excess <= 0:
                 return
             longest_ago = islice(self._partitions.items(), _LOOKED_THROUGH)
-            evicted = [who for who, held in longest_ago if who != _NOBODY and not held.pending][:excess]
-        for who in evicted:
+            evicted = [place for place, held in longest_ago if place != _NOBODY and not held.pending][:excess]
+        for place in evicted:
             with _quietly():
-                if owner is None or not owner.evict(who):
+                if isinstance(place, str) and (owner is None or not owner.evict(place)):
                     return
             with self._lock:
-                held = self._partitions.get(who)
+                held = self._partitions.get(place)
                 if held is not None and not held.pending:
-                    del self._partitions[who]
+                    del self._partitions[place]
 
     @contextmanager
     def _on_this_thread(self, mode: str) -> Iterator[None]:
@@ -175,26 +217,82 @@ class Shelf:
         finally:
             self._here.mode = outer
 
-    def saving_later(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def saving_later(self) -> Iterator[None]:
         """Let changes on this thread wait for the `save` that follows."""
-        return self._on_this_thread("later")
+        with self._on_this_thread("later"), nullcontext() if self._users is None else self._users.saving_later():
+            yield
 
     def signing_in(self) -> AbstractContextManager[None]:
         """Let changes on this thread wait for the `flush` that follows, and begin anew what was removed before."""
         return self._on_this_thread("anew")
 
+    @contextmanager
+    def importing(self, since: Mapping[str, float]) -> Iterator[None]:
+        """Let changes on this thread wait for the `flush` that follows, and give way to later removals.
+
+        Args:
+            since: By home account, when its latest entry was obtained, in seconds since the epoch.
+        """
+        self._here.since = since
+        try:
+            with self._on_this_thread("imported"):
+                yield
+        finally:
+            del self._here.since
+
     def discarding(self) -> AbstractContextManager[None]:
         """Let changes on this thread be nobody's: entries that MSAL will never look up again."""
         return _quietly()
 
-    def load(self, subject: str | None) -> Partition | None:
+    def load(self, subject: str | None, request: TokenRequest | None = None) -> Partition | None:
         """Read a partition and put what is in it into MSAL's cache.
+
+        Args:
+            subject: Whose; None for the application's own tokens.
+            request: Says which of those.
 
         Raises:
             StoreUnavailable: It can't be read.
         """
-        who = subject or _NOBODY
-        partition = self.stored.partition(self.name(subject))
+        return self.look(subject, (), request)[0]
+
+    def look(
+        self, subject: str | None, hints: Sequence[str], request: TokenRequest | None = None
+    ) -> tuple[Partition | None, dict[str, Hint]]:
+        """Do as `load`, and read hints of these names with it; those that there are.
+
+        Raises:
+            StoreUnavailable: They can't be read.
+        """
+        place, users = _place(subject, request), None if subject is None else self._users
+        names = [self._record(place)] if users is None else [self._record(place), users.users_name(subject)]
+        try:
+            partitions, told = self.stored.look(names, hints, own=isinstance(place, tuple))
+        except StoreUnavailable:
+            for shelf in (self, users) if users is not None else (self,):
+                shelf._doubt(place)
+            raise
+        partition = partitions[0]
+        if users is None:
+            return self._take(place, partition), told
+        if partition is not None and partitions[1] is not None:
+            # Another process may have used the refresh token since for the application whose it is.
+            own = {key: entry for key, entry in partition.entries.items() if key[0] != "RefreshToken"}
+            partition = replace(partition, entries=own)
+        partition = self._take(place, partition)
+        users._take(place, partitions[1])
+        return partition, told
+
+    def _doubt(self, place: Place) -> None:
+        """Note that the store can't say what it holds."""
+        with self._lock:
+            held = self._partitions.get(place)
+            if held is not None and not (held.keys or held.erase):
+                held.read = False  # they may have signed in since, in another process
+
+    def _take(self, who: Place, partition: Partition | None) -> Partition | None:
+        """Follow what a partition in the store holds; None where that is nothing, or its account was removed."""
         wall = self._engine.clock.wall()
         removed = partition is not None and partition.removed
         entries = {} if partition is None else partition.entries
@@ -217,7 +315,7 @@ class Shelf:
                 fresh = mine
             put = {key: entry for key, entry in fresh.items() if key not in held.changes}
             held.keys = frozenset(fresh)
-            held.recent = partition
+            held.recent = Partition("") if partition is None else partition
             self._settle(who, held)
         if follow and not told:
             self._forget(who)
@@ -228,10 +326,10 @@ class Shelf:
             self._make_room()
         return None if partition is None or gone else partition
 
-    def _restore(self, who: str) -> None:
+    def _restore(self, who: Place) -> None:
         """Write anew what a store has lost that others and later lives would look for: it was emptied, say."""
         owner = self._owner()
-        entries = {} if owner is None or who == _NOBODY else owner.entries(who)
+        entries = owner.entries(who) if owner is not None and isinstance(who, str) else {}
         with self._lock:
             held = self._held(who)
             for key, entry in entries.items():
@@ -240,106 +338,150 @@ class Shelf:
         if entries:
             self.flush_soon()
 
-    def _settle(self, who: str, held: Held) -> None:
+    def _settle(self, who: Place, held: Held) -> None:
         """Note whether a partition has something to be written; the lock is held."""
         if held.pending:
             self._unwritten.add(who)
         else:
             self._unwritten.discard(who)
+        if self in _removing and not any(self._partitions[place].erase for place in self._unwritten):
+            _removing.discard(self)
 
     def refresh_tokens(self, subject: str | None) -> frozenset[str]:
         """List the refresh tokens that the store had of a user when it was read last."""
+        if self._users is not None:
+            return self._users.refresh_tokens(subject)
         with self._lock:
             held = self._partitions.get(subject or _NOBODY)
             recent = None if held is None else held.recent
         entries = {} if recent is None else recent.entries
         return frozenset(str(e.get("secret")) for (kind, _), e in entries.items() if kind == "RefreshToken")
 
-    def save(self, subject: str | None, request: TokenRequest, token: Token | None, *, anew: bool = False) -> None:
+    def save(
+        self, subject: str | None, request: TokenRequest, token: Token | None, *, anew: bool = False, fence: int = 0
+    ) -> None:
         """Write what has changed for a subject, and a token that was obtained, unless that is an entry of a user's.
+
+        Args:
+            subject: Whose.
+            request: What was asked for.
+            token: What was obtained.
+            anew: Whether it begins a partition anew where there was a removal.
+            fence: That of the lease under which it was obtained; 0 for none.
 
         Raises:
             StoreUnavailable: It can't be written; it is kept, and tried again.
         """
-        who = subject or _NOBODY
+        who = _place(subject, request)
         with self._lock:
             held = self._held(who)
             if token is not None:
-                if anew:
-                    held.changed_on = self._engine.clock.wall()
-                held.anew = held.anew or anew or who == _NOBODY
+                if anew or subject is None:
+                    held.signed_in(self._engine.clock.wall())
                 if request.flow != "silent":
-                    held.tokens[token_key(request)] = stored_token(token)
+                    held.tokens[token_key(request)] = stored_token(token, fence)
+            held.fence = fence
             self._settle(who, held)
-        self._write(who, held)
+        try:
+            if self._users is not None and subject is not None:
+                self._users.save(subject, request, None, fence=fence)
+        finally:
+            self._write(who, held)
         self._make_room()
 
     def note_token(self, request: TokenRequest, token: Token) -> None:
         """Have a token written that was found in MSAL's cache, unless that is an entry of a user's."""
         if request.flow == "silent":
             return
-        who = request.subject or _NOBODY
+        self._note_token(request, stored_token(token))
+
+    def drop_token(self, request: TokenRequest, token: Token) -> None:
+        """Have a token removed that must not be served any more, unless it is an entry of a user's."""
+        if request.flow != "silent":
+            self._note_token(request, Dropped(token.secret))
+
+    def _note_token(self, request: TokenRequest, token: StoredToken | Dropped) -> None:
+        place = _place(request.subject, request)
         with self._lock:
-            self._held(who).tokens[token_key(request)] = stored_token(token)
-            self._unwritten.add(who)
+            held = self._held(place)
+            held.tokens[token_key(request)] = token
+            self._settle(place, held)
         self.flush_soon()
 
     def wait_for(self, call: Callable[[], None], seconds: float) -> None:
-        """Have something done on a worker, and wait for it on this thread for at most `seconds`."""
+        """Have something done on a worker, and wait for it on this thread for at most `seconds`.
+
+        Raises:
+            StoreUnavailable: The store fails, or takes longer; then it goes on.
+        """
         flight = Flight(None, self._engine.clock.monotonic() + seconds, self._engine.clock)
 
         def run() -> None:
+            outcome = Outcome()
             try:
                 call()
-            except StoreUnavailable:
-                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, who waits must learn of it
+                outcome = Outcome(error=error)
             finally:
-                flight.land(Outcome())
+                flight.land(outcome)
 
         try:
-            self._engine.run(STORE_LANE, run)
-        except ProviderUnavailable:  # too much waits there already
-            self._try_again()
-            return
-        flight.wait(seconds)
+            self._engine.run(STORE_LANE, run, flight, anyhow=True)
+        except ProviderUnavailable:
+            raise self._unavailable("busy", "too much waits for it already") from None
+        self._finish(flight, seconds)
 
-    def _write(self, who: str, held: Held) -> None:
+    def _finish(self, flight: Flight, seconds: float) -> None:
+        """Wait for what a flight does, and fail as it does."""
+        outcome = flight.wait(seconds)
+        if outcome is None:
+            raise self._unavailable("timeout", f"it hasn't answered within {seconds:g} s")
+        if outcome.error is not None:
+            error = outcome.error  # each who waits raises one of their own
+            raise copy.copy(error) if isinstance(error, StoreUnavailable) else error
+
+    def _unavailable(self, reason: str, detail: str) -> StoreUnavailable:
+        return StoreUnavailable(self.stored.store.label, reason, detail, retry_after=_TRY_AGAIN)
+
+    def _write(self, place: Place, held: Held) -> None:
         """Write what is pending, one thread at a time: a removal must not be overtaken by what came before it."""
         flights, clock = self._engine.flights, self._engine.clock
         while held.pending:
-            flight, mine = flights.join(("partition", self, who), clock.monotonic() + _LONGEST_WRITE)
+            flight, mine = flights.join(("partition", self, place), clock.monotonic() + _LONGEST_WRITE)
             if not mine:
                 flight.wait(_LONGEST_WRITE)
                 continue
-            try:
-                self._write_now(who, held)
-            finally:
-                flights.end(flight)
-                flight.land(Outcome())
+            with told_later():
+                try:
+                    self._write_now(place, held)
+                finally:
+                    flights.end(flight)
+                    flight.land(Outcome())
 
-    def _write_now(self, who: str, held: Held) -> None:
-        partition = self.name(who)
+    def _write_now(self, who: Place, held: Held) -> None:
+        own = isinstance(who, tuple)
         with self._lock:
-            erase, names, changes, tokens = held.erase, held.names, dict(held.changes), dict(held.tokens)
+            erase, changes, tokens = held.erase, dict(held.changes), dict(held.tokens)
             recent, held.recent, born = held.recent, None, held.born
-            changed_on, anew = held.changed_on, 0.0
+            anew, fence = 0.0, 0 if held.anew else held.fence
             if held.anew:
                 # Written at once it counts whatever the clocks say; late, it may be older than a removal elsewhere.
-                late = who != _NOBODY and self._engine.clock.wall() - changed_on > _LATE
-                anew = changed_on if late else math.inf
+                late = held.imported or self._engine.clock.wall() - held.changed_on > _LATE
+                anew = held.changed_on if late and not own else math.inf
         try:
             if erase:
-                self.stored.erase(partition, changed_on)
-                self._note_names(names)
+                self._erase_now(who, held)
                 recent = None
-                with self._lock:
-                    held.erase, held.names = False, {}
-                    self._settle(who, held)
             if not changes and not tokens:
                 return
-            written = self.stored.save(partition, recent, born, changes, tokens, anew=anew)
-            self._note_names(changes)
-        except StoreUnavailable:
+            note = None if isinstance(who, tuple) else partial(self._names.note, who)
+            written = self.stored.save(
+                self._record(who), recent, born, changes, tokens, anew=anew, fence=fence, own=own, note=note
+            )
+            self._names.forget(changes)
+        except StoreUnavailable as error:
+            if error.reason == UNREADABLE:
+                held.rests_until = self._engine.clock.monotonic() + _REST
             self._try_again()
             raise
         except (TypeError, ValueError):
@@ -347,7 +489,7 @@ class Shelf:
             with self._lock:
                 held.tokens.clear()
                 held.changes.clear()
-                held.erase = False
+                held.erase, held.names = False, {}
                 self._settle(who, held)
             return
         with self._lock:
@@ -358,18 +500,41 @@ class Shelf:
                 if held.tokens.get(name) is token:
                     del held.tokens[name]
             held.anew = held.anew and bool(held.changes)
+            held.fence = held.fence if held.pending else 0
             self._settle(who, held)
             if written is not None:
                 held.born, held.read, held.keys = written.born, True, frozenset(written.entries)
-                held.seen_on, held.over = self._engine.clock.wall(), False
+                held.seen_on, held.over, held.rests_until = self._engine.clock.wall(), False, 0.0
                 return
             stale, held.keys = held.keys | changes.keys(), frozenset()
         self._forget(who)
         self._put_back({}, stale)
 
-    def _forget(self, who: str) -> None:
+    def _erase_now(self, who: Place, held: Held) -> None:
+        """Remove a partition, and what else is known of its user there."""
+        names, removed_on = held.names, held.removed_on
+        if isinstance(who, tuple) or who == _NOBODY:
+            self.stored.erase_own(f"{self.label}\n")
+        else:
+            self.stored.erase(self._record(who), removed_on)
+            # The refresh token is good in all tenants of a cloud: whoever has a record of it there is signed out too.
+            for label in self._names.other_tenants(who):
+                self.stored.erase(f"{label} {who}", removed_on)
+            self._names.forget(names)
+        with self._lock:
+            postponed, held.postponed = held.postponed, False
+            held.erase, held.names = False, {}
+            self._settle(who, held)
+        if postponed:
+            emit(self._told_of(RemovalWritten, who))
+
+    def _told_of(self, kind: type[RemovalPostponed] | type[RemovalWritten], who: Place) -> Event:
+        subject = fingerprint(who) if isinstance(who, str) and who != _NOBODY else None
+        return kind(at=self._engine.clock.wall(), store=self.stored.store.label, subject=subject)
+
+    def _forget(self, who: Place) -> None:
         owner = self._owner()
-        if owner is not None:
+        if owner is not None and isinstance(who, str):
             owner.forgotten(who or None)
 
     def _put_back(self, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
@@ -378,33 +543,43 @@ class Shelf:
             with _quietly():
                 owner.put_back(entries, gone)
 
-    def _note_names(self, changes: Mapping[Key, Change]) -> None:
-        for (kind, _), change in changes.items():
-            entry = change.new or change.old
-            if kind == "Account" and entry is not None and entry.get("username") and entry.get("home_account_id"):
-                name = self._username(str(entry["username"]))
-                self.stored.note_name(name, str(entry["home_account_id"]), forget=change.new is None)
-
-    def _username(self, username: str) -> str:
-        return f"{self.label} {username.lower()}"
-
     def erase(self, subject: str | None, seconds: float) -> None:
         """Remove a subject's partition, after its account was removed here; tried again until that can be done.
 
         Args:
-            subject: Whose.
+            subject: Whose; None for all of the application's own tokens.
             seconds: For how long to wait for that.
+
+        Raises:
+            StoreUnavailable: It couldn't be done yet.
         """
         who = subject or _NOBODY
         with self._lock:
             held = self._held(who)
+            for place, each in self._partitions.items() if subject is None else ():
+                if isinstance(place, tuple):
+                    each.tokens.clear()
+                    self._settle(place, each)
             held.names |= {key: change for key, change in held.changes.items() if key[0] == "Account"}
             held.changes.clear()
             held.tokens.clear()
             held.erase, held.anew, held.keys, held.born = True, False, frozenset(), new_name()
-            held.changed_on = self._engine.clock.wall()
+            held.removed_on = self._engine.clock.wall()
             self._unwritten.add(who)
-        self.wait_for(lambda: self._write(who, held), seconds)
+            if len(_removing) < _MOST_REMOVING:
+                _removing.add(self)
+        try:
+            self.wait_for(lambda: self._write(who, held), seconds)
+        except StoreUnavailable:
+            self._try_again()
+            with self._lock:
+                pending, told = held.erase, held.postponed
+                held.postponed = pending
+            if not pending:
+                return
+            if not told:
+                emit(self._told_of(RemovalPostponed, who))
+            raise
 
     def load_accounts(self, username: str | None) -> None:
         """Bring accounts into MSAL's cache: those with a user name, or all.
@@ -413,30 +588,35 @@ class Shelf:
             StoreUnavailable: They can't be read.
         """
         if username is not None:
-            self._load_unknown(self.stored.names(self._username(username)))
+            self._load_unknown(self._names.subjects(username))
             return
         flights, clock = self._engine.flights, self._engine.clock
         flight, mine = flights.join(("accounts", self), clock.monotonic() + _LONGEST_WRITE)
         if not mine:
-            flight.wait(_LONGEST_WRITE)
+            self._finish(flight, _LONGEST_WRITE)
             return
+        outcome = Outcome()
         try:
             if clock.monotonic() - self._listed_at >= _LIST_AGAIN:
-                found = {who for _, subjects in self.stored.all_names(f"{self.label} ") for who in subjects}
-                self._load_unknown(islice(found, self._most))
+                self._load_unknown(islice(self._names.all_subjects(), self._most))
                 self._listed_at = clock.monotonic()
+        except StoreUnavailable as error:
+            outcome = Outcome(error=error)
+            raise
         finally:
             flights.end(flight)
-            flight.land(Outcome())
+            flight.land(outcome)
 
     def _load_unknown(self, subjects: Iterable[str]) -> None:
-        for subject in subjects:
-            with self._lock:
-                held = self._partitions.get(subject)
-                # One of whom nothing was there a while ago may have signed in since, in another process.
-                known = held is not None and bool(held.keys or held.pending)
-            if not known:
-                self.load(subject)
+        with self._lock:
+            # One of whom nothing was there a while ago may have signed in since, in another process.
+            unknown = [who for who in subjects if not self._is_held(who)]
+        for who, partition in zip(unknown, self.stored.partitions([*map(self._record, unknown)]), strict=True):
+            self._take(who, partition)
+
+    def _is_held(self, who: str) -> bool:
+        held = self._partitions.get(who)
+        return held is not None and bool(held.keys or held.pending)
 
     def flush(self) -> None:
         """Write all that isn't written yet.
@@ -444,11 +624,23 @@ class Shelf:
         Raises:
             StoreUnavailable: It can't be written now.
         """
+        now = self._engine.clock.monotonic()
         with self._lock:
-            pending = [(who, self._partitions[who]) for who in self._unwritten]
-        for who, held in pending:
-            self._write(who, held)
+            pending = [(place, self._partitions[place]) for place in self._unwritten]
+        failure: StoreUnavailable | None = None
+        for place, held in pending:
+            if now < held.rests_until and not held.erase:
+                self._try_again()
+                continue
+            try:
+                self._write(place, held)
+            except StoreUnavailable as error:
+                if error.reason not in OF_ONE_RECORD:
+                    raise
+                failure = error  # what goes wrong with one record is no reason to leave the others unwritten
         self._make_room()
+        if failure is not None:
+            raise failure
 
     @property
     def settled(self) -> bool:
@@ -493,6 +685,23 @@ class Shelf:
                     shelf.flush_soon()
 
             self._timer = self._engine.timers.call_at(self._engine.clock.monotonic() + _TRY_AGAIN, later)
+
+
+def removals_pending() -> int:
+    """Return how many sign-outs the stores of this process haven't heard of yet."""
+    return sum(shelf.removals_pending for shelf in list(_removing))
+
+
+def _place(subject: str | None, request: TokenRequest | None) -> Place:
+    """Return whose partition it is: the application's own tokens are apart by their scopes, however many there are."""
+    if subject is None and request is not None:
+        return request.scopes
+    return subject or _NOBODY
+
+
+@_forks.renewed
+def _after_fork() -> None:
+    _removing.clear()  # they are the parent's to write
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
-from ..token import Token
+from ..token import Token, TokenRequest
 
-__all__ = ["Flight", "Flights", "Outcome", "carrying"]
+__all__ = ["Flight", "Flights", "LeaseLost", "Outcome", "carrying"]
 
 #: Hashes of the keys of the flights that this context carries out: no key, since contexts may live for long.
 _carried: ContextVar[frozenset[int]] = ContextVar("resilient_auth_carried", default=frozenset())
@@ -61,6 +61,10 @@ class Outcome:
         return isinstance(self.result, Mapping) and "error" in self.result
 
 
+class LeaseLost(Exception):
+    """Another process may ask for this token by now: what would be the next attempt isn't made."""
+
+
 class Flight:
     """An exchange under way. Threads and asyncio tasks wait for it; when they give up, it goes on."""
 
@@ -69,15 +73,21 @@ class Flight:
         "_callbacks",
         "_clock",
         "_done",
+        "before_attempt",
+        "calls",
         "deadline",
         "doubted",
         "earliest",
+        "hurried",
         "key",
         "last_error",
         "next_attempt",
         "on_back_off",
         "on_failed_attempt",
+        "on_hurry",
         "outcome",
+        "over",
+        "request",
         "spare",
     )
 
@@ -89,6 +99,8 @@ class Flight:
         self.earliest = 0.0
         #: Set when somebody with a valid token has waited for it in vain.
         self.doubted = False
+        #: What is asked for, where that is held: what fails with it alone is its own matter.
+        self.request: TokenRequest | None = None
         #: Whether a valid token was held when it began.
         self.spare = False
         #: How its last attempt failed, and the monotonic time of the next one.
@@ -96,14 +108,28 @@ class Flight:
         self.next_attempt: float | None = None
         #: Told, on its worker, for how many seconds it leaves the provider alone before it asks again.
         self.on_back_off: Callable[[float], None] | None = None
+        #: Asked, on its worker, before each attempt, whether the exchange is still this process's.
+        self.before_attempt: Callable[[], bool] | None = None
         #: Told, on its worker, how an attempt failed that isn't the last one.
         self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
+        #: The owner's code that it has called and that hasn't come back, by name.
+        self.calls: str | None = None
+        #: Whether somebody waits for it who carries another one out, and so holds what it may need; see `hurry`.
+        self.hurried = False
+        #: Lets it wait for no place in a lane.
+        self.on_hurry: Callable[[], None] | None = None
         self.outcome: Outcome | None = None
+        #: Set when nothing is asked any more: it lands as soon as what it means is noted.
+        self.over = False
         self._clock = clock
         self._done = threading.Condition(threading.Lock())
         #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is
         #: ended by the collector, on a thread that may hold it.
         self._callbacks: dict[int, Callable[[], None]] | None = {}
+
+    def may_attempt(self) -> bool:
+        """Return whether an attempt may begin: no other process makes this exchange in our place."""
+        return self.before_attempt is None or self.before_attempt()
 
     def attempt_failed(self, error: ProviderUnavailable, next_attempt: float) -> None:
         """Note how an attempt failed, and the monotonic time of the next one."""
@@ -112,6 +138,13 @@ class Flight:
         if self.on_failed_attempt is not None:
             self.on_failed_attempt(self, error)
 
+    def hurry(self) -> None:
+        """Let it wait for no place that a chain of exchanges, each waiting for the next one, may hold itself."""
+        self.hurried = True
+        on_hurry = self.on_hurry
+        if on_hurry is not None:
+            on_hurry()
+
     def land(self, outcome: Outcome) -> None:
         """Hand the outcome to all who wait; the first one counts."""
         with self._done:
@@ -119,6 +152,7 @@ class Flight:
                 return
             self.outcome = outcome
             callbacks, self._callbacks = self._callbacks, None
+            self.on_hurry = None
             self._done.notify_all()
         while callbacks:
             try:
@@ -129,8 +163,11 @@ class Flight:
 
     def wait(self, seconds: float) -> Outcome | None:
         """Wait on this thread for at most `seconds`; None when it isn't over by then, or this thread is to end it."""
-        if hash(self.key) in _carried.get():
+        carried = _carried.get()
+        if hash(self.key) in carried:
             return self.outcome
+        if carried:
+            self.hurry()
         ends = self._clock.monotonic() + seconds
         with self._done:
             while self.outcome is None:
@@ -142,8 +179,11 @@ class Flight:
 
     async def wait_async(self, seconds: float) -> Outcome | None:
         """Wait in this task; None when it isn't over after `seconds` of the clock, or this task is to end it."""
-        if hash(self.key) in _carried.get():
+        carried = _carried.get()
+        if hash(self.key) in carried:
             return self.outcome
+        if carried:
+            self.hurry()
         loop = asyncio.get_running_loop()
         ends = self._clock.monotonic() + seconds
         # A clock that isn't the machine's may say how its tasks wait; else it is looked at now and then.
@@ -203,6 +243,13 @@ class Flights:
             flight = Flight(key, deadline, self._clock)
             self._flights[key] = flight
             return flight, True
+
+    def overdue(self, key: Hashable) -> Flight | None:
+        """Find the flight for a key that should be over, and isn't."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.outcome is None and self._clock.monotonic() >= flight.deadline:
+            return flight
+        return None
 
     def is_current(self, flight: Flight) -> bool:
         """Tell whether no other flight has taken this one's place, it being overdue."""

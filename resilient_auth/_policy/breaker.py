@@ -9,6 +9,9 @@ pybreaker holds the state and decides on every change but the one from open to h
 may call. Calls run outside of every lock and their outcomes are replayed through pybreaker afterwards. Each change of
 state begins a new *era*: a verdict on a call that was admitted in an earlier one changes nothing, but for one thing:
 no probe goes out within 5 s of any failure, late ones included.
+
+A call may say who it is for. Then one of many that always fails neither opens the breaker nor holds it open: while it
+is closed, who has failed counts once until they succeed, and as a probe they let those go first who haven't.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -31,7 +34,7 @@ from ..events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpe
 from .checks import require, require_number, require_whole
 from .living import Living
 
-__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict", "breakers"]
+__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict", "breakers", "dismiss"]
 
 #: Seconds after a failure within which nothing is asked again (G9, G10).
 _FLOOR = 5.0
@@ -39,6 +42,10 @@ _FLOOR = 5.0
 _SPREAD = 0.5
 #: The failure window moves on in steps of this share of it.
 _SLICES = 10
+#: Seconds for which who has failed lets those go first who haven't, and were refused in this break.
+_YIELD = 5.0
+#: Of so many it is known that they have failed and been counted.
+_MOST_FAILING = 4096
 
 State = Literal["closed", "open", "half-open", "isolated"]
 
@@ -132,20 +139,29 @@ class Permit:
     As a context manager it gives itself back without a verdict where none was given.
     """
 
-    __slots__ = ("_breaker", "_era", "_settled")
+    __slots__ = ("_breaker", "_era", "_settled", "_who")
 
-    def __init__(self, breaker: Breaker, era: int) -> None:
+    def __init__(self, breaker: Breaker, era: int, who: Hashable = None) -> None:
         self._breaker = breaker
         self._era = era
+        self._who = who
         self._settled = False
 
     def success(self) -> None:
         """Say that the dependency answered as it should."""
         self._breaker._settle(self, Verdict.SUCCESS)
 
-    def failure(self, cause: str) -> None:
-        """Say that the dependency failed, with a short cause that holds no secret."""
-        self._breaker._settle(self, Verdict.FAILURE, cause)
+    def failure(self, cause: str, *, whoever: bool = False) -> bool:
+        """Say that the dependency failed, with a short cause that holds no secret.
+
+        Args:
+            cause: What happened.
+            whoever: Whether anybody would have seen it fail: it counts each time, whoever asked.
+
+        Returns:
+            Whether it counted.
+        """
+        return self._breaker._settle(self, Verdict.FAILURE, cause, whoever=whoever)
 
     def none(self) -> None:
         """Say nothing about the dependency, and let the next caller probe it."""
@@ -176,6 +192,8 @@ def _fail() -> None:
 class _Window(pybreaker.CircuitMemoryStorage):
     """Make pybreaker, which knows failures in a row alone, see the failure rate too.
 
+    In the rate there is only what anybody would have seen fail: one of many that now fails and now succeeds isn't.
+
     Its `counter` reads 1 when either limit is reached: the breaker that uses it has a `fail_max` of 1.
     """
 
@@ -184,6 +202,8 @@ class _Window(pybreaker.CircuitMemoryStorage):
         self._options = options
         self._now = now
         self._pace = _SLICES / options.window
+        #: Whether the failure that comes belongs to the rate.
+        self.rated = True
         self.forget()
 
     def forget(self) -> None:
@@ -208,9 +228,10 @@ class _Window(pybreaker.CircuitMemoryStorage):
     def increment_counter(self) -> None:
         """Note a failure: pybreaker calls this for each."""
         self._in_a_row += 1
-        current = self._slice()
-        current[1] += 1
-        current[2] += 1
+        if self.rated:
+            current = self._slice()
+            current[1] += 1
+            current[2] += 1
 
     def reset_counter(self) -> None:
         """Note a success: pybreaker calls this for each, and once more when it closes."""
@@ -270,6 +291,10 @@ class Breaker:
         self._era = 0
         #: Each probe that is out, with the time at which its lease ends.
         self._probes: dict[Permit, float] = {}
+        #: Who has failed, and been counted, since they succeeded last.
+        self._failing: dict[Hashable, None] = {}
+        #: Whether somebody who hasn't failed was refused in this break.
+        self._others_wait = False
         #: On the monotonic clock: the end of the last break, the end that it has when hastened, the last failure.
         self._break_ends = self._urgent_ends = self._last_failure = -math.inf
         self._window = _Window(options, self._now)
@@ -277,13 +302,16 @@ class Breaker:
         self._forget(self._now())
         _breakers.add(self)
 
-    def check(self) -> None:
+    def check(self, who: Hashable = None) -> None:
         """Raise `CircuitOpen` if a call would be refused now, and take no permit."""
         with self._lock:
-            self._refuse_unless_ready()
+            self._refuse_unless_ready(who)
 
-    def admit(self) -> Permit:
+    def admit(self, who: Hashable = None) -> Permit:
         """Take a permit for one call; its verdict is owed.
+
+        Args:
+            who: For whom it is, where some may fail alone; None where whatever fails is the dependency's doing.
 
         Raises:
             CircuitOpen: The dependency is left alone; `retry_after` says for how long.
@@ -291,13 +319,13 @@ class Breaker:
         event = None
         with self._lock:
             if self._state == "closed":
-                return Permit(self, self._era)
-            now = self._refuse_unless_ready()
+                return Permit(self, self._era, who)
+            now = self._refuse_unless_ready(who)
             if self._state == "open":
                 self._circuit.half_open()
                 self._begin_era(now)
                 event = BreakerHalfOpen(at=self._wall(), name=self.name, wire=self._wire)
-            permit = Permit(self, self._era)
+            permit = Permit(self, self._era, who)
             self._probes = {probe: end for probe, end in self._probes.items() if end > now}
             self._probes[permit] = now + self._options.probe_lease
         if event is not None:
@@ -364,8 +392,18 @@ class Breaker:
     @property
     def retry_at(self) -> float | None:
         """Tell the monotonic time from which a call is let through; None while closed or isolated."""
+        return self.opens_at()
+
+    def opens_at(self, who: Hashable = None) -> float | None:
+        """Return the monotonic time from which a call for `who` is let through; None while closed or isolated."""
         with self._lock:
-            return self._ready_at() if self._state in ("open", "half-open") else None
+            self._now()
+            return self._ready_at(who) if self._state in ("open", "half-open") else None
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether it is closed, without a lock."""
+        return self._state == "closed"
 
     def failing(self) -> tuple[bool, float]:
         """Tell whether it is observed to be down, and the seconds since its first failure after its last success.
@@ -415,6 +453,7 @@ class Breaker:
 
     def _forget(self, now: float) -> None:
         self._window.forget()
+        self._failing.clear()
         self._isolated = False
         self._hastened = False
         self._break = self._options.first_break
@@ -429,20 +468,27 @@ class Breaker:
         self._changed_at = now
         self._probes = {}
 
-    def _ready_at(self) -> float:
+    def _ready_at(self, who: Hashable = None) -> float:
         rested, leases = max(self._break_ends, self._last_failure + _FLOOR), list(self._probes.values())
+        if self._others_wait and who in self._failing:
+            rested += _YIELD
         return rested if len(leases) < self._options.probes else max(rested, min(leases))
 
-    def _refuse_unless_ready(self) -> float:
+    def _refuse_unless_ready(self, who: Hashable) -> float:
         state, now = self._state, self._now()
         if state == "closed":
             return now
         if state == "isolated":
             text = f"{self.name} was taken out of use by isolate(); reset() puts it back"
             raise CircuitOpen(text, authority=self.authority)
-        wait = self._ready_at() - now
+        wait = self._ready_at(who) - now
         if wait <= 0:
             return now
+        if who in self._failing:
+            if not self._others_wait:
+                wait += _YIELD  # others may come to wait until then, and what is told is to hold
+        elif who is not None:
+            self._others_wait = True
         if state == "half-open" and self._probes:
             wait = min(wait, 1.0)
             what = "is being probed"
@@ -451,31 +497,41 @@ class Breaker:
         text = f"{self.name} isn't asked: it failed ({self._cause}) and {what}; try again in {wait:.1f} s"
         raise CircuitOpen(text, authority=self.authority, retry_after=wait)
 
-    def _settle(self, permit: Permit, verdict: Verdict, cause: str = "") -> None:
+    def _settle(self, permit: Permit, verdict: Verdict, cause: str = "", *, whoever: bool = False) -> bool:
         event: Event | None = None
         with self._lock:
             if permit._settled:
-                return
+                return False
             permit._settled = True
-            before = self._state
+            before, who = self._state, permit._who
+            if verdict is Verdict.SUCCESS and self._failing:
+                self._failing.pop(who, None)
+            elif verdict is Verdict.FAILURE and who is not None and not whoever and permit._era == self._era:
+                if who in self._failing and before == "closed":
+                    return False
+                if len(self._failing) >= _MOST_FAILING:
+                    self._failing.clear()
+                self._failing[who] = None
             if before == "closed" and verdict is Verdict.SUCCESS and permit._era == self._era:
                 # Where nothing fails, this is all there is to a call: it changes no state and needs no time.
                 self._failing_at = None
                 self._hastened = False
                 # As pybreaker would: a success while closed is a number in the window, and nothing else.
                 self._window.reset_counter()
-                return
+                return True
             now = self._now()
             counts = permit._era == self._era and (before == "closed" or self._probes.pop(permit, now) > now)
             if verdict is Verdict.FAILURE:
                 quiet = now - max(self._last_failure, self._changed_at)
                 self._last_failure = now
                 if counts:
+                    self._window.rated = who is None or whoever
                     event = self._failed(now, cause, before, quiet)
             elif verdict is Verdict.SUCCESS and counts:
                 event = self._probe_succeeded(now)
         if event is not None:
             self._tell(event)
+        return counts
 
     def _probe_succeeded(self, now: float) -> Event | None:
         self._failing_at = None
@@ -512,6 +568,7 @@ class Breaker:
         self._urgent_ends = now + self._jitter(*options.urgent_break)
         if self._hastened:
             self._break_ends = min(self._break_ends, self._urgent_ends)
+        self._others_wait = False
         self._begin_era(now)
         return BreakerOpened(
             at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause, wire=self._wire
@@ -519,6 +576,11 @@ class Breaker:
 
 
 _breakers: Living[Breaker] = Living()
+
+
+def dismiss(breaker: Breaker) -> None:
+    """Take one out of the list: nobody goes by it any more."""
+    _breakers.discard(breaker)
 
 
 def breakers() -> list[Breaker]:

@@ -42,6 +42,8 @@ class FreshnessOptions:
 
 #: A token is never due before this share of its life.
 _SOONEST_DUE = 0.05
+#: Seconds; see `due_after`.
+_SOONEST_REFRESH = 1.0
 #: A margin is never more than this share of a token's life.
 _LARGEST_MARGIN = 0.1
 
@@ -58,9 +60,10 @@ class Freshness(Enum):
 def due_after(life: float, refresh_in: float | None, options: FreshnessOptions, jitter: Jitter) -> float:
     """Tell after how many seconds of a token's `life` a refresh is due.
 
-    A provider's `refresh_in` is taken as it is (G5), as long as it lies within the life.
+    A provider's `refresh_in` is taken as it is (G5), as long as it lies within the life; under a second is none: a
+    token would be refreshed as soon as it comes, again and again.
     """
-    if refresh_in is not None and 0 <= refresh_in <= life:
+    if refresh_in is not None and _SOONEST_REFRESH <= refresh_in <= life:
         return refresh_in
     spread = options.due_jitter
     return life * min(1.0, max(_SOONEST_DUE, options.due_fraction + jitter(-spread, spread)))

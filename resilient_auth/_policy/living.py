@@ -20,6 +20,10 @@ class Living(Generic[_T]):
         """Note one."""
         self._members.add(member)
 
+    def discard(self, member: _T) -> None:
+        """Forget one, which others may hold on to for a while."""
+        self._members.discard(member)
+
     def all(self) -> list[_T]:
         """List those that are alive."""
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import tenacity
@@ -32,7 +32,8 @@ class RetryOptions:
         attempts: Attempts in one exchange, the first one included. 1 means no retry.
         first_delay: Seconds before the first retry, at least; the guidance forbids less than 5 (G9, G10).
         longest_delay: Seconds between two attempts, at most, where the provider didn't ask for more.
-        budget: Retries per authority that may be made in a row without a success; each success earns a tenth.
+        budget: Retries per authority that may be made in a row without a success; each success earns a tenth. One
+            request may take a quarter of it.
     """
 
     attempts: int = 3
@@ -54,28 +55,44 @@ class RetryOptions:
 
 #: Tenths of a retry that one costs, and that a success earns: ten tenths as a float aren't one.
 _COST, _EARNED = 10, 1
+#: Of a whole budget one request may take one share of so many.
+_SHARES = 4
+_MOST_TAKERS = 1024
 
 
 class Budget:
-    """Bound an authority's retries, so that many callers can't multiply its load while it fails."""
+    """Bound an authority's retries, so that many callers can't multiply its load while it fails.
+
+    No request alone takes more than a share of it: one that always fails leaves the others theirs.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = self._left = most * _COST
+        self._share = max(_COST, self._most // _SHARES)
+        #: What each has taken since it succeeded.
+        self._taken: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
-    def spend(self) -> bool:
-        """Take one retry; False when none is left."""
+    def spend(self, who: Hashable = None) -> bool:
+        """Take one retry; False when none is left, or none of the share of `who`."""
         with self._lock:
-            if self._left < _COST:
+            taken = self._taken.get(who, 0) + _COST
+            if self._left < _COST or (who is not None and taken > self._share):
                 return False
             self._left -= _COST
+            if who is not None:
+                if len(self._taken) >= _MOST_TAKERS:
+                    self._taken.clear()
+                self._taken[who] = taken
             return True
 
-    def earn(self) -> None:
+    def earn(self, who: Hashable = None) -> None:
         """Note a success."""
-        if self._left >= self._most:  # as it is nearly always; one that is missed in a race is made up by the next
+        # As it is nearly always; one that is missed in a race is made up by the next.
+        if self._left >= self._most and not self._taken:
             return
         with self._lock:
+            self._taken.pop(who, None)
             self._left = min(self._most, self._left + _EARNED)
 
     def renew_lock(self) -> None:
@@ -116,11 +133,12 @@ class _StopBeforeDeadline(stop_base):
 class _StopWhenSpent(stop_base):
     """Stop when the authority's budget has no retry left."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, who: Hashable) -> None:
         self._budget = budget
+        self._who = who
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        return not self._budget.spend()
+        return not self._budget.spend(self._who)
 
 
 class _StopWhenRefused(stop_base):
@@ -167,6 +185,7 @@ def retrying(
     deadline: float,
     replayable: bool,
     budget: Budget,
+    who: Hashable = None,
     refused: Callable[[], bool],
     clock: Clock,
     jitter: Jitter,
@@ -182,6 +201,7 @@ def retrying(
         deadline: Monotonic time after which no attempt starts.
         replayable: See `may_repeat`.
         budget: The authority's.
+        who: For whom it is spent.
         refused: Tells whether an attempt would be refused now.
         clock: Tells the time.
         jitter: Spreads the delays.
@@ -205,7 +225,7 @@ def retrying(
             tenacity.stop_after_attempt(attempts),
             _StopBeforeDeadline(deadline, clock),
             _StopWhenRefused(refused),
-            _StopWhenSpent(budget),
+            _StopWhenSpent(budget, who),
         ),
         wait=_RetryAfterOrBackoff(options, jitter),
         retry=tenacity.retry_if_exception(may),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from msal.token_cache import _EXT_CACHE_KEY_EXCLUDED_FIELDS, _compute_ext_cache_
 
 from .. import _forks
 from .._flow import refresh
-from ..errors import ConfigurationError, ProviderUnavailable
+from ..errors import ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from .discovery import aliases_of
 from .exchange import Asking, is_told_apart_by_msal, original
@@ -120,6 +121,7 @@ class ResilientApplication(Asking):
             lambda slot: self._ra_exchange(ask, slot, extras=extras, regional=regional),
             repeatable=repeatable and not (claims or force),
             read=(lambda cache: self._ra_read(cache, request)) if readable else None,
+            discard=partial(session.discard, request, partial(self._ra_entries, request)),
             signature=None if claims or force else signature,
             claims=claims,
             force=force,
@@ -177,18 +179,25 @@ class ResilientApplication(Asking):
                 return found
         return None
 
+    def _ra_entries(self, request: TokenRequest) -> Iterator[dict[str, Any]]:
+        """List the access tokens of the application's in MSAL's cache that answer a request."""
+        session = self._ra_session
+        cache, query = session.look_at_cache(), self._ra_query(request) if self._ra_bound else None
+        if query is None:
+            return
+        for environment in (query["environment"], *aliases_of(query["environment"])):
+            query["environment"] = environment
+            for entry in list(cache.search("AccessToken", target=list(request.scopes), query=query, now=0)):
+                if session.owns("AccessToken", entry):
+                    yield entry
+
     def _ra_drop_challenged(self, request: TokenRequest) -> None:
         """Let nobody be served the token that an API has just refused (G17)."""
         session = self._ra_session
         cache = session.look_at_cache()
-        query = self._ra_query(request) if self._ra_bound else None
-        if query is not None:
-            try:
-                for entry in list(cache.search("AccessToken", target=list(request.scopes), query=query, now=0)):
-                    if session.owns("AccessToken", entry):
-                        cache.remove_at(entry)
-            except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
-                session.writing.began(error)
+        with session.discarding():
+            for entry in self._ra_entries(request):
+                cache.remove_at(entry)
         slot = session.memory.find(request)
         if slot is not None and slot.token is not None:
             session.memory.drop_token(slot, slot.token, "claims challenge")
@@ -255,14 +264,22 @@ class ResilientApplication(Asking):
         return None
 
     def get_accounts(self, username: str | None = None) -> list[dict[str, Any]]:
-        """List the accounts in the cache, as MSAL's method of this name; by user name at a cost that doesn't grow."""
+        """List the accounts in the cache, as MSAL's method of this name; by user name at a cost that doesn't grow.
+
+        Raises:
+            StoreUnavailable: There are none in memory, and the store can't tell whether it has any.
+        """
         session = self._ra_session
         if username:
             found = self._ra_accounts_among(session.accounts(username.lower()))
             if found:
                 return found
         else:
-            session.fetch_accounts(None)
+            try:
+                session.fetch_accounts(None)
+            except StoreUnavailable:
+                if not any(session.owns("Account", entry) for entry in session.look_at_cache().search("Account")):
+                    raise
         try:
             self._ra_bind()
         except ProviderUnavailable:
@@ -285,20 +302,26 @@ class ResilientApplication(Asking):
         return found
 
     def remove_account(self, account: Any) -> None:
-        """Sign a user out, as MSAL's method of this name, in our memory at once too, and in an outage too."""
+        """Sign a user out, as MSAL's method of this name, in our memory at once too, and in an outage too.
+
+        Raises:
+            StoreUnavailable: They are signed out here, and the store doesn't know of it yet; it is tried again.
+        """
         session, subject = self._ra_session, account.get("home_account_id")
         _forks.notice()
         session.memory.drop_subject(subject, "the application removed the account")
-        with session.erasing(subject):
-            try:
-                self._ra_bind()
-                # What the user has in other tenants of this cloud goes too, as in MSAL.
-                app = self._ra_seeing_tokens(owns=lambda _, entry: session.owns("Account", entry))
-                original(app, "remove_account")(account)
-            except ProviderUnavailable:
-                if not session.evict(subject):
-                    raise
-        session.memory.drop_subject(subject, "the application removed the account")
+        try:
+            with session.erasing(subject):
+                try:
+                    self._ra_bind()
+                    # What the user has in other tenants of this cloud goes too, as in MSAL.
+                    app = self._ra_seeing_tokens(owns=lambda _, entry: session.owns("Account", entry))
+                    original(app, "remove_account")(account)
+                except ProviderUnavailable:
+                    if not session.evict(subject):
+                        raise
+        finally:
+            session.memory.drop_subject(subject, "the application removed the account")
 
     def _ra_by_auth_code_flow(
         self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any

@@ -50,6 +50,7 @@ class BoundLater:
             _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
         )
 
+        session.name_lane(authority, calls_owner=_assertion_of(self, origin) is not None)
         _applications.add(self)
 
     def _ra_after_fork(self) -> None:
@@ -126,6 +127,14 @@ class BoundLater:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _assertion_of(app: BoundLater, origin: Any) -> Callable[[], Any] | None:
+    """Find the owner's function that makes the application's assertions; None where MSAL makes them, or nobody does."""
+    given = app.__dict__.get("_ra_arguments", {}).get("client_credential")
+    client = origin.__dict__.get("client")
+    made = given.get("client_assertion") if isinstance(given, dict) else getattr(client, "client_assertion", None)
+    return made if callable(made) and not type(made).__module__.startswith("msal.") else None
 
 
 #: The living ones, for a fork.

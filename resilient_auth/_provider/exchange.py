@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
@@ -114,7 +115,7 @@ def is_told_apart_by_msal(request: TokenRequest) -> bool:
 class Asking(BoundLater):
     """Carry exchanges out."""
 
-    def _ra_shadow(self, view: Any) -> Any:
+    def _ra_shadow(self, view: Any, flight: Flight | None = None) -> Any:
         """Make a passing copy of the application that finds no access token in its cache, so that MSAL asks."""
         self._ra_bind()
         origin = self._ra_origin
@@ -131,6 +132,7 @@ class Asking(BoundLater):
             if client is not None:
                 client = shadow.__dict__[name] = copy.copy(client)
                 client._http_client = throttled
+                client.client_assertion = _told(client.client_assertion, flight)
                 client.on_obtaining_tokens = lambda event: view.add({**event, **seen})
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
@@ -158,7 +160,7 @@ class Asking(BoundLater):
                     session.owns,
                     session.writing,
                 )
-                shadow = self._ra_shadow(view)
+                shadow = self._ra_shadow(view, flight)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, slot)
                 slot.authorities = self._ra_authorities
                 result = self._ra_try_regions(ask, shadow, journey) if regional else ask(shadow)
@@ -203,6 +205,22 @@ class Asking(BoundLater):
             return ask(self._ra_seeing_tokens(hide=hide))
 
         return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
+
+
+def _told(assertion: Any, flight: Flight | None) -> Any:
+    """Have a flight say, while it waits for it, that a function that makes assertions hasn't come back."""
+    if flight is None or not callable(assertion):
+        return assertion
+
+    @functools.wraps(assertion)  # MSAL looks at its signature
+    def make(*args: Any, **kwargs: Any) -> Any:
+        flight.calls = "the client_assertion function"
+        try:
+            return assertion(*args, **kwargs)
+        finally:
+            flight.calls = None
+
+    return make
 
 
 def _home_account_id(response: dict[str, Any]) -> str | None:

@@ -17,9 +17,9 @@ from typing import Any
 from .._flow.memory import Exchange
 from .._flow.single_flight import Flight, Outcome
 from .._flow.threads import lasting_loop
-from .._policy.breaker import Permit
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
+from .._policy.levels import Asked
 from .._policy.provider_errors import Propagation
 from .._policy.subject import Subject, SubjectOf, subject_now
 from ..errors import (
@@ -41,7 +41,6 @@ from .wanted import Wanted
 __all__ = ["AnyCredential", "where_it_belongs"]
 
 _numbers = itertools.count(1)
-_MOST_FAILING = 4096
 
 #: What is being asked for here: who asks for the same again would wait for himself.
 _asking: contextvars.ContextVar[frozenset[TokenRequest]] = contextvars.ContextVar(
@@ -80,15 +79,22 @@ class AnyCredential:
             raise _to_be_awaited(ask.name)
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
-        self._endpoint = Endpoint(self.name)
+        self._alone, self._within = Endpoint(self.name), Endpoint(f"{self.name} within itself")
         self.session = Session(settings, {"cache": None}, "cache")
+        self.session.name_lane(self.name, calls_owner=True)
         self._credential = credential
         self._ask = ask
         self._subject = subject
-        #: Whose failures have been counted; see `_failed`.
-        self._failing: set[str] = set()
         self._propagation = Propagation()
         self.after_fork()
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        """Whom a breaker stands for: what it asks itself for, while it is asked, is part of that and no other call.
+
+        Else its own probe would keep it from what it needs to succeed, for ever.
+        """
+        return self._within if any(request.authority == self.name for request in _asking.get()) else self._alone
 
     def after_fork(self) -> None:
         """Start with a lock of one's own."""
@@ -135,13 +141,12 @@ class AnyCredential:
 
         def exchange(flight: Flight) -> Outcome:
             self._pause(min(flight.earliest, flight.deadline))
-            engine.check_cooldown(self._endpoint, self.name, request.subject)
+            asked = Asked.of(request, self._endpoint, Purpose.TOKEN)
+            engine.check_cooldown(asked)
             self._check_subject(wanted.subject)
-            with engine.breaker(self._endpoint, Purpose.TOKEN).admit() as permit:
+            with engine.levels.admit(asked) as leave:
                 # It can't be interrupted: who asks later must not wait for it too.
-                alarm = engine.timers.call_at(
-                    flight.deadline, lambda: self._failed(permit, request.subject, "attempt_timeout")
-                )
+                alarm = engine.timers.call_at(flight.deadline, lambda: leave.failure("attempt_timeout"))
                 outer = _asking.set(_asking.get() | {request})
                 asked_on, asked_at = engine.clock.wall(), engine.clock.monotonic()
                 try:
@@ -156,28 +161,28 @@ class AnyCredential:
                     alarm.cancel()
                 # Raised here and not there: what a credential raises may hold its request, and so its secrets.
                 if isinstance(outcome, Throttled):
-                    permit.none()
-                    asked = outcome.retry_after or 0.0
-                    wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                    outcome.retry_after = engine.cool_down(
-                        self._endpoint, Purpose.TOKEN, self.name, request.subject, wait
-                    )
+                    leave.none()
+                    told_to_wait = outcome.retry_after or 0.0
+                    wait = told_to_wait if told_to_wait >= 1.0 else engine.settings.retry.first_delay
+                    outcome.retry_after, _ = engine.cool_down(asked, wait)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
                     if outcome.of_request or isinstance(outcome, LocalResourcesExhausted):
-                        permit.none()
+                        leave.none()
                     else:
-                        self._failed(permit, request.subject, outcome.code)
+                        leave.failure(outcome.code)
                     raise outcome
                 if outcome.token is not None:
                     self._propagation.ended()
-                    permit.success()
-                    self._failing.discard(request.subject or "")
+                    leave.success()
+                    engine.answered(asked)
                     # Whom the context named may have signed out while it was asked.
                     self._check_subject(wanted.subject)
                     slot = self.session.memory.find(request)
                     if slot is not None and wanted.subject is not None:
                         slot.renew = None  # until they call again; their context may hold a whole request
+                else:
+                    leave.denied()
                 return outcome
 
         return exchange
@@ -189,18 +194,6 @@ class AnyCredential:
                 f"subject named somebody else where {self.name} was asked than where the token was: let it read "
                 "context variables, which are the caller's in both places, and nothing that other calls change"
             )
-
-    def _failed(self, permit: Permit, subject: str | None, code: str) -> None:
-        """Note a failure; a user's counts once until they had a token, so that one alone keeps nobody from asking."""
-        breaker = self.session.engine.breaker(self._endpoint, Purpose.TOKEN)
-        if subject is not None and subject in self._failing and breaker.status().state == "closed":
-            permit.none()
-            return
-        if subject is not None:
-            if len(self._failing) >= _MOST_FAILING:
-                self._failing.clear()
-            self._failing.add(subject)
-        permit.failure(code)
 
     def _outcome(
         self, request: TokenRequest, wanted: Wanted, flight: Flight, asked_on: float, asked_at: float

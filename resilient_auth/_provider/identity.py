@@ -182,6 +182,12 @@ class Ownership:
         return self._given_cloud() if self.endpoint is None else _origin_of_tenant(self.endpoint)
 
     @property
+    def cloud_label(self) -> str | None:
+        """Name the client at the tenants of its cloud, in a store; None where MSAL's cache tells no tenants apart."""
+        cloud, identity = self._given_cloud(), self.identity
+        return None if cloud is None else json.dumps([cloud, identity.client_id, identity.verified])
+
+    @property
     def is_told_apart(self) -> bool:
         """Whether MSAL's own keys tell this authority from every other one."""
         cloud = self.cloud

@@ -61,14 +61,15 @@ def import_msal_cache(app: Any, source: object) -> int:
     """Bring into an application the accounts and tokens of a cache that MSAL has kept for it until now.
 
     They go to the application's token cache, and so to its store where it has one: nobody need sign in again because
-    the store changed. Do it once, with the old cache kept until it is done.
+    the store changed. Do it once, with the old cache kept until it is done. Where there is a store, nobody is brought
+    back of whom it knows that they signed out after their latest entry was obtained.
 
     Args:
         app: An application of ours.
         source: The text of a `SerializableTokenCache`, a `pathlib.Path` with it, or a persistence of msal-extensions.
 
     Returns:
-        How many accounts there are.
+        How many accounts the source has.
 
     Raises:
         ConfigurationError: The source isn't such a cache, is open to others, or `app` isn't one of ours.

@@ -232,13 +232,19 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         )
 
     def remove_tokens_for_client(self) -> None:
-        """Forget the application's own tokens, as MSAL's method of this name, in our memory at once too."""
+        """Forget the application's own tokens, as MSAL's method of this name, in our memory at once too.
+
+        Raises:
+            StoreUnavailable: They are forgotten here, and are still in the store; it is tried again.
+        """
         self._ra_bind()
         memory = self._ra_session.memory
         memory.drop_subject(None, "the application removed its tokens")
-        with self._ra_session.erasing(None):
-            original(self._ra_seeing_tokens(), "remove_tokens_for_client")()
-        memory.drop_subject(None, "the application removed its tokens")
+        try:
+            with self._ra_session.erasing(None):
+                original(self._ra_seeing_tokens(), "remove_tokens_for_client")()
+        finally:
+            memory.drop_subject(None, "the application removed its tokens")
 
     def acquire_token_on_behalf_of(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ import requests.adapters
 import requests.utils
 
 from .. import _forks
+from .._flow.workers import pause_behind
 from .._policy.endpoint import WireIdentity
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
@@ -25,7 +27,9 @@ from .wire_identity import identity_of_client, number_of
 __all__ = ["OwnersWire", "built_by_msal"]
 
 #: Calls that may be left behind by those who waited for them, and haven't come back.
-_MOST_OVERDUE = 64
+_MOST_OVERDUE = 128
+#: So many of them without a pause before the next call is made beside them: what works again is to be seen to.
+_QUICKLY = 64
 #: Seconds that a call gets beyond its time: what the client itself says of a time-out tells more.
 _MOMENT = 0.1
 _CHUNK = 65536
@@ -80,6 +84,8 @@ class OwnersWire:
         """Forget the calls that are out: a child hasn't got its parent's threads."""
         self._changed = threading.Condition(threading.Lock())
         self._overdue = 0
+        #: Monotonic time at which one was left behind last.
+        self._left_at = -math.inf
 
     @property
     def identity(self) -> WireIdentity:
@@ -97,7 +103,8 @@ class OwnersWire:
         _forks.notice()
         changed = self._changed
         with changed:
-            if self._overdue >= _MOST_OVERDUE:
+            pause = pause_behind(self._overdue, _QUICKLY)
+            if self._overdue >= _MOST_OVERDUE or self._clock.monotonic() < self._left_at + pause:
                 raise Overloaded(f"{self._overdue} calls of this application's http_client haven't come back")
         call = _Call(lambda: self._ask(method, url, ends, options))
 
@@ -122,6 +129,7 @@ class OwnersWire:
                 if left <= 0:
                     call.left = True
                     self._overdue += 1
+                    self._left_at = self._clock.monotonic()
                     raise AttemptTimeout("this application's http_client didn't come back in time")
                 self._clock.wait(changed, left)
         return call.result()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import itertools
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +16,8 @@ from .. import _forks
 from .._flow import refresh
 from .._flow.acquire import Acquisition, Served, Source, acquire, acquiring, asking_once, patience_of
 from .._flow.engine import Engine, engine_for
-from .._flow.memory import Exchange, Memory, Slot
-from .._flow.partition import Entry, Key
+from .._flow.memory import Exchange, Memory, Slot, forget_closed
+from .._flow.partition import Entry, Key, stamp_of
 from .._flow.shelf import Shelf
 from .._flow.single_flight import Flight, Outcome
 from .._policy.endpoint import Endpoint
@@ -33,6 +35,8 @@ __all__ = ["Hit", "Plan", "Session", "check_scopes"]
 
 #: No life of a token and no time of this era has as many; NaN and the infinities don't lie below it either.
 _MOST_SECONDS = 1e11
+
+_numbers = itertools.count(1)
 
 RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
@@ -92,13 +96,32 @@ class Session:
         self.cache_name = cache_name
         self._watched: Any = None
         self._watchable = False
+        #: The lane for exchanges that call the owner's code, and whether they do, whatever their cache is.
+        self._own_lane: str | None = None
+        self._calls_owner = False
         #: What an owner's cache class may raise.
         self.reading, self.writing = Trouble(self.engine.clock, "reading"), Trouble(self.engine.clock, "writing")
         self.closed = False
+        self._discarding = threading.local()
         self.identity: Identity | None = None
         #: Tells what in MSAL's cache is this application's, as far as is known now; None for all.
         self._ownership: Callable[[], Ownership] | None = None
         self._owned: Ownership | None = None
+
+    def name_lane(self, provider: str, *, calls_owner: bool) -> None:
+        """Have exchanges run in a lane of their own where they call the owner's code.
+
+        Args:
+            provider: Whom they ask.
+            calls_owner: Whether there is a function of the owner's that they call; a cache of a class of the owner's is
+                seen to by itself.
+        """
+        self._own_lane, self._calls_owner = f"{provider} for application {next(_numbers)}", calls_owner
+        self._choose_lane()
+
+    def _choose_lane(self) -> None:
+        owners = self._calls_owner or not (self._watched is None or self._watchable)
+        self.memory.lane = self._own_lane if owners else None
 
     def identify(self, identity: Identity, ownership: Callable[[], Ownership] | None = None) -> None:
         """Say whose tokens these are; they are kept in the owner's store too, if there is one.
@@ -109,7 +132,8 @@ class Session:
         """
         self.identity, self._ownership = identity, ownership
         if self.engine.stored is not None:
-            self.memory.shelf = Shelf(self.engine, self.engine.stored, identity.label, self)
+            cloud = Ownership.before_discovery(identity).cloud_label
+            self.memory.shelf = Shelf(self.engine, self.engine.stored, identity.label, cloud, self)
         self.look_at_cache()
 
     def check_cache(self, cache: Any, identity: Identity) -> None:
@@ -144,11 +168,18 @@ class Session:
             unmarked = watch(cache).is_alone(owned.endpoint)
         return owned.covers(kind, entry, unmarked=unmarked)
 
-    def bring_in(self, kinds: Mapping[str, Iterable[dict[str, Any]]]) -> None:
-        """Put entries from elsewhere into MSAL's cache as this application's, and have them written down."""
+    def bring_in(self, kinds: Mapping[str, Collection[dict[str, Any]]]) -> None:
+        """Put entries from elsewhere into MSAL's cache as this application's, and have them written down.
+
+        Who was removed from the store after their latest entry was obtained isn't brought back.
+        """
         cache = self.look_at_cache()
         owned = None if self._ownership is None else self._ownership()
-        with self._saved():
+        shelf, since = self.memory.shelf, dict[str, float]()
+        for entry in (entry for entries in kinds.values() for entry in entries):
+            whose = str(entry.get("home_account_id") or "")
+            since[whose] = max(since.get(whose, 0.0), float(stamp_of(entry)))
+        with nullcontext() if shelf is None else self._saved(shelf.importing(since)):
             for kind, entries in kinds.items():
                 for entry in entries:
                     mine = dict(entry) if owned is None else owned.claim(entry)
@@ -206,6 +237,7 @@ class Session:
         first = self._watched is None
         self.home[self.cache_name] = self._watched = cache
         self._watchable = is_watchable(cache)
+        self._choose_lane()
         watched = watch(cache)
         if self._watchable:
             watched.tell(self)
@@ -221,29 +253,71 @@ class Session:
 
     def token_removed(self, entry: Mapping[str, Any]) -> None:
         """Follow the application, which took an access token out of its cache."""
+        if getattr(self._discarding, "on", False):
+            return
         living = int(entry.get("expires_on", 0)) > self.engine.clock.wall()  # MSAL sweeps out expired ones by itself
         if living and self.owns("AccessToken", entry):
             self.memory.drop_subject(entry.get("home_account_id"), "the application removed it")
+
+    def discard(self, request: TokenRequest, entries: Callable[[], Iterable[dict[str, Any]]], token: Token) -> None:
+        """Take one token that must not be served any more out of MSAL's cache and the store, its successor left alone.
+
+        Args:
+            request: Of which it was the answer.
+            entries: Lists what MSAL's cache holds that may be that token.
+            token: Which one.
+        """
+        with self.discarding():
+            for entry in entries():
+                if entry.get("secret") == token.secret:
+                    self.look_at_cache().remove_at(entry)
+        if self.memory.shelf is not None:
+            self.memory.shelf.drop_token(request, token)
+
+    @contextmanager
+    def discarding(self) -> Iterator[None]:
+        """Take single tokens out of MSAL's cache in this block: that is no removal of whom they are for."""
+        self._discarding.on = True
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+            self.writing.began(error)
+        finally:
+            self._discarding.on = False
 
     def cache_replaced(self) -> None:
         """Follow the application, which loaded its cache anew."""
         self.memory.drop_all("the application loaded its token cache anew")
 
     def accounts(self, username: str) -> list[dict[str, Any]]:
-        """List the account entries with this user name, in lower case; none where they can't be followed."""
+        """List the account entries with this user name, in lower case; none where they can't be followed.
+
+        Raises:
+            StoreUnavailable: There are none in memory, and the store can't tell whether it has any.
+        """
         cache = self.look_at_cache()
         if not self._watchable:
             return []
-        return watch(cache).accounts(username) or (self.fetch_accounts(username) and watch(cache).accounts(username))
 
-    def fetch_accounts(self, username: str | None) -> Any:
-        """Bring accounts that the store has into MSAL's cache; False where there is no store."""
+        def known() -> list[dict[str, Any]]:
+            return [entry for entry in watch(cache).accounts(username) if self.owns("Account", entry)]
+
+        found = known()
+        if not found and self.memory.shelf is not None:
+            self.fetch_accounts(username)
+            found = known()
+        return found
+
+    def fetch_accounts(self, username: str | None) -> None:
+        """Bring accounts that the store has, if there is one, into MSAL's cache.
+
+        Raises:
+            StoreUnavailable: It can't be asked.
+        """
         _forks.notice()
         shelf = self.memory.shelf
-        if shelf is None:
-            return []
-        shelf.wait_for(partial(shelf.load_accounts, username), patience_of(self.settings.wait))
-        return True
+        if shelf is not None:
+            shelf.wait_for(partial(shelf.load_accounts, username), patience_of(self.settings.wait))
 
     def close(self) -> None:
         """Have written what isn't yet, forget all tokens, and end what runs ahead for them."""
@@ -251,11 +325,13 @@ class Session:
         self.closed = True
         shelf = self.memory.shelf
         if shelf is not None and not shelf.settled:
-            shelf.wait_for(shelf.flush, self.settings.attempt_timeout)
+            with suppress(StoreUnavailable):
+                shelf.wait_for(shelf.flush, self.settings.attempt_timeout)
         for slot in self.memory:
             refresh.release(slot)
             slot.renew = None
         self.memory.drop_all("the application closed")
+        forget_closed(self.memory)
 
     def plan(
         self,
@@ -265,6 +341,7 @@ class Session:
         *,
         repeatable: bool,
         read: Callable[[Any], Token | None] | None,
+        discard: Callable[[Token], None] | None = None,
         purpose: Purpose = Purpose.TOKEN,
         signature: Any = None,
         claims: str | None = None,
@@ -279,6 +356,7 @@ class Session:
             exchange_for: Makes the way to ask.
             repeatable: Whether it may be asked again with nobody calling.
             read: How to find the token in MSAL's cache.
+            discard: How to take one out of it that must not be served any more.
             purpose: Whose breaker holds.
             signature: The call, if it may be answered from memory without more ado next time.
             claims: A claims challenge.
@@ -293,6 +371,8 @@ class Session:
         exchange = exchange_for(slot)
         if read is not None and self.memory.shelf is not None:
             slot.read = lambda: read(self.look_at_cache())
+        if slot.discard is None:
+            slot.discard = discard
         if repeatable and slot.renew is None:
             slot.renew = exchange
 
@@ -342,12 +422,16 @@ class Session:
             with Journey(deadline=flight.deadline, subject=subject).under_way(), self._saved():
                 return Outcome(result=ask())
 
-        acquisition = asking_once(self.engine, authorities, client_id, subject, exchange)
+        acquisition = asking_once(self.engine, authorities, client_id, subject, exchange, self.memory.lane)
         return Plan(acquisition, lambda served: served.result)
 
     @contextmanager
     def erasing(self, subject: str | None) -> Iterator[None]:
-        """Have removed from the store too what the application removes in this block."""
+        """Have removed from the store too what the application removes in this block.
+
+        Raises:
+            StoreUnavailable: That couldn't be done yet; it is tried again.
+        """
         _forks.notice()
         shelf = self.memory.shelf
         if shelf is None:
@@ -362,14 +446,14 @@ class Session:
         shelf.erase(subject, patience_of(self.settings.wait))
 
     @contextmanager
-    def _saved(self) -> Iterator[None]:
-        """Have written down what a sign-in brings before anybody is told of it."""
+    def _saved(self, noting: AbstractContextManager[None] | None = None) -> Iterator[None]:
+        """Have written down what a sign-in, or what is noted otherwise, brings before anybody is told of it."""
         shelf = self.memory.shelf
         if shelf is None:
             yield
             return
         try:
-            with shelf.signing_in():
+            with noting or shelf.signing_in():
                 yield
         finally:
             with suppress(StoreUnavailable):

@@ -163,6 +163,9 @@ class Siblings:
         if self._shared_cache:
             # Not as the owner's: each takes and writes down what is its own in there.
             made._ra_session.share(app.token_cache)
+            own, users = made._ra_session.memory.shelf, app._ra_session.memory.shelf
+            if own is not None and users is not None:
+                own.share_users(users)
         return made
 
 

@@ -15,9 +15,10 @@ from .. import _forks
 from .._flow import fleet
 from .._flow.acquire import restore
 from .._flow.engine import Engine
-from .._flow.single_flight import Flight, Outcome, carrying
+from .._flow.single_flight import Flight, LeaseLost, Outcome, carrying
 from .._policy.endpoint import Endpoint, WireIdentity, origin_of
 from .._policy.failure import Purpose, judge, readable
+from .._policy.levels import Asked
 from .._policy.provider_errors import Propagation
 from .._policy.retry import retrying
 from ..errors import (
@@ -31,6 +32,7 @@ from ..errors import (
     ServerFailed,
     StoreUnavailable,
     Throttled,
+    TLSFailed,
 )
 from ..events import DiscoveryRejected, DiscoveryServedStale, RetryScheduled, emit, told_later
 from .discovery import ALIASES, Document, Documents, Hosts, fault_in, hosts_for
@@ -46,6 +48,10 @@ _REGION_TIMEOUT = 2.0
 
 #: What is asked at an address of the tenant's, policy's or realm's own.
 _IN_A_REALM = frozenset({Purpose.TOKEN, Purpose.DISCOVERY, Purpose.KEYS})
+#: What is fetched for many exchanges, whichever of them is the first to need it.
+_DOCUMENTS = frozenset({Purpose.DISCOVERY, Purpose.ALIASES})
+#: Where what is asked for may be a token that is held.
+_OF_TOKENS = frozenset({Purpose.TOKEN, Purpose.MANAGED_IDENTITY})
 #: Seconds between two attempts to get a newer document.
 _DOCUMENT_PAUSE = 60.0
 
@@ -88,6 +94,11 @@ class Journey:
     #: When the last attempt went out: a token's life is counted from here, on both clocks.
     sent_on: float | None = None
     sent_at: float | None = None
+
+    def hold_on(self, seconds: float) -> None:
+        """Tell the exchange for how many seconds the provider is left alone before it is asked."""
+        if self.flight is not None and self.flight.on_back_off is not None:
+            self.flight.on_back_off(seconds)
 
     @contextmanager
     def under_way(self) -> Iterator[Journey]:
@@ -158,11 +169,12 @@ class Transport:
         purpose = Purpose.TOKEN if isinstance(data, dict) else Purpose.WS_TRUST
         journey = _journey.get() or self._journey()
         options.update(params=params, data=data, headers=headers)
+        asked = self._asked(purpose, url, journey, grant)
         if grant != _DEVICE_CODE:
-            return self._ask(purpose, "POST", url, options, journey, replayable=grant not in _NOT_REPLAYABLE)
+            return self._ask(asked, "POST", url, options, journey, replayable=grant not in _NOT_REPLAYABLE)
         try:
             journey.attempts = 1
-            return self._ask(purpose, "POST", url, options, journey, replayable=True)
+            return self._ask(asked, "POST", url, options, journey, replayable=True)
         except ProviderUnavailable as error:
             # MSAL polls on after this, and less often, as RFC 8628 (section 3.5) wants it after a failure.
             told = {"error": "slow_down", "error_description": f"Polling goes on: {error}"}
@@ -174,14 +186,14 @@ class Transport:
         journey = _journey.get() or self._journey()
         purpose = _purpose_of(url, journey)
         options.update(params=params, headers=headers)
-        if purpose in (Purpose.DISCOVERY, Purpose.ALIASES):
+        if purpose in _DOCUMENTS:
             return self._document(purpose, url, options)
         if purpose is Purpose.REGION:
             now = self._engine.clock.monotonic()
             journey = Journey(deadline=now + _REGION_TIMEOUT, attempts=1)
-        return self._ask(purpose, "GET", url, options, journey, replayable=True)
+        return self._ask(self._asked(purpose, url, journey), "GET", url, options, journey, replayable=True)
 
-    def fetch(self, purpose: Purpose, url: str, *, ends: float, largest: int) -> str:
+    def fetch(self, purpose: Purpose, url: str, *, ends: float, largest: int, urgent: bool = False) -> str:
         """Get a document from exactly this address, in one attempt, through the breaker.
 
         Args:
@@ -189,6 +201,7 @@ class Transport:
             url: Where; a redirect isn't followed.
             ends: Monotonic time by which it must be there.
             largest: Bytes, at most.
+            urgent: Whether somebody has none at all.
 
         Raises:
             ProviderUnavailable: There is no document, and when to ask again.
@@ -196,7 +209,11 @@ class Transport:
         # Not compressed: what a few bytes expand to would only be known when it is there.
         headers = {"Accept-Encoding": "identity"}
         options: dict[str, Any] = {"redirects": False, "largest": largest, "headers": headers}
-        answer = self._ask(purpose, "GET", url, options, Journey(ends, attempts=1), replayable=True)
+        journey = Journey(ends, attempts=1)
+        asked = self._asked(purpose, url, journey)
+        if urgent:
+            self._engine.levels.hasten(asked)
+        answer = self._ask(asked, "GET", url, options, journey, replayable=True)
         if answer.status_code != 200:
             origin = origin_of(url)
             raise MalformedAnswer(
@@ -252,13 +269,22 @@ class Transport:
     def _journey(self) -> Journey:
         return Journey(deadline=self._engine.clock.monotonic() + self._engine.settings.deadline)
 
+    def _asked(self, purpose: Purpose, url: str, journey: Journey, grant: object = None) -> Asked:
+        """Return what a request asks, of whom and for whom."""
+        endpoint = self._endpoint(purpose, url)
+        request = None if journey.flight is None else journey.flight.request
+        if request is not None and purpose in _OF_TOKENS:
+            return Asked.of(request, endpoint, purpose)
+        return Asked(endpoint, purpose, self._client_id, str(grant or ""), subject=journey.subject)
+
     def _ask(
-        self, purpose: Purpose, method: str, url: str, options: dict[str, Any], journey: Journey, *, replayable: bool
+        self, asked: Asked, method: str, url: str, options: dict[str, Any], journey: Journey, *, replayable: bool
     ) -> Answer:
         """Make an exchange's attempts."""
-        engine, endpoint = self._engine, self._endpoint(purpose, url)
+        engine, endpoint, purpose = self._engine, asked.endpoint, asked.purpose
         too_early = journey.earliest - engine.clock.monotonic()
         if too_early > 0:
+            journey.hold_on(too_early)
             self._pause(min(too_early, max(0.0, journey.deadline - engine.clock.monotonic())))
         attempts = journey.attempts or (1 if _elsewhere.get() else engine.settings.retry.attempts)
 
@@ -273,17 +299,16 @@ class Transport:
                 code=code,
             )
             emit(event)
-            if journey.flight is not None:
-                if journey.flight.on_back_off is not None:
-                    journey.flight.on_back_off(delay)
-                if isinstance(error, ProviderUnavailable):
-                    journey.flight.attempt_failed(error, engine.clock.monotonic() + delay)
+            journey.hold_on(delay)
+            if journey.flight is not None and isinstance(error, ProviderUnavailable):
+                journey.flight.attempt_failed(error, engine.clock.monotonic() + delay)
 
         def rest(seconds: float) -> None:
             self._pause(seconds)
             # Another request may have made the cool-down longer meanwhile: an attempt that it refuses would be lost.
-            left = engine.cooldown_left(endpoint, self._client_id, journey.subject)
-            if engine.clock.monotonic() + left < journey.deadline:
+            left = engine.cooldown_left(asked)
+            if left > 0 and engine.clock.monotonic() + left < journey.deadline:
+                journey.hold_on(left)
                 self._pause(left)
 
         controller = retrying(
@@ -294,23 +319,25 @@ class Transport:
             replayable=replayable,
             spare=journey.flight is not None and journey.flight.spare,
             budget=engine.budget(endpoint),
-            refused=lambda: engine.breaker(endpoint, purpose).status().state != "closed",
+            who=asked.party,
+            refused=lambda: not engine.levels.closed(asked),
             clock=engine.clock,
             jitter=engine.jitter,
             sleep=rest,
             before_sleep=tell,
         )
-        return controller(self._attempt, purpose, endpoint, method, url, options, journey)
+        return controller(self._attempt, asked, method, url, options, journey)
 
-    def _attempt(
-        self, purpose: Purpose, endpoint: Endpoint, method: str, url: str, options: dict[str, Any], journey: Journey
-    ) -> Answer:
-        """Send one request through the breaker, and judge the answer."""
-        engine, authority = self._engine, endpoint.origin
+    def _attempt(self, asked: Asked, method: str, url: str, options: dict[str, Any], journey: Journey) -> Answer:
+        """Send one request through the breakers, and judge the answer."""
+        engine, authority, purpose = self._engine, asked.endpoint.origin, asked.purpose
         if self._closed:
             raise Closed("this application object was closed: make a new one, or close it later")
-        engine.check_cooldown(endpoint, self._client_id, journey.subject)
-        with engine.breaker(endpoint, purpose).admit() as permit:
+        # A document spends nothing, and others may wait for it: the lease is kept meanwhile, and found lost afterwards.
+        if journey.flight is not None and not journey.flight.may_attempt() and purpose not in _DOCUMENTS:
+            raise LeaseLost
+        engine.check_cooldown(asked)
+        with engine.levels.admit(asked) as leave:
             now = engine.clock.monotonic()
             journey.sent_on, journey.sent_at = engine.clock.wall(), now
             ends = min(now + engine.settings.attempt_timeout, max(journey.deadline, now + 0.05))
@@ -323,12 +350,14 @@ class Transport:
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
             if wrong is not None:  # this machine's, which says nothing of the provider
-                permit.none()
+                leave.none()
                 raise wrong
             if failure is not None:
                 # Raised here and not there: what a client raises holds the request, and so its secrets.
                 if not isinstance(failure, LocalResourcesExhausted):
-                    permit.failure(failure.code)
+                    leave.failure(
+                        failure.code, of_host=isinstance(failure, TLSFailed) or not getattr(failure, "sent", True)
+                    )
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
@@ -337,37 +366,37 @@ class Transport:
                 fault = None
             if fault is None:
                 if answer.status_code < 400:
-                    permit.success()
+                    leave.success()
                     self._propagation.ended()
-                    engine.budget(endpoint).earn()
+                    engine.answered(asked)
+                else:
+                    leave.denied()
                 return _as_msal_reads_it(purpose, answer)
             if isinstance(fault, Throttled):
-                permit.none()
-                asked = fault.retry_after or 0.0
-                wait = asked if asked >= 1.0 else engine.settings.retry.first_delay
-                fault.retry_after = self._cool_down(endpoint, purpose, journey.subject, wait, fault)
+                leave.none()
+                told_to_wait = fault.retry_after or 0.0
+                wait = told_to_wait if told_to_wait >= 1.0 else engine.settings.retry.first_delay
+                fault.retry_after = self._cool_down(asked, wait, fault)
                 raise fault
             if fault.of_request:
-                permit.none()
+                leave.none()
             else:
-                permit.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
+                leave.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
             if fault.retry_after:
-                fault.retry_after = self._cool_down(endpoint, purpose, None, fault.retry_after, fault)
+                fault.retry_after = self._cool_down(asked, fault.retry_after, fault)
             if isinstance(fault, ServerFailed):
                 told = self._server_failed(fault.message, authority=authority, retry_after=fault.retry_after)
                 told.of_request = fault.of_request
                 raise told
             raise fault
 
-    def _cool_down(
-        self, endpoint: Endpoint, purpose: Purpose, subject: str | None, seconds: float, fault: ProviderUnavailable
-    ) -> float:
-        """Leave a tenant or realm alone that has asked for it, and tell the other processes of the fleet."""
+    def _cool_down(self, asked: Asked, seconds: float, fault: ProviderUnavailable) -> float:
+        """Leave alone who has asked for it, and tell the other processes of the fleet."""
         engine = self._engine
-        lasts = engine.cool_down(endpoint, purpose, self._client_id, subject, seconds)
-        name = fleet.throttled(endpoint, self._client_id, subject)
-        if engine.stored is not None and name is not None:
-            engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
+        lasts, whole = engine.cool_down(asked, seconds)
+        for name in (fleet.throttled(asked), fleet.throttled(asked, whole=True) if whole else None):
+            if engine.stored is not None and name is not None:
+                engine.stored.post_hint(name, seconds, Throttled.code, fault.message)
         return lasts
 
     def _endpoint(self, purpose: Purpose, url: str) -> Endpoint:
@@ -397,15 +426,16 @@ class Transport:
     def _fetch(self, wanted: _Wanted) -> Answer:
         """Have a document fetched, once for all who wait for it."""
         engine = self._engine
-        endpoint = self._endpoint(wanted.purpose, wanted.url)
-        authority = endpoint.origin
-        breaker = engine.breaker(endpoint, wanted.purpose)
-        breaker.hasten()  # somebody has none at all
-        if engine.stored is None:
-            breaker.check()
         outer = _journey.get()
+        asked = self._asked(wanted.purpose, wanted.url, outer or self._journey())
+        endpoint, authority = asked.endpoint, asked.endpoint.origin
+        engine.levels.hasten(asked)  # somebody has none at all
+        if engine.stored is None:
+            engine.levels.check(asked)
         wait = engine.settings.discovery_wait if outer is None else time_left(engine)
-        flight, mine = engine.flights.join(("document", wanted.key), engine.clock.monotonic() + wait)
+        # However long this one waits: who comes next joins it.
+        ends = engine.clock.monotonic() + max(wait, engine.settings.attempt_timeout)
+        flight, mine = engine.flights.join(("document", wanted.key), ends)
         if mine:
 
             def fetch() -> None:
@@ -420,7 +450,11 @@ class Transport:
                         engine.flights.end(flight)
                         flight.land(outcome)
 
-            engine.run(f"{endpoint.lane} {wanted.purpose}", fetch)
+            try:
+                engine.run(f"{endpoint.lane} {wanted.purpose}", fetch, flight)
+            except ProviderUnavailable as error:
+                engine.flights.end(flight)
+                flight.land(Outcome(error=error))
         outcome = flight.wait(wait)
         if outcome is None:
             raise AttemptTimeout(f"{authority} gave no discovery document within {wait:g} s", authority=authority)
@@ -438,7 +472,8 @@ class Transport:
         journey = Journey(clock.monotonic() + self._engine.settings.attempt_timeout, attempts=1)
         if outer is not None:
             journey = Journey(outer.deadline, flight=outer.flight)
-        answer = self._ask(wanted.purpose, "GET", url, dict(wanted.options), journey, replayable=True)
+        asked = self._asked(wanted.purpose, url, journey)
+        answer = self._ask(asked, "GET", url, dict(wanted.options), journey, replayable=True)
         if answer.status_code == 200:
             fault = fault_in(wanted.purpose, answer.text, wanted.hosts)
             if fault is not None:
@@ -490,9 +525,10 @@ class Transport:
                     flight.land(Outcome(result=held.answer))
 
         try:
-            engine.workers.submit(f"{self._endpoint(wanted.purpose, wanted.url).lane} {wanted.purpose}", fetch)
-        except ProviderUnavailable:
+            engine.run(f"{self._endpoint(wanted.purpose, wanted.url).lane} {wanted.purpose}", fetch, flight)
+        except ProviderUnavailable as error:
             engine.flights.end(flight)
+            flight.land(Outcome(error=error))
 
 
 def after_fork() -> None:

@@ -20,11 +20,16 @@ _Kind = dict[str, dict[str, Any]]
 
 
 class UserCache(TokenCache):  # type: ignore[misc]
-    """Do what `msal.TokenCache` does; a search that names a home account looks at that account's entries alone."""
+    """Do what `msal.TokenCache` does; a search that names a home account looks at that account's entries alone.
+
+    Among the access tokens of the application itself it looks at those alone that are good for the scopes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._by_user: dict[str | None, dict[str, _Kind]] = {}
+        #: The application's own access tokens by each of their scopes.
+        self._own: _Kind = {}
         self._added = 0
 
     def modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> None:
@@ -33,6 +38,8 @@ class UserCache(TokenCache):  # type: ignore[misc]
         user = old_entry.get("home_account_id")
         with self._lock:
             super().modify(credential_type, old_entry, new_key_value_pairs)
+            if credential_type == _ACCESS_TOKEN and user is None:
+                self._index(key)
             if new_key_value_pairs:
                 kinds = self._by_user.setdefault(user, {})
                 kinds.setdefault(credential_type, {})[key] = self._cache[credential_type][key]
@@ -49,19 +56,34 @@ class UserCache(TokenCache):  # type: ignore[misc]
             if not kinds:
                 self._by_user.pop(user, None)
 
+    def _index(self, key: str) -> None:
+        """Follow one change of an access token of the application's own, before the other index does."""
+        former = self._by_user.get(None, {}).get(_ACCESS_TOKEN, {}).get(key)
+        for scope in _scopes(former):
+            tokens = self._own.get(scope, {})
+            tokens.pop(key, None)
+            if not tokens:
+                self._own.pop(scope, None)
+        latter = self._cache[_ACCESS_TOKEN].get(key)
+        for scope in _scopes(latter):
+            self._own.setdefault(scope, {})[key] = latter
+
     def search(
         self, credential_type: str, target: Any = None, query: Any = None, *, now: float | None = None
     ) -> Iterator[dict[str, Any]]:
         """Find entries, as MSAL's method of this name; the lock isn't held any more when they are looked at."""
         if not isinstance(query, Mapping) or "home_account_id" not in query:
-            found: list[dict[str, Any]] = list(super().search(credential_type, target=target, query=query, now=now))
-            return iter(found)
+            return iter(list(super().search(credential_type, target=target, query=query, now=now)))
         wanted = set(target or [])
         wall = int(time.time() if now is None else now)
+        user = query["home_account_id"]
         with self._lock:
-            entries = list(self._by_user.get(query["home_account_id"], {}).get(credential_type, {}).values())
+            if user is None and credential_type == _ACCESS_TOKEN and wanted:
+                found = list(min((self._own.get(scope, {}) for scope in wanted), key=len).values())
+            else:
+                found = list(self._by_user.get(user, {}).get(credential_type, {}).values())
         matching = []
-        for entry in entries:
+        for entry in found:
             if credential_type == _ACCESS_TOKEN:
                 if int(entry["expires_on"]) < wall:
                     self.remove_at(entry)
@@ -72,7 +94,7 @@ class UserCache(TokenCache):  # type: ignore[misc]
             if self._is_matching(entry, query, target_set=wanted):
                 matching.append(entry)
         # MSAL takes the first one: the very scopes before a superset of them.
-        matching.sort(key=lambda entry: set(entry.get("target", "").split()) != wanted)
+        matching.sort(key=lambda entry: set(_scopes(entry)) != wanted)
         return iter(matching)
 
     def entries(self, user: str) -> dict[Key, Entry]:
@@ -90,6 +112,10 @@ class UserCache(TokenCache):  # type: ignore[misc]
                 held = self._cache.get(credential_type, {})
                 for key in entries:
                     held.pop(key, None)
+
+
+def _scopes(entry: Mapping[str, Any] | None) -> list[str]:
+    return [] if entry is None else str(entry.get("target", "")).split()
 
 
 def put_back(cache: Any, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from .. import _forks
 from .._flow.workers import Workers
 from .._policy.checks import require, require_number
-from ..clock import Clock, Jitter, system_jitter
+from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import Overloaded
 from ..store import ANY, BackendFailed, Expected
 from .keys import KeySource
@@ -30,6 +30,7 @@ from .sealed import SealedStore
 __all__ = ["RedisBackend", "RedisStore"]
 
 _T = TypeVar("_T")
+_CLOCK = SystemClock()
 
 #: Of how values and keys are laid out; another one lives under other keys.
 _SCHEMA = 1
@@ -227,7 +228,7 @@ class RedisBackend:
         """Begin without connections and threads, also in a forked child."""
         self._client = None
         self._connecting = threading.Lock()
-        self._workers = Workers(per_lane=CALLS_AT_ONCE, queue=1024)
+        self._workers = Workers(per_lane=CALLS_AT_ONCE, queue=1024, now=_CLOCK.monotonic, wall=_CLOCK.wall)
 
     def _call(self, work: Callable[[Any], _T], *, again: Callable[[Any], _T] | None = None) -> _T:
         """Make a call on a worker thread: no client's timeout covers name resolution, or a cluster's redirections.
@@ -251,7 +252,8 @@ class RedisBackend:
 
         call = _Call(attempt)
         try:
-            self._workers.submit(self.label, call.run)
+            # One that doesn't come back, such as in name resolution, keeps nobody's place.
+            self._workers.submit(self.label, call.run, ends=_CLOCK.monotonic() + self._timeout)
         except Overloaded:
             raise BackendFailed("busy", "too many calls wait") from None
         answer: _T = call.answer(self._timeout)

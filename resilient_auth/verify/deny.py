@@ -263,7 +263,7 @@ class DenyFile:
         flight, mine = engine.flights.join(("deny-list", id(deny)), now + patience)
         if mine:
             try:
-                engine.run("deny-list", lambda: self._read(flight))
+                engine.run("deny-list", lambda: self._read(flight), flight)
             except ProviderUnavailable as error:
                 engine.flights.end(flight)
                 flight.land(Outcome(error=error))

@@ -202,29 +202,26 @@ class KeySource:
             if flight is None:
                 if place:
                     asking.asked(now)
-                flight = self._begin(urgent=not keys)
+                flight = self._begin()
             return flight, place
 
     def refresh(self) -> None:
         """Fetch the keys behind, unless they are being fetched."""
         with self._lock:
             if not self.closed and self.engine.flights.find(self._flight_key) is None:
-                self._begin(urgent=False)
+                self._begin()
 
     @property
     def _flight_key(self) -> tuple[str, int]:
         return ("keys", id(self))
 
-    def _begin(self, *, urgent: bool) -> Flight:
+    def _begin(self) -> Flight:
         """Begin the one fetch; the caller holds the lock."""
         engine = self.engine
         # Two documents at most.
         deadline = engine.clock.monotonic() + 2 * engine.settings.attempt_timeout + 1.0
         flight, mine = engine.flights.join(self._flight_key, deadline)
         if mine:
-            if urgent:
-                for purpose in (Purpose.DISCOVERY, Purpose.KEYS):
-                    engine.breaker(self.site, purpose).hasten()
             try:
                 engine.run(f"{self.site.lane} {Purpose.KEYS}", lambda: self._fly(flight))
             except ProviderUnavailable as error:
@@ -263,10 +260,10 @@ class KeySource:
 
     def _fetch(self, ends: float) -> float:
         """Fetch what is due and take it in; tell when the keys were asked for."""
-        clock, options = self.engine.clock, self._options
-        facts = self._discover(ends)
+        clock, options, urgent = self.engine.clock, self._options, not self.view.keys
+        facts = self._discover(ends, urgent)
         sent_at = clock.monotonic()
-        text = self.transport.fetch(Purpose.KEYS, facts.jwks_uri, ends=ends, largest=options.largest)
+        text = self.transport.fetch(Purpose.KEYS, facts.jwks_uri, ends=ends, largest=options.largest, urgent=urgent)
         try:
             found = keys_in(text, self._algorithms, options.most_keys)
         except UnusableDocument as error:
@@ -306,14 +303,14 @@ class KeySource:
                 self.engine.stored.put_document(self._document, self.wire.identity, body)
         return sent_at
 
-    def _discover(self, ends: float) -> Facts:
+    def _discover(self, ends: float, urgent: bool) -> Facts:
         """Tell the facts, from a new discovery document where one is due and can be had."""
         now = self.engine.clock.monotonic()
         if self._facts is not None and now - self._facts_at < self._options.discovery_every:
             return self._facts
         try:
             text = self.transport.fetch(
-                Purpose.DISCOVERY, self.trust.discovery, ends=ends, largest=self._options.largest
+                Purpose.DISCOVERY, self.trust.discovery, ends=ends, largest=self._options.largest, urgent=urgent
             )
             try:
                 self._facts = facts_in(text, self.trust, self._hosts)

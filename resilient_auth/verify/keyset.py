@@ -137,7 +137,10 @@ class KeySet:
         if self.obtained_at is None or not alive:
             pinned = Provenance(keys="pinned" if self.pinned else "stale", keys_age=None)
             return View(MappingProxyType(dict(self.pinned)), unfit, pinned, min((now + _MINUTE, *ends)))
+        # Off by one to either side, where the difference is rounded.
         minutes = max(0.0, now - self.obtained_at) // _MINUTE
+        while minutes and self.obtained_at + minutes * _MINUTE > now:
+            minutes -= 1
         while (next_minute := self.obtained_at + (minutes + 1) * _MINUTE) <= now:
             minutes += 1
         ends.append(next_minute)

@@ -16,10 +16,7 @@ from forked import in_a_child
 import resilient_auth as ra
 from resilient_auth.emulator import Fault
 
-forks = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-]
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 class TestFork:

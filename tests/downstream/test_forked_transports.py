@@ -19,10 +19,7 @@ import resilient_auth as ra
 from resilient_auth.downstream import ApiCircuitOpen, BreakerOptions, TransportOptions
 from resilient_auth.emulator import Emulator, Fault
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 API = "https://api.example"
 

@@ -132,6 +132,7 @@ def main() -> None:
     pinned = "api://pinned/.default"
     scene.apps[0].keep_fresh([pinned])
     scene.use("parent")
+    scene.apps[0].remove_tokens_for_client()  # what is pinned is missing: the child is to get it at once
 
     def work() -> None:
         begun = time.monotonic()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import resilient_auth as ra
-from resilient_auth._policy.failure import Purpose
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import RetryScheduled
 from resilient_auth.testing import capture_events
@@ -221,8 +220,9 @@ def test_a_cool_down_that_another_request_made_longer_costs_no_attempt(idp: Emul
         thread, got = in_background(lambda: app.acquire_token_for_client(SCOPE))
         events.wait_for(RetryScheduled)
         idp.heal()
-        endpoint = app._ra_authorities[0]
-        app._ra_session.engine.cool_down(endpoint, Purpose.TOKEN, "daemon", None, 6.0)
+        session = app._ra_session
+        (slot,) = session.memory
+        session.engine.cool_down(slot.ways[0], 6.0)
         clock.skip(4)
         thread.join(0.5)
         assert len(idp.ledger.token_calls()) == 1

@@ -16,10 +16,7 @@ import resilient_auth as ra
 from resilient_auth.emulator import Emulator, Fault
 
 SCOPE = ["https://graph.microsoft.com/.default"]
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 def test_a_forked_child_of_a_warm_process_acquires_at_once(idp: Emulator, daemon):

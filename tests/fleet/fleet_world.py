@@ -26,6 +26,14 @@ class BreakableBackend(MemoryBackend):
         self._check()
         return super().get(key)
 
+    def get_many(self, keys: Any) -> Any:
+        self._check()
+        return super().get_many(keys)
+
+    def keys(self, prefix: str) -> Any:
+        self._check()
+        return super().keys(prefix)
+
     def put(self, key: str, value: bytes, **options: Any) -> Any:
         self._check()
         return super().put(key, value, **options)

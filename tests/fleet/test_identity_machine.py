@@ -196,9 +196,9 @@ class Crossings(RuleBasedStateMachine):
         shelf = session.memory.shelf
         assert shelf is not None
         home, wall = self._home(who), time.time()
-        partition = shelf.load(home)
+        request = app.request(home, scope)
+        partition = shelf.load(home, request)
         if partition is not None:
-            request = app.request(home, scope)
             held = partition.find(request, wall, 0.0)
             entry = partition.find_entry(request, wall, shelf.owns)
             assert held is None or json.loads(held.secret) == [app.me, who, scope]

@@ -132,7 +132,7 @@ def test_a_token_from_the_future_isnt_believed() -> None:
 def test_what_is_over_is_pruned_and_what_a_refresh_token_may_renew_is_kept() -> None:
     """Records neither grow for ever nor end while there is a use for them."""
     partition = Partition("b", tokens={str(n): _token(obtained_on=float(n), life=100.0) for n in range(1000)})
-    pruned = prune(partition, 500.0, 0.0)
+    pruned = prune(partition, 500.0, 0.0, 256)
     assert len(pruned.tokens) == 256
     assert min(int(n) for n in pruned.tokens) == 744
     assert seconds_worth_keeping(pruned, 500.0, 0.0) == 599.0
@@ -167,7 +167,7 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
         "partition": stored.partition,
         "usernames": lambda name: stored.names(name) or None,
         "document": lambda name: stored.document(name, wire),
-        "hint": stored.hint,
+        "hint": lambda name: stored.look([], [name])[1].get(name),
     }
     for kind, read in reads.items():
         assert read("ann") is not None, kind

@@ -16,9 +16,11 @@ from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
 from resilient_auth._flow.partition import Change, Partition, merge
-from resilient_auth._flow.stored import Stored
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Answer, BlackHole, Refuse
+from resilient_auth.events import RemovalPostponed, RemovalWritten
+from resilient_auth.testing import capture_events
+from resilient_auth.token import fingerprint
 
 RT = ("RefreshToken", "key")
 
@@ -55,27 +57,6 @@ def test_a_late_write_doesnt_bring_a_used_refresh_token_back() -> None:
     late = merge(between, "b", rotation, {}, anew=False)
     assert late is not None
     assert late.entries[RT]["secret"] == "r3"
-
-
-def test_a_hint_of_a_machine_whose_clock_is_ahead_ends_in_time(backend: BreakableBackend, clock: Any) -> None:
-    """It holds for as long as it said, and not until our clock gets where theirs was."""
-
-    class Ahead:
-        def wall(self) -> float:
-            return float(clock.wall()) + 300.0
-
-        monotonic, wait = staticmethod(clock.monotonic), staticmethod(clock.wait)
-
-    store = ra.SealedStore(backend, key=os.urandom(32), clock=clock)
-    Stored(store, Ahead(), 0.0).post_hint("it fails", 5.0, "server_failed", "503")
-    here = Stored(store, clock, 0.0)
-    seen = here.hint("it fails")
-    assert seen is not None
-    assert seen.left == pytest.approx(5.0, abs=1.0)
-    clock.skip(6)
-    over = here.hint("it fails")
-    assert over is not None
-    assert over.left <= 0
 
 
 def test_a_token_of_a_machine_whose_clock_is_ahead_isnt_served_past_its_end(
@@ -179,12 +160,26 @@ def test_an_exchange_under_way_doesnt_bring_a_removed_user_back(
 def test_a_removal_that_the_store_missed_is_made_later(
     life: Callable[..., Any], sign_in: Callable[..., Any], backend: BreakableBackend, clock: Any
 ) -> None:
-    """Who signs out while the store is dead is signed out everywhere when it is back."""
+    """Who signs out while the store is dead is signed out everywhere when it is back; until then it is told."""
     here, there = life(), life()
     account = sign_in(here)
     assert there.acquire_token_silent(USER_SCOPE, account) is not None
     backend.failing = True
-    here.remove_account(account)
+    with capture_events() as events:
+        with pytest.raises(ra.StoreUnavailable):
+            here.remove_account(account)
+        assert here.acquire_token_silent(USER_SCOPE, account) is None
+        with pytest.raises(ra.StoreUnavailable):
+            here.remove_account(account)
+        assert ra.health().removals_pending == 1
+        (told,) = events.wait_for(RemovalPostponed)
+        assert (told.subject, len(told.subject)) == (fingerprint(account["home_account_id"]), 16)
+        backend.failing = False
+        clock.skip(11)
+        _eventually_settled(here)
+        events.wait_for(RemovalWritten)
+        assert len(events.of(RemovalPostponed)) == 1
+    assert ra.health().removals_pending == 0
     backend.failing = False
     clock.skip(11)
     _eventually_settled(here)
@@ -219,7 +214,8 @@ def test_who_signs_out_and_in_again_while_the_store_is_dead_is_signed_in(
     app = life()
     account = sign_in(app)
     backend.failing = True
-    app.remove_account(account)
+    with pytest.raises(ra.StoreUnavailable):
+        app.remove_account(account)
     clock.skip(3)
     sign_in(app)
     backend.failing = False
@@ -239,7 +235,8 @@ def test_a_removal_isnt_lost_where_too_much_waits_for_the_store(
     engine = app._ra_session.engine
     for _ in range(2):
         engine.run("store", gate.wait)
-    app.remove_account(account)
+    with pytest.raises(ra.StoreUnavailable, match="busy"):
+        app.remove_account(account)
     gate.set()
     clock.skip(6)
     _eventually_settled(app)
@@ -270,7 +267,7 @@ def test_a_store_that_forgot_a_removal_doesnt_revive_the_user(
     account = sign_in(here)
     assert there.acquire_token_silent(USER_SCOPE, account) is not None
     here.remove_account(account)
-    clock.skip(3 * 24 * 3600)  # the note of it is over
+    clock.skip(91 * 24 * 3600)  # the note of it is over
     assert there.acquire_token_silent(USER_SCOPE, account) is None
     assert life().acquire_token_silent(USER_SCOPE, account) is None
 
@@ -297,6 +294,21 @@ def test_what_cant_be_written_down_doesnt_keep_a_thread_busy(life: Callable[...,
     entry = {"home_account_id": "h.t", "environment": "e", "realm": "r", "username": "\ud800", "local_account_id": "h"}
     app.token_cache.modify("Account", entry, entry)
     _eventually_settled(app)
+
+
+def test_who_cant_be_written_down_can_sign_out(life: Callable[..., Any]) -> None:
+    """A home account that no store takes was never there: its removal is made at once, and keeps no thread busy."""
+    app = life()
+    entry = {
+        "home_account_id": "\ud800", "environment": app._ra_origin.authority.instance, "realm": "r", "username": "u",
+        "local_account_id": "h", "authority_type": "MSSTS",
+    }  # fmt: skip
+    app.token_cache.modify("Account", entry, entry)
+    (account,) = app.get_accounts("u")
+    app.remove_account(account)
+    _eventually_settled(app)
+    assert app.get_accounts("u") == []
+    assert app._ra_session.memory.shelf.removals_pending == 0
 
 
 def test_memory_is_bounded_and_users_come_back(
@@ -335,11 +347,13 @@ def test_who_signs_in_elsewhere_is_found_by_a_process_that_knew_better(
 def test_a_list_of_accounts_that_failed_is_asked_for_again(
     life: Callable[..., Any], sign_in: Callable[..., Any], backend: BreakableBackend, clock: Any
 ) -> None:
-    """A store that was dead a moment ago isn't taken for an empty one for a minute."""
+    """A store that was dead a moment ago isn't taken for an empty one, neither then nor for a minute."""
     sign_in(life())
     app = life()
     backend.failing = True
-    assert app.get_accounts() == []
+    for _ in range(3):
+        with pytest.raises(ra.StoreUnavailable):
+            app.get_accounts()
     backend.failing = False
     clock.skip(11)
     assert [account["username"] for account in app.get_accounts()] == ["ann@contoso.com"]

@@ -21,6 +21,7 @@ from resilient_auth._flow.acquire import Acquisition, Served, acquiring
 from resilient_auth._flow.engine import Engine
 from resilient_auth._flow.memory import Exchange, Memory, Slot
 from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth._flow.workers import Job
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
 from resilient_auth._policy.freshness import due_after
 from resilient_auth._provider.transport import Journey, Transport
@@ -53,7 +54,7 @@ class _Entry:
 class _Job:
     """A job that runs while the world lets it."""
 
-    def __init__(self, run: Callable[[], None]) -> None:
+    def __init__(self, run: Callable[[], object]) -> None:
         self._run = run
         self._go, self._rest = threading.Semaphore(0), threading.Semaphore(0)
         self._thread: threading.Thread | None = None
@@ -124,10 +125,15 @@ class World:
         self.call_at(self.now + seconds, job.step)
         job.rest()
 
-    def submit(self, lane: str, run: Callable[[], None]) -> None:
+    def take(self, job: Job) -> None:
         """Be the workers."""
+        run, job.call = job.call, None
+        assert run is not None
         self.jobs += 1
         self.call_at(self.now, _Job(run).step)
+
+    def hurry(self, job: Job) -> None:
+        """Be workers with a place for everybody."""
 
     def call_at(self, when: float, call: Callable[[], None]) -> _Entry:
         """Be the timers."""

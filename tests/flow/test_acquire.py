@@ -19,7 +19,6 @@ from flow_bench import HERE, HOST, Bench, Threads, until
 from resilient_auth._flow.acquire import Served, Source, acquire, asking_once, wait_at_most
 from resilient_auth._flow.single_flight import Flight, Outcome
 from resilient_auth._policy.endpoint import Endpoint
-from resilient_auth._policy.failure import Purpose
 from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth._policy.freshness import FreshnessOptions
 from resilient_auth.errors import (
@@ -529,7 +528,7 @@ class TestRefused:
     def test_a_cool_down_answers_at_once(self) -> None:
         """Nothing is asked inside of a Retry-After (G8)."""
         bench = Bench()
-        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", None, 42.0)
+        bench.engine.cool_down(bench.slot.ways[0], 42.0)
         with pytest.raises(Throttled) as refused:
             bench.ask()
         assert refused.value.retry_after == pytest.approx(42.0)
@@ -537,14 +536,15 @@ class TestRefused:
         assert bench.ask().source is Source.IDENTITY_PROVIDER
 
     def test_one_users_cool_down_isnt_everybodys(self) -> None:
-        """A throttled subject leaves the others be; a throttled client stops all of its own."""
+        """A throttled subject leaves the others be; three that are throttled in a row are all of that client's."""
         bench = Bench()
         ann, bob = bench.new_slot("a", subject="ann"), bench.new_slot("a", subject="bob")
-        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", "ann", 42.0)
+        bench.engine.cool_down(ann.ways[0], 42.0)
         with pytest.raises(Throttled):
             bench.ask(ann)
         assert bench.ask(bob).token is not None
-        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", None, 42.0)
+        for subject in ("cy", "dee"):
+            bench.engine.cool_down(bench.new_slot("a", subject=subject).ways[0], 42.0)
         with pytest.raises(Throttled):
             bench.ask(bench.new_slot("other", subject="bob"))
 
@@ -571,7 +571,7 @@ class TestRefused:
     def test_asking_during_a_cool_down_doesnt_make_it_longer(self) -> None:
         """What was never asked can't have failed."""
         bench = Bench()
-        bench.engine.cool_down(HERE, Purpose.TOKEN, "app", None, 60.0)
+        bench.engine.cool_down(bench.slot.ways[0], 60.0)
         for _ in range(5):
             with pytest.raises(Throttled):
                 bench.ask()

@@ -22,6 +22,7 @@ from resilient_auth._flow.memory import Memory, Slot
 from resilient_auth._flow.single_flight import Flight, Outcome
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
+from resilient_auth._policy.levels import Asked
 from resilient_auth.errors import CircuitOpen, ServerFailed, Throttled
 from resilient_auth.events import subscribe
 from resilient_auth.settings import Settings
@@ -177,7 +178,8 @@ class TestFork:
         breaker = warm.engine.breaker(HERE, Purpose.TOKEN)
         while breaker.status().state == "closed":
             breaker.admit().failure("503")
-        warm.engine.cool_down(Endpoint("https://other.example"), Purpose.TOKEN, "app", None, 60.0)
+        elsewhere = Asked(Endpoint("https://other.example"), client_id="app")
+        warm.engine.cool_down(elsewhere, 60.0)
 
         def work() -> str:
             said = []
@@ -186,7 +188,7 @@ class TestFork:
             except CircuitOpen:
                 said.append("open")
             try:
-                warm.engine.check_cooldown(Endpoint("https://other.example"), "app", None)
+                warm.engine.check_cooldown(elsewhere)
             except Throttled:
                 said.append("throttled")
             return " ".join(said)
@@ -228,24 +230,26 @@ class TestShared:
         """The longest counts."""
         clock = ManualClock()
         engine = Engine(Settings(clock=clock))
-        engine.cool_down(HERE, Purpose.TOKEN, "app", None, 60.0)
-        engine.cool_down(HERE, Purpose.TOKEN, "app", None, 5.0)
+        asked = Asked(HERE, client_id="app")
+        engine.cool_down(asked, 60.0)
+        engine.cool_down(asked, 5.0)
         clock.advance(59.0)
         with pytest.raises(Throttled) as refused:
-            engine.check_cooldown(HERE, "app", None)
+            engine.check_cooldown(asked)
         assert refused.value.retry_after == pytest.approx(1.0)
         clock.advance(1.1)
-        engine.check_cooldown(HERE, "app", None)
+        engine.check_cooldown(asked)
 
     def test_a_refusal_tells_the_shortest_wait(self) -> None:
         """Of all that could answer."""
         engine = Engine(Settings(clock=ManualClock()))
-        engine.cool_down(Endpoint("https://a.example"), Purpose.TOKEN, "app", None, 60.0)
-        engine.cool_down(Endpoint("https://b.example"), Purpose.TOKEN, "app", None, 20.0)
-        refusal = engine.refusal((Endpoint("https://a.example"), Endpoint("https://b.example")), "app", None)
+        a, b, here = (Asked(e) for e in (Endpoint("https://a.example"), Endpoint("https://b.example"), HERE))
+        engine.cool_down(a, 60.0)
+        engine.cool_down(b, 20.0)
+        refusal = engine.refusal((a, b))
         assert refusal is not None
         assert refusal.retry_after == pytest.approx(20.0)
-        assert engine.refusal((Endpoint("https://a.example"), HERE), "app", None) is None
+        assert engine.refusal((a, here)) is None
 
     def test_an_engine_starts_no_thread_by_itself(self) -> None:
         """Only what is asked for runs."""

@@ -6,9 +6,10 @@ import gc
 import weakref
 
 import pytest
-from flow_bench import HERE, HOST, Bench, Threads
+from flow_bench import HERE, HOST, Bench, Threads, until
 
 from resilient_auth._flow.memory import Memory, Slot
+from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth.events import TokenDropped
 from resilient_auth.testing import capture_events
 from resilient_auth.token import TokenRequest
@@ -211,3 +212,77 @@ def test_the_bound_holds_under_threads() -> None:
     assert crowd.errors == []
     assert len(list(memory)) <= 20
     assert len(memory.hits) <= 20 * 8
+
+
+class TestSweep:
+    def _quiet(self, bench: Bench, count: int, **options: object) -> list[weakref.ref[Slot]]:
+        """Users who came once, each with a token that nobody can renew without them."""
+        return [weakref.ref(slot_for(bench, "x", subject=f"user {n}")) for n in range(count)]
+
+    def _later(self, bench: Bench, seconds: float) -> None:
+        """Let time pass, and somebody new come."""
+        bench.clock.advance(seconds)
+        slot_for(bench, "new", subject=f"at {bench.clock.monotonic()}")
+        until(lambda: not bench.engine.workers._lanes)
+        gc.collect()
+
+    def test_what_is_over_goes(self) -> None:
+        """All of it, when somebody comes after the tokens' end; and before that none."""
+        bench = Bench()
+        gone = self._quiet(bench, 450)
+        self._later(bench, 3500.0)
+        assert all(slot() is not None for slot in gone)
+        self._later(bench, 200.0)
+        assert not any(slot() is not None for slot in gone)
+        assert len(list(bench.memory)) == len(bench.memory._by_subject) == 2
+
+    def test_what_never_had_a_token_goes_too(self) -> None:
+        """Somebody who sends assertions that are denied fills no memory."""
+        bench = Bench()
+        for n in range(100):
+            bench.memory.slot(TokenRequest(HOST, "app", "on_behalf_of", ("x",), f"user {n}"), (HERE,))
+        self._later(bench, 1000.0)
+        assert len(list(bench.memory)) == 1
+
+    def test_what_is_still_wanted_stays(self) -> None:
+        """A pinned one, one that was asked for a moment ago, and one that an API has refused."""
+        bench = Bench()
+        pinned, asked, refused = (slot_for(bench, "x", subject=who) for who in ("pinned", "asked", "refused"))
+        pinned.pinned = True
+        token = refused.token
+        assert token is not None
+        bench.memory.drop_token(refused, token, "an API refused it")
+        bench.clock.advance(4000.0)
+        asked.asked_at = bench.clock.monotonic()
+        self._later(bench, 0.0)
+        assert {pinned, asked, refused} <= set(bench.memory)
+
+    def test_a_grace_is_kept(self) -> None:
+        """What the owner lets be served past its end, while the provider is down, is there until then."""
+        bench = Bench(fallback=FallbackOptions(grace=1800.0))
+        kept = self._quiet(bench, 5)
+        self._later(bench, 5000.0)
+        assert all(slot() is not None for slot in kept)
+        self._later(bench, 500.0)
+        assert not any(slot() is not None for slot in kept)
+
+    def test_looking_doesnt_count_as_a_touch(self) -> None:
+        """Which one goes when there are too many is still the one that was touched least recently."""
+        bench = Bench(max_tokens=3)
+        memory = Memory(3, bench.engine)
+        a, b, _ = (slot_for(bench, name, memory=memory) for name in "abc")
+        assert memory.find(a.request) is a
+        memory.sweep()
+        slot_for(bench, "d", memory=memory)
+        assert memory.find(a.request) is a
+        assert memory.find(b.request) is None
+
+    def test_one_that_goes_on_being_asked_is_renewed(self) -> None:
+        """As if nothing had been forgotten."""
+        bench = Bench()
+        bench.ask()
+        bench.clock.advance(9000.0)
+        bench.memory.sweep()
+        assert bench.memory.find(bench.slot.request) is None
+        again = bench.new_slot("a")
+        assert bench.ask(again).token is again.token is not None

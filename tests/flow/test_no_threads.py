@@ -13,7 +13,7 @@ from flow_bench import Bench, until
 
 from resilient_auth._flow import refresh
 from resilient_auth._flow.timers import Timers
-from resilient_auth._flow.workers import Workers
+from resilient_auth._flow.workers import Job, Workers
 from resilient_auth.errors import Overloaded, ServerFailed
 from resilient_auth.testing import ManualClock
 
@@ -79,7 +79,7 @@ def test_an_accepted_job_isnt_lost_with_the_thread_before_it(threads: Callable[[
         # A second job comes while the first one's thread is being started.
         if not tried:
             tried.append(None)
-            workers._lanes["a"].waiting.append(lambda: done.append("second"))
+            workers._lanes["a"].waiting[Job(("a",), lambda: done.append("second"))] = None
         raise RuntimeError("can't start new thread")
 
     real = threading.Thread.start

@@ -19,7 +19,7 @@ from resilient_auth._policy.retry import RetryOptions
 from resilient_auth.errors import ServerFailed
 from resilient_auth.events import RefreshScheduled, TokenAcquired
 from resilient_auth.testing import capture_events
-from resilient_auth.token import TokenRequest
+from resilient_auth.token import Token, TokenRequest
 
 
 def make(mode: str = "up", **options: object) -> tuple[World, Provider, Process]:
@@ -189,9 +189,8 @@ class TestRecovery:
         process.ask()
         world.advance(120.0)
         check_patience(provider.ledger)
-        breaker = process.engine.breaker(HERE, Purpose.TOKEN)
-        assert breaker.status().state == "open"
-        retry_at = breaker.retry_at
+        levels, asked = process.engine.levels, process.slot.ways[0]
+        retry_at = levels.opens_at(asked)
         assert retry_at is not None
         made = len(provider.ledger)
         provider.mode = "up"
@@ -201,7 +200,7 @@ class TestRecovery:
         assert len(provider.ledger) == made + 1
         assert process.slot.token is not None
         assert process.slot.token.secret == "token 1"
-        assert breaker.status().state == "closed"
+        assert levels.closed(asked)
 
     def test_one_probe_goes_out_for_many_tokens(self) -> None:
         """Twenty wait; one asks, the neediest one's."""
@@ -262,6 +261,46 @@ class TestRecovery:
         world.advance(10.0)
         assert not provider.overlaps
         assert all(slot.token is not None for slot in gone)
+
+    def test_a_nearer_darkness_is_seen_while_a_calm_timer_runs(self) -> None:
+        """A second token that fails later and ends sooner gets short breaks from its end on, unasked."""
+        world, provider, process = make("503", jitter=seeded(13))
+        process.hold(age=1850.0)
+        process.ask()
+        world.advance(60.0)
+        sooner = _slot(process, 1)
+        life = 400.0
+        process.memory.put(sooner, Token("held too", "Bearer", world.wall(), world.now, life, 0.0))
+        _ask(world, process, sooner)
+        ends = world.now + life
+        world.until(ends + 120.0)
+        late = [call.at for call in provider.ledger if call.who == 1 and call.at > ends - 0.001]
+        assert late[0] <= ends + 10.0
+        assert max(b - a for a, b in pairwise(late)) <= 10.0
+
+    def test_who_was_tried_longest_ago_goes_first(self) -> None:
+        """Of many that wait for the same breaker each is tried, though one of them is always the neediest."""
+        world, provider, process = make("503", jitter=seeded(14))
+        for n in range(6):
+            _ask(world, process, _slot(process, n))
+        world.advance(400.0)
+        tried = [call.who for call in provider.ledger[-12:]]
+        assert set(tried) == set(range(6))
+
+    def test_a_monotonic_clock_that_is_set_back_stops_nothing(self) -> None:
+        """As where a machine is restored: the next attempt comes as soon as it would have."""
+        world, provider, process = make("up")
+        process.slot.rest(10.0, world.now)
+        process.slot.failed_at = world.now
+        world.now -= 900.0
+        assert process.slot.rest_left(world.now) <= 10.0
+        process.ask()
+        world.advance(5.2)
+        assert provider.issued == 1
+        process.slot.rest(10.0, world.now + 900.0)
+        assert process.slot.rest_left(world.now) <= 10.0
+        world.advance(10.1)
+        assert process.slot.rest_left(world.now) == 0.0
 
     def test_nobody_asks_for_what_nobody_wants(self) -> None:
         """Fifteen minutes after the last request the attempts end."""
@@ -352,7 +391,8 @@ class TestRecovery:
         made = len(provider.ledger)
         world.advance(6000.0)
         assert len(provider.ledger) == made
-        assert bool(engine.recoveries) == (mode == "503")
+        assert not engine.recoveries
+        assert engine.breaker(HERE, Purpose.TOKEN).closed
 
 
 def _slot(process: Process, n: int) -> Slot:

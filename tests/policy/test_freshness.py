@@ -129,7 +129,12 @@ class TestClocks:
 
 
 class TestDue:
-    @pytest.mark.parametrize("refresh_in", [0.0, 1.0, 1800.0, 3600.0])
+    @pytest.mark.parametrize("refresh_in", [0.0, 0.5])
+    def test_at_once_is_no_word(self, refresh_in: float) -> None:
+        """A token that is due as it comes would be refreshed again and again: it is due as where nothing is said."""
+        assert due_after(3600.0, refresh_in, OPTIONS, lambda low, high: high) == pytest.approx(3600.0 * 0.55)
+
+    @pytest.mark.parametrize("refresh_in", [1.0, 1800.0, 3600.0])
     def test_the_providers_word_counts(self, refresh_in: float) -> None:
         """`refresh_in` within the life is taken as it is, without jitter (G5)."""
         assert due_after(3600.0, refresh_in, OPTIONS, lambda low, high: high) == refresh_in

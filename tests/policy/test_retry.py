@@ -239,6 +239,21 @@ class TestBudget:
             made += len(run.at) - 1
         assert made == 5
 
+    def test_one_request_takes_its_share_alone(self) -> None:
+        """A quarter of it, until it succeeds: what is left is the others'."""
+        budget = Budget(20)
+        assert [budget.spend("broken") for _ in range(7)] == [True] * 5 + [False] * 2
+        assert all(budget.spend(f"other {n}") for n in range(15))
+        assert not budget.spend("another")
+
+    def test_a_request_that_succeeds_has_its_share_again(self) -> None:
+        """As far as there is any left."""
+        budget = Budget(20)
+        while budget.spend("flapping"):
+            pass
+        budget.earn("flapping")
+        assert budget.spend("flapping")
+
     def test_ten_successes_earn_one_retry(self) -> None:
         """And no more than it began with."""
         budget = Budget(1)

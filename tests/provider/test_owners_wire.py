@@ -239,3 +239,20 @@ def changed(how: str) -> Any:
 def test_a_session_with_anything_of_its_owners_stays_theirs(how):
     """Whatever an owner has changed about it would be lost."""
     assert built_by_msal(changed(how)) is None
+
+
+def test_a_client_whose_calls_never_came_back_is_tried_again(clock: Any) -> None:
+    """However many are left behind: after pauses that grow, so that it is about as long as it hung."""
+    client = Hung()
+    wire = OwnersWire(client, clock)
+    for _ in range(200):
+        with pytest.raises((errors.AttemptTimeout, errors.Overloaded)):
+            wire.send("GET", "https://login.example/x", ends=clock.monotonic() - 1.0)
+        clock.skip(10.0)
+    assert 64 < client.calls < 80
+    refused = client.calls
+    clock.skip(2000.0)
+    with pytest.raises(errors.AttemptTimeout):
+        wire.send("GET", "https://login.example/x", ends=clock.monotonic() - 1.0)
+    assert client.calls == refused + 1
+    client.back.set()

@@ -223,7 +223,6 @@ def test_connections_are_kept_and_not_for_long(idp: Emulator, wire):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_leaves_its_parents_connections_alone(idp: Emulator, wire):
     """The child opens connections of its own, and the parent's stays usable."""
     one = wire()

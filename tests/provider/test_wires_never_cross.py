@@ -19,6 +19,7 @@ import resilient_auth as ra
 from resilient_auth._flow.acquire import acquire, acquiring
 from resilient_auth._flow.single_flight import Flight, Outcome
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
+from resilient_auth._provider.identity import Identity
 from resilient_auth._provider.session import Session
 from resilient_auth._provider.transport import Journey, Transport
 from resilient_auth._provider.wire import Answer
@@ -93,7 +94,7 @@ class Process:
             name = kind if made.fleet is not None else f"{kind}-{number}"
             self.wires[kind] = SaysItsName(name, made, modes)
             session = self.sessions[kind] = Session(self.settings, {"token_cache": msal.TokenCache()})
-            session.use_store(f"application over {name}")
+            session.identify(Identity("https://login.example/any", f"application over {name}"))
 
     def transport(self, kind: str) -> Transport:
         return Transport(self.sessions[kind].engine, self.wires[kind], "client")

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -55,6 +55,7 @@ def test_keys_are_fresh_until_a_refresh_is_due_then_stale_then_gone() -> None:
 
 
 @given(st.floats(0.0, 2.0**24), st.floats(1.0, 7200.0), st.floats(0.0, 1e5), st.integers(-3, 3))
+@example(1.6662587597893435, 60.0, 65520.0, 0)
 def test_a_view_ends_when_what_it_says_is_over_at_every_uptime(
     obtained_at: float, refresh_every: float, age: float, steps: int
 ) -> None:

@@ -15,10 +15,7 @@ import resilient_auth as ra
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.verify import DenyList, GraceOptions
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
-    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 def test_a_child_goes_on_with_its_parents_keys(idp: Emulator, at_idp: Any, mint: Any) -> None:

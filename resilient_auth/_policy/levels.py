@@ -1,0 +1,370 @@
+"""What fails together, and no more: a request, a grant at a tenant, a provider (G11).
+
+    provider ──── grant at a tenant, policy or realm ──── request
+    opens when    opens when different                    opens when it fails
+    different     requests fail                           again and again
+    grants fail
+
+Each has a breaker of its own, and a call needs all of them. What fails counts once for the level above until it has
+succeeded again, so that one request, grant or tenant that always fails is its own matter. That no connection can be
+made is the provider's at once, whoever sees it. What a person sends, a password or a code, is anybody's to choose: for
+those the provider's breaker alone is asked, and all that fail so count as one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeVar
+
+import cachetools
+
+from ..clock import Clock, Jitter
+from ..errors import CircuitOpen
+from ..token import TokenRequest
+from .breaker import Breaker, BreakerOptions, Permit, dismiss
+from .endpoint import Endpoint
+from .failure import Purpose
+
+__all__ = ["Asked", "Leave", "Levels"]
+
+#: What is sent there is a person's, where it is for no token that is held.
+_OF_PEOPLE = frozenset({Purpose.TOKEN, Purpose.USER_REALM, Purpose.WS_TRUST})
+_MOST_BREAKERS = 1024
+
+_K = TypeVar("_K", bound=Hashable)
+Kind = tuple[Endpoint, Purpose, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Say what is asked, of whom and for whom: equal ones share what is known against them.
+
+    Args:
+        endpoint: Whom.
+        purpose: What for.
+        client_id: By which application.
+        grant: How a token is asked for.
+        request: The token that is held or is to be; None for a document, and for what is nobody else's.
+        subject: Whose request it is, where that is nobody else's; it must be no secret.
+    """
+
+    endpoint: Endpoint
+    purpose: Purpose = Purpose.TOKEN
+    client_id: str = ""
+    grant: str = ""
+    request: TokenRequest | None = None
+    subject: str | None = None
+
+    @classmethod
+    def of(cls, request: TokenRequest, endpoint: Endpoint, purpose: Purpose) -> Asked:
+        """Return what is asked for a token that is held or is to be."""
+        return cls(endpoint, purpose, request.client_id, request.flow, request)
+
+    @property
+    def kind(self) -> Kind:
+        """What fails together."""
+        return self.endpoint, self.purpose, "" if self.by_person else self.grant
+
+    @property
+    def party(self) -> Hashable:
+        """What is throttled, and spends retries, by itself."""
+        return self.request or self.subject or self.grant
+
+    @property
+    def whose(self) -> Hashable:
+        """What counts as one among different requests: all of a user's do, and each of the application's own."""
+        return self.party if self.request is None else self.request.subject or self.request
+
+    @property
+    def by_person(self) -> bool:
+        """Whether what is sent is a person's."""
+        return self.request is None and self.purpose in _OF_PEOPLE
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is nothing else to ask that provider for that purpose."""
+        return self.request is None and not self.endpoint.realm and not self.by_person
+
+
+class Leave:
+    """One call's leave to go out, of every level; given back without a verdict where none was given."""
+
+    __slots__ = ("_asked", "_levels", "_permits", "_site", "_unsaid")
+
+    def __init__(self, levels: Levels, asked: Asked, permits: list[tuple[Breaker, Permit]]) -> None:
+        self._levels = levels
+        self._asked = asked
+        self._site = permits[0][1]
+        self._permits = permits
+        #: What is taken by the first verdict, which counts.
+        self._unsaid = [None]
+
+    def success(self) -> None:
+        """Say that the provider gave what was asked for."""
+        if not self._is_first():
+            return
+        failed = [breaker for breaker, _ in self._permits if not breaker.closed]
+        for _, permit in self._permits:
+            permit.success()
+        self._levels.answered(self._asked, [breaker for breaker in failed if breaker.closed])
+
+    def denied(self) -> None:
+        """Say that the provider works and said no: the request doesn't fail any more, and nothing is said of others."""
+        if self._is_first():
+            self._give_back()
+            self._levels.answered(self._asked, [])
+
+    def failure(self, cause: str, *, of_host: bool = False) -> None:
+        """Say that it failed, with a short cause that holds no secret.
+
+        Args:
+            cause: What happened.
+            of_host: Whether no connection could be made: no other request would have fared better.
+        """
+        if not self._is_first():
+            return
+        if of_host:
+            self._site.failure(cause, whoever=True)
+            self._give_back()
+            return
+        # The narrowest level first: what a level has counted before is no news for those above it.
+        site, *below = self._levels.permits_to_fail(self._asked, self._permits)
+        news = True
+        for permit in reversed(below):
+            news = permit.failure(cause)
+        if news or not self._permits[0][0].closed:
+            site.failure(cause)
+        else:
+            site.none()
+
+    def none(self) -> None:
+        """Say nothing of the provider."""
+        if self._is_first():
+            self._give_back()
+
+    def _is_first(self) -> bool:
+        try:
+            self._unsaid.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _give_back(self) -> None:
+        for _, permit in self._permits:
+            permit.none()
+
+    def __enter__(self) -> Leave:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.none()
+
+
+class Levels:
+    """Hold the breakers around providers. Those below a provider's are made when something of theirs fails.
+
+    Args:
+        options: The owner's limits, for each level.
+        clock: See `Breaker`.
+        jitter: See `Breaker`.
+    """
+
+    def __init__(self, options: BreakerOptions, *, clock: Clock, jitter: Jitter) -> None:
+        self._options = options
+        self._clock = clock
+        self._jitter = jitter
+        self._sites: _Kept[tuple[Endpoint, Purpose]] = _Kept(_MOST_BREAKERS)
+        self._kinds: _Kept[Kind] = _Kept(_MOST_BREAKERS)
+        self._requests: _Kept[Asked] = _Kept(_MOST_BREAKERS)
+        self._lock = threading.Lock()
+
+    def after_fork(self) -> None:
+        """Make it usable in a forked child: a thread of the parent's may have been in the middle of a change."""
+        self._lock = threading.Lock()
+        self._sites, self._kinds, self._requests = self._sites.anew(), self._kinds.anew(), self._requests.anew()
+        for breaker in (*self._sites.values(), *self._kinds.values(), *self._requests.values()):
+            breaker.renew_lock()
+
+    def site(self, endpoint: Endpoint, purpose: Purpose) -> Breaker:
+        """Return the breaker around a provider as a whole, over one wire, for one purpose."""
+        site = endpoint.site
+        with self._lock:
+            return self._found(self._sites, (site, purpose), site, f"{site.origin} {purpose.value}")
+
+    def around(self, asked: Asked) -> list[tuple[Breaker, Hashable]]:
+        """List the breakers that a call needs, the widest first, each with whom the call is for there."""
+        site = self.site(asked.endpoint, asked.purpose)
+        if asked.is_whole:
+            return [(site, None)]
+        found: list[tuple[Breaker, Hashable]] = [(site, asked.kind)]
+        if not asked.by_person:
+            with self._lock:
+                kind, request = self._kinds.get(asked.kind), self._requests.get(asked)
+            if kind is not None:
+                found.append((kind, asked.whose if asked.request else None))
+            if request is not None:
+                found.append((request, None))
+        return found
+
+    def check(self, asked: Asked) -> None:
+        """Raise `CircuitOpen` if a call would be refused now, with the longest wait of all levels."""
+        refusal: CircuitOpen | None = None
+        for breaker, who in self.around(asked):
+            try:
+                breaker.check(who)
+            except CircuitOpen as error:
+                if error.retry_after is None:  # until an operator says otherwise
+                    raise
+                if refusal is None or error.retry_after > (refusal.retry_after or 0.0):
+                    refusal = error
+        if refusal is not None:
+            raise refusal
+
+    def admit(self, asked: Asked) -> Leave:
+        """Take leave for one call; its verdict is owed.
+
+        Raises:
+            CircuitOpen: It is left alone; `retry_after` says for how long.
+        """
+        self.check(asked)
+        permits: list[tuple[Breaker, Permit]] = []
+        try:
+            for breaker, who in self.around(asked):
+                permits.append((breaker, breaker.admit(who)))
+        except CircuitOpen:
+            for _, permit in permits:
+                permit.none()
+            raise
+        return Leave(self, asked, permits)
+
+    def hasten(self, asked: Asked) -> None:
+        """Say that somebody has nothing left to serve; see `Breaker.hasten`."""
+        for breaker, _ in self.around(asked):
+            breaker.hasten()
+
+    def stand(self, asked: Asked) -> tuple[float | None, float | None, float | None]:
+        """Return the monotonic times from which the provider, the grant there and the request are asked again.
+
+        None for each that is closed, or isolated.
+        """
+        around = self.around(asked)
+        with self._lock:
+            kind = self._kinds.get(asked.kind)
+        times = {b: b.opens_at(who) for b, who in around}
+        site = around[0][0]
+        request = [time for b, time in times.items() if b is not site and b is not kind]
+        return times[site], None if kind is None else times.get(kind), request[0] if request else None
+
+    def opens_at(self, asked: Asked) -> float | None:
+        """Return the monotonic time from which a call is let through; None where all levels are closed."""
+        return max((time for time in self.stand(asked) if time is not None), default=None)
+
+    def closed(self, asked: Asked) -> bool:
+        """Tell whether all levels are closed."""
+        return all(breaker.closed for breaker, _ in self.around(asked))
+
+    def failing(self, asked: Asked) -> tuple[bool, float]:
+        """Tell whether a level is observed to be down, and for how long; see `Breaker.failing`."""
+        down = [seconds for seen, seconds in (b.failing() for b, _ in self.around(asked)) if seen]
+        return bool(down), max(down, default=0.0)
+
+    def permits_to_fail(self, asked: Asked, permits: list[tuple[Breaker, Permit]]) -> list[Permit]:
+        """List the permits of a call that has failed, the widest level's first; levels that there weren't are made."""
+        site = permits[0][1]
+        if asked.by_person or asked.is_whole:
+            return [site]
+        with self._lock:
+            kind = self._found(self._kinds, asked.kind, asked.endpoint, _name(asked))
+            below: list[tuple[Breaker, Hashable]] = [(kind, asked.whose if asked.request else None)]
+            if asked.request is not None:
+                name = f"{_name(asked)} of {_shown(asked.request)}"
+                below.append((self._found(self._requests, asked, asked.endpoint, name), None))
+        held = dict(permits)
+        found = [site]
+        for breaker, who in below:
+            with suppress(CircuitOpen):  # opened meanwhile, by others' failures
+                found.append(held.get(breaker) or breaker.admit(who))
+        return found
+
+    def answered(self, asked: Asked, recovered: Iterable[Breaker]) -> None:
+        """Note that a request was answered, and let go of what is known against those below a level that recovered."""
+        if not self._requests:
+            return
+        over: list[Breaker] = []
+        with self._lock:
+            request = self._requests.pop(asked, None)
+            if request is not None:
+                over.append(request)
+            site, kind = self._sites.get((asked.endpoint.site, asked.purpose)), self._kinds.get(asked.kind)
+            for breaker in recovered:
+                for key in list(self._requests):
+                    whole = key.endpoint.site == asked.endpoint.site and key.purpose is asked.purpose
+                    if (breaker is kind and key.kind == asked.kind) or (breaker is site and whole):
+                        over.append(self._requests.pop(key))
+        for breaker in over:
+            breaker.reset()
+            dismiss(breaker)
+
+    def forget(self, endpoint: Endpoint, purpose: Purpose | None = None) -> None:
+        """Let go of what is known against a provider of which nobody asks anything any more; an isolation stays."""
+        site = endpoint.site
+        over: list[Breaker] = []
+
+        def drop(kept: _Kept[_K], of: Callable[[_K], tuple[Endpoint, Purpose]]) -> None:
+            for key, breaker in list(kept.items()):
+                where, what_for = of(key)
+                if where.site == site and purpose in (None, what_for) and breaker.status().state != "isolated":
+                    over.append(kept.pop(key))
+
+        with self._lock:
+            drop(self._sites, lambda key: key)
+            drop(self._kinds, lambda key: key[:2])
+            drop(self._requests, lambda key: (key.endpoint, key.purpose))
+        for breaker in over:
+            breaker.reset()
+            dismiss(breaker)
+
+    def _found(self, kept: _Kept[_K], key: _K, endpoint: Endpoint, name: str) -> Breaker:
+        """Find a breaker, or make it; the lock is held."""
+        breaker: Breaker | None = kept.get(key)
+        if breaker is None:
+            breaker = kept[key] = Breaker(
+                name,
+                self._options,
+                clock=self._clock,
+                jitter=self._jitter,
+                authority=endpoint.origin,
+                wire=endpoint.wire.label,
+            )
+        return breaker
+
+
+class _Kept(cachetools.LRUCache[_K, Breaker]):
+    """Bounded; health tells nothing of those that had to go."""
+
+    def popitem(self) -> tuple[_K, Breaker]:
+        key, breaker = super().popitem()
+        dismiss(breaker)
+        return key, breaker
+
+    def anew(self) -> _Kept[_K]:
+        fresh: _Kept[_K] = _Kept(int(self.maxsize))
+        fresh.update(list(self.items()))
+        return fresh
+
+
+def _name(asked: Asked) -> str:
+    where = f"{asked.endpoint.origin}/{asked.endpoint.realm}".rstrip("/")
+    return f"{where} {asked.purpose.value}" + (f" by {asked.grant}" if asked.grant else "")
+
+
+def _shown(request: TokenRequest) -> str:
+    """Return what tells a request from others of its kind; whose it is, as a hash."""
+    who = request.shown().subject
+    return " ".join(request.scopes) + (f" for {who}" if who else "")
