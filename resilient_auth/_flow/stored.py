@@ -182,7 +182,7 @@ class Stored:
                 )
             merged = merge(current, born, changes, tokens, anew=anew, fence=fence)
             if merged is not None and note is not None:
-                merged = self._named(current, merged, note)
+                merged = self._named(current, merged, note, anew=anew > 0)
             nothing = merged is not None and not (merged.entries or merged.tokens)
             if merged is None or merged == current or (nothing and current is None and version is None):
                 return merged
@@ -196,12 +196,16 @@ class Stored:
     def _contended(self) -> StoreUnavailable:
         return StoreUnavailable(self.store.label, _CONTENDED, f"others wrote one record {_TRIES} times in a row")
 
-    def _named(self, current: Partition | None, merged: Partition, note: Note) -> Partition:
-        """Have the accounts of a partition noted that are new, or all of them where that was a while ago."""
+    def _named(self, current: Partition | None, merged: Partition, note: Note, *, anew: bool) -> Partition:
+        """Have the accounts of a partition noted that are new; all of them after a sign-in, or where that was a while ago.
+
+        A note is sealed with the key of its day: without that, a user who signed in just before a key was retired
+        wouldn't be found by name.
+        """
         if not merged.entries:
             return merged
         wall = self._clock.wall()
-        due = abs(wall - merged.named_on) > _NAME_AGAIN
+        due = anew or abs(wall - merged.named_on) > _NAME_AGAIN
         before = {} if current is None else current.entries
         accounts = [
             entry
