@@ -197,7 +197,7 @@ class Stored:
         return StoreUnavailable(self.store.label, _CONTENDED, f"others wrote one record {_TRIES} times in a row")
 
     def _named(self, current: Partition | None, merged: Partition, note: Note, *, anew: bool) -> Partition:
-        """Have the accounts of a partition noted that are new; all of them after a sign-in, or where that was a while ago.
+        """Have the accounts of a partition noted that are new; all after a sign-in, or where that was a while ago.
 
         A note is sealed with the key of its day: without that, a user who signed in just before a key was retired
         wouldn't be found by name.
