@@ -27,7 +27,7 @@ from resilient_auth._provider.transport import Journey, Transport
 from resilient_auth._provider.wire import Answer
 from resilient_auth.errors import AttemptTimeout, ProviderUnavailable, StoreUnavailable
 from resilient_auth.settings import Settings
-from resilient_auth.store import ANY, Lease, Record
+from resilient_auth.store import ANY, NONE_READABLE, Lease, Record
 from resilient_auth.token import Token, TokenRequest
 
 HOST = "https://login.example"
@@ -296,9 +296,10 @@ class Store:
     def write(self, kind: str, name: str, value: bytes, *, ttl: float, expected: Any = ANY) -> str | None:
         self._world.point(f"writes {kind}")
         there = self._records.get((kind, name))
-        if expected is not ANY and expected != (None if there is None else there[1]):
+        wanted = None if expected is NONE_READABLE else expected
+        if wanted is not ANY and wanted != (None if there is None else there[1]):
             return None
-        if kind == "partition":
+        if kind == "application":
             partition = decode(value, "", name)
             assert partition is not None
             fence = max((token.fence for token in partition.tokens.values()), default=0)
