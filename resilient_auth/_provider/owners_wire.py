@@ -22,7 +22,7 @@ from .._policy.endpoint import WireIdentity
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
 from .answers import LARGEST_ANSWER, Answer, followed, read
-from .wire_identity import identity_of_client, number_of
+from .wire_identity import identity_of_client, number_of, said_by
 
 __all__ = ["OwnersWire", "built_by_msal"]
 
@@ -77,6 +77,8 @@ class OwnersWire:
         self.client = client
         self._clock = clock
         self._number = number_of(client)
+        #: The identity that was found last, and what the client said of itself then.
+        self._known: tuple[object, WireIdentity] = said_by(client), identity_of_client(client, self._number)
         self.after_fork()
         _forks.renew_in_children(self)
 
@@ -90,7 +92,10 @@ class OwnersWire:
     @property
     def identity(self) -> WireIdentity:
         """What tells it from other wires; a session may be told at any time to trust others."""
-        return identity_of_client(self.client, self._number)
+        said = said_by(self.client)
+        if self._known[0] != said:
+            self._known = said, identity_of_client(self.client, self._number)
+        return self._known[1]
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
         """Send a request, on a thread that is left behind when its time is over.

@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from .._policy.endpoint import WireIdentity
 from .environment import bundle_of
 
-__all__ = ["identity_of", "identity_of_client", "number_of"]
+__all__ = ["identity_of", "identity_of_client", "number_of", "said_by"]
 
 #: Bytes; a bundle of all the world's authorities is a tenth of it.
 _LARGEST_BUNDLE = 16 * 1024 * 1024
@@ -56,6 +56,14 @@ def identity_of(
     elif isinstance(verify, (str, os.PathLike)):
         label = " ".join(filter(None, (f"verify={os.fspath(verify)}", label)))
     return WireIdentity(key, fleet=key, verified=verify is not False, label=label)
+
+
+def said_by(client: Any) -> object:
+    """Return what an owner's client says of its trust and its proxies; it is another wire when that changes."""
+    if not _is_plain(client):
+        return None
+    environment = sorted(urllib.request.getproxies_environment().items())
+    return [_trust_of(client), dict(client.proxies or {}), client.cert, client.trust_env, environment]
 
 
 def identity_of_client(client: Any, number: int) -> WireIdentity:
@@ -117,10 +125,10 @@ def number_of(thing: Any) -> int:
 def _content(path: str) -> str:
     """Return what authorities are, by their content: a path has others in another container, and a file many paths."""
     try:
-        if os.path.isdir(path):
-            return _digest(sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path)))
         found = os.stat(path)
         return _content_of_file(path, found.st_mtime_ns, found.st_size, found.st_ino)
+    except IsADirectoryError:
+        return _digest(sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path)))
     except OSError:
         return f"unreadable {os.path.abspath(path)}"
 

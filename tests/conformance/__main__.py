@@ -39,6 +39,11 @@ DELIBERATE = {
     ),
 }
 
+#: Whole classes that can't tell, and why.
+CANT_TELL = {
+    "ArcTestCase": "it puts stand-ins in place of open and os.stat, by which a session's authorities are read",
+}
+
 _PLUGIN = """
 import os
 import msal
@@ -142,8 +147,10 @@ def main() -> int:
         fetch(folder)
         with ThreadPoolExecutor() as pool:
             (theirs, _), (ours, count) = pool.map(lambda drop_in: failures(folder, drop_in), (False, True))
-    differing = ours - theirs
+    differing = {test for test in ours - theirs if test.partition("::")[0] not in CANT_TELL}
     unexpected, stale = sorted(differing - DELIBERATE.keys()), sorted(DELIBERATE.keys() - differing)
+    for name, why in CANT_TELL.items():
+        print(f"can't tell: {name}\n    {why}")
     for test in unexpected:
         print(f"differs: {test}")
     for test in stale:
