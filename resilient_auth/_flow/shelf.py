@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import threading
@@ -141,8 +142,10 @@ class Shelf:
         return self.name(subject) if self._users is None else self._users.users_name(subject)
 
     def _record(self, place: Place) -> str:
-        # What a provider calls its users never begins the name of another kind of partition.
-        return f"{self.label} {place}" if isinstance(place, str) else f"{self.label}\n{json.dumps(place)}"
+        # What a provider calls its users never begins the name of another kind of partition. Scopes may be long.
+        if isinstance(place, str):
+            return f"{self.label} {place}"
+        return f"{self.label}\n{hashlib.sha256(json.dumps(place).encode()).hexdigest()}"
 
     def owns(self, kind: str, entry: Entry) -> bool:
         """Tell whether an entry of a kind is this application's."""
