@@ -162,7 +162,7 @@ def test_a_recovery_timer_asks_for_its_own_user(provider, credential, clock, eve
     assert set(provider.asked) == {"ada"}
 
 
-def test_nobody_is_asked_for_a_user_who_has_signed_out_meanwhile(settings, clock):
+def test_nobody_is_asked_for_a_user_who_has_signed_out_meanwhile(settings, clock, eventually):
     """Their last context names somebody else by then: the refresh behind isn't made at all."""
     request, asked, up = {"user": "ada"}, [], threading.Event()
     current = contextvars.ContextVar("current", default=request)
@@ -180,7 +180,8 @@ def test_nobody_is_asked_for_a_user_who_has_signed_out_meanwhile(settings, clock
             request["user"] = "bob"
             up.set()
             clock.skip(60)
-            assert told.wait_for(events.ExchangeFailed)[0].code == "exchange_error"
+            # What went on when the first caller had given up may be told here too.
+            eventually(lambda: "exchange_error" in {e.code for e in told if isinstance(e, events.ExchangeFailed)})
         assert set(asked) == {"ada"}
         assert whose(credential.get_token("s").token) == "bob"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -183,6 +184,7 @@ def test_an_open_breaker_doesnt_hide_what_opened_it(idp: Emulator, daemon, clock
     def opened() -> bool:
         seen.add(app.acquire_token_for_client(SCOPE)["resilience"]["reason"])
         clock.skip(1)
+        time.sleep(0.02)
         return "open" in states(idp)
 
     eventually(opened)
@@ -190,6 +192,7 @@ def test_an_open_breaker_doesnt_hide_what_opened_it(idp: Emulator, daemon, clock
         answer = app.acquire_token_for_client(SCOPE)
         seen.add(answer["resilience"]["reason"])
         clock.skip(1)
+        time.sleep(0.02)  # an answer takes its time: without it, an exchange would seem to last for half a minute
     assert seen <= {"refreshing", "server_failed"}
     (token,) = (token for token in ra.health().tokens if token.client_id == "told-why")
     assert token.last_error == "server_failed"
