@@ -178,7 +178,7 @@ class Search:
         except Crossed as crossed:
             with self._lock:
                 self.crossings.append(f"{crossed}\n{''.join(traceback.format_stack(limit=6))}")
-        except (ra.ProviderUnavailable, ra.TokenDenied, ra.Closed) as error:
+        except (ra.ProviderUnavailable, ra.StoreUnavailable, ra.TokenDenied, ra.Closed) as error:
             self.count(f"failed: {type(error).__name__}")
         except Exception:
             with self._lock:
@@ -288,7 +288,7 @@ class Search:
                     self._seen(application, result, "awaited", subject=expected)
                 except Crossed as crossed:
                     self.crossings.append(str(crossed))
-                except (ra.ProviderUnavailable, ra.Closed) as error:
+                except (ra.ProviderUnavailable, ra.StoreUnavailable, ra.Closed) as error:
                     self.count(f"failed: {type(error).__name__}")
 
         await asyncio.gather(*(one() for _ in range(8)))
