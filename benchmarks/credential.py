@@ -87,7 +87,7 @@ class _Empty:
 
 
 async def _awaited_in_turns(asks: Mapping[str, Callable[[str], Awaitable[object]]]) -> dict[str, float]:
-    """Tell each one's median cost in seconds, as `in_turns` does."""
+    """Return each one's median cost in seconds, as `in_turns` does."""
     costs: dict[str, list[float]] = {name: [] for name in asks}
     for ask in asks.values():
         await ask(SCOPE)

@@ -10,7 +10,7 @@ __all__ = ["in_turns", "table"]
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], *, rounds: int = 15, seconds: float = 0.04) -> dict[str, float]:
-    """Tell each call's median cost in seconds, over `rounds` turns of about `seconds` each."""
+    """Return each call's median cost in seconds, over `rounds` turns of about `seconds` each."""
     counts = {}
     for name, call in calls.items():
         begun, count = time.perf_counter(), 0

@@ -16,7 +16,7 @@ import jwt
 
 import resilient_auth as ra
 from resilient_auth.emulator import Emulator, Fault
-from resilient_auth.emulator.realms import tenant_id
+from resilient_auth.emulator.provider.realms import tenant_id
 from resilient_auth.verify import SeenOptions
 
 from .measure import in_turns, table

@@ -20,25 +20,25 @@ _HOMES = {
     "Closed": "errors",
     "ConfigurationError": "errors",
     "ConnectionFailed": "errors",
-    "Decision": "verify.decision",
-    "EnvironmentKey": "_store.keys",
+    "Decision": "claims_service.decision",
+    "EnvironmentKey": "_store.sealing.keys",
     "FallbackOptions": "settings",
     "FileStore": "_store.file",
     "FreshnessOptions": "settings",
     "InvalidToken": "verify",
     "LocalResourcesExhausted": "errors",
     "MalformedAnswer": "errors",
-    "MountedKey": "_store.keys",
+    "MountedKey": "_store.sealing.keys",
     "NameNotResolved": "errors",
     "Overloaded": "errors",
     "ProviderUnavailable": "errors",
-    "RemoteClaimsVerifier": "verify.remote",
-    "RedisStore": "_store.redis",
+    "RemoteClaimsVerifier": "claims_service.remote",
+    "RedisStore": "_store.redis.store",
     "ResilientAuthError": "errors",
     "ResilientCredential": "credential",
     "ResilientTransport": "downstream",
     "RetryOptions": "settings",
-    "SealedStore": "_store.sealed",
+    "SealedStore": "_store.sealing.sealed",
     "ServerFailed": "errors",
     "Settings": "settings",
     "StoreUnavailable": "errors",
@@ -49,12 +49,12 @@ _HOMES = {
     "VerificationUnavailable": "verify",
     "api_client": "downstream",
     "health": "health",
-    "import_msal_cache": "_provider.imports",
+    "import_msal_cache": "_msal.cache_import",
     "isolate": "health",
     "reset": "health",
     "subscribe": "events",
-    "wait_at_most": "_flow.acquire",
-    "wrap": "_provider.msal_app",
+    "wait_at_most": "_engine.acquire",
+    "wrap": "_msal.applications",
 }
 _MODULES = ("aio", "downstream", "errors", "events", "msal", "verify")
 
@@ -116,13 +116,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import aio, downstream, errors, events, msal, verify
-    from ._flow.acquire import wait_at_most
-    from ._provider.imports import import_msal_cache
-    from ._provider.msal_app import wrap
+    from ._engine.acquire import wait_at_most
+    from ._msal.applications import wrap
+    from ._msal.cache_import import import_msal_cache
     from ._store.file import FileStore
-    from ._store.keys import EnvironmentKey, MountedKey
-    from ._store.redis import RedisStore
-    from ._store.sealed import SealedStore
+    from ._store.redis.store import RedisStore
+    from ._store.sealing.keys import EnvironmentKey, MountedKey
+    from ._store.sealing.sealed import SealedStore
+    from .claims_service.decision import Decision
+    from .claims_service.remote import RemoteClaimsVerifier
     from .credential import ResilientCredential
     from .downstream import AsyncResilientTransport, BearerAuth, ResilientTransport, TransportOptions, api_client
     from .errors import (
@@ -148,8 +150,6 @@ if TYPE_CHECKING:
     from .health import health, isolate, reset
     from .settings import BreakerOptions, FallbackOptions, FreshnessOptions, RetryOptions, Settings
     from .verify import Claims, ClaimsVerifier, InvalidToken, VerificationUnavailable
-    from .verify.decision import Decision
-    from .verify.remote import RemoteClaimsVerifier
 
 
 def __getattr__(name: str) -> Any:

@@ -7,21 +7,21 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._flow.acquire import Served, acquire_async
-from ._flow.threads import on_a_thread
-from ._provider.credentials import Credential, Step, Steps
-from ._provider.foreign import where_it_belongs
-from ._provider.msal_app import ManagedIdentityClient
-from ._provider.msal_app import wrap as _wrap
-from ._provider.session import Plan
+from ._credentials.credential import Credential, Step, Steps
+from ._credentials.third_party import where_it_belongs
+from ._engine.acquire import Served, acquire_async
+from ._engine.threads import on_a_thread
+from ._msal.applications import ManagedIdentityClient
+from ._msal.applications import wrap as _wrap
+from ._msal.session import Plan
+from .claims_service.remote import AsyncRemoteClaimsVerifier as RemoteClaimsVerifier
 from .downstream import async_api_client as api_client
 from .errors import ProviderUnavailable
 from .settings import Settings
-from .verify.remote import AsyncRemoteClaimsVerifier as RemoteClaimsVerifier
 
 if TYPE_CHECKING:
-    from ._provider.azure_shapes import AccessToken, AccessTokenInfo
-    from ._provider.prepared import Answer
+    from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
+    from ._credentials.cached_answer import CachedAnswer
     from .verify.asynchronous import AsyncClaimsVerifier as ClaimsVerifier
 
 __all__ = [
@@ -265,7 +265,7 @@ class ResilientCredential(Credential):
             answer = self._ready[scopes]
             if (
                 not (claims or tenant_id or enable_cae)
-                and answer.slot.token is answer.token
+                and answer.entry.token is answer.token
                 and answer.sure_from <= answer.wall() < answer.sure_until
                 and answer.home[answer.cache_name] is answer.cache
             ):
@@ -280,7 +280,7 @@ class ResilientCredential(Credential):
             answer = self._ready[scopes]
             if (
                 not options
-                and answer.slot.token is answer.token
+                and answer.entry.token is answer.token
                 and answer.sure_from <= answer.wall() < answer.sure_until
                 and answer.home[answer.cache_name] is answer.cache
             ):
@@ -312,7 +312,7 @@ class ResilientCredential(Credential):
         await self.close()
 
 
-async def _step_through(steps: Steps) -> Answer:
+async def _step_through(steps: Steps) -> CachedAnswer:
     """Carry a call through in this task."""
     try:
         step = next(steps)
@@ -325,7 +325,7 @@ async def _step_through(steps: Steps) -> Answer:
             else:
                 step = steps.send(served)
     except StopIteration as end:
-        answer: Answer = end.value
+        answer: CachedAnswer = end.value
         return answer
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._provider.azure_shapes import AccessToken, AccessTokenInfo
-from ._provider.credentials import Credential, Steps
-from ._provider.prepared import Answer
+from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
+from ._credentials.cached_answer import CachedAnswer
+from ._credentials.credential import Credential, Steps
 
 __all__ = ["AccessToken", "AccessTokenInfo", "ResilientCredential"]
 
@@ -111,7 +111,7 @@ class ResilientCredential(Credential):
         self.close()
 
 
-def _carry_out(steps: Steps) -> Answer:
+def _carry_out(steps: Steps) -> CachedAnswer:
     """Carry a call through on this thread."""
     try:
         step = next(steps)
@@ -124,5 +124,5 @@ def _carry_out(steps: Steps) -> Answer:
             else:
                 step = steps.send(served)
     except StopIteration as end:
-        answer: Answer = end.value
+        answer: CachedAnswer = end.value
         return answer

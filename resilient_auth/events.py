@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
-from . import _forks
+from ._process import forks
 from .errors import printable
 from .token import TokenRequest
 
@@ -69,7 +69,7 @@ _log.addHandler(logging.NullHandler())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Tell that something was decided, at `at` seconds since the epoch."""
+    """What was decided, at `at` seconds since the epoch."""
 
     level: ClassVar[int] = logging.DEBUG
     at: float
@@ -504,7 +504,7 @@ class _Subscription:
         self._renew()
 
     def end(self) -> None:
-        """Tell nothing more, not even what is queued."""
+        """Deliver nothing more, not even what is queued."""
         with self._lock:
             self.ended = True
             self._queue.clear()
@@ -595,14 +595,14 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     if not callable(listener):
         raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
     global _subscriptions
-    _forks.notice()
+    forks.notice()
     subscription = _Subscription(listener)
     with _changing:
         _subscriptions = (*_subscriptions, subscription)
 
     def unsubscribe() -> None:
         global _subscriptions
-        _forks.notice()
+        forks.notice()
         with _changing:
             _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
         subscription.end()
@@ -610,7 +610,7 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     return unsubscribe
 
 
-@_forks.renewed
+@forks.renewed
 def _after_fork() -> None:
     global _changing
     _changing = threading.Lock()

@@ -7,14 +7,14 @@ import types
 from dataclasses import dataclass
 from typing import Literal
 
-from . import _forks
-from ._flow.memory import memories
-from ._flow.refresh import under_way
-from ._flow.shelf import removals_pending
-from ._flow.workers import LaneStatus, lanes
+from ._engine.cache import memories
+from ._engine.refresh import under_way
+from ._engine.workers import LaneStatus, lanes
+from ._fleet.accounts import removals_pending
 from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.freshness import Freshness, assess
 from ._policy.key_reports import KeysHealth, reporters
+from ._process import forks
 from ._store.gate import StoreStatus, stores
 from .errors import ConfigurationError
 from .token import fingerprint
@@ -24,7 +24,7 @@ __all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isola
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenHealth:
-    """Tell how one token stands."""
+    """Return how one token stands."""
 
     authority: str
     client_id: str
@@ -45,7 +45,7 @@ class TokenHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Tell how the whole process stands."""
+    """Return how the whole process stands."""
 
     #: "ok": all is fresh and closed; "degraded": something is due, failing or open, and every token that was asked for
     #: is still valid; "dark": somebody who asks now gets nothing.
@@ -65,7 +65,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Tell whether a readiness probe should pass: an outage with valid tokens in hand is no reason to stop."""
+        """Return whether a readiness probe should pass: an outage with valid tokens in hand is no reason to stop."""
         return self.verdict != "dark"
 
 
@@ -74,21 +74,21 @@ def health() -> Health:
 
     No lock is waited for: the handler of a signal may call it, whatever it has interrupted.
     """
-    _forks.notice()
+    forks.notice()
     tokens: list[TokenHealth] = []
     in_use: list[float] = []
     for memory in memories():
         engine = memory.engine
         wall, now = engine.clock.wall(), engine.clock.monotonic()
-        for slot in memory:
-            token, request = slot.token, slot.request
-            if token is None and slot.last_error is None:
+        for entry in memory:
+            token, request = entry.token, entry.request
+            if token is None and entry.last_error is None:
                 continue
-            flight = under_way(engine, slot)
+            flight = under_way(engine, entry)
             remaining = 0.0 if token is None else max(0.0, token.remaining(wall, now))
-            wanted = slot.pinned or now - slot.asked_at <= engine.settings.keep_trying
+            wanted = entry.pinned or now - entry.asked_at <= engine.settings.keep_trying
             # One that ran out unasked is no trouble: whoever asks next gets a new one, unless that is known to fail.
-            if remaining > 0 or (wanted and slot.last_error is not None):
+            if remaining > 0 or (wanted and entry.last_error is not None):
                 in_use.append(remaining)
             tokens.append(
                 TokenHealth(
@@ -99,9 +99,9 @@ def health() -> Health:
                     subject=None if request.subject is None else fingerprint(request.subject),
                     state=assess(token, wall, now, engine.settings.freshness).value,
                     time_to_dark=remaining,
-                    pinned=slot.pinned,
-                    failures=slot.failures + int(flight is not None and flight.last_error is not None),
-                    last_error=None if slot.last_error is None else slot.last_error.code,
+                    pinned=entry.pinned,
+                    failures=entry.failures + int(flight is not None and flight.last_error is not None),
+                    last_error=None if entry.last_error is None else entry.last_error.code,
                 )
             )
     removals = removals_pending()
@@ -161,7 +161,7 @@ def reset(authority: str) -> None:
 
 
 def _breakers_of(authority: str) -> list[Breaker]:
-    _forks.notice()
+    forks.notice()
     known = breakers()
     found = [breaker for breaker in known if breaker.authority == authority.rstrip("/")]
     if not found:

@@ -19,7 +19,7 @@ from msal import (
     __version__,
 )
 
-from ._provider.msal_app import (
+from ._msal.applications import (
     ClientApplication,
     ConfidentialClientApplication,
     ManagedIdentityClient,

@@ -139,7 +139,7 @@ class Settings:
 
     @property
     def deadline(self) -> float:
-        """Tell how many seconds one exchange may take."""
+        """Return how many seconds one exchange may take."""
         return max(self.exchange_deadline, self.wait)
 
     @classmethod

@@ -57,11 +57,11 @@ class ManualClock:
         self._last = threading.local()
 
     def wall(self) -> float:
-        """Tell seconds since the epoch."""
+        """Return seconds since the epoch."""
         return self._wall
 
     def monotonic(self) -> float:
-        """Tell seconds that only grow."""
+        """Return seconds that only grow."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:

@@ -89,7 +89,7 @@ class Token:
 
     @property
     def expires_on(self) -> float:
-        """Tell the end of its validity in seconds since the epoch."""
+        """Return the end of its validity in seconds since the epoch."""
         return self.obtained_on + self.life
 
     def age(self, wall: float, now: float) -> float:
@@ -99,7 +99,7 @@ class Token:
         return held if held >= 0.0 else max(wall - self.obtained_on, 0.0)
 
     def remaining(self, wall: float, now: float) -> float:
-        """Tell how many seconds it stays valid, given both clocks' times; negative when it is over."""
+        """Return how many seconds it stays valid, given both clocks' times; negative when it is over."""
         return self.life - self.age(wall, now)
 
     def __repr__(self) -> str:

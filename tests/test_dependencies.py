@@ -25,8 +25,8 @@ NEEDS = {
     "integrations/fastapi.py": "fastapi",
     "integrations/flask.py": "flask",
     "integrations/httpx2.py": "httpx2",
-    "_provider/azure_errors.py": "azure",
-    "_provider/azure_shapes.py": "azure",
+    "_credentials/azure_errors.py": "azure",
+    "_credentials/azure_shapes.py": "azure",
     "_store/redis": "redis",
 }
 #: Imported where somebody brings them: a pytest plugin's host, and an old cache that is read.

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from resilient_auth import events
-from resilient_auth._flow.acquire import Served, Source
-from resilient_auth._flow.engine import engine_for
-from resilient_auth._flow.memory import Memory
-from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth._engine.acquire import Served, Source
+from resilient_auth._engine.cache import Memory
+from resilient_auth._engine.engine import engine_for
+from resilient_auth._engine.single_flight import Flight, Outcome
 from resilient_auth.errors import ProviderUnavailable
 from resilient_auth.events import BreakerHalfOpen, Event, ExchangeFailed, TokenAcquired, emit, subscribe
 from resilient_auth.settings import Settings
@@ -285,7 +285,7 @@ class TestSecrets:
             TOKEN,
             Outcome(token=TOKEN, result={"access_token": SECRET}),
             Served(Source.CACHE, TOKEN, {"access_token": SECRET}),
-            Memory(3, engine_for(Settings())).slot(dataclasses.replace(REQUEST, subject=fingerprint(SECRET)), ()),
+            Memory(3, engine_for(Settings())).entry(dataclasses.replace(REQUEST, subject=fingerprint(SECRET)), ()),
             Flight(("x",), 0.0, ManualClock()),
             TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, took=1.0),
         ],

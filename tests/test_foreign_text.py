@@ -16,8 +16,8 @@ import requests
 
 import resilient_auth as ra
 from resilient_auth import downstream, errors, events, msal
-from resilient_auth._provider.azure_errors import denial, for_azure
-from resilient_auth._provider.foreign_errors import verdict_on
+from resilient_auth._credentials.azure_errors import denial, for_azure
+from resilient_auth._credentials.third_party_errors import verdict_on
 from resilient_auth.downstream.source import TokenSource
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.errors import printable

@@ -18,7 +18,7 @@ SECONDS = 30.0
 def seen() -> dict[str, Any]:
     """Every scene's report, from a process in which nothing else lives."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "flow" / "health_scene.py")],
+        [sys.executable, str(HERE / "engine" / "health_scene.py")],
         capture_output=True,
         text=True,
         timeout=SECONDS,

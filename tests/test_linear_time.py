@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 
 import resilient_auth
-from resilient_auth._provider.foreign_errors import verdict_on
-from resilient_auth._provider.redaction import redact
+from resilient_auth._credentials.third_party_errors import verdict_on
+from resilient_auth._wire.redaction import redact
+from resilient_auth.claims_service.decision import MalformedDecision, read_answer
 from resilient_auth.downstream.challenge import read
 from resilient_auth.verify import InvalidToken
-from resilient_auth.verify.decision import MalformedDecision, read_answer
-from resilient_auth.verify.documents import UnusableDocument, facts_in, keys_in
 from resilient_auth.verify.errors import quoted
 from resilient_auth.verify.http import bearer_token
-from resilient_auth.verify.text import take_apart
+from resilient_auth.verify.jose.compact import take_apart
+from resilient_auth.verify.keys.documents import UnusableDocument, facts_in, keys_in
 from resilient_auth.verify.trust import entra, host_of
 
 Texts = tuple[tuple[str, str, str], ...]
@@ -46,18 +46,21 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "_policy.provider_errors._FIRST": ("search", worst("AADSTS", "AADSTS9", "AADSTS123456789 ", "a")),
     "_policy.provider_errors._LEADING": ("match", worst(" ", "\n ", "AADSTS", "AADSTS1")),
     "_policy.provider_errors._WORD_IN_TEXT": ("search", worst("temporarily_", "server_error_", "server_ ")),
-    "_provider.discovery._COGNITO": ("fullmatch", worst("cognito-idp.", "a-", ".amazonaws.com")),
-    "_provider.foreign_errors._DENIED": ("search", worst("AADSTS", "AADSTS1", "invalid_", "MSIS0x", "consent_require")),
-    "_provider.foreign_errors._OAUTH_ERROR": ("search", worst("a", "a_", "a_a ", "client_", "aa_clien ")),
-    "_provider.redaction._SECRETS": (
+    "_wire.discovery._COGNITO": ("fullmatch", worst("cognito-idp.", "a-", ".amazonaws.com")),
+    "_credentials.third_party_errors._DENIED": (
+        "search",
+        worst("AADSTS", "AADSTS1", "invalid_", "MSIS0x", "consent_require"),
+    ),
+    "_credentials.third_party_errors._OAUTH_ERROR": ("search", worst("a", "a_", "a_a ", "client_", "aa_clien ")),
+    "_wire.redaction._SECRETS": (
         "sub",
         worst("eyJ", "eyJaaaaaaaa", "eyJaaaaaaaa.", "code", "code ", "code=", 'code="', "code='", 'code="\\', "secret:",
               "code\n", "b'", "password = b'x\" ", '"secret"\t', "\\", "\\\\", "\\'"),
     ),
-    "_provider.wanted._TENANT": ("fullmatch", worst("a", "a.", ".-")),
-    "_store.redis._PREFIX": ("fullmatch", worst("a", "a:", "-")),
-    "_store.redis_answers._WORD": ("search", worst("OOM", "READONL", "-NOAUTH", " LOADING", "\t-", "OOM_")),
-    "_store.sealed._KIND": ("fullmatch", worst("a", "a-")),
+    "_credentials.request._TENANT": ("fullmatch", worst("a", "a.", ".-")),
+    "_store.redis.store._PREFIX": ("fullmatch", worst("a", "a:", "-")),
+    "_store.redis.answers._WORD": ("search", worst("OOM", "READONL", "-NOAUTH", " LOADING", "\t-", "OOM_")),
+    "_store.sealing.sealed._KIND": ("fullmatch", worst("a", "a-")),
     "downstream.challenge._PARAMETER": (
         "match",
         (*worst("a", "a ", "a=", 'a="', "a\t", 'a="\\"', "="), ('a="', "x", ""), ('a="', "\\\\", ""),
@@ -72,7 +75,7 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "downstream.challenge._SEPARATORS": ("match", worst(" ", ",", "\t,")),
     "downstream.challenge._ESCAPE": ("sub", worst("\\", "\\a", "a\\")),
     "downstream.challenge._BASE64": ("fullmatch", worst("a", "a-", "+", "+-")),
-    "emulator.realms._REGIONAL": ("fullmatch", worst("a", "a.", "-", "login.microsoft.com", "a.login")),
+    "emulator.provider.realms._REGIONAL": ("fullmatch", worst("a", "a.", "-", "login.microsoft.com", "a.login")),
     "settings._HOST": ("fullmatch", worst("a", "a.", "[", ":", "[:", "1:")),
     "verify.deny._BETWEEN": ("match", worst(" ", "\n,", ":")),
     "verify.deny._GUID": ("fullmatch", worst("a", "-", "{", "urn:uuid:", "00000000-")),
@@ -80,10 +83,10 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
         "fullmatch", (*worst("bearer ", "a", "a="), ("bearer", " ", "\x00"), ("bearer a", "=", "\x00"))
     ),
     "verify.http._OTHER_SCHEME": ("match", worst("bearer", "a", "bearer-", "a ")),
-    "verify.text._BRACKETS": (
+    "verify.jose.compact._BRACKETS": (
         "finditer", worst('"', '\\"', '"\\', "[", "{", '["', '"[', '\\"[', "[]", '"a"', "\\", "\\\\", '{"\\":')
     ),
-    "verify.text._COMPACT": ("fullmatch", worst("a", "a.", ".", "-_", "a.a.")),
+    "verify.jose.compact._COMPACT": ("fullmatch", worst("a", "a.", ".", "-_", "a.a.")),
     "verify.trust.IS_GUID": ("fullmatch", worst("a", "-", "00000000-")),
     "verify.trust._NAME": ("fullmatch", worst("a", ".", "a/")),
 }  # fmt: skip
@@ -104,7 +107,7 @@ def expressions() -> dict[str, re.Pattern[str]]:
 
 
 def _compiled_in(source: Path) -> set[str]:
-    """Tell the names of a module's own expressions."""
+    """Return the names of a module's own expressions."""
     return {
         target.id
         for statement in ast.parse(source.read_text()).body
@@ -136,12 +139,12 @@ def apply(pattern: re.Pattern[str], method: str, text: str) -> None:
 
 
 def is_linear(call: Callable[[str], object], text_of: Callable[[int], str], sizes: tuple[int, ...]) -> bool:
-    """Tell whether the processor time grows as the text does, or nearly; what doesn't, does so each time."""
+    """Return whether the processor time grows as the text does, or nearly; what doesn't, does so each time."""
     return any(_growth(call, text_of, sizes) < MOST for _ in range(4))
 
 
 def _growth(call: Callable[[str], object], text_of: Callable[[int], str], sizes: tuple[int, ...]) -> float:
-    """Tell with which power of the text's length the time grows: 1 is linear, 2 is quadratic.
+    """Return with which power of the text's length the time grows: 1 is linear, 2 is quadratic.
 
     Medians of the thread's own processor time, each of enough calls to be measurable. What takes so long that there is
     no doubt isn't measured further.
@@ -254,7 +257,7 @@ READERS: dict[str, tuple[Callable[[str], object], Any]] = {
         trying(lambda text: bearer_token([text]), InvalidToken),
         (("Bearer", " ", "x y"), ("Bearer ", "a=", ""), ("", "Bearer ", ""), ("Basic ", "a", "\x00"), ("", " ", "")),
     ),
-    "a log line": (redact, EXPRESSIONS["_provider.redaction._SECRETS"][1]),
+    "a log line": (redact, EXPRESSIONS["_wire.redaction._SECRETS"][1]),
     "a credential's error": (
         lambda text: verdict_on(ClientAuthenticationError(text), "x", 0.0, lambda: False),
         (("", "a ", ""), ("", "invalid_", ""), ("", "eyJ", ""), ("", "\n", "")),

@@ -72,7 +72,7 @@ class Inventory:
         )
 
     async def stock(self) -> tuple[dict[str, Any] | None, str | None]:
-        """Tell what there is; or None, and what to tell the user (G19).
+        """Return what there is; or None, and what to tell the user (G19).
 
         Raises:
             CallerMustAct: The token for it needs the user.
@@ -151,7 +151,7 @@ def create_app() -> FastAPI:
 
     @app.get("/me")
     async def me(claims: Annotated[Claims, Depends(reader)]) -> dict[str, Any]:
-        """Tell who calls, which is all in the token: nobody is asked (G14)."""
+        """Return who calls, which is all in the token: nobody is asked (G14)."""
         return {"name": claims.name, "username": claims.username, "keys": claims.provenance.keys}
 
     @app.get("/orders")
@@ -178,7 +178,7 @@ def create_app() -> FastAPI:
 
     @app.get("/health", include_in_schema=False)
     async def health() -> dict[str, str]:
-        """Tell how the authentication stands; 200 all the same, since a restart wouldn't mend the provider."""
+        """Return how the authentication stands; 200 all the same, since a restart wouldn't mend the provider."""
         return {"verdict": ra.health().verdict}
 
     return app

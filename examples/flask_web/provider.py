@@ -29,14 +29,14 @@ class Provider:
         self._failing = False
 
     def is_failing(self) -> bool:
-        """Tell whether the exchanges of this process fail. Asks nobody; for the banner on every page."""
+        """Return whether the exchanges of this process fail. Asks nobody; for the banner on every page."""
         if self._clock.monotonic() >= self._glance_again_at:
             self._glance_again_at = self._clock.monotonic() + GLANCE_COUNTS
             self._failing = any(breaker.failing_since is not None for breaker in self._breakers())
         return self._failing or self._clock.monotonic() < self._told_until
 
     def retry_after(self) -> float | None:
-        """Tell in how many seconds a sign-in makes sense; None for now. Looks at the provider, seldom and briefly.
+        """Return in how many seconds a sign-in makes sense; None for now. Looks at the provider, seldom and briefly.
 
         Without it a user would be sent to a page that never comes, and no answer of ours would help any more.
         """

@@ -30,7 +30,7 @@ class Limits:
     absolute: float = 24 * 3600
 
     def allow(self, started: float, seen: float, now: float, nobody_can_sign_in: Callable[[], bool]) -> bool:
-        """Tell whether a session goes on. The provider is looked at only where that makes a difference."""
+        """Return whether a session goes on. The provider is looked at only where that makes a difference."""
         if now - started >= self.absolute or now - seen >= max(self.idle, self.idle_in_outage):
             return False
         return (now - started < self.lifetime and now - seen < self.idle) or nobody_can_sign_in()

@@ -35,7 +35,7 @@ class Recommendations:
         )
 
     def get(self) -> tuple[list[str], str]:
-        """Tell what to recommend, and where that comes from."""
+        """Return what to recommend, and where that comes from."""
         answer = self._client.get("/recommendations")
         answer.raise_for_status()
         if "fallback" in answer.extensions:

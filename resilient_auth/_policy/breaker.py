@@ -28,11 +28,11 @@ from typing import Literal
 
 import pybreaker
 
+from .._process.living import LiveObjects
 from ..clock import Clock, Jitter
 from ..errors import CircuitOpen
 from ..events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event, emit
 from .checks import require, require_number, require_whole
-from .living import Living
 
 __all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict", "breakers", "dismiss"]
 
@@ -116,7 +116,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerStatus:
-    """Tell how a breaker stands; times are in seconds since the epoch."""
+    """Return how a breaker stands; times are in seconds since the epoch."""
 
     name: str
     state: State
@@ -372,7 +372,7 @@ class Breaker:
             self._tell(event)
 
     def status(self) -> BreakerStatus:
-        """Tell how it stands, for health reports.
+        """Return how it stands, for health reports.
 
         It takes no lock: a signal's handler may ask, amid what holds it. At worst one value is a moment newer than
         another.
@@ -391,7 +391,7 @@ class Breaker:
 
     @property
     def retry_at(self) -> float | None:
-        """Tell the monotonic time from which a call is let through; None while closed or isolated."""
+        """Return the monotonic time from which a call is let through; None while closed or isolated."""
         return self.opens_at()
 
     def opens_at(self, who: Hashable = None) -> float | None:
@@ -402,11 +402,11 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
-        """Tell whether it is closed, without a lock."""
+        """Return whether it is closed, without a lock."""
         return self._state == "closed"
 
     def failing(self) -> tuple[bool, float]:
-        """Tell whether it is observed to be down, and the seconds since its first failure after its last success.
+        """Return whether it is observed to be down, and the seconds since its first failure after its last success.
 
         Observed means open or half-open through failures: what an operator isolated isn't.
         """
@@ -575,7 +575,7 @@ class Breaker:
         )
 
 
-_breakers: Living[Breaker] = Living()
+_breakers: LiveObjects[Breaker] = LiveObjects()
 
 
 def dismiss(breaker: Breaker) -> None:

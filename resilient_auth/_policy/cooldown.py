@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import cachetools
 
-from .levels import Asked
+from .levels import ProviderRequest
 
 __all__ = ["Cooldowns"]
 
@@ -59,7 +59,7 @@ class Cooldowns:
             fresh.update(list(getattr(self, name).items()))
             setattr(self, name, fresh)
 
-    def begin(self, asked: Asked, seconds: float) -> tuple[float, bool]:
+    def begin(self, asked: ProviderRequest, seconds: float) -> tuple[float, bool]:
         """Begin a cool-down, or make one longer.
 
         Returns:
@@ -95,14 +95,14 @@ class Cooldowns:
                 self._kept[key] = _Cooldown(cooldown.ends - back, cooldown.in_a_row)
         return now
 
-    def answered(self, asked: Asked) -> None:
+    def answered(self, asked: ProviderRequest) -> None:
         """Note that a request was answered: those that are throttled are so by themselves."""
         if not self._throttled:
             return
         with self._lock:
             self._throttled.pop((asked.endpoint, asked.client_id), None)
 
-    def left(self, asked: Asked) -> float:
+    def left(self, asked: ProviderRequest) -> float:
         """Return for how many seconds a request must not be made; 0 where it may."""
         if not self._kept:
             return 0.0

@@ -58,7 +58,7 @@ class Freshness(Enum):
 
 
 def due_after(life: float, refresh_in: float | None, options: FreshnessOptions, jitter: Jitter) -> float:
-    """Tell after how many seconds of a token's `life` a refresh is due.
+    """Return after how many seconds of a token's `life` a refresh is due.
 
     A provider's `refresh_in` is taken as it is (G5), as long as it lies within the life; under a second is none: a
     token would be refreshed as soon as it comes, again and again.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .living import Living
+from .._process.living import LiveObjects
 
 __all__ = ["KeysHealth", "Reporter", "reporters"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysHealth:
-    """Tell how an issuer's signing keys stand, with which tokens are verified."""
+    """Return how an issuer's signing keys stand, with which tokens are verified."""
 
     issuer: str
     state: Literal["fresh", "stale", "pinned", "none"]
@@ -31,9 +31,9 @@ class Reporter(Protocol):
     """Anything that can tell how its keys stand."""
 
     def report(self) -> KeysHealth:
-        """Tell it, asking nobody."""
+        """Return it, asking nobody."""
         ...
 
 
 #: Whoever holds keys adds himself.
-reporters: Living[Reporter] = Living()
+reporters: LiveObjects[Reporter] = LiveObjects()

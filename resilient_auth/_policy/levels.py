@@ -29,7 +29,7 @@ from .breaker import Breaker, BreakerOptions, Permit, dismiss
 from .endpoint import Endpoint
 from .failure import Purpose
 
-__all__ = ["Asked", "Leave", "Levels"]
+__all__ = ["Levels", "Permits", "ProviderRequest"]
 
 #: What is sent there is a person's, where it is for no token that is held.
 _OF_PEOPLE = frozenset({Purpose.TOKEN, Purpose.USER_REALM, Purpose.WS_TRUST})
@@ -40,7 +40,7 @@ Kind = tuple[Endpoint, Purpose, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProviderRequest:
     """Say what is asked, of whom and for whom: equal ones share what is known against them.
 
     Args:
@@ -60,7 +60,7 @@ class Asked:
     subject: str | None = None
 
     @classmethod
-    def of(cls, request: TokenRequest, endpoint: Endpoint, purpose: Purpose) -> Asked:
+    def of(cls, request: TokenRequest, endpoint: Endpoint, purpose: Purpose) -> ProviderRequest:
         """Return what is asked for a token that is held or is to be."""
         return cls(endpoint, purpose, request.client_id, request.flow, request)
 
@@ -90,12 +90,12 @@ class Asked:
         return self.request is None and not self.endpoint.realm and not self.by_person
 
 
-class Leave:
+class Permits:
     """One call's leave to go out, of every level; given back without a verdict where none was given."""
 
     __slots__ = ("_asked", "_levels", "_permits", "_site", "_unsaid")
 
-    def __init__(self, levels: Levels, asked: Asked, permits: list[tuple[Breaker, Permit]]) -> None:
+    def __init__(self, levels: Levels, asked: ProviderRequest, permits: list[tuple[Breaker, Permit]]) -> None:
         self._levels = levels
         self._asked = asked
         self._site = permits[0][1]
@@ -157,7 +157,7 @@ class Leave:
         for _, permit in self._permits:
             permit.none()
 
-    def __enter__(self) -> Leave:
+    def __enter__(self) -> Permits:
         return self
 
     def __exit__(
@@ -181,7 +181,7 @@ class Levels:
         self._jitter = jitter
         self._sites: _Kept[tuple[Endpoint, Purpose]] = _Kept(_MOST_BREAKERS)
         self._kinds: _Kept[Kind] = _Kept(_MOST_BREAKERS)
-        self._requests: _Kept[Asked] = _Kept(_MOST_BREAKERS)
+        self._requests: _Kept[ProviderRequest] = _Kept(_MOST_BREAKERS)
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
@@ -197,7 +197,7 @@ class Levels:
         with self._lock:
             return self._found(self._sites, (site, purpose), site, f"{site.origin} {purpose.value}")
 
-    def around(self, asked: Asked) -> list[tuple[Breaker, Hashable]]:
+    def around(self, asked: ProviderRequest) -> list[tuple[Breaker, Hashable]]:
         """List the breakers that a call needs, the widest first, each with whom the call is for there."""
         site = self.site(asked.endpoint, asked.purpose)
         if asked.is_whole:
@@ -212,7 +212,7 @@ class Levels:
                 found.append((request, None))
         return found
 
-    def check(self, asked: Asked) -> None:
+    def check(self, asked: ProviderRequest) -> None:
         """Raise `CircuitOpen` if a call would be refused now, with the longest wait of all levels."""
         refusal: CircuitOpen | None = None
         for breaker, who in self.around(asked):
@@ -226,7 +226,7 @@ class Levels:
         if refusal is not None:
             raise refusal
 
-    def admit(self, asked: Asked) -> Leave:
+    def admit(self, asked: ProviderRequest) -> Permits:
         """Take leave for one call; its verdict is owed.
 
         Raises:
@@ -241,14 +241,14 @@ class Levels:
             for _, permit in permits:
                 permit.none()
             raise
-        return Leave(self, asked, permits)
+        return Permits(self, asked, permits)
 
-    def hasten(self, asked: Asked) -> None:
+    def hasten(self, asked: ProviderRequest) -> None:
         """Say that somebody has nothing left to serve; see `Breaker.hasten`."""
         for breaker, _ in self.around(asked):
             breaker.hasten()
 
-    def stand(self, asked: Asked) -> tuple[float | None, float | None, float | None]:
+    def stand(self, asked: ProviderRequest) -> tuple[float | None, float | None, float | None]:
         """Return the monotonic times from which the provider, the grant there and the request are asked again.
 
         None for each that is closed, or isolated.
@@ -261,20 +261,20 @@ class Levels:
         request = [time for b, time in times.items() if b is not site and b is not kind]
         return times[site], None if kind is None else times.get(kind), request[0] if request else None
 
-    def opens_at(self, asked: Asked) -> float | None:
+    def opens_at(self, asked: ProviderRequest) -> float | None:
         """Return the monotonic time from which a call is let through; None where all levels are closed."""
         return max((time for time in self.stand(asked) if time is not None), default=None)
 
-    def closed(self, asked: Asked) -> bool:
-        """Tell whether all levels are closed."""
+    def closed(self, asked: ProviderRequest) -> bool:
+        """Return whether all levels are closed."""
         return all(breaker.closed for breaker, _ in self.around(asked))
 
-    def failing(self, asked: Asked) -> tuple[bool, float]:
-        """Tell whether a level is observed to be down, and for how long; see `Breaker.failing`."""
+    def failing(self, asked: ProviderRequest) -> tuple[bool, float]:
+        """Return whether a level is observed to be down, and for how long; see `Breaker.failing`."""
         down = [seconds for seen, seconds in (b.failing() for b, _ in self.around(asked)) if seen]
         return bool(down), max(down, default=0.0)
 
-    def permits_to_fail(self, asked: Asked, permits: list[tuple[Breaker, Permit]]) -> list[Permit]:
+    def permits_to_fail(self, asked: ProviderRequest, permits: list[tuple[Breaker, Permit]]) -> list[Permit]:
         """List the permits of a call that has failed, the widest level's first; levels that there weren't are made."""
         site = permits[0][1]
         if asked.by_person or asked.is_whole:
@@ -292,7 +292,7 @@ class Levels:
                 found.append(held.get(breaker) or breaker.admit(who))
         return found
 
-    def answered(self, asked: Asked, recovered: Iterable[Breaker]) -> None:
+    def answered(self, asked: ProviderRequest, recovered: Iterable[Breaker]) -> None:
         """Note that a request was answered, and let go of what is known against those below a level that recovered."""
         if not self._requests:
             return
@@ -359,7 +359,7 @@ class _Kept(cachetools.LRUCache[_K, Breaker]):
         return fresh
 
 
-def _name(asked: Asked) -> str:
+def _name(asked: ProviderRequest) -> str:
     where = f"{asked.endpoint.origin}/{asked.endpoint.realm}".rstrip("/")
     return f"{where} {asked.purpose.value}" + (f" by {asked.grant}" if asked.grant else "")
 

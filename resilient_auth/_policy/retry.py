@@ -156,7 +156,7 @@ def _error(retry_state: tenacity.RetryCallState) -> BaseException | None:
 
 
 def may_repeat(error: BaseException, *, replayable: bool, spare: bool = False) -> bool:
-    """Tell whether an attempt that ended so may be made again.
+    """Return whether an attempt that ended so may be made again.
 
     Args:
         error: How it ended.

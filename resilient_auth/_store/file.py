@@ -12,10 +12,10 @@ from .._policy.checks import require, require_number, require_whole
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import ConfigurationError, StoreUnavailable
 from ..store import BackendFailed
-from .keys import KeySource, SealingKey, key_file, load_keys
 from .paths import code_of
 from .processes import users
-from .sealed import SealedStore
+from .sealing.keys import KeySource, SealingKey, key_file, load_keys
+from .sealing.sealed import SealedStore
 from .sqlite import SqliteBackend
 
 __all__ = ["FileStore"]

@@ -13,10 +13,10 @@ from typing import Literal, ParamSpec, TypeVar
 
 import cachetools
 
-from .. import _forks
 from .._policy.breaker import Breaker, BreakerOptions
-from .._policy.living import Living
-from .._policy.local_resources import exhausted
+from .._process import forks
+from .._process.living import LiveObjects
+from .._process.resources import exhausted
 from ..clock import Clock, Jitter
 from ..errors import CircuitOpen, LocalResourcesExhausted, StoreUnavailable
 from ..events import Event, StoreFailed, StoreRecovered, StoreRejected, emit
@@ -39,7 +39,7 @@ State = Literal["ok", "failing", "read_only", "unavailable", "closed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """Tell how a store stands."""
+    """Return how a store stands."""
 
     name: str
     #: "failing": it failed a moment ago, and is asked; "read_only": writes are refused for some seconds; "unavailable":
@@ -112,7 +112,7 @@ class Gate:
             reason: Why.
             stays: The key under which it is left.
         """
-        _forks.notice()
+        forks.notice()
         now = self._clock.monotonic()
         with self._lock:
             self._rejected += 1
@@ -136,7 +136,7 @@ class Gate:
 
     def close(self) -> bool:
         """Refuse every call from now on; tell whether it was open."""
-        _forks.notice()
+        forks.notice()
         with self._lock:
             was, self._closed = self._closed, True
         for breaker in (self._reads, self._writes):
@@ -144,7 +144,7 @@ class Gate:
         return not was
 
     def status(self) -> StoreStatus:
-        """Tell how it stands."""
+        """Return how it stands."""
         reads, writes = (breaker.status().state in ("open", "isolated") for breaker in (self._reads, self._writes))
         state: State = "ok"
         if self._closed:
@@ -171,7 +171,7 @@ class Gate:
         self._writes.renew_lock()
 
     def _through(self, breaker: Breaker, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        _forks.notice()
+        forks.notice()
         if self._closed:
             raise StoreUnavailable(self.label, "closed", "close() was called")
         try:
@@ -221,19 +221,19 @@ class Gate:
 
 
 def _ignore(event: Event) -> None:
-    """Tell nobody: the store's own events say it better."""
+    """Emit nothing: the store's own events say it better."""
 
 
-_stores: Living[Gate] = Living()
+_stores: LiveObjects[Gate] = LiveObjects()
 
 
 def stores() -> list[StoreStatus]:
-    """Tell how the stores of this process stand, the closed ones left out."""
+    """Return how the stores of this process stand, the closed ones left out."""
     found = (gate.status() for gate in _stores.all())
     return sorted((status for status in found if status.state != "closed"), key=lambda status: status.name)
 
 
-@_forks.renewed
+@forks.renewed
 def _after_fork() -> None:
     for gate in _stores.all():
         gate.after_fork()

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 
-from .. import _forks
+from .._process import forks
 from ..clock import Clock, SystemClock
 from ..store import ANY, Expected
 
@@ -25,7 +25,7 @@ class MemoryBackend:
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._now = (clock or SystemClock()).monotonic
         self.after_fork()
-        _forks.renew_in_children(self)
+        forks.renew_in_children(self)
         self._numbers = itertools.count(1)
         #: value, version, end of life
         self._values: dict[str, tuple[bytes, str, float]] = {}

@@ -28,7 +28,7 @@ _CODES = {
 
 
 def code_of(error: OSError) -> str:
-    """Tell the stable code of what the system said."""
+    """Return the stable code of what the system said."""
     return _CODES.get(error.errno or 0, "io_error")
 
 

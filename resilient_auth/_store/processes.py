@@ -22,7 +22,7 @@ def _identity(pid: int) -> str:
 
 
 def gone(holder: str) -> bool:
-    """Tell whether a named process is known to be over. In doubt it isn't: its lease ends by itself."""
+    """Return whether a named process is known to be over. In doubt it isn't: its lease ends by itself."""
     parts = holder.split()
     if len(parts) != 3 or not parts[1].isdecimal() or parts[0] != _namespace(os.getpid()):
         return False
@@ -67,7 +67,7 @@ def _is_there(pid: int) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _namespace(pid: int) -> str:
-    """Tell where process numbers and starts mean the same: this boot's, this container's."""
+    """Return where process numbers and starts mean the same: this boot's, this container's."""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         time = f"/{os.readlink('/proc/self/ns/time')}" if _boot_offset(pid) else ""
         return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}{time}".replace(" ", "")
@@ -75,7 +75,7 @@ def _namespace(pid: int) -> str:
 
 
 def boot_offset() -> float:
-    """Tell the seconds by which this process's clock is ahead of the machine's: 0 but in a time namespace."""
+    """Return the seconds by which this process's clock is ahead of the machine's: 0 but in a time namespace."""
     return _boot_offset(os.getpid())
 
 
@@ -92,7 +92,7 @@ def _boot_offset(pid: int) -> float:
 
 
 def _started(pid: int) -> str | None:
-    """Tell when a process started, in ticks since boot; empty where only its name is left, None where it isn't seen."""
+    """Return when a process started, in ticks since boot; empty where only its name is left, None where unseen."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name in brackets may hold anything.

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from .. import _forks
-from .._policy.living import Living
+from .._process import forks
+from .._process.living import LiveObjects
 from ..clock import Clock
 from ..errors import ConfigurationError
 from ..events import told_later
@@ -88,7 +88,7 @@ class SqliteBackend:
 
     @property
     def generation(self) -> object:
-        """Tell which file it is that is at the path."""
+        """Return which file it is that is at the path."""
         try:
             return self._there()
         except OSError:  # the call that follows tells what is wrong
@@ -186,7 +186,7 @@ class SqliteBackend:
 
     def close(self) -> None:
         """Close the file."""
-        _forks.notice()
+        forks.notice()
         self._closed = True
         if self._lock.acquire(timeout=self._timeout):
             try:
@@ -220,18 +220,18 @@ class SqliteBackend:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
-            if _forks.unnoticed():  # its parent's, and not this process's to close
+            if forks.unnoticed():  # its parent's, and not this process's to close
                 self._after_fork_in_child()
             self._disconnect()
 
     def _since_boot(self) -> float:
-        """Tell the time in which leases are measured: the same for every process of this machine."""
+        """Return the time in which leases are measured: the same for every process of this machine."""
         return self._clock.monotonic() - boot_offset()
 
     # What follows is called with the lock held.
 
     def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool = False) -> _T:
-        _forks.notice()
+        forks.notice()
         # A file that is refused is told of when the lock is free: a log handler may need the store.
         with told_later():
             return self._run_locked(work, writes)
@@ -355,7 +355,7 @@ class SqliteBackend:
             return False
 
     def _pretends(self, error: sqlite3.Error) -> bool:
-        """Tell whether a file that could be written to says of itself that it can't: its header was edited."""
+        """Return whether a file that could be written to says of itself that it can't: its header was edited."""
         plain = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
         return plain and os.access(self.path, os.W_OK)
 
@@ -497,7 +497,7 @@ def _code(error: sqlite3.Error) -> str:
     }.get(primary, "failed")
 
 
-_backends: Living[SqliteBackend] = Living()
+_backends: LiveObjects[SqliteBackend] = LiveObjects()
 #: Connections of a parent that couldn't be closed before a fork.
 _abandoned: list[sqlite3.Connection] = []
 
@@ -512,7 +512,7 @@ def _all_after_fork_in_parent() -> None:
         backend._after_fork_in_parent()
 
 
-@_forks.renewed
+@forks.renewed
 def _all_after_fork_in_child() -> None:
     for backend in _backends.all():
         backend._after_fork_in_child()

@@ -19,29 +19,29 @@ from typing import Any, ClassVar, NamedTuple
 import cachetools
 import httpx
 
-from .. import _forks
-from .._flow.acquire import wait_at_most
+from .._engine.acquire import wait_at_most
 from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
 from .._policy.subject import Subject, SubjectOf, check_subject, subject_now
+from .._process import forks
 from ..clock import Clock, SystemClock
 from ..events import ApiRefusedToken, emit
 from ..token import fingerprint
-from .challenge import Wanted, read
+from .challenge import Remedy, read
 from .deadlines import shared
 from .errors import TokenUnavailable
 from .origins import Origins, origin_of
 from .replay import replayable
 from .source import TokenSource
 
-__all__ = ["Ask", "BearerAuth", "BearerFlow", "BearerRules", "Send"]
+__all__ = ["BearerAuth", "BearerFlow", "BearerRules", "GetToken", "Send"]
 
 _MOST_REMEMBERED = 1024
 _NEVER = float("inf")
 _SYSTEM = SystemClock()
 
 
-class Ask(NamedTuple):
+class GetToken(NamedTuple):
     """Ask the credential, and send its token back into the generator."""
 
     claims: str | None
@@ -56,7 +56,7 @@ class Send(NamedTuple):
     token: str
 
 
-Steps = Generator[Ask | Send, Any, None]
+Steps = Generator[GetToken | Send, Any, None]
 
 
 class BearerRules:
@@ -71,7 +71,7 @@ class BearerRules:
         self._clock = clock
         self._subject = subject
         self.after_fork()
-        _forks.renew_in_children(self)
+        forks.renew_in_children(self)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, whose parent may have been in the middle of changing it."""
@@ -83,16 +83,16 @@ class BearerRules:
 
     def steps(self, origin: str, body_is_there: Callable[[], bool]) -> Steps:
         """Take one request through; begun on the caller's thread or in their task."""
-        _forks.notice()
+        forks.notice()
         subject = None if self._subject is None else subject_now(self._subject)
-        token = yield Ask(None, None, False)
+        token = yield GetToken(None, None, False)
         challenges: Sequence[str] | None = yield Send(token)
         if challenges is None:
             return
         wanted = read(challenges)
         claims = wanted if isinstance(wanted, str) else None
         emit(ApiRefusedToken(at=self._clock.wall(), origin=origin, claims=claims is not None))
-        if wanted is Wanted.UNCLEAR or not body_is_there() or (claims is not None and not self._takes_claims):
+        if wanted is Remedy.UNCLEAR or not body_is_there() or (claims is not None and not self._takes_claims):
             return
         asked = None if claims is None else same_claims(claims)
         with self._lock:
@@ -102,7 +102,7 @@ class BearerRules:
             # find its successor.
             key = (fingerprint(token), asked)
             met = key in self._met
-        successor = yield Ask(None if met else claims, token, not met)
+        successor = yield GetToken(None if met else claims, token, not met)
         with self._lock:
             self._met[key] = True
         if successor == token:
@@ -160,7 +160,7 @@ class BearerFlow:
             return
         step = next(flow.steps)
         while True:
-            if isinstance(step, Ask):
+            if isinstance(step, GetToken):
                 if flow.response is not None:
                     # Read, it frees its connection while the provider is asked.
                     flow.response.read()
@@ -185,7 +185,7 @@ class BearerFlow:
             return
         step = next(flow.steps)
         while True:
-            if isinstance(step, Ask):
+            if isinstance(step, GetToken):
                 if flow.response is not None:
                     await flow.response.aread()
                 with flow.patience():
@@ -199,7 +199,7 @@ class BearerFlow:
             except StopIteration:
                 return
 
-    async def _told_in_time(self, step: Ask, left: float) -> str:
+    async def _told_in_time(self, step: GetToken, left: float) -> str:
         """Ask the credential, which may be anybody's and hang."""
         try:
             async with asyncio.timeout(None if left == _NEVER else left) as limit:
@@ -237,7 +237,7 @@ class _Flow:
         return nullcontext() if left == _NEVER else wait_at_most(min(max(left, 0.001), 3600.0))
 
     def refusal(self, token: str) -> list[str] | None:
-        """Tell a 401's challenges, if it answers our token: a redirect may have led elsewhere, without it."""
+        """Return a 401's challenges, if it answers our token: a redirect may have led elsewhere, without it."""
         response = self.response
         if response.status_code != 401:
             return None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-__all__ = ["Challenge", "Wanted", "claims_in", "parse_challenges", "read"]
+__all__ = ["Challenge", "Remedy", "claims_in", "parse_challenges", "read"]
 
 #: Characters; no claims challenge comes near, and JSON of this size can't hurt.
 LARGEST_HEADER = 16_384
@@ -37,7 +37,7 @@ class Challenge:
     parameters: dict[str, str] = field(default_factory=dict)
 
 
-class Wanted(Enum):
+class Remedy(Enum):
     """What a 401 asks for where it doesn't ask for claims."""
 
     #: Another token, or nothing in particular.
@@ -46,8 +46,8 @@ class Wanted(Enum):
     UNCLEAR = "unclear"
 
 
-def read(headers: Iterable[str]) -> str | Wanted:
-    """Tell what the `WWW-Authenticate` headers of a 401 ask for.
+def read(headers: Iterable[str]) -> str | Remedy:
+    """Return what the `WWW-Authenticate` headers of a 401 ask for.
 
     Args:
         headers: Each header's value; one header may hold several challenges.
@@ -65,11 +65,11 @@ def read(headers: Iterable[str]) -> str | Wanted:
                     return claims
         except ValueError:
             unclear = True
-    return Wanted.UNCLEAR if unclear else Wanted.TOKEN
+    return Remedy.UNCLEAR if unclear else Remedy.TOKEN
 
 
 def claims_in(challenge: Challenge) -> str | None:
-    """Tell the claims that a challenge asks for, as JSON; None when it asks for none.
+    """Return the claims that a challenge asks for, as JSON; None when it asks for none.
 
     Raises:
         ValueError: It says that claims are missing, and not which.

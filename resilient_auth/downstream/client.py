@@ -10,7 +10,7 @@ import httpx
 
 from .._policy.checks import require
 from .._policy.subject import SubjectOf
-from .._provider.environment import proxy_for
+from .._wire.environment import proxy_for
 from .bearer import BearerAuth
 from .options import TransportOptions
 from .origins import named_origin

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from .._flow.acquire import restore, wait_at_most
+from .._engine.acquire import restore, wait_at_most
 from .._policy.checks import require_number
 from ..clock import SystemClock
 
@@ -27,7 +27,7 @@ class Deadline(NamedTuple):
     ends: float
 
     def left(self) -> float:
-        """Tell how many seconds are left; negative when it is over."""
+        """Return how many seconds are left; negative when it is over."""
         return self.ends - self.now()
 
 
@@ -61,7 +61,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def wanted(extensions: dict[str, Any], default: float) -> float:
-    """Tell how many seconds a call may take by its own extension, by the call around it, or by the default."""
+    """Return how many seconds a call may take by its own extension, by the call around it, or by the default."""
     seconds = default
     if EXTENSION in extensions:
         own = extensions[EXTENSION]

@@ -58,7 +58,7 @@ def named_origin(name: str, value: object, *, allow_http_loopback: bool = False,
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
+    """Return whether a host is this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -84,7 +84,7 @@ class Origins:
         )
 
     def allow(self, scheme: str, host: str, port: int | None) -> bool:
-        """Tell whether a token may go there; a request without one may.
+        """Return whether a token may go there; a request without one may.
 
         Raises:
             ConfigurationError: It would go over http to a host whose https side was named, or that was asked first.

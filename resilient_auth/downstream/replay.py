@@ -8,7 +8,7 @@ __all__ = ["replayable"]
 
 
 def replayable(stream: Any, library: Any) -> bool:
-    """Tell whether a request's body is there to be sent again.
+    """Return whether a request's body is there to be sent again.
 
     Bytes are; so is a form whose files can be wound back. A generator isn't, nor is a file given as the body: httpx
     doesn't wind it back, so what went out again would be empty.

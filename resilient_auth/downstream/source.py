@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from .._flow.threads import on_a_thread
+from .._engine.threads import on_a_thread
 from .._policy.checks import require
 from ..errors import ConfigurationError
 from .errors import TokenUnavailable
@@ -94,7 +94,7 @@ class TokenSource:
 
     @property
     def takes_claims(self) -> bool:
-        """Tell whether a claims challenge can be met."""
+        """Return whether a claims challenge can be met."""
         return "claims" in self._takes
 
     def token(self, claims: str | None) -> str:

@@ -11,17 +11,17 @@ from typing import Any, ClassVar
 
 import httpx
 
-from .. import _forks
 from .._policy.breaker import BreakerStatus
 from .._policy.checks import require
-from .bounded import after_fork, bound
-from .effects import Close, Consult, Effect, LineUp, Race, Send, Wait
-from .failure import HTTPX, Dialect
+from .._process import forks
+from .connections import after_fork, bound
 from .options import TransportOptions
 from .origins import origin_of
-from .pipeline import Pipeline
-from .race import race_of_tasks, race_of_threads
-from .stream import AsyncBody, Body
+from .pipeline.call import Pipeline
+from .pipeline.effects import CallFallback, Close, Effect, JoinQueue, Race, Send, Wait
+from .pipeline.failure import HTTPX, Dialect
+from .pipeline.race import race_of_tasks, race_of_threads
+from .pipeline.stream import AsyncBody, Body
 
 __all__ = ["AsyncDriver", "AsyncResilientTransport", "Driver", "ResilientTransport"]
 
@@ -69,7 +69,7 @@ class _Resilient:
             nests=fallback is not None or type(wrapped) is not plain,
             dialect=self._dialect,
         )
-        _forks.renew_in_children(self)
+        forks.renew_in_children(self)
 
     @property
     def options(self) -> TransportOptions:
@@ -78,17 +78,17 @@ class _Resilient:
 
     def isolate(self, key: str) -> None:
         """Refuse every call with this key until `reset`. The key is an origin unless `key` makes others."""
-        _forks.notice()
+        forks.notice()
         self._pipeline.circuit(self._named(key)).breaker.isolate()
 
     def reset(self, key: str) -> None:
         """Let calls with this key through, and forget its failures."""
-        _forks.notice()
+        forks.notice()
         self._pipeline.circuit(self._named(key)).breaker.reset()
 
     def breakers(self) -> tuple[BreakerStatus, ...]:
-        """Tell how the breaker of each key that was used stands."""
-        _forks.notice()
+        """Return how the breaker of each key that was used stands."""
+        forks.notice()
         return self._pipeline.breakers()
 
     def after_fork(self) -> None:
@@ -159,7 +159,7 @@ class Driver(_Resilient):
     def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Wait):
             return self._sleep(effect.seconds)
-        if isinstance(effect, LineUp):
+        if isinstance(effect, JoinQueue):
             turn = threading.Event()
             effect.bulkhead.when_granted(effect.place, turn.set)
             return turn.wait(max(0.0, effect.seconds))
@@ -167,7 +167,7 @@ class Driver(_Resilient):
             return effect.response.close()
         if isinstance(effect, Race):
             return race_of_threads(effect, self._drive)
-        assert isinstance(effect, Consult) and self._fallback is not None  # noqa: S101, PT018
+        assert isinstance(effect, CallFallback) and self._fallback is not None  # noqa: S101, PT018
         return self._fallback(effect.request, effect.error)
 
 
@@ -225,18 +225,18 @@ class AsyncDriver(_Resilient):
                 return await self._wrapped.handle_async_request(effect.request)
         if isinstance(effect, Wait):
             return await self._sleep(effect.seconds)
-        if isinstance(effect, LineUp):
+        if isinstance(effect, JoinQueue):
             return await _turn(effect)
         if isinstance(effect, Close):
             return await effect.response.aclose()
         if isinstance(effect, Race):
             return await race_of_tasks(effect, self._drive)
-        assert isinstance(effect, Consult) and self._fallback is not None  # noqa: S101, PT018
+        assert isinstance(effect, CallFallback) and self._fallback is not None  # noqa: S101, PT018
         answer = self._fallback(effect.request, effect.error)
         return await answer if inspect.isawaitable(answer) else answer
 
 
-async def _turn(effect: LineUp) -> bool:
+async def _turn(effect: JoinQueue) -> bool:
     loop = asyncio.get_running_loop()
     turn: asyncio.Future[None] = loop.create_future()
 

@@ -45,7 +45,7 @@ def _build(orders: Mapping[str, Any]) -> Callable[[], Any]:
     return lambda: app.acquire_token_for_client(list(_SCOPES))
 
 
-class _Asking:
+class _Load:
     """The threads that ask, and what they have seen."""
 
     def __init__(self, ask: Callable[[], Any], threads: int, interval: float, start: float) -> None:
@@ -70,7 +70,7 @@ class _Asking:
         return [Request(began, wait, token and _sha256(token), error) for began, wait, token, error in seen]
 
     def unfinished(self) -> list[Request]:
-        """Tell what is still under way."""
+        """Return what is still under way."""
         now = time.perf_counter()
         return [Request(began, now - at, finished=False) for began, at in list(self._under_way.values())]
 
@@ -119,7 +119,7 @@ def _lead(out: TextIO) -> None:
     start = sys.stdin.readline()
     if not start:
         return
-    asking = _Asking(ask, orders["threads"], orders["interval"], float(start))
+    asking = _Load(ask, orders["threads"], orders["interval"], float(start))
     ended = threading.Event()
 
     def listen() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from .. import __version__
 from .client import PEER, SDK
 from .plan import QUICK, SCENARIOS, Plan, Scenario
-from .report import About, render
+from .report import RunInfo, render
 from .run import Outcome, run
 from .terminal import Progress, console, introduce, show
 from .wording import summary
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: no verdict", file=sys.stderr)
         return 130
-    about = About(
+    about = RunInfo(
         command=" ".join(("resilient-auth drill", *given)),
         started=started,
         took=time.time() - started,
@@ -105,7 +105,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _as_json(outcomes: Sequence[Outcome], about: About) -> dict[str, Any]:
+def _as_json(outcomes: Sequence[Outcome], about: RunInfo) -> dict[str, Any]:
     plan = {k: v for k, v in asdict(about.plan).items() if k != "scenarios"}
     return {
         "command": about.command,

@@ -28,11 +28,11 @@ from .wording import (
     wait,
 )
 
-__all__ = ["About", "render"]
+__all__ = ["RunInfo", "render"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class RunInfo:
     """How the drill was run.
 
     Attributes:
@@ -50,7 +50,7 @@ class About:
     plan: Plan
 
 
-def render(outcomes: Sequence[Outcome], about: About) -> str:
+def render(outcomes: Sequence[Outcome], about: RunInfo) -> str:
     """Write the report as a whole HTML document."""
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     body = "\n".join(
@@ -66,7 +66,7 @@ def render(outcomes: Sequence[Outcome], about: About) -> str:
     )
 
 
-def _opening(outcomes: Sequence[Outcome], about: About) -> Iterator[str]:
+def _opening(outcomes: Sequence[Outcome], about: RunInfo) -> Iterator[str]:
     good = all(outcome.sdk.flawless for outcome in outcomes)
     broken = "in one way" if len(outcomes) == 1 else f"in {len(outcomes)} ways"
     yield "<h1>Outage drill: plain MSAL and resilient-auth at the same failing identity provider</h1>"
@@ -215,7 +215,7 @@ def _wait_cell(value: float | None, text: str) -> str:
     return f'<b class="tardy">{escape(text)}</b>' if value is not None and value > PROMPT else escape(text)
 
 
-def _method(about: About) -> Iterator[str]:
+def _method(about: RunInfo) -> Iterator[str]:
     plan = about.plan
     yield "<h2>What clock this runs on</h2>"
     for paragraph in clock_note(plan):

@@ -4,9 +4,9 @@ It imports nothing from the rest of the package: tests and drills judge the rest
 """
 
 from .command import serve
-from .directory import User
 from .emulator import Emulator, InjectedFault
 from .faults import Fault
 from .ledger import Call, IssuedToken, Ledger
+from .provider.directory import User
 
 __all__ = ["Call", "Emulator", "Fault", "InjectedFault", "IssuedToken", "Ledger", "User", "serve"]

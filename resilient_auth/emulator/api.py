@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 
 from .ledger import IssuedToken, Ledger
-from .messages import Request, Response, json_response
+from .wire.messages import Request, Response, json_response
 
 
 class ProtectedApi:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from .faults import Fault
-from .messages import Request, Response, json_response
+from .wire.messages import Request, Response, json_response
 
 if TYPE_CHECKING:
     from .emulator import Emulator

@@ -8,18 +8,18 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from .control import Control
-from .directory import User
 from .endpoints import EVERYTHING
 from .faults import Fault
-from .grants import short_grant_name
 from .injection import Injection, Match
 from .ledger import Ledger
-from .messages import Site
-from .network import LOOPBACK
-from .oauth_errors import Refusal
-from .realms import locate
+from .provider.directory import User
+from .provider.grants import short_grant_name
+from .provider.oauth_errors import Refusal
+from .provider.realms import locate
 from .runtime import Runtime
 from .settings import Settings
+from .wire.messages import Site
+from .wire.network import LOOPBACK
 
 
 class InjectedFault:

@@ -31,7 +31,7 @@ class Fault:
 
     @property
     def host_wide(self) -> bool:
-        """Tell whether it breaks a whole host, its live connections included."""
+        """Return whether it breaks a whole host, its live connections included."""
         return False
 
     @staticmethod
@@ -69,39 +69,39 @@ class Fault:
     @staticmethod
     def http_503_html(retry_after: float | None = None) -> Fault:
         """Answer 503 with a gateway's HTML page."""
-        return Answer("http_503_html", 503, _ERROR_PAGE, "text/html; charset=utf-8", retry_after)
+        return WrongAnswer("http_503_html", 503, _ERROR_PAGE, "text/html; charset=utf-8", retry_after)
 
     @staticmethod
     def status(code: int, body: str | None = None, retry_after: float | None = None) -> Fault:
         """Answer any status of 200 to 599, with an OAuth error body unless `body` is given."""
         if not 200 <= code <= 599:
             raise ValueError(f"status code {code} is outside 200 to 599")
-        return Answer(f"http_{code}", code, _error_body(code) if body is None else body, retry_after=retry_after)
+        return WrongAnswer(f"http_{code}", code, _error_body(code) if body is None else body, retry_after=retry_after)
 
     @staticmethod
     def http_429(retry_after: float | None = 30, as_date: bool = False) -> Fault:
         """Throttle: 429 with `Retry-After` in seconds, or as an HTTP date."""
-        return Answer("http_429", 429, _error_body(429), retry_after=retry_after, as_date=as_date)
+        return WrongAnswer("http_429", 429, _error_body(429), retry_after=retry_after, as_date=as_date)
 
     @staticmethod
     def html_200() -> Fault:
         """Answer 200 with a captive portal's page."""
-        return Answer("html_200", 200, _PORTAL_PAGE, "text/html; charset=utf-8")
+        return WrongAnswer("html_200", 200, _PORTAL_PAGE, "text/html; charset=utf-8")
 
     @staticmethod
     def json_array() -> Fault:
         """Answer 200 with `[]`."""
-        return Answer("json_array", 200, "[]")
+        return WrongAnswer("json_array", 200, "[]")
 
     @staticmethod
     def json_object() -> Fault:
         """Answer 200 with `{}`."""
-        return Answer("json_object", 200, "{}")
+        return WrongAnswer("json_object", 200, "{}")
 
     @staticmethod
     def truncated_json() -> Fault:
         """Answer 200 with JSON that breaks off in a string, under a correct content length."""
-        return Answer("truncated_json", 200, _CUT_ANSWER)
+        return WrongAnswer("truncated_json", 200, _CUT_ANSWER)
 
     @staticmethod
     def wrong_content_length() -> Fault:
@@ -201,7 +201,7 @@ class Trickle(Fault):
 
 
 @dataclass(frozen=True)
-class Answer(Fault):
+class WrongAnswer(Fault):
     """An answer that isn't the one asked for."""
 
     code: int = 503

@@ -60,7 +60,7 @@ class Injection:
             self.ended.set()
 
     def applies_to(self, call: Call) -> bool:
-        """Tell whether a call meets this fault, leaving chance and count aside."""
+        """Return whether a call meets this fault, leaving chance and count aside."""
         if self.endpoint == EVERYTHING:
             if call.endpoint != UNKNOWN and host_of(call.endpoint) != "idp":
                 return False

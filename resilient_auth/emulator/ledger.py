@@ -101,14 +101,14 @@ class Ledger:
             return self._tokens.get(fingerprint(token))
 
     def is_valid(self, token: str, at: float | None = None) -> bool:
-        """Tell whether a token was issued here, hasn't expired at wall-clock time `at`, and isn't revoked."""
+        """Return whether a token was issued here, hasn't expired at wall-clock time `at`, and isn't revoked."""
         issued = self.lookup(token)
         if issued is None or self.is_revoked(issued):
             return False
         return (time.time() if at is None else at) < issued.expires_at
 
     def is_revoked(self, token: IssuedToken) -> bool:
-        """Tell whether a token's subject or client was revoked after it was issued."""
+        """Return whether a token's subject or client was revoked after it was issued."""
         with self._lock:
             return any(token.number < self._revoked.get(key, 0) for key in (token.subject, token.client_id))
 

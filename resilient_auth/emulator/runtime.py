@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from .api import ProtectedApi
-from .authorize import SignIn
-from .directory import Directory
-from .discovery import Discovery
 from .endpoints import Host
-from .exchange import Exchange
 from .faults import Refuse, TlsFailure
-from .gateway import METADATA_ADDRESS, Gateway
-from .grants import TokenEndpoint
-from .identity_provider import IdentityProvider
 from .injection import Injections
-from .keys import KeyRing
 from .ledger import Ledger
-from .managed_identity import ManagedIdentity
-from .messages import Site
-from .network import LOOPBACK, Certificates, Listener
+from .provider.authorize import SignIn
+from .provider.directory import Directory
+from .provider.discovery import Discovery
+from .provider.grants import TokenEndpoint
+from .provider.keys import KeyRing
+from .provider.managed_identity import ManagedIdentity
+from .provider.site import IdentityProvider
+from .provider.tokens import Mint
 from .settings import Settings
-from .tokens import Mint
+from .wire.exchange import Exchange
+from .wire.gateway import METADATA_ADDRESS, Gateway
+from .wire.messages import Site
+from .wire.network import LOOPBACK, Certificates, Listener
 
 _START_LIMIT: Final = 30.0
 _CALL_LIMIT: Final = 30.0

@@ -19,7 +19,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from .._flow.threads import on_a_thread
+from .._engine.threads import on_a_thread
 from .._policy.checks import require
 from ..errors import ConfigurationError
 from ..verify.claims import Claims

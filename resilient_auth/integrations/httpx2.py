@@ -11,8 +11,8 @@ import httpx2
 
 from ..downstream import errors
 from ..downstream.bearer import BearerFlow
-from ..downstream.failure import Dialect
-from ..downstream.stream import AsyncTracked, SyncTracked
+from ..downstream.pipeline.failure import Dialect
+from ..downstream.pipeline.stream import AsyncTracked, SyncTracked
 from ..downstream.transport import AsyncDriver, Driver
 
 __all__ = ["AsyncResilientTransport", "BearerAuth", "ResilientTransport"]

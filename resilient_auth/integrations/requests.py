@@ -11,7 +11,7 @@ from urllib3.util import parse_url
 
 from .._policy.subject import SubjectOf
 from ..clock import Clock, SystemClock
-from ..downstream.bearer import Ask, BearerRules, Send, Steps
+from ..downstream.bearer import BearerRules, GetToken, Send, Steps
 from ..downstream.origins import Origins, origin_of
 from ..downstream.source import TokenSource
 
@@ -85,8 +85,8 @@ class BearerAuth(requests.auth.AuthBase):
         if response.status_code != 401:
             return response
         try:
-            step: Ask | Send | None = steps.send(_challenges(response))
-            if isinstance(step, Ask):
+            step: GetToken | Send | None = steps.send(_challenges(response))
+            if isinstance(step, GetToken):
                 _ = response.content  # read, it frees its connection while the provider is asked
                 response.close()
             step = self._answer_asks(steps, step)
@@ -110,8 +110,8 @@ class BearerAuth(requests.auth.AuthBase):
             pass
         return retried
 
-    def _answer_asks(self, steps: Steps, step: Ask | Send | None) -> Ask | Send | None:
-        while isinstance(step, Ask):
+    def _answer_asks(self, steps: Steps, step: GetToken | Send | None) -> GetToken | Send | None:
+        while isinstance(step, GetToken):
             if step.forget and step.refused is not None:
                 self._source.forget(step.refused)
             step = steps.send(self._source.token(step.claims))
@@ -128,7 +128,7 @@ def _parts(url: str | None) -> tuple[str, str, int | None]:
 
 
 def _position(body: Any) -> int | None:
-    """Tell where a body begins, so that it can be wound back there; None where it can't be sent again."""
+    """Return where a body begins, so that it can be wound back there; None where it can't be sent again."""
     if body is None or isinstance(body, (bytes, str)):
         return 0
     try:

@@ -9,9 +9,9 @@ from .challenge import claims_challenge
 from .claims import Claims, Provenance
 from .deny import DenyList
 from .errors import InvalidToken, VerificationUnavailable
+from .jose.signature import verify_signature
 from .options import GraceOptions, KeyOptions
 from .seen import SeenOptions
-from .signature import verify_signature
 from .verifier import ClaimsVerifier
 
 __all__ = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Generator
 from typing import Self, TypeVar
 
-from .._flow.single_flight import Flight, Outcome
-from .._flow.threads import on_a_thread
+from .._engine.single_flight import Flight, Outcome
+from .._engine.threads import on_a_thread
 from .claims import Claims
 from .rules import check_asked
-from .verification import Asked
+from .verification import Expected
 from .verifier import Verifier
 
 __all__ = ["AsyncClaimsVerifier"]
@@ -36,7 +36,7 @@ class AsyncClaimsVerifier(Verifier):
         """Verify a token; arguments, result and errors are those of the blocking one."""
         claims = self._core.seen(token)
         if claims is None:
-            asked = Asked(scopes, roles, app_only, nonce, grace)
+            asked = Expected(scopes, roles, app_only, nonce, grace)
             return await _carry_out(self._core.verifying(token, asked))
         if scopes or roles or app_only is not None or nonce is not None:
             check_asked(claims, scopes, roles, app_only, nonce)

@@ -12,7 +12,7 @@ __all__ = ["Claims", "Provenance", "frozen"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Tell what a verification stands on.
+    """Return what a verification stands on.
 
     Attributes:
         keys: "fresh": fetched lately; "stale": the last known good ones, since newer ones can't be had; "pinned": from

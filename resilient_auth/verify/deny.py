@@ -13,16 +13,16 @@ from math import inf
 from os import PathLike, fspath
 from typing import Final
 
-from .. import _forks
-from .._flow.acquire import patience_of
-from .._flow.engine import Engine
-from .._flow.single_flight import Flight, Outcome
+from .._engine.acquire import patience_of
+from .._engine.engine import Engine
+from .._engine.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
-from .._policy.living import Living
+from .._process import forks
+from .._process.living import LiveObjects
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..events import DenyListRejected, emit
-from .documents import read_owners
-from .text import LARGEST_TOKEN, LONGEST_KID
+from .jose.compact import LARGEST_TOKEN, LONGEST_KID
+from .keys.documents import read_owners
 
 __all__ = ["Denied", "DenyFile", "DenyList", "deny_lists"]
 
@@ -162,7 +162,7 @@ class DenyList:
         self._change(frozenset.difference, kids, oids, sids, token_ids)
 
     def may_have_changed(self) -> bool:
-        """Tell whether the file must be read again to know: costs one call of `stat`.
+        """Return whether the file must be read again to know: costs one call of `stat`.
 
         Raises:
             OSError: It isn't there.
@@ -206,7 +206,7 @@ class DenyList:
         return True
 
     def _change(self, how: Callable[..., frozenset[str]], *given: Iterable[str]) -> None:
-        _forks.notice()
+        forks.notice()
         checked = {name: _strings(name, values) for name, values in zip(_NAMES, given, strict=True)}
         with self._lock:
             self._own = {name: how(self._own[name], checked[name]) for name in _NAMES}
@@ -223,7 +223,7 @@ class DenyList:
 
 
 #: Those that are alive, for forks.
-deny_lists: Living[DenyList] = Living()
+deny_lists: LiveObjects[DenyList] = LiveObjects()
 
 
 class DenyFile:
@@ -242,7 +242,7 @@ class DenyFile:
         self._due_at = -inf
 
     def must_be_read(self, now: float) -> bool:
-        """Tell whether it is time to look, and the file isn't the one that was read; costs a `stat` an interval."""
+        """Return whether it is time to look, and the file isn't the one that was read; costs a `stat` an interval."""
         if now < self._due_at:
             return False
         try:

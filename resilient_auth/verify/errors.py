@@ -54,7 +54,7 @@ class InvalidToken(ResilientAuthError):
 
     @property
     def status(self) -> int:
-        """Tell the HTTP status: 403 for a good token that isn't enough, else 401 (RFC 6750, section 3.1)."""
+        """Return the HTTP status: 403 for a good token that isn't enough, else 401 (RFC 6750, section 3.1)."""
         return 403 if self.code in _FORBIDDEN else 401
 
     def www_authenticate(self, realm: str | None = None) -> str:
@@ -96,7 +96,7 @@ class VerificationUnavailable(ProviderUnavailable):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Tell the headers to answer with."""
+        """Return the headers to answer with."""
         return {"Retry-After": str(math.ceil(self.retry_after))}
 
 

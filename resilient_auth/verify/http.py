@@ -51,7 +51,7 @@ class Refusal:
 
     @property
     def body(self) -> dict[str, Any]:
-        """Tell the JSON object to answer with."""
+        """Return the JSON object to answer with."""
         return {"detail": {"code": self.code, "message": self.message}}
 
 

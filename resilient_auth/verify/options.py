@@ -63,7 +63,7 @@ class KeyOptions:
 
     @property
     def longest(self) -> float:
-        """Tell for how many seconds past the last success keys serve."""
+        """Return for how many seconds past the last success keys serve."""
         return self.refresh_every + self.last_known_good
 
 

@@ -14,12 +14,12 @@ import weakref
 from dataclasses import dataclass
 from typing import Final
 
-from .._flow.timers import Timer
+from .._engine.timers import Timer
 from .._policy.failure import Purpose
-from .._policy.living import Living
+from .._process.living import LiveObjects
 from ..errors import LocalResourcesExhausted, ProviderUnavailable
 from ..events import ProviderSeenDown, ProviderSeenUp, emit
-from .keys import KeySource
+from .keys.source import KeySource
 from .options import GraceOptions
 
 __all__ = ["Observation", "OutageWatch", "watches"]
@@ -44,7 +44,7 @@ class Observation:
         return Observation(began_at if self.began_at is None else self.began_at, self.failed + 1, now)
 
     def down_since(self, now: float, longest_silence: float) -> float | None:
-        """Tell since when the provider is down; None where that isn't so, or nobody has looked for too long."""
+        """Return since when the provider is down; None where that isn't so, or nobody has looked for too long."""
         if self.failed < _ROUNDS or self.looked_at is None or now - self.looked_at > longest_silence:
             return None
         return self.began_at
@@ -79,7 +79,7 @@ class OutageWatch:
                     self._look_at(self._engine.clock.monotonic())
 
     def down_since(self) -> float | None:
-        """Tell since when the provider has been seen to be down."""
+        """Return since when the provider has been seen to be down."""
         timeout = self._engine.settings.attempt_timeout
         silence = 3 * self._options.probe_every_in_outage + 2 * timeout
         return self.observation.down_since(self._engine.clock.monotonic(), silence)
@@ -127,7 +127,7 @@ class OutageWatch:
         self._tell(before, failure)
 
     def _round(self, token_endpoint: str) -> ProviderUnavailable | None:
-        """Tell how both probes failed, or None where one has an answer."""
+        """Return how both probes failed, or None where one has an answer."""
         clock, timeout = self._engine.clock, self._engine.settings.attempt_timeout
         failure: ProviderUnavailable | None = None
         for purpose, url in ((Purpose.DISCOVERY, self._source.trust.discovery), (Purpose.TOKEN, token_endpoint)):
@@ -155,4 +155,4 @@ class OutageWatch:
 
 
 #: Those that are alive, for forks.
-watches: Living[OutageWatch] = Living()
+watches: LiveObjects[OutageWatch] = LiveObjects()

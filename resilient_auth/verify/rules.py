@@ -72,7 +72,7 @@ class Accepted:
 
 
 def types_for(kind: str) -> frozenset[str]:
-    """Tell the values of `typ` for a kind of token (RFC 9068, section 4)."""
+    """Return the values of `typ` for a kind of token (RFC 9068, section 4)."""
     return frozenset({"jwt", "at+jwt"}) if kind == "access" else frozenset({"jwt"})
 
 
@@ -274,7 +274,7 @@ def claims_of(claims: dict[str, Any], accepted: Accepted, rules: Rules, provenan
 def _is_application(
     claims: Mapping[str, Any], scopes: frozenset[str], subject: str, object_id: str | None
 ) -> bool | None:
-    """Tell whether an access token is an application's own; None where no claim tells.
+    """Return whether an access token is an application's own; None where no claim tells.
 
     Args:
         claims: As they came.

@@ -10,10 +10,10 @@ import cachetools
 
 from .._policy.checks import require_whole
 from .claims import Claims
-from .jwk import VerificationKey
-from .keys import KeySource
+from .jose.jwk import VerificationKey
+from .keys.source import KeySource
 
-__all__ = ["Remembered", "Seen", "SeenOptions"]
+__all__ = ["Remembered", "SeenOptions", "VerifiedTokens"]
 
 #: Bytes that a remembered token's claims take per character of it, and on top; measured, rounded up.
 _PER_CHARACTER, _ON_TOP = 3, 3_000
@@ -53,7 +53,7 @@ class Remembered:
     deny_version: int
 
 
-class Seen:
+class VerifiedTokens:
     """Hold verified tokens by a hash of their text, bounded in number and in bytes."""
 
     def __init__(self, options: SeenOptions) -> None:

@@ -59,7 +59,7 @@ class Trust:
 
     @property
     def templated(self) -> bool:
-        """Tell whether a tenant stands in the issuers."""
+        """Return whether a tenant stands in the issuers."""
         return any(_TEMPLATE in issuer for issuer in self.issuers)
 
     @cached_property
@@ -67,7 +67,7 @@ class Trust:
         return tuple(_pattern(issuer) for issuer in self.issuers)
 
     def match(self, issuer: str) -> str | None:
-        """Tell the tenant that stands in an issuer, "" where none does; None when it isn't one of these."""
+        """Return the tenant that stands in an issuer, "" where none does; None when it isn't one of these."""
         for pattern in self._patterns:
             found = pattern.fullmatch(issuer)
             if found is not None:
@@ -79,11 +79,11 @@ class Trust:
         return frozenset(issuer.replace(_TEMPLATE, tenant) for issuer in self.issuers)
 
     def hosts_for(self, tenant: str | None) -> frozenset[str]:
-        """Tell the hosts that a document may name in which this tenant stands."""
+        """Return the hosts that a document may name in which this tenant stands."""
         return frozenset(host.replace(_TEMPLATE, tenant or self.tenant or "") for host in self.hosts)
 
     def named_by(self, issuer: object) -> tuple[bool, str | None]:
-        """Tell whether a discovery document's issuer is the expected one, and the tenant that stands in it."""
+        """Return whether a discovery document's issuer is the expected one, and the tenant that stands in it."""
         if not isinstance(issuer, str):
             return False, None
         if issuer in self.issuers:

@@ -11,30 +11,30 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias
 
-from .. import _forks
-from .._flow.engine import Engine, engine_for
-from .._flow.single_flight import Flight, Outcome
+from .._engine.engine import Engine, engine_for
+from .._engine.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
-from .._provider.wire import HttpxWire
+from .._process import forks
+from .._wire.connection import HttpxWire
 from ..errors import Closed
 from ..events import ExpiredTokenAccepted, TokenOnDenyList, emit
 from ..settings import Settings
 from ..token import fingerprint
 from .claims import Claims, Provenance
 from .deny import DenyFile, DenyList, deny_lists
-from .documents import pinned_from
 from .errors import InvalidToken, VerificationUnavailable
-from .jwk import VerificationKey
-from .keys import KeySource, key_sources
+from .jose.compact import LARGEST_TOKEN, check_header, strict_json, take_apart
+from .jose.jwk import VerificationKey
+from .jose.signature import check_algorithms
+from .keys.documents import pinned_from
+from .keys.source import KeySource, key_sources
 from .options import GraceOptions, KeyOptions
 from .outage import OutageWatch, watches
 from .rules import Rules, check, check_asked, check_times, claims_of, expired, types_for
-from .seen import Remembered, Seen, SeenOptions, digest_of
-from .signature import check_algorithms
-from .text import LARGEST_TOKEN, check_header, strict_json, take_apart
+from .seen import Remembered, SeenOptions, VerifiedTokens, digest_of
 from .trust import IS_GUID, Trust
 
-__all__ = ["Asked", "Verification", "Verify", "Verifying"]
+__all__ = ["Expected", "Verification", "Verify", "Verifying"]
 
 #: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
 Verifying = Generator[tuple[Flight, float], Outcome | None, Claims]
@@ -47,7 +47,7 @@ _A_MEMBER = "b79fbf4d-3ef9-4689-8143-76b194e85509"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
+class Expected:
     """What one call asks of a token."""
 
     scopes: Collection[str] = ()
@@ -144,7 +144,7 @@ class Verification:
             for trust in trusts
         }
         self._watches = {} if grace is None else {s: OutageWatch(s, grace) for s in self._sources.values()}
-        self._seen = Seen(seen or SeenOptions())
+        self._seen = VerifiedTokens(seen or SeenOptions())
         _living.add(self)
 
     def renew(self) -> None:
@@ -152,7 +152,7 @@ class Verification:
         self._seen.renew()
 
     def seen(self, token: str) -> Claims | None:
-        """Tell the claims of a token that was verified before and still holds; None for the long way.
+        """Return the claims of a token that was verified before and still holds; None for the long way.
 
         Raises:
             InvalidToken: It is on the deny-list.
@@ -160,7 +160,7 @@ class Verification:
         """
         if not isinstance(token, str) or len(token) > LARGEST_TOKEN or not token.isascii():
             return None
-        _forks.notice()
+        forks.notice()
         digest = digest_of(token)
         known = self._seen.find(digest)
         if known is None:
@@ -184,14 +184,14 @@ class Verification:
             known.claims = claims = dataclasses.replace(claims, provenance=view.provenance)
         return claims
 
-    def verifying(self, token: str, asked: Asked) -> Verifying:
+    def verifying(self, token: str, asked: Expected) -> Verifying:
         """Verify a token, step by step; the drivers do the waiting.
 
         Raises:
             InvalidToken: It is refused.
             VerificationUnavailable: Its key can't be had now.
         """
-        _forks.notice()
+        forks.notice()
         if self._closed:
             raise Closed("this verifier was closed: make a new one, or close it later")
         compact = take_apart(token)
@@ -244,13 +244,13 @@ class Verification:
 
     def warming(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
         """Get every issuer's keys, so that no token has to wait for them; step by step."""
-        _forks.notice()
+        forks.notice()
         for source in self._sources.values():
             yield from source.obtaining(None)
         for watch in self._watches.values():
             watch.start()
 
-    def _by_grace(self, token: str, asked: Asked) -> Verifying:
+    def _by_grace(self, token: str, asked: Expected) -> Verifying:
         """Accept an expired token where every condition of the owner's grace holds.
 
         Raises:
@@ -314,7 +314,7 @@ class Verification:
 
     def close(self) -> None:
         """Forget what was verified, and end refreshes unless another verifier shares them."""
-        _forks.notice()
+        forks.notice()
         if self._closed:
             return
         self._closed = True
@@ -408,7 +408,7 @@ def _release(source: KeySource) -> None:
 _living: weakref.WeakSet[Verification] = weakref.WeakSet()
 
 
-@_forks.renewed
+@forks.renewed
 def _after_fork() -> None:
     global _sharing
     _sharing = threading.Lock()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, Self, TypeVar
 
-from .._flow.single_flight import Flight, Outcome
+from .._engine.single_flight import Flight, Outcome
 from ..settings import Settings
 from .claims import Claims
 from .deny import DenyList
@@ -14,7 +14,7 @@ from .options import GraceOptions, KeyOptions
 from .rules import check_asked
 from .seen import SeenOptions
 from .trust import Trust, b2c, entra, external_id, of_issuers
-from .verification import Asked, Verification, Verify
+from .verification import Expected, Verification, Verify
 
 __all__ = ["ClaimsVerifier", "Verifier"]
 
@@ -214,7 +214,7 @@ class ClaimsVerifier(Verifier):
         """
         claims = self._core.seen(token)
         if claims is None:
-            asked = Asked(scopes, roles, app_only, nonce, grace)
+            asked = Expected(scopes, roles, app_only, nonce, grace)
             return _carry_out(self._core.verifying(token, asked))
         if scopes or roles or app_only is not None or nonce is not None:
             check_asked(claims, scopes, roles, app_only, nonce)

@@ -230,7 +230,7 @@ async def test_a_handshake_that_is_cancelled_closes_its_connection() -> None:
 
 def test_the_backends_of_httpx_are_where_we_look_for_them() -> None:
     """httpx has no public way to them; when this fails, `bounded` must find another one."""
-    from resilient_auth.downstream.bounded import bound
+    from resilient_auth.downstream.connections import bound
 
     assert bound(httpx.HTTPTransport())
     assert bound(httpx.AsyncHTTPTransport())

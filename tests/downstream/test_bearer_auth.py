@@ -349,7 +349,7 @@ class TestCredentials:
 
     def test_the_wait_for_a_token_is_bounded_by_the_deadline(self) -> None:
         """Our applications see in their context how long this caller waits."""
-        from resilient_auth._flow import acquire
+        from resilient_auth._engine import acquire
 
         seen: list[float | None] = []
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_auth.downstream.challenge import LARGEST_HEADER, Challenge, Wanted, parse_challenges, read
+from resilient_auth.downstream.challenge import LARGEST_HEADER, Challenge, Remedy, parse_challenges, read
 
 CLAIMS = '{"access_token":{"nbf":{"essential":true,"value":"1700000000"}},"ü":"?>~"}'
 B64 = base64.b64encode(CLAIMS.encode()).decode()
@@ -55,7 +55,7 @@ def test_a_quoted_string_is_unescaped() -> None:
 )
 def test_a_challenge_without_claims_wants_another_token(headers: list[str]) -> None:
     """Claims count in a Bearer challenge that says that they are missing, and nowhere else."""
-    assert read(headers) is Wanted.TOKEN
+    assert read(headers) is Remedy.TOKEN
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_a_challenge_without_claims_wants_another_token(headers: list[str]) -> N
 )
 def test_a_malformed_challenge_is_unclear(header: str) -> None:
     """Whatever is wrong with it, it asks for nothing."""
-    assert read([header]) is Wanted.UNCLEAR
+    assert read([header]) is Remedy.UNCLEAR
 
 
 @given(st.lists(st.text(max_size=200), max_size=4))
 def test_any_text_is_read_without_an_exception(headers: list[str]) -> None:
     """Garbage brings a verdict, never an exception."""
-    assert isinstance(read(headers), (str, Wanted))
+    assert isinstance(read(headers), (str, Remedy))
 
 
 @given(
@@ -102,7 +102,7 @@ def test_any_text_is_read_without_an_exception(headers: list[str]) -> None:
 def test_scrambled_challenges_are_read_without_an_exception(parts: list[str]) -> None:
     """Nor does what looks nearly right."""
     told = read(["".join(parts)])
-    assert isinstance(told, Wanted) or isinstance(json.loads(told), dict)
+    assert isinstance(told, Remedy) or isinstance(json.loads(told), dict)
 
 
 _NAMES = st.text("abcdefghijklmnopqrstuvwxyz-_.", min_size=1, max_size=12)

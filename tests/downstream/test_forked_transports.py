@@ -52,7 +52,7 @@ def in_a_child(work: Callable[[], None], seconds: float = 10.0) -> None:
 
 
 def connection_of(idp: Emulator) -> int:
-    """Tell over which connection the last call came."""
+    """Return over which connection the last call came."""
     return idp.ledger.calls[-1].connection
 
 

@@ -12,7 +12,7 @@ from made_up import asked
 from rich.console import Console
 
 from resilient_auth.drill.plan import SCENARIOS, Plan
-from resilient_auth.drill.report import About, render
+from resilient_auth.drill.report import RunInfo, render
 from resilient_auth.drill.run import Outcome
 from resilient_auth.drill.terminal import introduce, show
 from resilient_auth.drill.wording import LONG_DRILL, clock_note, percent, recovery, summary, wait
@@ -20,8 +20,8 @@ from resilient_auth.drill.wording import LONG_DRILL, clock_note, percent, recove
 Make = Callable[..., Outcome]
 
 
-def about(command: str = "resilient-auth drill", **plan: Any) -> About:
-    return About(command=command, started=1.7e9, took=60.0, versions={"msal": "1.39.0"}, plan=Plan(**plan))
+def about(command: str = "resilient-auth drill", **plan: Any) -> RunInfo:
+    return RunInfo(command=command, started=1.7e9, took=60.0, versions={"msal": "1.39.0"}, plan=Plan(**plan))
 
 
 class Elements(HTMLParser):

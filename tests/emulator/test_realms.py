@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from resilient_auth.emulator import Fault
-from resilient_auth.emulator.realms import PERSONAL_TENANT_ID, tenant_id
+from resilient_auth.emulator.provider.realms import PERSONAL_TENANT_ID, tenant_id
 
 SCOPE = ["https://graph.microsoft.com/.default"]
 TID = tenant_id("contoso")

@@ -21,7 +21,7 @@ from typing import Any
 
 import resilient_auth as ra
 from resilient_auth import msal
-from resilient_auth.emulator.realms import tenant_id
+from resilient_auth.emulator.provider.realms import tenant_id
 from resilient_auth.verify import DenyList, GraceOptions
 
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
@@ -37,8 +37,8 @@ def locks() -> list[Any]:
             kind, owner = type(one), str(type(one).__module__)
             if owner.partition(".")[0] not in ("resilient_auth", "msal") or isinstance(one, type):
                 continue
-            slots = [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
-            kept = dict(getattr(one, "__dict__", {})) | {n: getattr(one, n) for n in slots if hasattr(one, n)}
+            entries = [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
+            kept = dict(getattr(one, "__dict__", {})) | {n: getattr(one, n) for n in entries if hasattr(one, n)}
         if owner.partition(".")[0] in ("resilient_auth", "msal"):
             found |= {id(value): value for value in list(kept.values()) if isinstance(value, _LOCKS)}
     return list(found.values())

@@ -13,7 +13,7 @@ import watched_locks
 
 import resilient_auth as ra
 from resilient_auth import msal
-from resilient_auth.emulator.realms import tenant_id
+from resilient_auth.emulator.provider.realms import tenant_id
 
 faulthandler.dump_traceback_later(50, exit=True)
 url, api_url, ca_file, directory = sys.argv[1:]

@@ -22,7 +22,7 @@ app_at_provider.acquire_token_for_client(SCOPE)
 
 
 def look(scope: list[str] | None = None) -> dict[str, Any]:
-    """Tell which token this process has, and how it stands."""
+    """Return which token this process has, and how it stands."""
     token = app_at_provider.acquire_token_for_client(scope or SCOPE)["access_token"]
     return {"process": os.getpid(), "token": token[-12:], "verdict": ra.health().verdict}
 

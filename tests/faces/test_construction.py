@@ -160,12 +160,12 @@ def test_every_kind_of_authority_works_as_in_msal(idp: Emulator, proxied, settin
 
 
 def vars_of(authority: Any) -> dict[str, Any]:
-    """Tell what an authority knows, its wire excepted."""
+    """Return what an authority knows, its wire excepted."""
     return {k: v for k, v in vars(authority).items() if k != "_http_client"}
 
 
 def shape(result: dict[str, Any]) -> dict[str, Any]:
-    """Tell a result's keys and the types of their values."""
+    """Return a result's keys and the types of their values."""
     return {k: type(v) for k, v in result.items()}
 
 

@@ -41,7 +41,7 @@ def pass_time(clock: Any, app: Any, seconds: float) -> None:
 
 
 def outcome(call: Callable[[], Any]) -> str:
-    """Tell whether there was a token, or which error."""
+    """Return whether there was a token, or which error."""
     try:
         result = call()
     except Exception as error:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing a static:DeprecationWarn
 
 
 def shape(result: Any) -> Any:
-    """Tell a result's keys and types, and the values that don't vary."""
+    """Return a result's keys and types, and the values that don't vary."""
     if not isinstance(result, dict):
         return result
     fixed = ("token_type", "token_source", "scope", "error", "suberror", "error_codes")

@@ -25,7 +25,7 @@ class SlowCache(plain_msal.TokenCache):  # type: ignore[misc]
 
 
 async def longest_pause(work: Any) -> float:
-    """Tell for how long the loop did nothing else."""
+    """Return for how long the loop did nothing else."""
     longest, task = 0.0, asyncio.ensure_future(work)
     while not task.done():
         begun = time.perf_counter()

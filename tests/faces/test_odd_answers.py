@@ -224,8 +224,8 @@ def test_a_cool_down_that_another_request_made_longer_costs_no_attempt(idp: Emul
         events.wait_for(RetryScheduled)
         idp.heal()
         session = app._ra_session
-        (slot,) = session.memory
-        session.engine.cool_down(slot.ways[0], 6.0)
+        (entry,) = session.memory
+        session.engine.cool_down(entry.ways[0], 6.0)
         clock.skip(4)
         thread.join(0.5)
         assert len(idp.ledger.token_calls()) == 1

@@ -50,7 +50,7 @@ def log() -> Iterator[Everything]:
 
 
 def told_by(error: BaseException) -> str:
-    """Tell all that an exception can tell."""
+    """Return all that an exception can tell."""
     texts = [str(error), repr(error), "".join(traceback.format_exception(error)), repr(error.args), repr(vars(error))]
     if isinstance(error, ra.ResilientAuthError):
         kept = pickle.dumps(error)
@@ -60,7 +60,7 @@ def told_by(error: BaseException) -> str:
 
 def secrets_in(cache: Any) -> set[str]:
     kinds = ("AccessToken", "RefreshToken", "IdToken")
-    return {entry["secret"] for kind in kinds for entry in list(cache.search(kind, now=0))}
+    return {msal_entry["secret"] for kind in kinds for msal_entry in list(cache.search(kind, now=0))}
 
 
 def test_no_secret_is_told_in_any_fault(idp: Emulator, proxied, settings, clock, log, monkeypatch):
@@ -163,9 +163,9 @@ def test_a_token_cannot_be_pickled_or_shown(idp: Emulator, daemon):
     """The object that holds a token shows a fingerprint and refuses to be written down."""
     app = daemon()
     text = app.acquire_token_for_client(SCOPE)["access_token"]
-    slots = list(app._ra_session.memory)
-    assert slots
-    for slot in slots:
-        assert text not in repr(slot.token)
+    entries = list(app._ra_session.memory)
+    assert entries
+    for entry in entries:
+        assert text not in repr(entry.token)
         with pytest.raises(TypeError, match="pickled"):
-            pickle.dumps(slot.token)
+            pickle.dumps(entry.token)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:response_mode:UserWarning")
 
 
 def faster(ours: Callable[[], Any], theirs: Callable[[], Any], calls: int = 2000) -> float:
-    """Tell how many times as fast ours is: the median over batches that alternate."""
+    """Return how many times as fast ours is: the median over batches that alternate."""
     ratios = []
     for _ in range(9):
         spent = []

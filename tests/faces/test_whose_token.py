@@ -17,7 +17,7 @@ import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import Answer
+from resilient_auth.emulator.faults import WrongAnswer
 
 SCOPE = ["https://graph.microsoft.com/.default"]
 USER_SCOPE = ["https://graph.microsoft.com/User.Read"]
@@ -63,7 +63,7 @@ def _origin(arguments: dict[str, Any]) -> str:
 
 
 def _is_from(arguments: dict[str, Any], token: str) -> bool:
-    """Tell by the token's own claims whether an authority gave it."""
+    """Return by the token's own claims whether an authority gave it."""
     claims = jwt.decode(token, options={"verify_signature": False})
     given = str(arguments.get("oidc_authority") or arguments["authority"])
     if "/realms/" in given:
@@ -74,7 +74,7 @@ def _is_from(arguments: dict[str, Any], token: str) -> bool:
 
 
 def _tenant(given: str) -> str:
-    from resilient_auth.emulator.realms import tenant_id
+    from resilient_auth.emulator.provider.realms import tenant_id
 
     return tenant_id(given.rpartition("/")[2])
 
@@ -104,7 +104,7 @@ def _sign_in(app: Any, idps: tuple[Emulator, ...], username: str = "ann@contoso.
 
 def _settle(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shelf.settled:
+    while not app._ra_session.memory.shared_cache.settled:
         assert time.monotonic() < ends
         time.sleep(0.005)
 
@@ -258,9 +258,9 @@ def test_what_was_declared_is_part_of_whose_token_it_is(idp: Emulator, settings:
         plain.close()
 
 
-def _without_account(number: int) -> Answer:
+def _without_account(number: int) -> WrongAnswer:
     body = {"token_type": "Bearer", "access_token": f"somebodys-{number}", "expires_in": 3600, "scope": SCOPE[0]}
-    return Answer("answer", 200, body=json.dumps(body | {"refresh_token": "r"}), content_type="application/json")
+    return WrongAnswer("answer", 200, body=json.dumps(body | {"refresh_token": "r"}), content_type="application/json")
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -37,7 +37,7 @@ class SteppingClock(ra.clock.SystemClock):
         self._time = time.time
 
     def wall(self) -> float:  # type: ignore[override]
-        """Tell seconds since the epoch, as this machine has them."""
+        """Return seconds since the epoch, as this machine has them."""
         return self._time() + self.ahead
 
 
@@ -150,8 +150,8 @@ class Process:
         return {}
 
     def _settled(self) -> bool:
-        shelf = self.app._ra_session.memory.shelf
-        return bool(shelf.settled)
+        shared_cache = self.app._ra_session.memory.shared_cache
+        return bool(shared_cache.settled)
 
     def _shown(self, result: Any) -> dict[str, Any]:
         if result is None or "access_token" not in result:
@@ -160,7 +160,7 @@ class Process:
                 "app": _claim(result["access_token"], "azp", "appid"), "source": result["token_source"]}  # fmt: skip
 
     def known(self) -> dict[str, Any]:
-        """Tell which refresh tokens it holds, and whether the store has them too."""
+        """Return which refresh tokens it holds, and whether the store has them too."""
         cache = self.app.token_cache
         tokens = (hashlib.sha256(e["secret"].encode()).hexdigest() for e in list(cache.search("RefreshToken")))
         held = [token for token in tokens if token not in self.inherited]

@@ -12,7 +12,7 @@ from fleet_world import USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
 from resilient_auth import msal
-from resilient_auth._provider import transport
+from resilient_auth._wire import http_client as transport
 from resilient_auth.emulator import Emulator
 
 
@@ -64,8 +64,8 @@ def sign_in(idp: Emulator, backend: BreakableBackend) -> Callable[..., dict[str,
         account = app.get_accounts(username)[0]
         # The first silent call finds the sign-in's token, and has it written down.
         assert app.acquire_token_silent(scopes, account)["token_source"] == "cache"
-        shelf = app._ra_session.memory.shelf
-        while not (shelf.settled or backend.failing):
+        shared_cache = app._ra_session.memory.shared_cache
+        while not (shared_cache.settled or backend.failing):
             time.sleep(0.001)
         return account
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import Answer, BlackHole, Refuse, Slow
+from resilient_auth.emulator.faults import BlackHole, Refuse, Slow, WrongAnswer
 
 WORKER = Path(__file__).with_name("fleet_worker.py")
 
@@ -139,7 +139,7 @@ def test_another_process_takes_over_from_one_that_was_killed(idp: Emulator, flee
 @over_valkey
 def test_a_fleet_learns_of_an_outage_from_one(idp: Emulator, fleet: Callable[..., list[Worker]]) -> None:
     """Not every process finds out by failing for itself."""
-    idp.fail(Answer(503), "token")
+    idp.fail(WrongAnswer(503), "token")
     workers = fleet(6)
     answers = _ask(workers, threads=5, wait=3.0)
     assert {answer["error"] for answer in answers} <= {"AcquisitionTimeout", "ServerFailed", "CircuitOpen"}
@@ -150,7 +150,7 @@ def test_a_fleet_learns_of_an_outage_from_one(idp: Emulator, fleet: Callable[...
 @over_valkey
 def test_a_throttled_fleet_waits_as_one(idp: Emulator, fleet: Callable[..., list[Worker]]) -> None:
     """One `Retry-After` holds for all processes (G8)."""
-    idp.fail(Answer(429, retry_after=20), "token")
+    idp.fail(WrongAnswer(429, retry_after=20), "token")
     first, *others = fleet(6)
     _ask([first], wait=2.0)
     answers = _ask(others, threads=5, wait=2.0)

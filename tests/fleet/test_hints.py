@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
-from resilient_auth._flow.stored import Hint, Stored
+from resilient_auth._fleet.records import Hint, Records
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault
@@ -35,7 +35,7 @@ class Machine:
         return float(self._clock.monotonic()) + self._started
 
 
-def _look(stored: Stored) -> Hint | None:
+def _look(stored: Records) -> Hint | None:
     return stored.look([], ["it fails"])[1].get("it fails")
 
 
@@ -52,8 +52,8 @@ def test_nobody_asks_too_early_whatever_the_clocks_say(
     """While it lasts it holds, for who looks first and for who has seen it before; then it is over for all."""
     clock = ManualClock(start=1_700_000_000.0)
     store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
-    here = Stored(store, Machine(clock, reader, 123.0), 0.0)
-    Stored(store, Machine(clock, poster), 0.0).post_hint("it fails", seconds, "throttled", "429")
+    here = Records(store, Machine(clock, reader, 123.0), 0.0)
+    Records(store, Machine(clock, poster), 0.0).post_hint("it fails", seconds, "throttled", "429")
     passed = 0.0
     for at in looks:
         clock.advance(at - passed)
@@ -70,9 +70,9 @@ def test_clocks_that_agree_say_when_it_ends() -> None:
     """Who comes late is told what is left, and not the whole."""
     clock = ManualClock()
     store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
-    Stored(store, clock, 0.0).post_hint("it fails", 60.0, "throttled", "429")
+    Records(store, clock, 0.0).post_hint("it fails", 60.0, "throttled", "429")
     clock.advance(40.0)
-    hint = _look(Stored(store, clock, 0.0))
+    hint = _look(Records(store, clock, 0.0))
     assert hint is not None
     assert hint.left == pytest.approx(20.0)
 

@@ -17,11 +17,11 @@ from msal import TokenCache
 from msal.authority import canonicalize
 
 import resilient_auth as ra
-from resilient_auth._flow.partition import StoredToken
-from resilient_auth._provider.identity import Ownership, identity_given
-from resilient_auth._provider.session import Session
-from resilient_auth._provider.token_cache import ExchangeView, read
-from resilient_auth._provider.user_cache import UserCache
+from resilient_auth._fleet.user_record import StoredToken
+from resilient_auth._msal.identity import Ownership, identity_given
+from resilient_auth._msal.session import Session
+from resilient_auth._msal.token_cache import ExchangeView, read
+from resilient_auth._msal.user_cache import UserCache
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.token import Token, TokenRequest
 
@@ -144,20 +144,20 @@ class Crossings(RuleBasedStateMachine):
     def obtain(self, number: int, who: str | None, scope: str, says_who: bool) -> None:
         """An exchange brings a token; the answer to a user's may not say whose it is."""
         app, session = self.apps[number], self.sessions[number]
-        shelf = session.memory.shelf
+        shared_cache = session.memory.shared_cache
         with ExitStack() as stack:
-            if shelf is not None:
-                stack.enter_context(shelf.signing_in())
+            if shared_cache is not None:
+                stack.enter_context(shared_cache.signing_in())
             self.cache.add(_event(app, who, scope, says_who=says_who))
-        if shelf is not None:
+        if shared_cache is not None:
             if who is None:
                 secret, now = json.dumps([app.me, None, scope]), time.time()
-                shelf.save(
+                shared_cache.save(
                     None, app.request(None, scope), Token(secret, "Bearer", now, time.monotonic(), 3600.0, 1800.0)
                 )
             for each in self.sessions:
-                assert each.memory.shelf is not None
-                each.memory.shelf.flush()
+                assert each.memory.shared_cache is not None
+                each.memory.shared_cache.flush()
 
     @rule(number=NUMBER)
     def restart(self, number: int) -> None:
@@ -193,20 +193,20 @@ class Crossings(RuleBasedStateMachine):
             return
         app = self.apps[number]
         session = app.begin(self.settings, UserCache(), known=known)
-        shelf = session.memory.shelf
-        assert shelf is not None
+        shared_cache = session.memory.shared_cache
+        assert shared_cache is not None
         home, wall = self._home(who), time.time()
         request = app.request(home, scope)
-        partition = shelf.load(home, request)
-        if partition is not None:
-            held = partition.find(request, wall, 0.0)
-            entry = partition.find_entry(request, wall, shelf.owns)
+        user_record = shared_cache.load(home, request)
+        if user_record is not None:
+            held = user_record.find(request, wall, 0.0)
+            entry = user_record.find_entry(request, wall, shared_cache.owns)
             assert held is None or json.loads(held.secret) == [app.me, who, scope]
             assert entry is None or json.loads(entry["secret"]) == [app.me, who, scope]
-            for (kind, _), each in partition.entries.items():
+            for (kind, _), each in user_record.entries.items():
                 if kind == "RefreshToken":
                     assert json.loads(each["secret"]) == [app.cloud, who]
-            assert all(isinstance(token, StoredToken) for token in partition.tokens.values())
+            assert all(isinstance(token, StoredToken) for token in user_record.tokens.values())
         session.close()
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
-from resilient_auth._flow.partition import Change, Partition, StoredToken, decode, encode, merge
+from resilient_auth._fleet.user_record import Change, StoredToken, UserRecord, decode, encode, merge
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault, Slow
 
@@ -88,7 +88,7 @@ def test_what_was_obtained_under_an_earlier_lease_doesnt_replace_what_came_later
     """Its clock is ahead, and it comes last: its token and its rotation are the older ones all the same."""
     between = {RT: Change(_rt("r1", 10), _rt("r2", 20))}
     later = merge(
-        Partition("b", {RT: _rt("r1", 10)}), "b", between, {"t": _token("t2", 20.0, fence=2)}, anew=0, fence=2
+        UserRecord("b", {RT: _rt("r1", 10)}), "b", between, {"t": _token("t2", 20.0, fence=2)}, anew=0, fence=2
     )
     late = {RT: Change(_rt("r1", 10), _rt("r9", 900))}
     merged = merge(later, "b", late, {"t": _token("t9", 900.0, fence=1)}, anew=0, fence=1)
@@ -100,7 +100,7 @@ def test_what_was_obtained_under_an_earlier_lease_doesnt_replace_what_came_later
 def test_a_rotation_that_nobody_else_has_made_is_kept_though_it_comes_late() -> None:
     """The other one was refused, since a refresh token works once: what the late one holds is all that there is."""
     rotated = {RT: Change(_rt("r1"), _rt("r2"))}
-    stored = merge(Partition("b", {RT: _rt("r1")}), "b", {RT: Change(_rt("r1"), None)}, {}, anew=0, fence=2)
+    stored = merge(UserRecord("b", {RT: _rt("r1")}), "b", {RT: Change(_rt("r1"), None)}, {}, anew=0, fence=2)
     merged = merge(stored, "b", rotated, {}, anew=0, fence=1)
     assert merged is not None
     assert merged.entries[RT]["secret"] == "r2"
@@ -114,7 +114,7 @@ def _token(secret: str, obtained_on: float, fence: int = 0) -> StoredToken:
 @given(st.permutations(range(1, 6)), st.lists(st.integers(-7200, 7200), min_size=5, max_size=5))
 def test_the_latest_lease_has_the_last_word_in_any_order_of_writes(order: list[int], clocks: list[int]) -> None:
     """Whenever each process comes to write, and whatever its clock says."""
-    stored: Partition | None = Partition("b")
+    stored: UserRecord | None = UserRecord("b")
     for fence in order:
         tokens = {"t": _token(f"t{fence}", 10_000.0 + clocks[fence - 1], fence)}
         stored = merge(stored, "b", {}, tokens, anew=0, fence=fence)
@@ -127,7 +127,7 @@ def test_the_latest_lease_has_the_last_word_in_any_order_of_writes(order: list[i
 
 def test_a_record_without_fences_is_read() -> None:
     """Written by an earlier release, it has its tokens, and their order is the clocks'."""
-    value = encode(Partition("b", tokens={"t": _token("t1", 20.0)}), "p")
+    value = encode(UserRecord("b", tokens={"t": _token("t1", 20.0)}), "p")
     older = decode(value.replace(b',"fence":0', b"").replace(b"{},0]", b"{}]"), "v", "p")
     assert older is not None
     assert older.tokens["t"].fence == 0

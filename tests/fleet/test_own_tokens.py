@@ -12,9 +12,9 @@ import pytest
 from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
-from resilient_auth._flow.partition import Partition, StoredToken, encode, prune
-from resilient_auth._flow.shelf import Shelf
-from resilient_auth._provider.user_cache import UserCache
+from resilient_auth._fleet.accounts import SharedCache
+from resilient_auth._fleet.user_record import StoredToken, UserRecord, encode, prune
+from resilient_auth._msal.user_cache import UserCache
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault, Refuse
 from resilient_auth.token import Token, TokenRequest
@@ -45,19 +45,19 @@ def backend(clock: Any) -> WeighingBackend:
 
 def settled(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shelf.settled:
+    while not app._ra_session.memory.shared_cache.settled:
         assert time.monotonic() < ends, "it isn't written"
         time.sleep(0.01)
 
 
 def keep(app: Any, number: int, variant: str = "") -> TokenRequest:
     """Keep a token of the application's own, as an exchange does."""
-    shelf: Shelf = app._ra_session.memory.shelf
+    shared_cache: SharedCache = app._ra_session.memory.shared_cache
     scopes = (f"https://api-{number}.example/.default",)
     request = TokenRequest(app._ra_identity.authority, app.client_id, "client_credentials", scopes, None, variant)
     clock = app._ra_session.engine.clock
     secret = f"{number} {variant}".ljust(1500)
-    shelf.save(None, request, Token(secret, "Bearer", clock.wall(), clock.monotonic(), 3600.0, 1800.0))
+    shared_cache.save(None, request, Token(secret, "Bearer", clock.wall(), clock.monotonic(), 3600.0, 1800.0))
     return request
 
 
@@ -68,11 +68,11 @@ class TestManyAudiences:
         requests = [keep(app, number) for number in range(1000)]
         assert max(backend.written) < 2 * max(backend.written[:10])
         again = life()
-        shelf, clock = again._ra_session.memory.shelf, again._ra_session.engine.clock
+        shared_cache, clock = again._ra_session.memory.shared_cache, again._ra_session.engine.clock
         for number, request in enumerate(requests):
-            partition = shelf.load(None, request)
-            assert partition is not None
-            found = partition.find(request, clock.wall(), clock.monotonic())
+            user_record = shared_cache.load(None, request)
+            assert user_record is not None
+            found = user_record.find(request, clock.wall(), clock.monotonic())
             assert found is not None
             assert found.secret.split()[0] == str(number)
 
@@ -90,11 +90,11 @@ class TestManyAudiences:
         app = life(max_stored_tokens=8)
         first = keep(app, 1)
         variants = [keep(app, 2, f"v{number}") for number in range(20)]
-        shelf = life()._ra_session.memory.shelf
-        kept = shelf.load(None, first)
+        shared_cache = life()._ra_session.memory.shared_cache
+        kept = shared_cache.load(None, first)
         assert kept is not None
         assert len(kept.tokens) == 1
-        many = shelf.load(None, variants[0])
+        many = shared_cache.load(None, variants[0])
         assert many is not None
         assert len(many.tokens) == 8
         with pytest.raises(ra.ConfigurationError, match="max_stored_tokens"):
@@ -118,9 +118,9 @@ class TestManyAudiences:
         """Whatever a provider calls its users: names of the two kinds never meet."""
         app = life()
         request = keep(app, 1)
-        shelf = app._ra_session.memory.shelf
+        shared_cache = app._ra_session.memory.shared_cache
         for subject in (json.dumps(request.scopes), f"\n{json.dumps(request.scopes)}", str(request.scopes)):
-            assert shelf.load(subject) is None
+            assert shared_cache.load(subject) is None
 
     def test_looking_for_a_new_one_costs_the_same_with_ten_thousand(self) -> None:
         """MSAL looks through all that there are; we look where the scopes are."""
@@ -174,7 +174,7 @@ class TestManyAudiences:
 def test_a_partition_holds_as_many_tokens_as_it_may() -> None:
     """The longest-lived."""
     tokens = {str(n): StoredToken("s", "Bearer", float(n), 100.0, 50.0, None, {}) for n in range(100)}
-    pruned = prune(Partition("", tokens=tokens), 50.0, 0.0, 10)
+    pruned = prune(UserRecord("", tokens=tokens), 50.0, 0.0, 10)
     assert sorted(map(int, pruned.tokens)) == list(range(90, 100))
     assert len(encode(pruned, "n")) < 2000
 

@@ -15,7 +15,7 @@ from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import Answer, BlackHole, Refuse
+from resilient_auth.emulator.faults import BlackHole, Refuse, WrongAnswer
 
 ONE_ATTEMPT = ra.RetryOptions(attempts=1)
 
@@ -211,7 +211,7 @@ def test_a_user_signs_out_in_an_outage(
 
 def test_a_back_off_is_everybodys(idp: Emulator, life: Callable[..., Any], clock: Any) -> None:
     """While one process waits before it asks again, no other one asks in its place (G9, G10)."""
-    idp.fail(Answer(503), "token")
+    idp.fail(WrongAnswer(503), "token")
     patient = {"retry": ra.RetryOptions(first_delay=25.0, longest_delay=60.0), "wait": 60.0}
     first, second = life(**patient), life(**patient)
 

@@ -15,9 +15,9 @@ import pytest
 from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
-from resilient_auth._flow.partition import Change, Partition, merge
+from resilient_auth._fleet.user_record import Change, UserRecord, merge
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import Answer, BlackHole, Refuse
+from resilient_auth.emulator.faults import BlackHole, Refuse, WrongAnswer
 from resilient_auth.events import RemovalPostponed, RemovalWritten
 from resilient_auth.testing import capture_events
 from resilient_auth.token import fingerprint
@@ -30,7 +30,7 @@ def _rt(secret: str, at: int) -> dict[str, Any]:
 
 
 def _settled(app: Any) -> bool:
-    return bool(app._ra_session.memory.shelf.settled)
+    return bool(app._ra_session.memory.shared_cache.settled)
 
 
 class SlowBackend(BreakableBackend):
@@ -52,7 +52,7 @@ def one_time(idp: Emulator) -> None:
 def test_a_late_write_doesnt_bring_a_used_refresh_token_back() -> None:
     """Written twice, since the first time seemed to fail; the one in between has rotated on, by a slower clock."""
     rotation = {RT: Change(_rt("r1", 10), _rt("r2", 500))}
-    first = merge(Partition("b", {RT: _rt("r1", 10)}), "b", rotation, {}, anew=False)
+    first = merge(UserRecord("b", {RT: _rt("r1", 10)}), "b", rotation, {}, anew=False)
     between = merge(first, "b", {RT: Change(_rt("r2", 500), _rt("r3", 20))}, {}, anew=False)
     late = merge(between, "b", rotation, {}, anew=False)
     assert late is not None
@@ -249,7 +249,7 @@ def test_an_emptied_store_is_filled_again_from_memory(
     """A restart of the server with nothing on its disk signs nobody out whom a living process knows (G13)."""
     app = life()
     account = sign_in(app)
-    for key in list(backend.keys("partition")) + list(backend.keys("usernames")):
+    for key in list(backend.keys("user_record")) + list(backend.keys("usernames")):
         backend.delete(key)
     assert app.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["token_source"] == "identity_provider"
     _eventually_settled(app)
@@ -308,7 +308,7 @@ def test_who_cant_be_written_down_can_sign_out(life: Callable[..., Any]) -> None
     app.remove_account(account)
     _eventually_settled(app)
     assert app.get_accounts("u") == []
-    assert app._ra_session.memory.shelf.removals_pending == 0
+    assert app._ra_session.memory.shared_cache.removals_pending == 0
 
 
 def test_memory_is_bounded_and_users_come_back(
@@ -322,7 +322,7 @@ def test_memory_is_bounded_and_users_come_back(
         sign_in(app, name)
     held = {e["home_account_id"] for e in app.token_cache.search("RefreshToken")}
     assert len(held) <= 5
-    assert len(app._ra_session.memory.shelf._partitions) <= 6
+    assert len(app._ra_session.memory.shared_cache._partitions) <= 6
     idp.fail(Refuse())
     for name in names:
         (account,) = app.get_accounts(name)
@@ -369,7 +369,7 @@ def test_an_application_that_was_let_go_is_collected(
     backend.failing = True
     app.acquire_token_for_client(SCOPE)
     assert not _settled(app)
-    gone = [weakref.ref(app._ra_session), weakref.ref(app._ra_session.memory.shelf)]
+    gone = [weakref.ref(app._ra_session), weakref.ref(app._ra_session.memory.shared_cache)]
     _forget(life)
     del app
     ends = time.monotonic() + 3  # what is tried again is so after 5
@@ -424,7 +424,7 @@ def test_a_failing_provider_is_no_removal(
     """An exchange that ends in an error leaves in the store what the next one needs."""
     app = life(retry=ra.RetryOptions(attempts=1))
     account = sign_in(app)
-    outage = idp.fail(Answer(503), "token")
+    outage = idp.fail(WrongAnswer(503), "token")
     with pytest.raises(ra.ProviderUnavailable):
         app.acquire_token_silent(["https://graph.microsoft.com/Mail.Read"], account)
     outage.stop()

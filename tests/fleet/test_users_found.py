@@ -15,7 +15,7 @@ import pytest
 from fleet_world import USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
-from resilient_auth._flow.partition import Change
+from resilient_auth._fleet.user_record import Change
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Refuse
 
@@ -24,7 +24,7 @@ DAY = 24 * 3600.0
 
 def settled(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shelf.settled:
+    while not app._ra_session.memory.shared_cache.settled:
         assert time.monotonic() < ends, "it isn't written"
         time.sleep(0.01)
 
@@ -66,7 +66,7 @@ class TestByName:
             if day == 10:
                 backend.writes.clear()
             if day == 20:
-                assert backend.writes.count("partition") == 30
+                assert backend.writes.count("user_record") == 30
                 assert backend.writes.count("usernames") == 10
         again = life()
         assert again.get_accounts("ann@contoso.com") == [account]
@@ -107,7 +107,7 @@ class TestByName:
     ) -> None:
         """A process that starts lists 10,000 in seconds; who waits for less is told, and finds them next time."""
         app = life()
-        shelf = app._ra_session.memory.shelf
+        shared_cache = app._ra_session.memory.shared_cache
         host = app._ra_origin.authority.instance
         for number in range(10_000):
             who = f"u{number}.t"
@@ -116,8 +116,8 @@ class TestByName:
                 "username": f"u{number}@contoso.com", "authority_type": "MSSTS",
             }  # fmt: skip
             changes = {("Account", f"{who}-{host}-t"): Change(None, account)}
-            note = functools.partial(shelf._names.note, who)
-            shelf.stored.save(f"{shelf.label} {who}", None, "b", changes, {}, anew=1.0, note=note)
+            note = functools.partial(shared_cache._names.note, who)
+            shared_cache.stored.save(f"{shared_cache.label} {who}", None, "b", changes, {}, anew=1.0, note=note)
         again = life()
         with ra.wait_at_most(0.01), pytest.raises(ra.StoreUnavailable, match="timeout"):
             again.get_accounts()

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import resilient_auth as ra
-from resilient_auth._flow.partition import Partition
-from resilient_auth._provider.identity import Ownership, identity_given
-from resilient_auth._provider.session import Session
-from resilient_auth._provider.user_cache import UserCache
+from resilient_auth._fleet.user_record import UserRecord
+from resilient_auth._msal.identity import Ownership, identity_given
+from resilient_auth._msal.session import Session
+from resilient_auth._msal.user_cache import UserCache
 from resilient_auth.testing import ManualClock
 
 AUTHORITY, HOST, REALM = "https://sso.example/t1", "sso.example", "t1"
@@ -36,8 +36,8 @@ class Process:
         identity = identity_given({"client_id": "app", "authority": AUTHORITY})
         about = type("Authority", (), {"token_endpoint": ENDPOINT, "instance": HOST, "tenant": REALM})
         self.session.identify(identity, lambda: Ownership.of(identity, about))
-        assert self.session.memory.shelf is not None
-        self.shelf = self.session.memory.shelf
+        assert self.session.memory.shared_cache is not None
+        self.shared_cache = self.session.memory.shared_cache
 
     def add(self, who: str, secret: str, *, grant: str) -> None:
         """Add what an exchange brought, as MSAL does."""
@@ -56,7 +56,7 @@ class Process:
 
     def die(self) -> None:
         """Be killed: what isn't written never is."""
-        self.shelf.after_fork()
+        self.shared_cache.after_fork()
         self.session.close()
 
     def refresh_token(self, who: str) -> str | None:
@@ -92,34 +92,34 @@ class Users(RuleBasedStateMachine):
         """Have everything written that waits."""
         for each in self.processes:
             with contextlib.suppress(ra.StoreUnavailable):
-                each.shelf.flush()
+                each.shared_cache.flush()
 
     def all_written(self) -> bool:
-        return all(each.shelf.settled for each in self.processes)
+        return all(each.shared_cache.settled for each in self.processes)
 
     @rule(number=PROCESS, who=USERS)
     def sign_in(self, number: int, who: str) -> None:
         """A code is redeemed."""
         process = self.processes[number]
-        with process.shelf.signing_in():
+        with process.shared_cache.signing_in():
             process.add(who, f"{who} {next(self.numbers)}", grant="authorization_code")
         with contextlib.suppress(ra.StoreUnavailable):
-            process.shelf.flush()
-        self.signed_in[who] = True if process.shelf.settled else None
+            process.shared_cache.flush()
+        self.signed_in[who] = True if process.shared_cache.settled else None
 
     @rule(number=PROCESS, who=USERS)
     def refresh(self, number: int, who: str) -> None:
         """Under the lease: looked up, exchanged, written."""
         process = self.processes[number]
         with contextlib.suppress(ra.StoreUnavailable):
-            process.shelf.load(f"{who}.t")
+            process.shared_cache.load(f"{who}.t")
         if process.refresh_token(who) is None:
             return
         request = ra.token.TokenRequest(AUTHORITY, "app", "silent", ("s",), f"{who}.t")
         with contextlib.suppress(ra.StoreUnavailable):
-            with process.shelf.saving_later():
+            with process.shared_cache.saving_later():
                 process.add(who, f"{who} {next(self.numbers)}", grant="refresh_token")
-            process.shelf.save(f"{who}.t", request, None)
+            process.shared_cache.save(f"{who}.t", request, None)
 
     @rule(number=PROCESS, who=USERS)
     def sign_out(self, number: int, who: str) -> None:
@@ -130,7 +130,7 @@ class Users(RuleBasedStateMachine):
                 process.session.evict(subject)
         except ra.StoreUnavailable:
             self.signed_in[who] = None
-            assert process.shelf.removals_pending
+            assert process.shared_cache.removals_pending
         else:
             assert not self.backend.failing
             self.signed_in[who] = False
@@ -172,7 +172,7 @@ class Users(RuleBasedStateMachine):
         since = float(export["RefreshToken"][0]["last_modification_time"])
         removed_on = self.removed_on(who)
         process.session.bring_in(export)
-        if self.backend.failing or not process.shelf.settled:
+        if self.backend.failing or not process.shared_cache.settled:
             self.signed_in[who] = None
         elif self.signed_in[who] is False:
             self.signed_in[who] = removed_on is None or since >= removed_on
@@ -182,14 +182,14 @@ class Users(RuleBasedStateMachine):
         kept = self.stored(who)
         return kept.removed_on if kept is not None and kept.removed else None
 
-    def stored(self, who: str) -> Partition | None:
+    def stored(self, who: str) -> UserRecord | None:
         """What the store has of a user."""
         was, self.backend.failing = self.backend.failing, False
-        partition = Process(self.backend, self.clock, [NEW, OLD]).shelf.stored.partition(
-            f"{self.processes[0].shelf.label} {who}.t"
+        user_record = Process(self.backend, self.clock, [NEW, OLD]).shared_cache.stored.partition(
+            f"{self.processes[0].shared_cache.label} {who}.t"
         )
         self.backend.failing = was
-        return partition
+        return user_record
 
     @rule(gone=st.integers(0, 2))
     def fail(self, gone: int) -> None:
@@ -212,7 +212,7 @@ class Users(RuleBasedStateMachine):
     @rule(number=PROCESS)
     def restart(self, number: int) -> None:
         """With memory of nothing; what it had still to write is lost, and its callers were told."""
-        lost = not self.processes[number].shelf.settled
+        lost = not self.processes[number].shared_cache.settled
         self.processes[number].die()
         self.processes[number] = Process(self.backend, self.clock, [OLD])
         if lost:
@@ -239,7 +239,7 @@ class Users(RuleBasedStateMachine):
                 continue
             if known is None or not self.all_written():
                 continue
-            fresh.shelf.load(f"{who}.t")
+            fresh.shared_cache.load(f"{who}.t")
             assert (fresh.refresh_token(who) is not None) is known, who
             assert bool(fresh.accounts(who)) is known, who
         fresh.session.close()

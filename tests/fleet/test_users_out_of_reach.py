@@ -24,7 +24,7 @@ MAIL = ["https://graph.microsoft.com/Mail.Read"]
 
 def settled(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shelf.settled:
+    while not app._ra_session.memory.shared_cache.settled:
         assert time.monotonic() < ends, "it isn't written"
         time.sleep(0.01)
 
@@ -245,7 +245,7 @@ class TestARecordThatCantBeOpened:
         name = f"{app._ra_identity.label} {account['home_account_id']}"
         usernames = f"{app._ra_identity.label} ann@contoso.com"
         for garbage in (b"garbage", b"{}", b'{"of": 5}'):
-            store.write("partition", name, garbage, ttl=1e6)
+            store.write("user_record", name, garbage, ttl=1e6)
             store.write("usernames", usernames, garbage, ttl=1e6)
             assert life(store=store).acquire_token_silent(USER_SCOPE, account) is None
             sign_in(app)
@@ -253,7 +253,7 @@ class TestARecordThatCantBeOpened:
             again = life(store=store)
             assert again.get_accounts("ann@contoso.com") == [account]
             assert again.acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
-        store.write("partition", name, b"garbage", ttl=1e6)
+        store.write("user_record", name, b"garbage", ttl=1e6)
         assert app.acquire_token_silent(USER_SCOPE, account, force_refresh=True) is not None
         settled(app)
         assert life(store=store).acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
@@ -266,7 +266,7 @@ class TestARecordThatCantBeOpened:
         here, there = life(store=store), life(store=store)
         account = sign_in(here)
         assert there.acquire_token_silent(USER_SCOPE, account) is not None
-        store.write("partition", f"{here._ra_identity.label} {account['home_account_id']}", b"garbage", ttl=1e6)
+        store.write("user_record", f"{here._ra_identity.label} {account['home_account_id']}", b"garbage", ttl=1e6)
         here.remove_account(account)
         assert there.acquire_token_silent(USER_SCOPE, account, force_refresh=True) is None
 
@@ -283,7 +283,7 @@ class TestARecordThatOthersWrite:
         backend.failing = True
         with pytest.raises(ra.StoreUnavailable):
             app.remove_account(account)
-        shelf = weakref.ref(app._ra_session.memory.shelf)
+        shared_cache = weakref.ref(app._ra_session.memory.shared_cache)
         app._ra_transport.close()
         forget(life)
         del app
@@ -297,12 +297,12 @@ class TestARecordThatOthersWrite:
             time.sleep(0.01)
         assert there.acquire_token_silent(USER_SCOPE, account, force_refresh=True) is None
         del there
-        while shelf() is not None and time.monotonic() < ends:
+        while shared_cache() is not None and time.monotonic() < ends:
             gc.collect()
             time.sleep(0.01)
-        assert shelf() is None
+        assert shared_cache() is None
 
-    @pytest.mark.parametrize("kind", ["partition", "usernames"])
+    @pytest.mark.parametrize("kind", ["user_record", "usernames"])
     def test_a_sign_out_is_made_or_told(
         self, life: Callable[..., Any], sign_in: Callable[..., Any], backend: CountingBackend, clock: Any, kind: str
     ) -> None:

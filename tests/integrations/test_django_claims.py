@@ -36,7 +36,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def me(request: Any) -> JsonResponse:
-    """Tell who it is."""
+    """Return who it is."""
     return JsonResponse({"name": request.claims.username, "keys": request.claims.provenance.keys})
 
 

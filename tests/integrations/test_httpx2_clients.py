@@ -12,7 +12,7 @@ import httpx  # noqa: E402
 
 import resilient_auth as ra  # noqa: E402
 from resilient_auth.downstream import ApiCircuitOpen, TokenUnavailable  # noqa: E402
-from resilient_auth.downstream.bounded import bound  # noqa: E402
+from resilient_auth.downstream.connections import bound  # noqa: E402
 from resilient_auth.integrations import httpx2 as ours  # noqa: E402
 
 API = "https://api.example/"

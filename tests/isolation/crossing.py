@@ -29,7 +29,7 @@ from urllib.parse import urlencode, urlsplit
 import jwt
 
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.realms import locate
+from resilient_auth.emulator.provider.realms import locate
 
 WORKER = Path(__file__).with_name("crossing_worker.py")
 CLIENTS = ("orders", "billing")

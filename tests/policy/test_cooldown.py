@@ -7,7 +7,7 @@ import pytest
 from resilient_auth._policy.cooldown import Cooldowns
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
-from resilient_auth._policy.levels import Asked
+from resilient_auth._policy.levels import ProviderRequest
 from resilient_auth.testing import ManualClock
 from resilient_auth.token import TokenRequest
 
@@ -24,8 +24,10 @@ class SetBack:
         return self.now
 
 
-def asked(scope: str, *, user: str | None = None, grant: str = "client_credentials", client: str = "app") -> Asked:
-    return Asked.of(TokenRequest(HOST, client, grant, (scope,), user), Endpoint(HOST, "t"), Purpose.TOKEN)
+def asked(
+    scope: str, *, user: str | None = None, grant: str = "client_credentials", client: str = "app"
+) -> ProviderRequest:
+    return ProviderRequest.of(TokenRequest(HOST, client, grant, (scope,), user), Endpoint(HOST, "t"), Purpose.TOKEN)
 
 
 def make(clock: ManualClock) -> Cooldowns:
@@ -35,7 +37,7 @@ def make(clock: ManualClock) -> Cooldowns:
 @pytest.mark.parametrize(
     "other", [asked("b"), asked("a", user="ann"), asked("a", grant="on_behalf_of")], ids=["scope", "user", "grant"]
 )
-def test_another_request_is_not_throttled_with_it(other: Asked) -> None:
+def test_another_request_is_not_throttled_with_it(other: ProviderRequest) -> None:
     """Another resource, user or grant of the same application."""
     cooldowns = make(ManualClock())
     cooldowns.begin(asked("a"), 60.0)

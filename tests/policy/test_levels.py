@@ -7,7 +7,7 @@ import pytest
 from resilient_auth._policy.breaker import BreakerOptions, breakers
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
-from resilient_auth._policy.levels import Asked, Levels
+from resilient_auth._policy.levels import Levels, ProviderRequest
 from resilient_auth.errors import CircuitOpen
 from resilient_auth.testing import ManualClock, no_jitter
 from resilient_auth.token import TokenRequest
@@ -22,11 +22,11 @@ class Bench:
         self.clock = ManualClock()
         self.levels = Levels(BreakerOptions(**options), clock=self.clock, jitter=no_jitter)  # type: ignore[arg-type]
 
-    def fail(self, asked: Asked, times: int = 1, *, of_host: bool = False) -> None:
+    def fail(self, asked: ProviderRequest, times: int = 1, *, of_host: bool = False) -> None:
         for _ in range(times):
             self.levels.admit(asked).failure("status 500", of_host=of_host)
 
-    def refused(self, asked: Asked) -> bool:
+    def refused(self, asked: ProviderRequest) -> bool:
         try:
             self.levels.check(asked)
         except CircuitOpen:
@@ -34,16 +34,18 @@ class Bench:
         return False
 
 
-def token(scope: str = "s", *, tenant: str = "t", grant: str = "client_credentials", user: str | None = None) -> Asked:
-    return Asked.of(TokenRequest(HOST, "app", grant, (scope,), user), Endpoint(HOST, tenant), Purpose.TOKEN)
+def token(
+    scope: str = "s", *, tenant: str = "t", grant: str = "client_credentials", user: str | None = None
+) -> ProviderRequest:
+    return ProviderRequest.of(TokenRequest(HOST, "app", grant, (scope,), user), Endpoint(HOST, tenant), Purpose.TOKEN)
 
 
-def person(name: str) -> Asked:
-    return Asked(Endpoint(HOST, "t"), client_id="app", grant="password", subject=name)
+def person(name: str) -> ProviderRequest:
+    return ProviderRequest(Endpoint(HOST, "t"), client_id="app", grant="password", subject=name)
 
 
-def document(tenant: str) -> Asked:
-    return Asked(Endpoint(HOST, tenant), Purpose.DISCOVERY)
+def document(tenant: str) -> ProviderRequest:
+    return ProviderRequest(Endpoint(HOST, tenant), Purpose.DISCOVERY)
 
 
 def test_a_request_that_fails_is_left_alone_alone() -> None:

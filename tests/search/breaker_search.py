@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from resilient_auth._policy.breaker import BreakerOptions
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
-from resilient_auth._policy.levels import Asked, Leave, Levels
+from resilient_auth._policy.levels import Levels, Permits, ProviderRequest
 from resilient_auth.errors import CircuitOpen
 from resilient_auth.testing import ManualClock, no_jitter
 from resilient_auth.token import TokenRequest
@@ -26,22 +26,24 @@ LATENCY, PATIENCE = 0.5, 120.0
 Life = Generator[float | None, None, None]
 
 
-def request(tenant: str, scope: str, subject: str | None = None) -> Asked:
+def request(tenant: str, scope: str, subject: str | None = None) -> ProviderRequest:
     """Ask for a token that is held."""
     endpoint = Endpoint(HOST, tenant)
-    return Asked.of(TokenRequest(HOST, "app", "client_credentials", (scope,), subject), endpoint, Purpose.TOKEN)
+    return ProviderRequest.of(
+        TokenRequest(HOST, "app", "client_credentials", (scope,), subject), endpoint, Purpose.TOKEN
+    )
 
 
-def person(name: str, tenant: str = "t") -> Asked:
+def person(name: str, tenant: str = "t") -> ProviderRequest:
     """Sign in."""
-    return Asked(Endpoint(HOST, tenant), client_id="app", grant="password", subject=name)
+    return ProviderRequest(Endpoint(HOST, tenant), client_id="app", grant="password", subject=name)
 
 
 @dataclass
 class Caller:
     """Somebody who wants one answer, or who asks for ever."""
 
-    asked: Asked
+    asked: ProviderRequest
     #: What the provider does at a time: "good", "500" or "refused".
     answers: Callable[[float], str]
     begins: float = 0.0
@@ -68,7 +70,7 @@ class World:
         self.levels = Levels(self.options, clock=self.clock, jitter=no_jitter)
         self.callers = callers
         #: What is out, and when somebody has failed last.
-        self.out: list[Leave] = []
+        self.out: list[Permits] = []
         self.failed_at = -1.0
         for caller in callers:
             caller.life, caller.wakes, caller.served_at = self.live(caller), caller.begins, None
@@ -111,7 +113,7 @@ class World:
             told = None
             yield self.now + (caller.every or 5.0)
 
-    def check_probes(self, leave: Leave) -> None:
+    def check_probes(self, leave: Permits) -> None:
         """No more probes are out than are allowed, of any breaker."""
         for breaker, _ in leave._permits:
             if not breaker.closed:

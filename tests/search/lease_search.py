@@ -1,10 +1,10 @@
 """Every interleaving of a few processes that want one token, to so many preemptions: who ever asks at the same time?
 
-The processes run the product's own code: `fleet.shared`, the shelf, the transport with its attempts and back-offs. The
-store, the provider's wire and the clock are the model's. One process runs at a time; at each call to the store another
-may go on in its place, or it may stall for longer than a lease, be killed, or lose its lease; the provider may take
-until the last moment, fail, or never answer. Each of these is a choice, and all sequences of choices are tried, with so
-many that cost something as the bounds allow.
+The processes run the product's own code: `coordination.shared`, the shared cache, the transport with its attempts and
+back-offs. The store, the provider's wire and the clock are the model's. One process runs at a time; at each call to
+the store another may go on in its place, or it may stall for longer than a lease, be killed, or lose its lease; the
+provider may take until the last moment, fail, or never answer. Each of these is a choice, and all sequences of
+choices are tried, with so many that cost something as the bounds allow.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resilient_auth._flow import fleet
-from resilient_auth._flow.engine import Engine
-from resilient_auth._flow.memory import Memory, Slot
-from resilient_auth._flow.partition import decode
-from resilient_auth._flow.shelf import Shelf
-from resilient_auth._flow.single_flight import Flight, Outcome
+from resilient_auth._engine.cache import CacheEntry, Memory
+from resilient_auth._engine.engine import Engine
+from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._fleet import coordination as fleet
+from resilient_auth._fleet.accounts import SharedCache
+from resilient_auth._fleet.user_record import decode
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
 from resilient_auth._policy.failure import Purpose
-from resilient_auth._provider.transport import Journey, Transport
-from resilient_auth._provider.wire import Answer
+from resilient_auth._wire.connection import WireResponse
+from resilient_auth._wire.http_client import ExchangeContext, Transport
 from resilient_auth.errors import AttemptTimeout, ProviderUnavailable, StoreUnavailable
 from resilient_auth.settings import Settings
 from resilient_auth.store import ANY, NONE_READABLE, Lease, Record
@@ -113,38 +113,40 @@ class Process:
         settings = Settings(clock=world, jitter=lambda low, high: low + (high - low) * pace, store=world.store)
         engine = Engine(settings)
         memory = Memory(10, engine)
-        slot = Slot(REQUEST, memory, (Endpoint(HOST, "", WIRE),), Purpose.TOKEN)
+        entry = CacheEntry(REQUEST, memory, (Endpoint(HOST, "", WIRE),), Purpose.TOKEN)
         assert engine.stored is not None
         owner = _Owner()
-        shelf = Shelf(engine, engine.stored, "app", None, owner)
+        shared_cache = SharedCache(engine, engine.stored, "app", None, owner)
         transport = Transport(engine, world.wire, "app")
 
         def exchange(flight: Flight) -> Outcome:
             if world.may("faults", ["waits for a document"]):
                 world.sleep(engine.settings.attempt_timeout)
-            with Journey(flight.deadline, flight.earliest, flight=flight).under_way() as journey:
+            with ExchangeContext(flight.deadline, flight.earliest, flight=flight).under_way() as exchange_context:
                 answer = transport.post(f"{HOST}/token", data={"grant_type": "client_credentials"})
-            assert journey.sent_on is not None
-            assert journey.sent_at is not None
+            assert exchange_context.sent_on is not None
+            assert exchange_context.sent_at is not None
             body = json.loads(answer.text)
-            token = Token(body["access_token"], "Bearer", journey.sent_on, journey.sent_at, 3600.0, 1800.0)
+            token = Token(
+                body["access_token"], "Bearer", exchange_context.sent_on, exchange_context.sent_at, 3600.0, 1800.0
+            )
             return Outcome(token, body)
 
         flight = Flight("token", world.monotonic() + engine.settings.deadline, world)
-        return fleet.shared(engine, slot, shelf, exchange, reuse=True)(flight)
+        return fleet.shared(engine, entry, shared_cache, exchange, reuse=True)(flight)
 
 
 class _Owner:
     """An application that has no users."""
 
-    def put_back(self, entries: Any, gone: Any) -> None: ...
+    def put_back(self, msal_entries: Any, gone: Any) -> None: ...
 
     def forgotten(self, subject: str | None) -> None: ...
 
     def entries(self, subject: str) -> Mapping[Any, Any]:
         return {}
 
-    def owns(self, kind: str, entry: Any) -> bool:
+    def owns(self, kind: str, msal_entry: Any) -> bool:
         return True
 
     def evict(self, subject: str) -> bool:
@@ -300,9 +302,9 @@ class Store:
         if wanted is not ANY and wanted != (None if there is None else there[1]):
             return None
         if kind == "application":
-            partition = decode(value, "", name)
-            assert partition is not None
-            fence = max((token.fence for token in partition.tokens.values()), default=0)
+            user_record = decode(value, "", name)
+            assert user_record is not None
+            fence = max((token.fence for token in user_record.tokens.values()), default=0)
             if fence < self._fence:
                 self._world.problems.append("a late write took the place of a later one")
             self._fence = fence
@@ -369,7 +371,7 @@ class Wire:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def send(self, method: str, url: str, *, ends: float, **options: Any) -> Answer:
+    def send(self, method: str, url: str, *, ends: float, **options: Any) -> WireResponse:
         world = self._world
         begun, most = world.now, ends - world.now
         slow = ["is answered at last", "is answered 503 at last", "isn't answered"]
@@ -384,9 +386,9 @@ class Wire:
         if how == "isn't answered":
             raise AttemptTimeout("no answer", authority=HOST)
         if "503" in how:
-            return Answer(503, "{}", {})
+            return WireResponse(503, "{}", {})
         body = {"access_token": f"token {len(world.requests)}", "expires_in": 3600, "token_type": "Bearer"}
-        return Answer(200, json.dumps(body), {})
+        return WireResponse(200, json.dumps(body), {})
 
     def close(self) -> None: ...
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "flow"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from flow_world import HERE, HOST, Process, Provider, World, exchange_over, seeded
 
-from resilient_auth._flow import refresh
-from resilient_auth._flow.memory import Memory
+from resilient_auth._engine import refresh
+from resilient_auth._engine.cache import Memory
 from resilient_auth.token import TokenRequest
 
 MODES = ("503", "refuse", "429")
@@ -47,9 +47,9 @@ def run(mode: str, close_after: int | None, ask_after: int | None) -> int:
         if steps == ask_after:
             asked.ask()
     for process in (pinned, asked):
-        token = process.slot.token
+        token = process.entry.token
         if token is None:
-            raise Lost(f"{process.slot.request}: {mode}, closed after {close_after}, asked after {ask_after}")
+            raise Lost(f"{process.entry.request}: {mode}, closed after {close_after}, asked after {ask_after}")
     if not provider.overlaps:
         return steps
     raise Lost(f"two exchanges for one token at once: {mode}, closed after {close_after}, asked after {ask_after}")
@@ -58,16 +58,16 @@ def run(mode: str, close_after: int | None, ask_after: int | None) -> int:
 def _beside(process: Process, who: str) -> Process:
     """Make one more application with the same engine."""
     memory = Memory(100, process.engine)
-    slot = memory.slot(TokenRequest(HOST, "app", "client_credentials", (f"scope of {who}",)), (HERE,))
-    slot.renew = exchange_over(process.engine, process.provider, who)
-    return Process(process.world, process.provider, process.engine, memory, slot, slot.renew)
+    entry = memory.entry(TokenRequest(HOST, "app", "client_credentials", (f"scope of {who}",)), (HERE,))
+    entry.renew = exchange_over(process.engine, process.provider, who)
+    return Process(process.world, process.provider, process.engine, memory, entry, entry.renew)
 
 
 def _close(process: Process) -> None:
     """Do what an application object's close() does."""
-    for slot in process.memory:
-        refresh.release(slot)
-        slot.renew = None
+    for entry in process.memory:
+        refresh.release(entry)
+        entry.renew = None
     process.memory.drop_all("closed")
 
 

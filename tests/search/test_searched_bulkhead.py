@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from interleavings import Run, search
 
-from resilient_auth.downstream import bulkhead as searched_module
-from resilient_auth.downstream.bulkhead import Bulkhead
+from resilient_auth.downstream.pipeline import bulkhead as searched_module
+from resilient_auth.downstream.pipeline.bulkhead import Bulkhead
 
 
 class Scene:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from interleavings import Run, search
 
-from resilient_auth._flow import workers as searched_module
-from resilient_auth._flow.workers import OWNERS_CODE, Job, Workers
+from resilient_auth._engine import workers as searched_module
+from resilient_auth._engine.workers import OWNERS_CODE, Job, Workers
 from resilient_auth.errors import Overloaded
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from resilient_auth._store.memory import MemoryBackend
-from resilient_auth._store.redis import RedisBackend
-from resilient_auth._store.redis_clients import connector
+from resilient_auth._store.redis.clients import connector
+from resilient_auth._store.redis.store import RedisBackend
 from resilient_auth._store.sqlite import SqliteBackend
 from resilient_auth.clock import SystemClock
 from resilient_auth.store import Backend

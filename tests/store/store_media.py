@@ -6,8 +6,8 @@ import os
 import socket
 from pathlib import Path
 
-from resilient_auth._store.redis import RedisBackend
-from resilient_auth._store.redis_clients import connector
+from resilient_auth._store.redis.clients import connector
+from resilient_auth._store.redis.store import RedisBackend
 from resilient_auth._store.sqlite import SqliteBackend
 from resilient_auth.clock import SystemClock
 

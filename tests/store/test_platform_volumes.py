@@ -15,7 +15,7 @@ import pytest
 from store_media import KEY
 
 from resilient_auth import ConfigurationError, FileStore, MountedKey
-from resilient_auth._store.keys import load_keys
+from resilient_auth._store.sealing.keys import load_keys
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="needs a user that may change owners and mount"

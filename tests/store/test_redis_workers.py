@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import resilient_auth as ra
-from resilient_auth._store.redis import RedisBackend
-from resilient_auth._store.redis_clients import CALLS_AT_ONCE
+from resilient_auth._store.redis.clients import CALLS_AT_ONCE
+from resilient_auth._store.redis.store import RedisBackend
 from resilient_auth.store import BackendFailed
 
 

@@ -14,14 +14,14 @@ import pytest
 from store_media import KEY
 
 from resilient_auth import ConfigurationError, EnvironmentKey, SealedStore, StoreUnavailable
-from resilient_auth._store.keys import SealingKey, key_file, load_keys
 from resilient_auth._store.memory import MemoryBackend
+from resilient_auth._store.sealing.keys import SealingKey, key_file, load_keys
 
 TEXT = base64.urlsafe_b64encode(KEY).decode()
 
 
 def opens(source: Any, other: Any = KEY) -> bool:
-    """Tell whether two sources give the same key."""
+    """Return whether two sources give the same key."""
     backend = MemoryBackend()
     SealedStore(backend, key=other).write("token", "a", b"x", ttl=60)
     return SealedStore(backend, key=source).read("token", "a") is not None

@@ -13,7 +13,7 @@ import trustme
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from resilient_auth.emulator.realms import tenant_id
+from resilient_auth.emulator.provider.realms import tenant_id
 
 AUDIENCE = "api://orders"
 TENANT = tenant_id("contoso")

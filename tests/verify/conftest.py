@@ -66,7 +66,7 @@ def claims(clock: Any) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def refused(offline: Callable[..., ra.ClaimsVerifier]) -> Callable[..., str]:
-    """Tell the code with which a token is refused; it must be refused as invalid, and its message tell none of it."""
+    """Return the code with which a token is refused; it must be refused as invalid, and its message tell none of it."""
     verifiers: list[ra.ClaimsVerifier] = []
 
     def code(token: Any, **asked: Any) -> str:

@@ -45,7 +45,7 @@ def code_of(verifier: ra.ClaimsVerifier, token: str, **asked: Any) -> str:
 
 
 def is_told(mix: dict[str, Any]) -> bool:
-    """Tell whether some claim makes a token an application's, whatever else is in it."""
+    """Return whether some claim makes a token an application's, whatever else is in it."""
     clients = {mix[name] for name in CLIENTS} - {None}
     subject = mix["sub"]
     return bool(

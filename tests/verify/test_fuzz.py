@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import resilient_auth as ra
 from resilient_auth.verify import verify_signature
-from resilient_auth.verify.documents import UnusableDocument, facts_in, keys_in
+from resilient_auth.verify.keys.documents import UnusableDocument, facts_in, keys_in
 from resilient_auth.verify.trust import entra
 
 RUNS = settings(
@@ -71,7 +71,7 @@ def claims() -> dict[str, Any]:
 
 
 def accepted(verifier: ra.ClaimsVerifier, token: Any, **asked: Any) -> bool:
-    """Tell whether a token is accepted; any error but the two is the test's failure."""
+    """Return whether a token is accepted; any error but the two is the test's failure."""
     with ra.wait_at_most(0.001):
         try:
             found = verifier.verify(token, **asked)

@@ -22,7 +22,7 @@ Mint = Callable[..., str]
 
 
 def outcome(verifier: ra.ClaimsVerifier, token: str) -> str:
-    """Tell how a verification ends: the keys' standing, or the error's code."""
+    """Return how a verification ends: the keys' standing, or the error's code."""
     try:
         return verifier.verify(token).provenance.keys
     except (ra.InvalidToken, ra.VerificationUnavailable) as error:

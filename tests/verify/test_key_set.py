@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from resilient_auth.verify import KeyOptions
-from resilient_auth.verify.jwk import VerificationKey
-from resilient_auth.verify.keyset import Anomaly, Asking, KeySet
+from resilient_auth.verify.jose.jwk import VerificationKey
+from resilient_auth.verify.keys.key_set import Anomaly, FetchSchedule, KeySet
 
 OPTIONS = KeyOptions()
 HOUR = 3600.0
@@ -196,7 +196,7 @@ TestAnySequence.settings = hypothesis_settings(max_examples=60, stateful_step_co
 class TestAsking:
     def test_one_unknown_kid_causes_a_fetch_every_five_minutes(self) -> None:
         """Whichever it is, and whether the fetch succeeds or not."""
-        asking = Asking(OPTIONS)
+        asking = FetchSchedule(OPTIONS)
         assert asking.may_ask(0.0) == 0.0
         asking.asked(0.0)
         assert asking.may_ask(1.0) == 299.0
@@ -204,7 +204,7 @@ class TestAsking:
 
     def test_a_failure_is_rested_after(self) -> None:
         """Five seconds at least, longer each time, as long as the provider asked (G8, G9, G10)."""
-        asking = Asking(OPTIONS)
+        asking = FetchSchedule(OPTIONS)
         assert [asking.failed(0.0, urgent=True, retry_after=None) for _ in range(6)] == [5, 10, 20, 40, 60, 60]
         assert asking.failed(0.0, urgent=True, retry_after=120.0) == 120.0
         assert asking.may_load(10.0) == 110.0
@@ -216,7 +216,7 @@ class TestAsking:
 
     def test_those_who_wait_are_bounded(self) -> None:
         """In number, and in how many different keys they wait for."""
-        asking = Asking(KeyOptions(waiters=3, waiting_kids=2))
+        asking = FetchSchedule(KeyOptions(waiters=3, waiting_kids=2))
         assert [asking.enter(kid) for kid in "abc"] == [True, True, False]
         assert asking.enter("a")
         assert not asking.enter("a")

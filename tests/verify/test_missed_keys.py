@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import resilient_auth as ra
 from resilient_auth.emulator import Emulator
 from resilient_auth.verify import KeyOptions
-from resilient_auth.verify.jwk import VerificationKey
-from resilient_auth.verify.keyset import KeySet
+from resilient_auth.verify.jose.jwk import VerificationKey
+from resilient_auth.verify.keys.key_set import KeySet
 
 Claims = Callable[..., dict[str, Any]]
 Mint = Callable[..., str]
@@ -23,7 +23,7 @@ SECONDS = st.floats(min_value=0.0, max_value=2.0**40, allow_nan=False)
 
 
 def status(verifier: ra.ClaimsVerifier, token: str) -> int:
-    """Tell what a caller would be answered."""
+    """Return what a caller would be answered."""
     try:
         verifier.verify(token)
     except (ra.InvalidToken, ra.VerificationUnavailable) as error:

@@ -16,9 +16,9 @@ from forked import in_a_child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resilient_auth.claims_service.decision import Decision, MalformedDecision, read_answer, shaped
+from resilient_auth.claims_service.last_decisions import LastDecisions
 from resilient_auth.testing import ManualClock
-from resilient_auth.verify.decision import Decision, MalformedDecision, read_answer, shaped
-from resilient_auth.verify.last_decisions import LastDecisions
 
 YES, NO = Decision(allowed=True), Decision(allowed=False)
 

@@ -19,12 +19,12 @@ import pytest
 from forked import in_a_child
 
 import resilient_auth as ra
+from resilient_auth.claims_service.decision import Decision, Unavailable
 from resilient_auth.downstream import TransportOptions
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.errors import Closed, ConfigurationError, ProviderUnavailable, TokenDenied
 from resilient_auth.events import ClaimsServiceRefused, DecisionSubstituted, subscribe
 from resilient_auth.testing import CapturedEvents, ManualClock, capture_events, no_jitter
-from resilient_auth.verify.decision import Decision, Unavailable
 
 CLAIMS = {"iss": "https://idp.example/t1/v2.0", "sub": "ada", "tid": "t1", "email": "ada@example.com"}
 #: Short, for faults that cost their time.

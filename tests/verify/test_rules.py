@@ -18,7 +18,7 @@ PERSONAL = "9188040d-6c67-4c5b-b112-36a304b66dad"
 
 
 def code_of(verifier: ra.ClaimsVerifier, token: str, **asked: Any) -> str:
-    """Tell the code with which a verifier refuses a token, "" where it accepts it."""
+    """Return the code with which a verifier refuses a token, "" where it accepts it."""
     try:
         verifier.verify(token, **asked)
     except ra.InvalidToken as error:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 import resilient_auth as ra
 from resilient_auth.verify import verify_signature
-from resilient_auth.verify.jwk import UnusableKey, verification_key
+from resilient_auth.verify.jose.jwk import UnusableKey, verification_key
 
 _JOE = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
 _JOE_SAYS = b'{"iss":"joe",\r\n "exp":1300819380,\r\n "http://example.com/is_root":true}'
@@ -97,7 +97,7 @@ VECTORS: dict[str, tuple[str, dict[str, str], str]] = {
 
 
 def code_of(token: str, jwk: Any, *algorithms: str) -> str:
-    """Tell why a signature is refused."""
+    """Return why a signature is refused."""
     with pytest.raises(ra.InvalidToken) as caught:
         verify_signature(token, jwk, algorithms=algorithms)
     return caught.value.code

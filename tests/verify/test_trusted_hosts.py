@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import resilient_auth as ra
 from resilient_auth.downstream.origins import origin_of
 from resilient_auth.verify import KeyOptions
-from resilient_auth.verify.documents import UnusableDocument, facts_in
+from resilient_auth.verify.keys.documents import UnusableDocument, facts_in
 from resilient_auth.verify.trust import host_of, named_host, of_issuers
 
 HOSTS = st.sampled_from(["keys.example", "a.keys.example", "127.0.0.1"]) | st.ip_addresses(v=6).map(

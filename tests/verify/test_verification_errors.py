@@ -64,7 +64,7 @@ def test_the_status_and_the_header(code: str, status: int, error: str) -> None:
 def test_codes_are_stable() -> None:
     """Dashboards and alerts are built on them; each is used, and none is used that isn't listed."""
     room = Path(resilient_auth.verify.__file__).parent
-    used = {code for file in room.glob("*.py") for code in re.findall(r'InvalidToken\(\s*"(\w+)"', file.read_text())}
+    used = {code for file in room.rglob("*.py") for code in re.findall(r'InvalidToken\(\s*"(\w+)"', file.read_text())}
     assert used == CODES
 
 

@@ -28,7 +28,7 @@ def build(idp: Emulator, settings: Any) -> Build:
 
 
 async def ticks(stop: asyncio.Event) -> float:
-    """Tell the longest time for which the loop did nothing else."""
+    """Return the longest time for which the loop did nothing else."""
     longest = 0.0
     while not stop.is_set():
         begun = time.perf_counter()

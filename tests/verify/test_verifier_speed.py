@@ -15,7 +15,7 @@ import resilient_auth as ra
 
 
 def cpu(call: Callable[[], object], count: int) -> float:
-    """Tell the seconds of processor time of one call."""
+    """Return the seconds of processor time of one call."""
     begun = time.process_time()
     for _ in range(count):
         call()

@@ -1,0 +1,1 @@
+"""Any credential: MSAL's applications and others' credentials as sources, with failover."""

@@ -1,0 +1,94 @@
+"""Answers of a credential, made ready in azure-core's shapes, and served again for as long as nothing has changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._engine.cache import CacheEntry
+from .._msal.session import Session
+from ..token import Token
+from .azure_shapes import AccessToken, AccessTokenInfo
+
+__all__ = ["CachedAnswer"]
+
+#: Seconds by the wall clock after which both clocks are read again.
+_SURE = 1.0
+
+
+class CachedAnswer:
+    """A token in both of azure-core's shapes, with all that tells whether it may still be served."""
+
+    #: What `keep` sets.
+    entry: CacheEntry
+    home: Mapping[str, Any]
+    cache_name: str
+    cache: Any
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+    due_on: float
+    due_at: float
+    #: While the wall clock shows a time in here, both clocks were read less than a second ago. After a suspension, or
+    #: when it is set, it shows another one.
+    sure_from: float
+    sure_until: float
+
+    __slots__ = (
+        "access",
+        "cache",
+        "cache_name",
+        "due_at",
+        "due_on",
+        "entry",
+        "home",
+        "info",
+        "monotonic",
+        "sure_from",
+        "sure_until",
+        "token",
+        "wall",
+    )
+
+    def __init__(self, token: Token) -> None:
+        expires_on = int(token.expires_on)
+        self.token = token
+        self.access = AccessToken(token.secret, expires_on)
+        # Whoever asks again from then on finds the refresh begun, or done.
+        refresh_on = min(math.ceil(token.obtained_on + token.due_after), expires_on)
+        self.info = AccessTokenInfo(token.secret, expires_on, token_type=token.token_type, refresh_on=refresh_on)
+
+    def keep(self, session: Session, entry: CacheEntry, *, at_most: float | None) -> bool:
+        """Note what must stay as it is for this to be served again; tells whether it may be at all.
+
+        Args:
+            session: Whose token it is.
+            entry: The token's place.
+            at_most: Seconds after which somebody is asked in any case; None for when a refresh is due.
+        """
+        cache = session.look_at_cache()
+        if not session._watchable and cache is not None:  # others change it unseen
+            return False
+        clock, token = session.engine.clock, self.token
+        self.entry, self.home, self.cache_name, self.cache = entry, session.home, session.cache_name, cache
+        self.monotonic, self.wall = clock.monotonic, clock.wall
+        self.due_on = token.obtained_on + token.due_after
+        self.due_at = token.obtained_at + token.due_after
+        if at_most is not None:
+            self.due_at = min(self.due_at, clock.monotonic() + at_most)
+        return self.is_fresh() and entry.token is token
+
+    def stands(self) -> bool:
+        """Return whether it may be served as it is."""
+        return (
+            self.entry.token is self.token
+            and (self.sure_from <= self.wall() < self.sure_until or self.is_fresh())
+            and self.home[self.cache_name] is self.cache
+        )
+
+    def is_fresh(self) -> bool:
+        """Return whether no refresh is due on either clock, and for how long that is sure by the wall clock alone."""
+        wall = self.wall()
+        left = min(self.due_on - wall, self.due_at - self.monotonic(), _SURE)
+        self.sure_from, self.sure_until = wall, wall + left
+        return left > 0

@@ -1,0 +1,333 @@
+"""What both faces of a credential share: which source is asked, what is held ready, and what goes wrong.
+
+one source        ask it ─┬─ token ─▶ serve
+                          ├─ denial ─▶ TokenDenied
+                          └─ failure ─▶ ProviderUnavailable
+several, in order ask the first that isn't known to fail ─┬─ token or denial ─▶ as above
+                                                          └─ failure ─▶ the next one
+                  a source that failed is asked behind, and comes first again as soon as it has given a token
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import cachetools
+
+from .._engine.acquire import Served, acquire, patience_of, wait_at_most
+from .._msal.session import Plan
+from .._policy.challenge import IN_VAIN_FOR, same_claims
+from .._policy.checks import require_number
+from .._policy.subject import SubjectOf, check_subject, subject_now
+from .._process import forks
+from .._process.living import LiveObjects
+from .._wire.http_client import ExchangeContext, once_then_elsewhere
+from ..errors import Closed, ConfigurationError, ProviderUnavailable, TokenDenied
+from ..events import SourceSwitched, emit
+from ..settings import Settings
+from ..token import Token
+from .azure_errors import denial, for_azure
+from .failover import doubt, known_failure, worst
+from .request import CredentialRequest, allowed_tenants, key_for, wanted_by
+from .sources import Source, source_for
+from .third_party import AnyCredential
+
+if TYPE_CHECKING:
+    from .cached_answer import CachedAnswer
+
+__all__ = ["Credential", "CredentialCore", "Step", "Steps"]
+
+#: Seconds after which a token of another source than the first is looked at again: the first may have recovered.
+_LOOK_AGAIN = 1.0
+_MOST_READY = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a face is to do next: something that may block for a moment, or a plan."""
+
+    call: Callable[[], object] | None = None
+    plan: Plan | None = None
+    #: Seconds for which to wait for it, where there is another source to ask.
+    patience: float | None = None
+
+    def run(self) -> Served | None:
+        """Do it on this thread."""
+        if self.plan is None:
+            assert self.call is not None  # noqa: S101 - it is one or the other
+            self.call()
+            return None
+        if self.plan.load is not None:
+            self.plan.load()
+        return acquire(self.plan.acquisition)
+
+    def limits(self) -> AbstractContextManager[object]:
+        """Give the plan no more time, and no more attempts, than another source leaves it."""
+        if self.patience is None:
+            return nullcontext()
+        both = ExitStack()
+        both.enter_context(wait_at_most(self.patience))
+        both.enter_context(once_then_elsewhere())
+        return both
+
+
+Steps = Generator[Step, Served | None, "CachedAnswer"]
+
+
+class CredentialCore:
+    """Decide how a credential answers; its faces wait."""
+
+    def __init__(
+        self,
+        sources: list[Source],
+        failover_after: float,
+        prepare: Callable[[Token], CachedAnswer],
+        subject: SubjectOf | None = None,
+    ) -> None:
+        self._sources = sources
+        self._subject = subject
+        self._failover_after = failover_after
+        self._prepare = prepare
+        #: What is answered without asking anybody, by `CredentialRequest.key`. Readers take no lock.
+        self.ready: dict[Any, CachedAnswer] = {}
+        #: Which source serves what isn't served by the first.
+        self._serving: dict[Hashable, int] = {}
+        #: What a claims challenge has brought, and the monotonic time until which nobody is asked for the same again.
+        self._challenged: cachetools.LRUCache[tuple[Hashable, str], tuple[CachedAnswer, float]] = cachetools.LRUCache(
+            1024
+        )
+        self._closed = False
+        self._lock = threading.Lock()
+        _cores.add(self)
+
+    def after_fork(self) -> None:
+        """Start with a lock of one's own in a forked child."""
+        self._lock = threading.Lock()
+        for source in self._sources:
+            source.after_fork()
+
+    def find(self, scopes: Any) -> CachedAnswer | None:
+        """Find an answer that may be served as it is, to who wants nothing but scopes."""
+        try:
+            answer = self.ready.get(scopes)
+        except TypeError:  # what isn't a scope: told where it is looked at
+            return None
+        return answer if answer is not None and answer.stands() else None
+
+    def steps(self, scopes: tuple[str, ...], claims: str | None, tenant_id: str | None, enable_cae: bool) -> Steps:
+        """Take one call through; ends with the answer.
+
+        Raises:
+            ConfigurationError: An argument is wrong; raised before anything is asked of anybody.
+            ProviderUnavailable: No source that works could be found.
+            TokenDenied: A source works and said no.
+        """
+        if self._closed:
+            raise Closed("this credential was closed: make a new one, or close it later")
+        forks.notice()
+        subject = None if self._subject is None else subject_now(self._subject)
+        if subject is not None and not claims:
+            answer = self.find(key_for(subject, scopes, tenant_id, enable_cae=enable_cae))
+            if answer is not None:
+                return answer
+        wanted = wanted_by(scopes, claims, tenant_id, enable_cae, subject)
+        answer = self._brought_by(wanted) if wanted.claims else self.find(wanted.key)
+        if answer is not None:
+            return answer
+        try:
+            return (yield from self._ask(wanted))
+        except (ProviderUnavailable, TokenDenied) as error:
+            raise for_azure(error) from None
+
+    def _brought_by(self, wanted: CredentialRequest) -> CachedAnswer | None:
+        """Find the token that these very claims have just brought, if it is still held.
+
+        An API that refuses it with the same challenge would refuse the next one too, at an exchange a request.
+        """
+        now = self._sources[0].session.engine.clock.monotonic()
+        with self._lock:
+            answer, until = self._challenged.get((wanted.key, same_claims(wanted.claims or "{}")), (None, now))
+        return answer if answer is not None and now < until and answer.stands() else None
+
+    def steps_with(self, scopes: tuple[str, ...], options: Any) -> Steps:
+        """Take one call through whose options come as a mapping."""
+        if options is not None and not isinstance(options, Mapping):
+            raise ConfigurationError(f"options must be a mapping, not {type(options).__name__}")
+        told = options or {}
+        enable_cae = told.get("enable_cae")
+        cae = False if enable_cae is None else enable_cae
+        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae)
+
+    def _ask(self, wanted: CredentialRequest) -> Steps:
+        failures: list[tuple[Source, ProviderUnavailable]] = []
+        last = len(self._sources) - 1
+        for index, source in enumerate(self._sources):
+            patience = self._patience(source) if index < last else None
+            while (prepare := source.prepare(wanted)) is not None:
+                yield Step(call=prepare, patience=patience)
+            if wanted.claims and not isinstance(source, AnyCredential):
+                # The token that was refused goes out of MSAL's cache, which may be a file on a slow disk.
+                made: list[Plan] = []
+                yield Step(call=partial(_plan_into, made, source, wanted), patience=patience)
+                plan = made[0]
+            else:
+                plan = source.plan(wanted)
+            error = known_failure(source, plan, wanted) if index < last else None
+            if error is not None:
+                plan.acquisition.close()
+                failures.append((source, error))
+                continue
+            try:
+                served = yield Step(plan=plan, patience=patience)
+            except ProviderUnavailable as raised:
+                if index < last:
+                    doubt(source, plan)
+                failures.append((source, raised))
+                continue
+            assert served is not None  # noqa: S101 - a plan ends with one
+            answer = self._answer(wanted, source, plan, served)
+            self._note(wanted, index, failures)
+            return answer
+        raise worst(failures)
+
+    def _patience(self, source: Source) -> float:
+        # Half of what the caller has is left for the sources behind.
+        return min(self._failover_after, patience_of(source.session.settings.wait) / 2)
+
+    def _answer(self, wanted: CredentialRequest, source: Source, plan: Plan, served: Served) -> CachedAnswer:
+        """Make the answer, and keep it ready if it may be served again."""
+        token, entry, session = served.token, plan.entry, source.session
+        if token is None and isinstance(served.result, Mapping):
+            # A broker's or a cloud shell's, which MSAL holds by itself.
+            token = session.token_from(served.result, {}, ExchangeContext(0.0))
+        if token is None:
+            raise denial(served.result)
+        answer = self._prepare(token)
+        at_most = None if source is self._sources[0] else _LOOK_AGAIN
+        if entry is not None and served.reason is None and answer.keep(session, entry, at_most=at_most):
+            with self._lock:
+                if not self._closed:
+                    if len(self.ready) >= _MOST_READY:
+                        self.ready.clear()
+                    self.ready[wanted.key] = answer
+                    if wanted.claims:
+                        until = session.engine.clock.monotonic() + IN_VAIN_FOR
+                        self._challenged[wanted.key, same_claims(wanted.claims)] = answer, until
+        return answer
+
+    def _note(self, wanted: CredentialRequest, index: int, failures: list[tuple[Source, ProviderUnavailable]]) -> None:
+        """Tell of a switch, once."""
+        key = wanted.key
+        if self._serving.get(key, 0) == index:
+            return
+        with self._lock:
+            previous = self._serving.pop(key, 0)
+            if index:
+                if len(self._serving) >= _MOST_READY:
+                    self._serving.clear()
+                self._serving[key] = index
+            if previous == index:
+                return
+        source = self._sources[index]
+        emit(
+            SourceSwitched(
+                at=source.session.engine.clock.wall(),
+                scopes=wanted.scopes,
+                source=source.name,
+                previous=self._sources[previous].name,
+                reason=failures[previous][1].code if index > previous else "recovered",
+            )
+        )
+
+    def forget(self, token: str) -> None:
+        """Forget a token that an API refused, in all sources, and leave its successor alone."""
+        forks.notice()
+        if not isinstance(token, str):
+            raise ConfigurationError(f"token must be the string that was refused, not {type(token).__name__}")
+        for source in self._sources:
+            source.forget(token)
+
+    def close(self) -> list[Any]:
+        """Let go of what is held; tells which of the owner's credentials are to be closed too, as in a chain."""
+        forks.notice()
+        with self._lock:
+            self._closed = True
+            self.ready.clear()
+            self._challenged.clear()
+        for source in self._sources:
+            source.close()
+        return [source.credential for source in self._sources if isinstance(source, AnyCredential)]
+
+    def __repr__(self) -> str:
+        return ", ".join(source.name for source in self._sources)
+
+
+class Credential:
+    """What both faces are made of."""
+
+    _asynchronous: ClassVar[bool]
+
+    def __init__(
+        self,
+        *sources: Any,
+        account: Mapping[str, Any] | None = None,
+        resilience: Settings | None = None,
+        additionally_allowed_tenants: Iterable[str] = (),
+        failover_after: float = 2.0,
+        subject: SubjectOf | None = None,
+    ) -> None:
+        # Where azure-core is installed it is imported there, which costs more than this package.
+        from .cached_answer import CachedAnswer
+
+        if not sources:
+            raise ConfigurationError(
+                "sources must not be empty: give an application of MSAL's, a managed identity client, a credential or "
+                "a function"
+            )
+        if account is not None and not (isinstance(account, Mapping) and account.get("home_account_id")):
+            raise ConfigurationError(
+                "account must be one that get_accounts() returned, or None for the application's own"
+            )
+        if resilience is not None and not isinstance(resilience, Settings):
+            raise ConfigurationError(f"resilience must be Settings(...), not {type(resilience).__name__}")
+        require_number("failover_after", failover_after, low=0.01, high=3600.0)
+        check_subject(subject)
+        tenants = allowed_tenants(additionally_allowed_tenants)
+        made = [
+            source_for(
+                source,
+                position=position,
+                account=account,
+                settings=resilience,
+                tenants=tenants,
+                asynchronous=self._asynchronous,
+                subject=subject,
+            )
+            for position, source in enumerate(sources)
+        ]
+        self._core = CredentialCore(made, failover_after, CachedAnswer, subject)
+        self._ready = self._core.ready
+
+    def __repr__(self) -> str:
+        return f"ResilientCredential({self._core!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a ResilientCredential can't be pickled: make one in each process")
+
+
+def _plan_into(made: list[Plan], source: Source, wanted: CredentialRequest) -> None:
+    made.append(source.plan(wanted))
+
+
+_cores: LiveObjects[CredentialCore] = LiveObjects()
+
+
+@forks.renewed
+def _after_fork() -> None:
+    for core in _cores.all():
+        core.after_fork()

@@ -1,0 +1,367 @@
+"""The tokens of one application object, with what is known about getting each of them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import cachetools
+
+from .._fleet.accounts import SharedCache
+from .._policy.endpoint import Endpoint
+from .._policy.failure import Purpose
+from .._policy.levels import ProviderRequest
+from .._process import forks
+from .._process.living import LiveObjects
+from ..errors import ProviderUnavailable
+from ..events import TokenDropped, emit
+from ..token import Token, TokenRequest, fingerprint
+from .single_flight import Flight, Outcome
+from .timers import Timer
+
+__all__ = ["CacheEntry", "Exchange", "Memory"]
+
+#: Seconds between two looks for tokens that are over, and at how many the lock is held.
+_SWEEP_EVERY = 60.0
+_AT_ONCE = 64
+
+#: Ask the provider: given the flight, which has the deadline, tell how it ended. Runs on a worker.
+Exchange = Callable[[Flight], Outcome]
+
+
+class CacheEntry:
+    """The place of one token. Its token is immutable and swapped whole; readers take no lock."""
+
+    __slots__ = (
+        "__weakref__",
+        "asked_at",
+        "authorities",
+        "denied",
+        "discard",
+        "failed_at",
+        "failures",
+        "generation",
+        "hints",
+        "last_error",
+        "looked_at",
+        "made_at",
+        "memory",
+        "not_before",
+        "owner",
+        "pinned",
+        "purpose",
+        "read",
+        "refused",
+        "renew",
+        "request",
+        "rests",
+        "signatures",
+        "timer",
+        "token",
+        "told",
+        "tried_at",
+        "unkept",
+    )
+
+    def __init__(
+        self, request: TokenRequest, memory: Memory, authorities: tuple[Endpoint, ...], purpose: Purpose
+    ) -> None:
+        self.request = request
+        #: What the authorities are asked for; each purpose has a breaker of its own.
+        self.purpose = purpose
+        self.memory = memory
+        #: The endpoints that can give this token, in order of preference.
+        self.authorities = authorities
+        self.token: Token | None = None
+        #: How to get it again with nobody asking; None where that can't be (a code, somebody's assertion).
+        self.renew: Exchange | None = None
+        self.failures = 0
+        #: Monotonic time of the last failed exchange.
+        self.failed_at = -1e9
+        #: Monotonic time before which no refresh is begun behind, and how long that was to be from when it was set.
+        self.not_before = self.rests = 0.0
+        #: Monotonic time at which an exchange was begun last.
+        self.tried_at = -1e9
+        #: The provider's last answer was a denial.
+        self.denied = False
+        self.last_error: ProviderUnavailable | None = None
+        self.asked_at = self.made_at = -1e9
+        self.owner: str | None = None
+        #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
+        self.refused: str | None = None
+        #: Finds the token in MSAL's cache, into which the store's entries are put; None where it isn't kept there.
+        self.read: Callable[[], Token | None] | None = None
+        #: Takes a token that must not be served any more out of MSAL's cache and the store.
+        self.discard: Callable[[Token], None] | None = None
+        #: Monotonic time at which the store was last looked at.
+        self.looked_at = -1e9
+        #: The names of what the fleet knew against the provider when the exchange under way began.
+        self.hints: tuple[str, ...] = ()
+        self.pinned = False
+        self.timer: Timer | None = None
+        #: The token whose service during a failure was told already.
+        self.told: Token | None = None
+        #: The token that MSAL's cache couldn't take: it isn't missed there.
+        self.unkept: Token | None = None
+        #: Counts what was forgotten, so that an exchange begun before doesn't bring it back.
+        self.generation = 0
+        #: The calls that the face answers from this entry; see `Memory.hits`.
+        self.signatures: tuple[Hashable, ...] = ()
+
+    @property
+    def ways(self) -> list[ProviderRequest]:
+        """What is asked of each authority that can give this token."""
+        return [ProviderRequest.of(self.request, endpoint, self.purpose) for endpoint in self.authorities]
+
+    def rest(self, seconds: float, now: float) -> None:
+        """Begin no refresh behind for so long."""
+        self.not_before, self.rests = now + seconds, seconds
+
+    def rest_left(self, now: float) -> float:
+        """Return for how many seconds no refresh is begun behind."""
+        if self.not_before - now > self.rests:  # the clock was set back, which makes it no longer
+            self.not_before = now + self.rests
+        return max(0.0, self.not_before - now)
+
+
+class _Entries(cachetools.LRUCache[TokenRequest, CacheEntry]):
+    """Bounded; the entry that has been touched least recently goes first, a pinned one never."""
+
+    def __init__(self, maxsize: int, evicted: Callable[[CacheEntry], None]) -> None:
+        super().__init__(maxsize)
+        self._evicted = evicted
+
+    def popitem(self) -> tuple[TokenRequest, CacheEntry]:
+        for _ in range(len(self)):
+            request, entry = super().popitem()
+            if not entry.pinned:
+                break
+            self[request] = entry
+        else:  # all are pinned
+            request, entry = super().popitem()
+        self._evicted(entry)
+        return request, entry
+
+
+class Memory:
+    """Hold an application's slots, at most `max_tokens` of them."""
+
+    def __init__(self, max_tokens: int, engine: Any) -> None:
+        #: Whose policies hold for these tokens; typed loosely, since the engine knows of memories.
+        self.engine = engine
+        self._lock = threading.Lock()
+        self._slots = _Entries(max_tokens, self._forget)
+        #: Not yet told.
+        self._evicted: list[CacheEntry] = []
+        self._by_subject: dict[str | None, dict[TokenRequest, CacheEntry]] = {}
+        #: What the face answers without asking anybody: call signature to prepared answer.
+        self.hits: dict[Hashable, Any] = {}
+        #: The application's place in the owner's store, if there is one.
+        self.shared_cache: SharedCache | None = None
+        #: Monotonic time before which nobody looks for tokens that are over.
+        self._sweep_at = engine.clock.monotonic() + _SWEEP_EVERY
+        #: The lane of their own in which exchanges run that call the owner's code; None for their provider's.
+        self.lane: str | None = None
+        self.closed = False
+        _memories.add(self)
+
+    def find(self, request: TokenRequest) -> CacheEntry | None:
+        """Find the entry of a request."""
+        with self._lock:
+            return self._slots.get(request)
+
+    def entry(
+        self, request: TokenRequest, authorities: tuple[Endpoint, ...], purpose: Purpose = Purpose.TOKEN
+    ) -> CacheEntry:
+        """Find the entry of a request, or make it."""
+        with self._lock:
+            entry: CacheEntry | None = self._slots.get(request)
+            new = entry is None
+            if entry is None:
+                entry = CacheEntry(request, self, authorities, purpose)
+                entry.made_at = self.engine.clock.monotonic()
+                self._slots[request] = entry
+                self._by_subject.setdefault(request.subject, {})[request] = entry
+            evicted, self._evicted = self._evicted, []
+        self._tell(evicted, "there are more than max_tokens")
+        if new:
+            self._sweep_soon()
+        return entry
+
+    def remember_hit(self, entry: CacheEntry, token: Token, signature: Hashable, answer: Any) -> None:
+        """Let the face answer `signature` with `answer`, made of `token`, unless that has been dropped meanwhile."""
+        with self._lock:
+            if entry.token is not token or self._slots.get(entry.request) is not entry:
+                return
+            if signature not in entry.signatures:
+                if len(entry.signatures) >= 8:
+                    return
+                entry.signatures = (*entry.signatures, signature)
+            self.hits[signature] = answer
+
+    def put(self, entry: CacheEntry, token: Token, owner: str | None = None, *, generation: int | None = None) -> None:
+        """Keep a token, unless the entry's was dropped since `generation`.
+
+        Args:
+            entry: Where.
+            token: What.
+            owner: The home account whose removal takes it along, where the request doesn't say.
+            generation: The entry's when the token was asked for; None where it was there all the time.
+        """
+        with self._lock:
+            if generation is not None and entry.generation != generation:
+                return
+            entry.token = token
+            if owner is not None and self._slots.get(entry.request) is entry:
+                entry.owner = owner
+                self._by_subject.setdefault(owner, {})[entry.request] = entry
+
+    def drop_all(self, reason: str) -> None:
+        """Forget all tokens."""
+        with self._lock:
+            dropped = self._clear_all(list(self._slots.values()))
+        self._tell(dropped, reason)
+
+    def drop_subject(self, subject: str | None, reason: str) -> None:
+        """Forget the tokens of one home account or assertion; None is the application itself."""
+        with self._lock:
+            dropped = self._clear_all(list(self._by_subject.get(subject, {}).values()))
+        self._tell(dropped, reason)
+
+    def drop_token(self, entry: CacheEntry, token: Token, reason: str) -> bool:
+        """Forget one token wherever it is kept, unless another one has taken its place already."""
+        with self._lock:
+            if entry.token is not token:
+                return False
+            entry.refused = fingerprint(token.secret)
+            self._clear(entry)
+        self._tell([entry], reason)
+        if entry.discard is not None:
+            entry.discard(token)
+        return True
+
+    def __iter__(self) -> Iterator[CacheEntry]:
+        """List the slots without the lock: `health` may be called by a signal's handler, amid whatever holds it."""
+        while True:
+            try:
+                kept = [(subject, list(entries.values())) for subject, entries in list(self._by_subject.items())]
+            except RuntimeError:  # another thread has just added one
+                continue
+            return iter([entry for subject, entries in kept for entry in entries if entry.request.subject == subject])
+
+    def _sweep_soon(self) -> None:
+        """Have what is over forgotten on a worker, now and then, where there is more and more to hold."""
+        now = self.engine.clock.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEEP_EVERY
+        reference = weakref.ref(self)
+
+        def run() -> None:
+            memory = reference()
+            if memory is not None:
+                memory.sweep()
+
+        with suppress(ProviderUnavailable):  # another time
+            self.engine.run("memory", run)
+
+    def sweep(self) -> None:
+        """Forget the slots whose token is over, or never came, and for which nobody has asked for long.
+
+        Users come and go: what can't be renewed without them would be kept until there are more than `max_tokens`.
+        """
+        held = list(self)
+        for begin in range(0, len(held), _AT_ONCE):  # others get the lock in between
+            with self._lock:
+                for entry in held[begin : begin + _AT_ONCE]:
+                    if self._is_over(entry):
+                        entry.token = None
+                        del self._slots[entry.request]
+                        self._forget(entry)
+
+    def _is_over(self, entry: CacheEntry) -> bool:
+        engine, token = self.engine, entry.token
+        if entry.pinned or entry.refused is not None:  # which would come back from a cache
+            return False
+        if self._by_subject.get(entry.request.subject, {}).get(entry.request) is not entry:
+            return False
+        wall, now = engine.clock.wall(), engine.clock.monotonic()
+        quiet = max(engine.settings.keep_trying, engine.settings.deadline + _SWEEP_EVERY)
+        if now - max(entry.made_at, entry.asked_at, entry.failed_at) <= quiet:
+            return False
+        return token is None or bool(token.remaining(wall, now) <= -engine.settings.fallback.grace)
+
+    def _tell(self, dropped: list[CacheEntry], reason: str) -> None:
+        for entry in dropped:
+            emit(TokenDropped(at=self.engine.clock.wall(), request=entry.request, reason=reason))
+
+    def _clear_all(self, entries: list[CacheEntry]) -> list[CacheEntry]:
+        held = [entry for entry in entries if entry.token is not None]
+        for entry in entries:
+            self._clear(entry)
+        return held
+
+    def _clear(self, entry: CacheEntry) -> None:
+        entry.token = None
+        entry.denied = False
+        entry.generation += 1
+        for signature in entry.signatures:
+            self.hits.pop(signature, None)
+        entry.signatures = ()
+
+    def _forget(self, entry: CacheEntry) -> None:
+        """Take an evicted entry out of the indexes; the lock is held by whoever evicts."""
+        if entry.token is not None:
+            self._evicted.append(entry)
+        self._clear(entry)
+        for subject in {entry.request.subject, entry.owner or entry.request.subject}:
+            siblings = self._by_subject.get(subject)
+            if siblings is not None:
+                siblings.pop(entry.request, None)
+                if not siblings:
+                    del self._by_subject[subject]
+        if entry.timer is not None:
+            entry.timer.cancel()
+
+    def after_fork(self) -> None:
+        """Start with a lock of one's own in a forked child; timers and flights were the parent's.
+
+        A thread of the parent's may have been in the middle of a change: all is built anew from the slots.
+        """
+        self._lock = threading.Lock()
+        entries = list(self._slots.values())
+        self._slots, self._evicted, self._by_subject = _Entries(int(self._slots.maxsize), self._forget), [], {}
+        self.hits.clear()
+        if self.shared_cache is not None:
+            self.shared_cache.after_fork()
+        for entry in entries:
+            entry.timer, entry.not_before, entry.signatures = None, 0.0, ()
+            self._slots[entry.request] = entry
+            for subject in {entry.request.subject, entry.owner or entry.request.subject}:
+                self._by_subject.setdefault(subject, {})[entry.request] = entry
+
+
+def forget_closed(memory: Memory) -> None:
+    """Let go of what is known against the authorities of a closed application, where no other one asks them."""
+    memory.closed = True
+    others = [other for other in _memories.all() if other.engine is memory.engine and not other.closed]
+    asked = {endpoint.site for other in others for entry in other for endpoint in entry.authorities}
+    for site in {endpoint.site for entry in memory for endpoint in entry.authorities} - asked:
+        memory.engine.levels.forget(site)
+
+
+_memories: LiveObjects[Memory] = LiveObjects()
+
+
+def memories() -> list[Memory]:
+    """List the memories of all living application objects."""
+    return _memories.all()
+
+
+@forks.renewed
+def _after_fork() -> None:
+    for memory in _memories.all():
+        memory.after_fork()

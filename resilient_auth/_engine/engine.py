@@ -1,0 +1,228 @@
+"""What application objects with the same settings share: breakers, cool-downs, budgets, workers, timers, flights."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import cachetools
+
+from .._fleet.records import Records
+from .._policy.breaker import Breaker
+from .._policy.cooldown import Cooldowns
+from .._policy.endpoint import Endpoint
+from .._policy.failure import Purpose
+from .._policy.levels import Levels, ProviderRequest
+from .._policy.retry import Budget
+from .._process import forks
+from ..clock import Clock
+from ..errors import AcquisitionTimeout, ProviderUnavailable, Throttled
+from ..events import CooldownStarted, emit
+from ..settings import Settings
+from .single_flight import Flight, Flights, Outcome
+from .timers import Timers
+from .workers import OWNERS_CODE, Job, Workers
+
+__all__ = ["Engine", "engine_for"]
+
+
+class Engine:
+    """Hold what exchanges share. Nothing in here does I/O."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = settings.clock
+        self.jitter = settings.jitter
+        #: What outlives this process, and what other processes tell; None without a store.
+        self.stored = None
+        if settings.store is not None:
+            grace, most = settings.fallback.grace, settings.max_stored_tokens
+            self.stored = Records(settings.store, settings.clock, grace, most)
+        self._begin()
+        #: The breakers, by what fails together.
+        self.levels = Levels(settings.breaker, clock=self.clock, jitter=self.jitter)
+        self._budgets: cachetools.LRUCache[Endpoint, Budget] = cachetools.LRUCache(1024)
+        self._cooldowns = Cooldowns(self.clock.monotonic, settings.retry.first_delay, settings.breaker.urgent_break[0])
+
+    def _begin(self) -> None:
+        """Begin with fresh threads, locks and flights: at first, and in a forked child."""
+        self._lock = threading.Lock()
+        self.timers = _timers_of(self.clock)
+        self.flights = Flights(self.clock)
+        self.workers = Workers(
+            per_lane=self.settings.workers_per_authority,
+            queue=self.settings.queue_per_authority,
+            now=self.clock.monotonic,
+            wall=self.clock.wall,
+            call_at=self.timers.call_at,
+        )
+        #: By site and purpose, the tokens that wait for recovery; see `refresh`.
+        self.recoveries: dict[tuple[Endpoint, Purpose], Any] = {}
+
+    def breaker(self, endpoint: Endpoint, purpose: Purpose) -> Breaker:
+        """Find the breaker around one provider as a whole, over one wire, for one purpose."""
+        return self.levels.site(endpoint, purpose)
+
+    def budget(self, endpoint: Endpoint) -> Budget:
+        """Find the retry budget of one provider over one wire."""
+        site = endpoint.site
+        with self._lock:
+            budget: Budget | None = self._budgets.get(site)
+            if budget is None:
+                budget = self._budgets[site] = Budget(self.settings.retry.budget)
+            return budget
+
+    def cool_down(self, asked: ProviderRequest, seconds: float) -> tuple[float, bool]:
+        """Make this request no more until `seconds` have passed (G8); see `Cooldowns`.
+
+        Returns:
+            For how many seconds it isn't made, which is when a retry makes sense; and whether that holds for all of
+            this application's requests there.
+        """
+        lasts, whole = self._cooldowns.begin(asked, seconds)
+        emit(
+            CooldownStarted(
+                at=self.clock.wall(), authority=asked.endpoint.origin, purpose=asked.purpose.value, seconds=lasts
+            )
+        )
+        return lasts, whole
+
+    def answered(self, asked: ProviderRequest) -> None:
+        """Note that a request was answered."""
+        self._cooldowns.answered(asked)
+        self.budget(asked.endpoint).earn(asked.party)
+
+    def cooldown_left(self, asked: ProviderRequest) -> float:
+        """Return for how many seconds a cool-down lasts, for this application or for this request; 0 for none."""
+        return self._cooldowns.left(asked)
+
+    def check_cooldown(self, asked: ProviderRequest) -> None:
+        """Raise `Throttled` while a cool-down lasts for this application as such, or for this request."""
+        left = self.cooldown_left(asked)
+        if left > 0:
+            raise Throttled(
+                f"{asked.endpoint} asked this application for patience and isn't asked for {left:.0f} s more",
+                authority=asked.endpoint.origin,
+                retry_after=left,
+            )
+
+    def refusal(self, ways: Iterable[ProviderRequest]) -> ProviderUnavailable | None:
+        """Return why no exchange should begin now: no authority that could answer may be asked."""
+        refusal: ProviderUnavailable | None = None
+        for asked in ways:
+            try:
+                self.check_cooldown(asked)
+                self.levels.check(asked)
+            except ProviderUnavailable as error:
+                if refusal is None or (error.retry_after or 0.0) < (refusal.retry_after or 0.0):
+                    refusal = error
+            else:
+                return None
+        return refusal
+
+    def run(
+        self,
+        lane: str | Endpoint,
+        job: Callable[[], None],
+        flight: Flight | None = None,
+        *,
+        own: str | None = None,
+        anyhow: bool = False,
+    ) -> None:
+        """Run a job on a worker, with the caller's context variables.
+
+        Args:
+            lane: What it shares places with; an endpoint for all that goes to that provider over that wire.
+            job: What to do.
+            flight: What waits for it: the job's time is over with the flight's, and it waits for no place where one
+                that runs waits for it.
+            own: The lane in place of the provider's where it calls the owner's code; that may hang, or ask in its turn
+                what goes to the same provider.
+            anyhow: Begin it though the flight's time is over.
+
+        Raises:
+            Overloaded: Too many wait there already, or haven't come back.
+        """
+        forks.notice()
+        context = contextvars.copy_context()
+        self.timers.revive()
+        names = (own, OWNERS_CODE) if own is not None else (lane if isinstance(lane, str) else lane.site.lane,)
+        if flight is None:
+            work = Job(names, partial(context.run, job), ends=self.clock.monotonic() + self.settings.deadline)
+        else:
+            late = None if anyhow else partial(self._too_late, flight, lane)
+            work = Job(names, partial(context.run, job), ends=flight.deadline, late=late)
+            flight.on_hurry = partial(self.workers.hurry, work)
+            if flight.hurried:  # read after the other was set: whoever hurries does it the other way round
+                work.hurried = True
+        try:
+            self.workers.take(work)
+        except ProviderUnavailable as error:
+            if isinstance(lane, Endpoint):
+                error.authority = lane.origin
+            raise
+
+    def _too_late(self, flight: Flight, lane: str | Endpoint) -> None:
+        """End a flight that got no worker in its time."""
+        self.flights.end(flight)
+        authority = lane.origin if isinstance(lane, Endpoint) else ""
+        error = AcquisitionTimeout(f"too many exchanges with {lane} waited before this one", authority=authority)
+        flight.land(Outcome(error=error))
+
+    def after_fork(self) -> None:
+        """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
+        self._begin()
+        self._budgets = _anew(self._budgets)
+        self._cooldowns.after_fork()
+        if self.stored is not None:
+            self.stored.after_fork()
+        self.levels.after_fork()
+        for budget in self._budgets.values():
+            budget.renew_lock()
+
+
+_engines: cachetools.LRUCache[Settings, Engine] = cachetools.LRUCache(64)
+_living: weakref.WeakSet[Engine] = weakref.WeakSet()
+_timers: cachetools.LRUCache[int, tuple[Clock, Timers]] = cachetools.LRUCache(64)
+_registry = threading.Lock()
+
+
+def engine_for(settings: Settings) -> Engine:
+    """Find the engine of these settings; what they equal, they share."""
+    forks.notice()
+    with _registry:
+        engine: Engine | None = _engines.get(settings)
+        if engine is None:
+            engine = _engines[settings] = Engine(settings)
+            _living.add(engine)
+        return engine
+
+
+def _timers_of(clock: Clock) -> Timers:
+    # One scheduler a process: the engines of a clock share it. Called with the registry's lock held, or in a child that
+    # has one thread.
+    kept = _timers.get(id(clock))
+    if kept is None:
+        kept = _timers[id(clock)] = (clock, Timers(clock))
+    return kept[1]
+
+
+def _anew(kept: cachetools.LRUCache[Any, Any]) -> cachetools.LRUCache[Any, Any]:
+    """Build a cache anew that a thread of the parent's may have been in the middle of changing."""
+    fresh: cachetools.LRUCache[Any, Any] = cachetools.LRUCache(kept.maxsize)
+    fresh.update(list(kept.items()))
+    return fresh
+
+
+@forks.renewed
+def _after_fork() -> None:
+    global _registry, _engines
+    _registry = threading.Lock()
+    _engines = _anew(_engines)
+    _timers.clear()
+    for engine in list(_living):
+        engine.after_fork()

@@ -1,0 +1,91 @@
+"""A blocking call made from a task, and an awaited one made from a thread; no process's exit waits for either."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .._process import forks
+from .workers import Workers
+
+__all__ = ["lasting_loop", "on_a_thread"]
+
+#: Calls at the same time, and those that may wait: a person at the keyboard may hold one for minutes.
+_MOST, _QUEUE = 256, 10_000
+
+_workers = Workers(per_lane=_MOST, queue=_QUEUE)
+_loop: asyncio.AbstractEventLoop | None = None
+_starting = threading.Lock()
+#: Those of parents: they aren't this process's to close.
+_abandoned: list[asyncio.AbstractEventLoop] = []
+
+
+def lasting_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop that runs on a daemon thread for as long as the process; begun when it is first needed.
+
+    Raises:
+        RuntimeError: No thread can be had.
+    """
+    global _loop
+    forks.notice()
+    with _starting:
+        if _loop is None:
+            loop = asyncio.new_event_loop()
+            try:
+                threading.Thread(target=loop.run_forever, name="resilient-auth-loop", daemon=True).start()
+            except RuntimeError:
+                loop.close()
+                raise
+            _loop = loop
+        return _loop
+
+
+async def on_a_thread(call: Callable[[], Any]) -> Any:
+    """Run a call that may block on a daemon thread; give what it returns, or raise what it raises.
+
+    The caller's context variables are seen there. A cancelled waiter harms nobody: the call goes on, and its result is
+    dropped. So it is for what ends by itself; asyncio's own threads won't do, since a process joins these at its exit.
+
+    Raises:
+        Overloaded: Too many calls wait already.
+    """
+    forks.notice()
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if done.done():  # the task was cancelled
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = context.run(call)
+        except BaseException as raised:  # noqa: BLE001 - it is raised in the task
+            # A future refuses StopIteration, and nothing else.
+            error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:  # the loop closed: whoever waited there is gone
+            return
+
+    _workers.submit("asyncio", run)
+    return await done
+
+
+@forks.renewed
+def _after_fork() -> None:
+    global _workers, _loop, _starting
+    if _loop is not None:
+        _abandoned.append(_loop)
+    _loop, _starting = None, threading.Lock()
+    _workers = Workers(per_lane=_MOST, queue=_QUEUE)

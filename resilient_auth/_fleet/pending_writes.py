@@ -1,0 +1,99 @@
+"""What an application knows of one partition of the store, and what it has still to write there."""
+
+from __future__ import annotations
+
+import secrets
+
+from .user_record import TOMBSTONE_LIFE, Change, Dropped, Key, StoredToken, UserRecord
+
+__all__ = ["PendingWrites", "Place", "new_name"]
+
+#: Whose partition one is: a home account or an assertion, or the scopes of tokens of the application's own.
+Place = str | tuple[str, ...]
+
+
+def new_name() -> str:
+    """Make up the name of a sign-in."""
+    return secrets.token_hex(8)
+
+
+class PendingWrites:
+    """What is known of one partition, and what isn't written yet."""
+
+    __slots__ = (
+        "anew",
+        "born",
+        "changed_on",
+        "changes",
+        "erase",
+        "fence",
+        "imported",
+        "keys",
+        "names",
+        "over",
+        "postponed",
+        "read",
+        "recent",
+        "removed_on",
+        "rests_until",
+        "seen_on",
+        "tokens",
+    )
+
+    def __init__(self, born: str) -> None:
+        #: Names the sign-in that it is of.
+        self.born = born
+        #: Whether the store has told what is in there, and could still when it was asked last.
+        self.read = False
+        #: As it was read or written last, until it is needed.
+        self.recent: UserRecord | None = None
+        #: The entries that were put in MSAL's cache from there.
+        self.keys: frozenset[Key] = frozenset()
+        self.changes: dict[Key, Change] = {}
+        self.tokens: dict[str, StoredToken | Dropped] = {}
+        #: That of the lease under which the changes were obtained; 0 for none.
+        self.fence = 0
+        self.anew = False
+        #: The sign-in is one that was found in a cache of MSAL's, which may be older than a removal.
+        self.imported = False
+        self.erase = False
+        #: That the erasure couldn't be made at once has been told.
+        self.postponed = False
+        #: The account entries of which the names are to be forgotten with the erasure.
+        self.names: dict[Key, Change] = {}
+        #: When the account was last signed in here, and when it was removed, in seconds since the epoch.
+        self.changed_on = self.removed_on = 0.0
+        #: Monotonic time before which it isn't written again, since the record can't be opened here.
+        self.rests_until = 0.0
+        #: When the store was last known to hold something, in seconds since the epoch.
+        self.seen_on = 0.0
+        #: That the account was removed by another process has been followed.
+        self.over = False
+
+    @property
+    def pending(self) -> bool:
+        """Return whether there is something to write."""
+        return bool(self.changes or self.tokens or self.erase)
+
+    def signed_in(self, wall: float) -> None:
+        """Note that a user has just signed in, or that the application has got a token for itself."""
+        self.anew, self.imported, self.changed_on = True, False, wall
+
+    def found(self, since: float) -> None:
+        """Note that a user's entries were found in a cache of MSAL's, the latest one obtained at that time."""
+        if not self.anew:
+            # Something isn't nothing: entries without a time may go where nobody has been removed.
+            self.anew, self.imported, self.changed_on = True, True, max(1.0, since)
+
+    def is_over(self, user_record: UserRecord | None, wall: float) -> bool:
+        """Return whether what is held of a user is another sign-in's, or too old for a removal of it to be known still.
+
+        Args:
+            partition: What the store holds now.
+            wall: Seconds since the epoch.
+        """
+        if not self.keys:
+            return False
+        if user_record is None:
+            return wall - self.seen_on > TOMBSTONE_LIFE
+        return self.born != user_record.born

@@ -1,0 +1,411 @@
+"""What an engine keeps in its owner's store: partitions of tokens, documents, and hints from one process to others."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cachetools
+
+from .._policy.endpoint import WireIdentity
+from .._policy.failure import LONGEST_RETRY_AFTER
+from ..clock import Clock
+from ..errors import StoreUnavailable
+from ..store import NONE_READABLE
+from .user_record import (
+    Change,
+    Dropped,
+    Entry,
+    Key,
+    StoredToken,
+    UserRecord,
+    decode,
+    encode,
+    merge,
+    prune,
+    seconds_worth_keeping,
+)
+
+if TYPE_CHECKING:
+    from ..store import Lease, Record, Store
+
+__all__ = ["OF_ONE_RECORD", "UNREADABLE", "Hint", "Records", "UserFound"]
+
+_PARTITION = "user_record"
+#: Partitions of an application's own tokens.
+_OWN = "application"
+_DOCUMENT = "document"
+_HINT = "hint"
+#: The same name under this kind ends when the hint says so: by the store's clock, the one that all processes share.
+_LASTING = "hint-lasting"
+#: Home accounts by user name, and by home account the applications of one client that have a record of it.
+_NAMES, _TENANTS = "usernames", "tenants"
+_NAME_LIFE = 90 * 24 * 3600.0
+#: Seconds after which a user's names are noted anew: in a record that lives on, and under today's key.
+_NAME_AGAIN = 24 * 3600.0
+_MOST_NAMED = 64
+_DOCUMENT_LIFE = 30 * 24 * 3600.0
+#: Seconds for which a hint outlives the time that it names, so that one process goes first then and not all.
+_HINT_REST = 120.0
+#: Seconds for which a hint that lasts still holds at least, whatever a wall clock says of its end.
+_LOOK_AGAIN = 1.0
+_TRIES = 20
+#: Partitions that are read at a time.
+_AT_A_TIME = 128
+#: Why a write fails that says nothing of other records: that one can't be opened here, though others may be able to;
+#: others write it all the time.
+UNREADABLE, _CONTENDED = "unreadable", "contended"
+OF_ONE_RECORD = frozenset({UNREADABLE, _CONTENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What another process has just learned of a provider."""
+
+    #: Seconds from now until it may be asked again; 0 or less when that has passed.
+    left: float
+    #: The error's code, and what it said.
+    code: str
+    detail: str
+
+
+class UserFound(Protocol):
+    """Has a user found whose partition is written."""
+
+    def __call__(self, accounts: Sequence[Entry], *, anew: bool) -> None: ...
+
+
+class Records:
+    """Read and write the records of one store. Every call may block for as long as the store allows, on a worker.
+
+    Args:
+        store: The owner's.
+        clock: The engine's.
+        grace: Seconds past its expiry for which a token may be of use.
+        most: Access tokens in one partition, at most.
+
+    Raises:
+        StoreUnavailable: The store can't be read or written; by any method but those that post and clear hints.
+    """
+
+    def __init__(self, store: Store, clock: Clock, grace: float, most: int = 256) -> None:
+        self.store = store
+        self._clock = clock
+        self._grace = grace
+        self._most = most
+        self._lock = threading.Lock()
+        #: Not written yet.
+        self._documents: cachetools.LRUCache[str, Mapping[str, Any]] = cachetools.LRUCache(64)
+        #: Which version of each hint was seen last, and the monotonic time at which it was seen first.
+        self._hints: cachetools.LRUCache[str, tuple[str, float]] = cachetools.LRUCache(1024)
+
+    def after_fork(self) -> None:
+        """Take a lock of its own in a forked child."""
+        self._lock = threading.Lock()
+
+    def user_record(self, name: str) -> UserRecord | None:
+        """Read a user's partition."""
+        return self._found(_PARTITION, name)[0]
+
+    def look(
+        self, names: Sequence[str], hints: Sequence[str], *, own: bool = False
+    ) -> tuple[list[UserRecord | None], dict[str, Hint]]:
+        """Read partitions, and what other processes have learned under the names of hints, in one round trip.
+
+        Where they have learned something that may still hold, it takes another one.
+
+        Args:
+            names: Of the partitions.
+            hints: Of the hints.
+            own: Whether the partitions are of the application's own tokens.
+        """
+        kind = _OWN if own else _PARTITION
+        wanted = [*((kind, name) for name in names), *((_HINT, name) for name in hints)]
+        records = self.store.read_many(wanted)
+        partitions = [_partition(record, name) for record, name in zip(records, names, strict=False)]
+        return partitions, self._judged(dict(zip(hints, records[len(names) :], strict=True)))
+
+    def partitions(self, names: Sequence[str]) -> Iterator[UserRecord | None]:
+        """Read the partitions of many users, in as few round trips as the medium allows."""
+        for begin in range(0, len(names), _AT_A_TIME):
+            some = names[begin : begin + _AT_A_TIME]
+            for name, record in zip(some, self.store.read_many([(_PARTITION, name) for name in some]), strict=True):
+                yield _partition(record, name)
+
+    def _found(self, kind: str, name: str) -> tuple[UserRecord | None, str | None]:
+        """Read a partition, and the version of what is there though it may be none."""
+        record = self.store.read(kind, name)
+        return _partition(record, name), None if record is None else record.version
+
+    def save(
+        self,
+        name: str,
+        known: UserRecord | None,
+        born: str,
+        changes: Mapping[Key, Change],
+        tokens: Mapping[str, StoredToken | Dropped],
+        *,
+        anew: float,
+        fence: int = 0,
+        own: bool = False,
+        note: UserFound | None = None,
+    ) -> UserRecord | None:
+        """Merge changes into a partition, however many processes do so at once.
+
+        Args:
+            name: Which one.
+            known: As it was read last, which spares reading it again; without a version where there was none.
+            born: As for `merge`; so are `changes`, `tokens`, `anew` and `fence`.
+            own: Whether it is one of the application's own tokens.
+            note: Has its user found.
+
+        Returns:
+            What is there now; None where nothing was written, since the account was removed meanwhile.
+        """
+        kind = _OWN if own else _PARTITION
+        current = None if known is None or known.version is None else known
+        version = None if current is None else current.version
+        in_the_way = False
+        for attempt in range(_TRIES):
+            looked = attempt > 0 or known is None
+            if looked:
+                current, version = self._found(kind, name)
+            if current is None and version is None and in_the_way and not anew:
+                raise StoreUnavailable(
+                    self.store.label,
+                    UNREADABLE,
+                    "a record can't be opened here, though other processes may be able to: give its key too",
+                )
+            merged = merge(current, born, changes, tokens, anew=anew, fence=fence)
+            if merged is not None and note is not None:
+                merged = self._named(current, merged, note, anew=anew > 0)
+            nothing = merged is not None and not (merged.entries or merged.tokens)
+            if merged is None or merged == current or (nothing and current is None and version is None):
+                return merged
+            written = self._write(kind, name, merged, version, anew=anew > 0)
+            if written is not None:
+                self._write_documents()
+                return written
+            in_the_way = looked and current is None and version is None
+        raise self._contended()
+
+    def _contended(self) -> StoreUnavailable:
+        return StoreUnavailable(self.store.label, _CONTENDED, f"others wrote one record {_TRIES} times in a row")
+
+    def _named(self, current: UserRecord | None, merged: UserRecord, note: UserFound, *, anew: bool) -> UserRecord:
+        """Have the accounts of a partition noted that are new; all after a sign-in, or where that was a while ago.
+
+        A note is sealed with the key of its day: without that, a user who signed in just before a key was retired
+        wouldn't be found by name.
+        """
+        if not merged.entries:
+            return merged
+        wall = self._clock.wall()
+        due = anew or abs(wall - merged.named_on) > _NAME_AGAIN
+        before = {} if current is None else current.entries
+        accounts = [
+            entry
+            for key, entry in merged.entries.items()
+            if key[0] == "Account" and (due or before.get(key, {}).get("username") != entry.get("username"))
+        ]
+        if due or accounts:
+            note(accounts, anew=due)
+        return replace(merged, named_on=wall) if due else merged
+
+    def erase(self, name: str, removed_on: float) -> None:
+        """Put a tombstone in a user's partition's place, since its account was removed at that time."""
+        for _ in range(_TRIES):
+            current, version = self._found(_PARTITION, name)
+            if current is not None and current.removed and current.removed_on >= removed_on:
+                return
+            # Where nothing is yet, another process may be about to write.
+            tombstone = UserRecord("", removed=True, removed_on=removed_on)
+            if self._write(_PARTITION, name, tombstone, version, anew=True) is not None:
+                return
+        raise self._contended()
+
+    def clear_removal(self, name: str) -> None:
+        """Take the tombstone out of a user's partition's place, if one is there."""
+        current, version = self._found(_PARTITION, name)
+        if current is not None and current.removed and version is not None:
+            self.store.erase(_PARTITION, name, expected=version)
+
+    def erase_own(self, prefix: str) -> None:
+        """Remove an application's own tokens: all partitions whose names begin so."""
+        for record in self.store.scan(_OWN):
+            if record.name.startswith(prefix):
+                self.store.erase(_OWN, record.name)
+
+    def _write(
+        self, kind: str, name: str, user_record: UserRecord, version: str | None, *, anew: bool
+    ) -> UserRecord | None:
+        wall = self._clock.wall()
+        user_record = prune(user_record, wall, self._grace, self._most)
+        lasts = seconds_worth_keeping(user_record, wall, self._grace)
+        # What a sign-in or a removal brings owes nothing to a record that can't be opened here.
+        there = NONE_READABLE if version is None and anew else version
+        version = self.store.write(kind, name, encode(user_record, name), ttl=lasts, expected=there)
+        return None if version is None else replace(user_record, version=version)
+
+    def names(self, name: str) -> list[str]:
+        """List the home accounts noted under a user name."""
+        return self._noted(_NAMES, name)
+
+    def tenants(self, name: str) -> list[str]:
+        """List the applications that have noted a record of a home account."""
+        return self._noted(_TENANTS, name)
+
+    def _noted(self, kind: str, name: str) -> list[str]:
+        record = self.store.read(kind, name)
+        return [] if record is None else _subjects(record.value, name)
+
+    def note_name(self, name: str, subject: str, *, anew: bool = False) -> None:
+        """Note a home account under a user name; `anew` where the note is to live on though it is there."""
+        self._note(_NAMES, name, subject, anew=anew)
+
+    def note_tenant(self, name: str, label: str) -> list[str]:
+        """Note anew an application that has a record of a home account; lists the others."""
+        return self._note(_TENANTS, name, label, anew=True)
+
+    def forget_name(self, name: str, subject: str) -> None:
+        """Forget a home account under a user name."""
+        self._note(_NAMES, name, subject, forget=True)
+
+    def _note(self, kind: str, name: str, subject: str, *, forget: bool = False, anew: bool = False) -> list[str]:
+        """Note one of several under a name, or forget it; lists the others."""
+        for _ in range(_TRIES):
+            record = self.store.read(kind, name)
+            held = [] if record is None else _subjects(record.value, name)
+            others = [each for each in held if each != subject]
+            if (subject in held) is not forget and (forget or not anew):
+                return others
+            value = _body(name, {"subjects": others if forget else [*others, subject][-_MOST_NAMED:]})
+            there = NONE_READABLE if record is None else record.version
+            if self.store.write(kind, name, value, ttl=_NAME_LIFE, expected=there) is not None:
+                return others
+        raise self._contended()
+
+    def all_names(self, prefix: str) -> list[tuple[str, list[str]]]:
+        """List the user names that begin with a prefix, and their home accounts."""
+        return [
+            (record.name, _subjects(record.value, record.name))
+            for record in self.store.scan(_NAMES)
+            if record.name.startswith(prefix)
+        ]
+
+    def document(self, asked: str, wire: WireIdentity) -> dict[str, Any] | None:
+        """Read a discovery document or a key set, with the time at which it was obtained.
+
+        Args:
+            asked: What it answers.
+            wire: Over which this process would ask for it: there is none but what came over a wire like it, verified.
+        """
+        name = _document_name(asked, wire)
+        if name is None:
+            return None
+        record = self.store.read(_DOCUMENT, name)
+        return None if record is None else _object(record.value, name)
+
+    def put_document(self, asked: str, wire: WireIdentity, body: Mapping[str, Any]) -> None:
+        """Keep a document that came over a verified wire; where that can't be now, when a partition is written next."""
+        name = _document_name(asked, wire)
+        if name is None:
+            return
+        with self._lock:
+            self._documents[name] = body
+        self._write_documents()
+
+    def _write_documents(self) -> None:
+        while True:
+            with self._lock:
+                if not self._documents:
+                    return
+                key, body = next(iter(self._documents.items()))
+            self.store.write(_DOCUMENT, key, _body(key, body), ttl=_DOCUMENT_LIFE)
+            with self._lock:
+                if self._documents.get(key) is body:
+                    del self._documents[key]
+
+    def _judged(self, told: Mapping[str, Record | None]) -> dict[str, Hint]:
+        """Return what the records that were read say now, by name; those that there are."""
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        hints: dict[str, Hint] = {}
+        by_wall: dict[str, float] = {}
+        for name, record in told.items():
+            body = None if record is None else _object(record.value, name)
+            if record is None or body is None:
+                continue
+            try:
+                posted, seconds = float(body["posted"]), float(body["seconds"])
+                code, detail = str(body["code"]), str(body["detail"])
+            except (KeyError, TypeError, ValueError):
+                continue
+            with self._lock:
+                version, seen = self._hints.get(name, ("", 0.0))
+                if version != record.version:
+                    version, seen = self._hints[name] = record.version, now
+            # It was written before it was first seen here: it can't hold for longer than it says from then.
+            hints[name] = Hint(min(seconds, LONGEST_RETRY_AFTER) - (now - seen), code, detail)
+            by_wall[name] = posted + seconds - wall
+        doubtful = [name for name, hint in hints.items() if hint.left > 0]
+        try:
+            lasting = self.store.read_many([(_LASTING, name) for name in doubtful])
+        except StoreUnavailable:  # what else was read is good
+            return {}
+        for name, record in zip(doubtful, lasting, strict=True):
+            # Nobody knows how far two machines' wall clocks are apart: they say when to look again, and no more.
+            most = hints[name].left
+            lasts = record is not None and _object(record.value, name) is not None
+            left = min(most, max(by_wall[name], _LOOK_AGAIN)) if lasts else 0.0
+            hints[name] = replace(hints[name], left=left)
+        return hints
+
+    def post_hint(self, name: str, seconds: float, code: str, detail: str) -> None:
+        """Tell other processes to leave a provider alone for `seconds`."""
+        seconds = min(seconds, LONGEST_RETRY_AFTER)
+        body = _body(name, {"posted": self._clock.wall(), "seconds": seconds, "code": code, "detail": detail})
+        with suppress(StoreUnavailable):
+            self.store.write(_LASTING, name, _body(name, {}), ttl=seconds)
+            self.store.write(_HINT, name, body, ttl=seconds + _HINT_REST)
+
+    def clear_hint(self, name: str) -> None:
+        """Tell other processes that a provider works."""
+        with suppress(StoreUnavailable):
+            self.store.erase(_HINT, name)
+            self.store.erase(_LASTING, name)
+
+    def release(self, lease: Lease) -> None:
+        """End a lease; one that can't be ended now ends by itself."""
+        with suppress(StoreUnavailable):
+            self.store.release(lease)
+
+
+def _partition(record: Record | None, name: str) -> UserRecord | None:
+    return None if record is None else decode(record.value, record.version, name)
+
+
+def _document_name(asked: str, wire: WireIdentity) -> str | None:
+    return None if wire.keeps is None else f"{asked} over {wire.keeps}"
+
+
+def _body(name: str, body: Mapping[str, Any]) -> bytes:
+    """Write a record with what it is of inside, so that it can't stand for another one."""
+    return json.dumps({**body, "of": name}).encode()
+
+
+def _object(value: bytes, name: str) -> dict[str, Any] | None:
+    """Read a record; None for what isn't one, or is of something else."""
+    try:
+        body = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) and body.get("of") == name else None
+
+
+def _subjects(value: bytes, name: str) -> list[str]:
+    subjects = (_object(value, name) or {}).get("subjects")
+    return [item for item in subjects if isinstance(item, str)] if isinstance(subjects, list) else []

@@ -1,4 +1,0 @@
-"""How a token is had: look it up, else join the one exchange for it, else fall back.
-
-Read `acquire`, then `single_flight`, then `refresh`; `engine` holds what they share.
-"""

@@ -1,0 +1,1 @@
+"""MSAL: its applications and their methods, made resilient."""

@@ -1,0 +1,425 @@
+"""MSAL's application classes, resilient, and the wrapper around an application built elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import inspect
+import os
+import threading
+from dataclasses import replace
+from typing import Any
+
+import msal
+
+from .._process import forks
+from .._wire import http_client as transport
+from .._wire.owners_client import built_by_msal
+from ..errors import ConfigurationError, ProviderUnavailable
+from ..settings import Settings
+from ..token import TokenRequest
+from . import token_cache
+from .exchange import original, throttled, transport_for
+from .identity import identity_given, identity_of
+from .late_binding import applications, authority_of
+from .managed_identity import ManagedIdentityClient, wrap_managed_identity
+from .methods import ResilientApplication, variant_of
+from .session import Plan, Session, check_scopes
+from .user_cache import UserCache
+
+__all__ = [
+    "ClientApplication",
+    "ConfidentialClientApplication",
+    "ManagedIdentityClient",
+    "PublicClientApplication",
+    "wrap",
+]
+
+
+def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Name the arguments of MSAL's constructor, which takes the first ones by position."""
+    positional = [name for name in inspect.signature(msal.ClientApplication.__init__).parameters if name != "self"]
+    if len(args) > len(positional):
+        raise TypeError(f"{kind.__name__} takes at most {len(positional)} positional arguments, not {len(args)}")
+    named = dict(zip(positional, args, strict=False))
+    twice = named.keys() & kwargs.keys()
+    if twice:
+        raise TypeError(f"{kind.__name__} got {sorted(twice)[0]} twice")
+    return {**named, **kwargs}
+
+
+class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: ignore[misc]
+    """Do what `msal.ClientApplication` does, through an outage too.
+
+    Args:
+        client_id: As in MSAL; so are all further arguments.
+        resilience: What to do otherwise than by default.
+
+    Raises:
+        ConfigurationError: An argument is wrong; raised before any network call.
+        ValueError: The authority says that there is no such tenant.
+    """
+
+    def __init__(self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Any) -> None:
+        arguments = _arguments(type(self), (client_id, *args), kwargs)
+        authority = authority_of(arguments)
+        named = identity_given(arguments)
+        session = Session(resilience, self.__dict__)
+        if arguments.get("token_cache") is None:
+            arguments["token_cache"] = UserCache()
+        elif session.engine.stored is not None:
+            raise ConfigurationError(
+                "token_cache and Settings(store=...) exclude each other: the store would give what a session's cache "
+                "holds to every other session. Leave out token_cache, and keep an account's home_account_id in the "
+                "session; or leave out the store. import_msal_cache brings over what a cache holds"
+            )
+        transport_ = transport_for(session, client_id, arguments)
+        identity = replace(named, verified=transport_.wire.identity.verified)
+        # MSAL takes our http_client, and so must not be given what would build its own.
+        arguments.update(http_client=transport_)
+        self.__dict__.update(
+            _ra_arguments=arguments,
+            _ra_initialising=None,
+            client_id=client_id,
+            token_cache=arguments["token_cache"],
+        )
+        self._ra_begin(session, self, type(self), transport_, authority)
+        session.identify(identity, self._ra_ownership)
+        # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
+        with contextlib.suppress(ProviderUnavailable):
+            self._ra_bind()
+        self._ra_pin()
+
+    def _ra_initialise(self) -> None:
+        given = self.__dict__["token_cache"]
+        arguments = self._ra_arguments | {"token_cache": given}
+        self.__dict__["_ra_initialising"] = threading.get_ident()
+        try:
+            # From MSAL's own initialiser on: those of a subclass of ours have run, or are running.
+            original(self, "__init__")(**arguments)
+        finally:
+            self.__dict__["_ra_initialising"] = None
+            # MSAL replaces a cache that is falsy, such as one with a length of 0.
+            self.__dict__["token_cache"] = given
+        self._ra_ready()
+        self._ra_session.announce()
+
+    def _ra_pin(self) -> None:
+        """Keep fresh what the settings name."""
+
+
+class PublicClientApplication(ClientApplication, msal.PublicClientApplication):  # type: ignore[misc]
+    """Do what `msal.PublicClientApplication` does, through an outage too.
+
+    Interactive sign-in and device-code polling run on the caller's thread, as MSAL has them.
+    """
+
+    def keep_fresh(self, scopes: list[str], account: dict[str, Any]) -> None:
+        """Refresh a user's token ahead of need from now on, with or without traffic (G5).
+
+        Args:
+            scopes: As for `acquire_token_silent`.
+            account: As for `acquire_token_silent`.
+        """
+        _keep_silent_fresh(self, scopes, account)
+
+    def acquire_token_interactive(self, scopes: list[str], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Sign a user in with a browser or a broker, as MSAL's method of this name."""
+        check_scopes(scopes, empty=True)
+        self._ra_bind()
+        app = self._ra_seeing_tokens()
+        result: dict[str, Any] = original(app, "acquire_token_interactive")(scopes, *args, **kwargs)
+        return result
+
+    def _ra_initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> Plan:
+        check_scopes(scopes or [], empty=True)
+        return self._ra_once(None, lambda app: original(app, "initiate_device_flow")(scopes, **kwargs))
+
+    def initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Begin a device flow, as MSAL's method of this name."""
+        result: dict[str, Any] = self._ra_initiate_device_flow(scopes, **kwargs).run()
+        return result
+
+    def acquire_token_by_device_flow(self, flow: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Poll until the user has signed in, as MSAL's method of this name; a failing provider doesn't end it."""
+        self._ra_bind()
+        app = self._ra_seeing_tokens()
+        result: dict[str, Any] = original(app, "acquire_token_by_device_flow")(flow, *args, **kwargs)
+        return result
+
+
+class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientApplication):  # type: ignore[misc]
+    """Do what `msal.ConfidentialClientApplication` does, through an outage too."""
+
+    def _ra_pin(self) -> None:
+        for scopes in self._ra_session.settings.keep_fresh:
+            self.keep_fresh(list(scopes))
+
+    def keep_fresh(self, scopes: list[str], account: dict[str, Any] | None = None) -> None:
+        """Get a token and refresh it ahead of need from now on, with or without traffic (G5). Returns at once.
+
+        Args:
+            scopes: As for `acquire_token_for_client`, or with an account as for `acquire_token_silent`.
+            account: Whose token; None for the application's own.
+        """
+        if account is not None:
+            _keep_silent_fresh(self, scopes, account)
+        else:
+            self._ra_keep_fresh(self._ra_for_client(scopes, None, None, None, {}))
+
+    def acquire_token_for_client(
+        self,
+        scopes: list[str],
+        claims_challenge: str | None = None,
+        fmi_path: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Get the application's own token, as MSAL's method of this name; a held one is served in a microsecond."""
+        if not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
+            answer = self._ra_client_hit(scopes)
+            if answer is not None:
+                return answer
+        result: dict[str, Any] = self._ra_for_client(
+            scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs
+        ).run()
+        return result
+
+    def _ra_client_hit(self, scopes: Any) -> dict[str, Any] | None:
+        """Answer from memory, if nothing but the time needs a look."""
+        if scopes.__class__ is not list:
+            return None
+        find, monotonic, wall, home = self._ra_fast
+        try:
+            hit = find(tuple(scopes))
+        except TypeError:
+            return None
+        if hit is not None:
+            now = monotonic()
+            if now < hit.due_at and wall() < hit.due_on and home["token_cache"] is hit.cache:
+                answer: dict[str, Any] = hit.answer.copy()
+                answer["expires_in"] = int(hit.expires_at - now)
+                return answer
+        return None
+
+    def _ra_for_client(
+        self,
+        scopes: Any,
+        claims_challenge: str | None,
+        fmi_path: str | None,
+        forwarded_client_claims: str | None,
+        kwargs: dict[str, Any],
+    ) -> Plan:
+        wanted = check_scopes(scopes)
+        if kwargs.get("force_refresh"):
+            raise ConfigurationError("acquire_token_for_client takes no force_refresh: tokens are refreshed ahead")
+        options = dict(kwargs)
+        if fmi_path is not None:
+            if not isinstance(fmi_path, str):
+                raise ConfigurationError(f"fmi_path must be a string, not {type(fmi_path).__name__}")
+            options["fmi_path"] = fmi_path
+        variant = variant_of(kwargs, fmi_path=fmi_path, client_claims=forwarded_client_claims)
+        if forwarded_client_claims is not None:
+            options["forwarded_client_claims"] = forwarded_client_claims
+        if claims_challenge is not None:
+            options["claims_challenge"] = claims_challenge
+        return self._ra_plan(
+            TokenRequest(self._ra_identity.authority, self.client_id, "client_credentials", wanted, None, variant),
+            lambda app: original(app, "acquire_token_for_client")(list(scopes), **copy.deepcopy(options)),
+            signature=None if options else tuple(scopes),
+            claims=claims_challenge,
+            regional=True,
+        )
+
+    def remove_tokens_for_client(self) -> None:
+        """Forget the application's own tokens, as MSAL's method of this name, in our memory at once too.
+
+        Raises:
+            StoreUnavailable: They are forgotten here, and are still in the store; it is tried again.
+        """
+        self._ra_bind()
+        memory = self._ra_session.memory
+        memory.drop_subject(None, "the application removed its tokens")
+        try:
+            with self._ra_session.erasing(None):
+                original(self._ra_seeing_tokens(), "remove_tokens_for_client")()
+        finally:
+            memory.drop_subject(None, "the application removed its tokens")
+
+    def acquire_token_on_behalf_of(
+        self,
+        user_assertion: str,
+        scopes: list[str],
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Exchange a user's token for one to an API behind, as MSAL's method of this name.
+
+        The result is held for this very assertion and no other, and so is served again for as long as it is valid.
+        """
+        result: dict[str, Any] = self._ra_on_behalf_of(
+            user_assertion, scopes, claims_challenge, forwarded_client_claims, **kwargs
+        ).run()
+        return result
+
+    def _ra_on_behalf_of(
+        self,
+        user_assertion: str,
+        scopes: Any,
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> Plan:
+        wanted = check_scopes(scopes)
+        if not isinstance(user_assertion, (str, bytes)) or not user_assertion:
+            raise ConfigurationError("user_assertion must be the token that the caller sent, as a string")
+        raw = user_assertion.encode() if isinstance(user_assertion, str) else user_assertion
+        options = dict(kwargs)
+        if claims_challenge is not None:
+            options["claims_challenge"] = claims_challenge
+        variant = variant_of(kwargs, client_claims=forwarded_client_claims)
+        if forwarded_client_claims is not None:
+            options["forwarded_client_claims"] = forwarded_client_claims
+        return self._ra_plan(
+            TokenRequest(
+                self._ra_identity.authority,
+                self.client_id,
+                "on_behalf_of",
+                wanted,
+                hashlib.sha256(raw).hexdigest(),
+                variant,
+            ),
+            lambda app: original(app, "acquire_token_on_behalf_of")(
+                user_assertion, list(scopes), **copy.deepcopy(options)
+            ),
+            claims=claims_challenge,
+            # MSAL's cache can't tell one assertion from another, and an assertion isn't kept longer than its call.
+            repeatable=False,
+            readable=False,
+            extras=True,
+        )
+
+    def _ra_by_user_federated_identity_credential(self, scopes: Any, assertion: str, *args: Any, **kwargs: Any) -> Plan:
+        check_scopes(scopes, empty=True)
+        return self._ra_once(
+            assertion,
+            lambda app: original(app, "acquire_token_by_user_federated_identity_credential")(
+                scopes, assertion, *args, **kwargs
+            ),
+        )
+
+    def acquire_token_by_user_federated_identity_credential(
+        self, scopes: list[str], assertion: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Exchange a federated identity credential for a user's token, as MSAL's method of this name."""
+        result: dict[str, Any] = self._ra_by_user_federated_identity_credential(
+            scopes, assertion, *args, **kwargs
+        ).run()
+        return result
+
+
+def _keep_silent_fresh(app: Any, scopes: list[str], account: dict[str, Any]) -> None:
+    plan = app._ra_silent(scopes, account, None, False, None, None, None, {}, silent=False)
+    if plan is None:
+        raise ConfigurationError("account must be one that get_accounts returned, not None")
+    app._ra_keep_fresh(plan)
+
+
+class _Wrapped:
+    """What tells a wrapper from a drop-in: MSAL's state stays with the application that was wrapped."""
+
+    _ra_origin: Any
+
+    @property
+    def token_cache(self) -> Any:
+        """The wrapped application's token cache, which may be swapped on either."""
+        return self._ra_origin.token_cache
+
+    @token_cache.setter
+    def token_cache(self, cache: Any) -> None:
+        self._ra_origin.token_cache = cache
+
+    def _ra_initialise(self) -> None:
+        self._ra_ready()  # type: ignore[attr-defined]
+
+
+class _WrappedClient(_Wrapped, ClientApplication):
+    pass
+
+
+class _WrappedPublicClient(_Wrapped, PublicClientApplication):
+    pass
+
+
+class _WrappedConfidentialClient(_Wrapped, ConfidentialClientApplication):
+    pass
+
+
+def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
+    """Make an MSAL application resilient that was built elsewhere.
+
+    Args:
+        app: An application of MSAL's, or a subclass's. It is left as it is; its token cache and http_client are shared.
+        resilience: What to do otherwise than by default.
+
+    Returns:
+        An object with the same methods and results, which is also an instance of the same MSAL class. One that is
+        resilient already is returned as it is.
+
+    Raises:
+        ConfigurationError: `app` is no application of MSAL's.
+    """
+    if isinstance(app, msal.ManagedIdentityClient):
+        return wrap_managed_identity(app, resilience)
+    if isinstance(app, ResilientApplication):
+        if resilience is not None:
+            raise ConfigurationError("app is resilient already: give resilience to its constructor")
+        return app
+    kinds = (
+        (msal.ConfidentialClientApplication, _WrappedConfidentialClient),
+        (msal.PublicClientApplication, _WrappedPublicClient),
+        (msal.ClientApplication, _WrappedClient),
+    )
+    kind = next((ours for theirs, ours in kinds if isinstance(app, theirs)), None)
+    if kind is None:
+        raise ConfigurationError(
+            "app must be an application of MSAL's, such as msal.ConfidentialClientApplication, "
+            f"not {type(app).__name__}"
+        )
+    session = Session(resilience, app.__dict__)
+    raw = app.http_client.http_client
+    transport_ = transport_for(session, app.client_id, built_by_msal(raw) or {"http_client": raw})
+    identity = replace(identity_of(app), verified=transport_.wire.identity.verified)
+    session.check_cache(app.token_cache, identity)
+    wrapped = object.__new__(kind)
+    # A fresh throttle: what MSAL's has seen was returned to it, and would be replayed.
+    seconds = 60 if isinstance(app, msal.PublicClientApplication) else 5
+    wire = wrapped.__dict__["http_client"] = throttled(transport_, None, seconds)
+    # What MSAL does on the caller's thread goes over our transport too.
+    for name in ("client", "_regional_client", "authority"):
+        part = copy.copy(app.__dict__.get(name))
+        if part is not None:
+            part._http_client = wire
+        wrapped.__dict__[name] = part
+    authority = transport.origin_of(app.authority.token_endpoint)
+    wrapped._ra_begin(session, app, type(app), transport_, authority)
+    session.identify(identity, wrapped._ra_ownership)
+    wrapped._ra_bind()
+    session.announce()
+    wrapped._ra_pin()
+    return wrapped
+
+
+@forks.renewed
+def _after_fork() -> None:
+    transport.after_fork()
+    token_cache.after_fork()
+    for app in applications():
+        app._ra_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    # What another thread is in the middle of writing to MSAL's cache should be there as a whole in the child.
+    os.register_at_fork(before=token_cache.before_fork, after_in_parent=token_cache.after_fork_in_parent)

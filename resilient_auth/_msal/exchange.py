@@ -1,0 +1,235 @@
+"""Asking MSAL: with a passing copy of the application that finds no access token in its cache, over our transport."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import functools
+import json
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+import msal.telemetry
+from msal.exceptions import MsalServiceError
+from msal.throttled_http_client import ThrottledHttpClient
+
+from .._engine.cache import CacheEntry, Exchange
+from .._engine.single_flight import Flight, Outcome
+from .._policy.endpoint import WireIdentity
+from .._policy.freshness import MSAL_MARGIN
+from .._wire import redaction
+from .._wire.connection import HttpxWire, Wire
+from .._wire.http_client import ExchangeContext, Transport
+from .._wire.owners_client import OwnersClient
+from ..errors import ProviderUnavailable, ServerFailed
+from ..token import TokenRequest, fingerprint
+from .late_binding import LateBound
+from .session import Plan, Session
+from .token_cache import ExchangeView, Owns
+
+__all__ = ["Exchanges", "MsalServerFailed", "original", "throttled", "transport_for"]
+
+
+class MsalServerFailed(ServerFailed, MsalServiceError):  # type: ignore[misc]
+    """A 5xx status, which callers of MSAL may catch as they did."""
+
+    _error = None
+    _error_description = None
+
+
+def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -> Transport:
+    """Build the http_client that MSAL is to have: around the owner's, or our own that does what MSAL's would.
+
+    Args:
+        session: Whose engine it uses.
+        client_id: For cool-downs.
+        arguments: MSAL's `http_client`, `verify`, `proxies`, `timeout` and `http_cache`, which is replaced.
+    """
+    owners = arguments.get("http_client")
+    settings = session.settings
+    wire: Wire
+    if owners is not None:
+        # An application of ours that is wrapped again must not be retried twice.
+        wire = owners.wire if isinstance(owners, Transport) else OwnersClient(owners, settings.clock)
+    else:
+        wire = HttpxWire(
+            settings.clock,
+            settings.connect_timeout,
+            verify=arguments.get("verify", True),
+            proxies=arguments.get("proxies"),
+            timeout=arguments.get("timeout"),
+        )
+    if arguments.get("http_cache") is not None:
+        arguments["http_cache"] = _for_wire(arguments["http_cache"], wire.identity)
+    redaction.install()
+    return Transport(session.engine, wire, client_id, MsalServerFailed)
+
+
+class _HttpCache(MutableMapping[str, Any]):
+    """One wire's part of an owner's `http_cache`: MSAL replays documents and denials from it to whoever has it too."""
+
+    def __init__(self, owners: MutableMapping[str, Any], wire: str) -> None:
+        self._owners = owners
+        self._mine = f"{wire} "
+
+    def __getitem__(self, key: str) -> Any:
+        return self._owners[self._mine + key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._owners[self._mine + key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._owners[self._mine + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key.removeprefix(self._mine) for key in list(self._owners) if key.startswith(self._mine)])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def _for_wire(http_cache: MutableMapping[str, Any], wire: WireIdentity) -> MutableMapping[str, Any]:
+    # An owner may keep it in a file: where nothing names the wire in another process, nothing is shared.
+    return {} if wire.fleet is None else _HttpCache(http_cache, wire.fleet)
+
+
+def throttled(transport: Transport, http_cache: Any, seconds: int) -> Any:
+    """Put MSAL's own throttle in front of the transport, as its constructor would."""
+    return ThrottledHttpClient(transport, http_cache=http_cache, default_throttle_time=seconds)
+
+
+def original(app: Any, name: str) -> Callable[..., Any]:
+    """Find MSAL's own method, past ours."""
+    for kind in type(app).__mro__:
+        if kind.__module__.partition(".")[0] == "msal" and name in kind.__dict__:
+            method: Callable[..., Any] = kind.__dict__[name].__get__(app)
+            return method
+    raise AttributeError(name)
+
+
+def is_told_apart_by_msal(request: TokenRequest) -> bool:
+    """Return whether what was asked for beside the usual is in the keys of MSAL's cache; see `variant_of`."""
+    return request.variant.count(" ") < 2
+
+
+class Exchanges(LateBound):
+    """Carry exchanges out."""
+
+    def _ra_shadow(self, view: Any, flight: Flight | None = None) -> Any:
+        """Make a passing copy of the application that finds no access token in its cache, so that MSAL asks."""
+        self._ra_bind()
+        origin = self._ra_origin
+        shadow = object.__new__(self._ra_kind)
+        shadow.__dict__.update(origin.__dict__)
+        seen = {"environment": origin.authority.instance, "unverified": not self._ra_transport.wire.identity.verified}
+        throttled = shadow.__dict__["http_client"] = self.__dict__["http_client"]
+        if origin is not self:
+            shadow.authority = copy.copy(origin.authority)
+            shadow.authority._http_client = throttled
+        shadow.__dict__["token_cache"] = view
+        for name in ("client", "_regional_client"):
+            client = origin.__dict__.get(name)
+            if client is not None:
+                client = shadow.__dict__[name] = copy.copy(client)
+                client._http_client = throttled
+                client.client_assertion = _told(client.client_assertion, flight)
+                client.on_obtaining_tokens = lambda event: view.add({**event, **seen})
+                client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
+        return shadow
+
+    def _ra_seeing_tokens(self, *, hide: bool = False, owns: Owns | None = None) -> Any:
+        """Make a passing copy of the application that finds in its cache what is the application's, and no more."""
+        session = self._ra_session
+        view = ExchangeView(session.look_at_cache(), lambda: True, owns or session.owns, session.writing, hide=hide)
+        return self._ra_shadow(view)
+
+    def _ra_exchange(
+        self, ask: Callable[[Any], Any], entry: CacheEntry, *, extras: bool = False, regional: bool = False
+    ) -> Exchange:
+        """Make the exchange that calls MSAL: `ask` is given the passing copy of the application."""
+        session = self._ra_session
+
+        def exchange(flight: Flight) -> Outcome:
+            generation = entry.generation
+            exchange_context = ExchangeContext(
+                flight.deadline, flight.earliest, subject=entry.request.subject, flight=flight
+            )
+            with exchange_context.under_way():
+                keep = is_told_apart_by_msal(entry.request)
+                view = ExchangeView(
+                    session.look_at_cache(),
+                    lambda: keep and entry.generation == generation,
+                    session.owns,
+                    session.writing,
+                )
+                shadow = self._ra_shadow(view, flight)
+                shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, entry)
+                entry.authorities = self._ra_authorities
+                result = self._ra_try_regions(ask, shadow, exchange_context) if regional else ask(shadow)
+            token = session.token_from(result, view.response, exchange_context, extras=extras) if result else None
+            entry.unkept = token if view.unkept else None
+            return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
+
+        return exchange
+
+    def _ra_telemetry(self, shadow: Any, entry: CacheEntry) -> Callable[..., Any]:
+        """Let MSAL tell the provider why it refreshes, which it can't know: its view of the cache is empty."""
+        token, clock = entry.token, self._ra_session.engine.clock
+        reason = msal.telemetry.AT_ABSENT
+        if token is not None:
+            aging = token.remaining(clock.wall(), clock.monotonic()) >= MSAL_MARGIN
+            reason = msal.telemetry.AT_AGING if aging else msal.telemetry.AT_EXPIRED
+        build = original(shadow, "_build_telemetry_context")
+
+        def telemetry(*args: Any, refresh_reason: Any = None, **kwargs: Any) -> Any:
+            told = reason if refresh_reason == msal.telemetry.AT_ABSENT else refresh_reason
+            return build(*args, refresh_reason=told, **kwargs)
+
+        return telemetry
+
+    def _ra_try_regions(self, ask: Callable[[Any], Any], shadow: Any, exchange_context: ExchangeContext) -> Any:
+        """Ask the regional endpoint first and the global one when that fails (G12)."""
+        if shadow.__dict__.get("_regional_client") is None:
+            return ask(shadow)
+        exchange_context.attempts = 1
+        try:
+            return ask(shadow)
+        except ProviderUnavailable:
+            shadow._regional_client = None
+            exchange_context.attempts = None
+            return ask(shadow)
+
+    def _ra_once(self, subject: object, ask: Callable[[Any], Any], *, hide: bool = True) -> Plan:
+        """Plan an exchange whose result is nobody else's; MSAL may look for a token itself unless that is hidden."""
+        session = self._ra_session
+
+        def asked() -> Any:
+            return ask(self._ra_seeing_tokens(hide=hide))
+
+        return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
+
+
+def _told(assertion: Any, flight: Flight | None) -> Any:
+    """Have a flight say, while it waits for it, that a function that makes assertions hasn't come back."""
+    if flight is None or not callable(assertion):
+        return assertion
+
+    @functools.wraps(assertion)  # MSAL looks at its signature
+    def make(*args: Any, **kwargs: Any) -> Any:
+        flight.calls = "the client_assertion function"
+        try:
+            return assertion(*args, **kwargs)
+        finally:
+            flight.calls = None
+
+    return make
+
+
+def _home_account_id(response: dict[str, Any]) -> str | None:
+    """Return whose tokens an answer holds, as MSAL names it in its cache."""
+    text = response.get("client_info")
+    try:
+        told = json.loads(base64.urlsafe_b64decode(f"{text}===")) if text else {}
+        return f"{told['uid']}.{told['utid']}" if "uid" in told and "utid" in told else None
+    except (ValueError, TypeError):
+        return None

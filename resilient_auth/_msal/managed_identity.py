@@ -1,0 +1,214 @@
+"""MSAL's managed identity client, resilient (G12, G24)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msal
+
+from .._engine import refresh
+from .._engine.cache import CacheEntry, Exchange
+from .._engine.single_flight import Flight, Outcome
+from .._policy.endpoint import Endpoint, origin_of
+from .._policy.failure import Purpose
+from .._wire.http_client import ExchangeContext, Transport
+from ..errors import Closed, ConfigurationError
+from ..settings import Settings
+from ..token import Token, TokenRequest, fingerprint
+from .exchange import transport_for
+from .identity import Identity, declared
+from .session import Plan, Session
+from .token_cache import ExchangeView, read
+
+__all__ = ["ManagedIdentityClient", "wrap_managed_identity"]
+
+_Original = msal.ManagedIdentityClient
+_IMDS = "http://169.254.169.254"
+
+
+def _endpoint() -> str:
+    """Return which endpoint MSAL is going to ask, by the environment, as it does."""
+    for name in ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST"):
+        if os.environ.get(name):
+            return origin_of(os.environ[name])
+    return _IMDS
+
+
+class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
+    """Do what `msal.ManagedIdentityClient` does, through an outage too.
+
+    Args:
+        managed_identity: As in MSAL.
+        http_client: As in MSAL; it stays the wire. None for our own.
+        token_cache: As in MSAL.
+        http_cache: As in MSAL.
+        resilience: What to do otherwise than by default.
+        kwargs: What else MSAL takes.
+    """
+
+    _ra_session: Session
+    _ra_transport: Transport
+
+    def __init__(
+        self,
+        managed_identity: Any,
+        *,
+        http_client: Any = None,
+        token_cache: Any = None,
+        http_cache: Any = None,
+        resilience: Settings | None = None,
+        **kwargs: Any,
+    ) -> None:
+        cache = msal.TokenCache() if token_cache is None else token_cache
+        session = Session(resilience, self.__dict__, "_token_cache")
+        transport = transport_for(session, "", {"http_client": http_client})
+        # Service Fabric's certificates are pinned by MSAL, which insists on a requests.Session for that.
+        wire = http_client if os.environ.get("IDENTITY_SERVER_THUMBPRINT") and http_client is not None else transport
+        super().__init__(managed_identity, http_client=wire, token_cache=cache, http_cache=http_cache, **kwargs)
+        self._token_cache = cache  # MSAL replaces one that is falsy
+        identity = self._managed_identity.get("Id")
+        if identity:  # the system-assigned one is another on each machine
+            kind = self._managed_identity.get("ManagedIdentityIdType")
+            capabilities = declared(self._client_capabilities)
+            session.identify(Identity(f"managed identity by {kind}", str(identity), capabilities))
+        self._ra_begin(session, transport)
+
+    def _ra_begin(self, session: Session, transport: Transport) -> None:
+        clock = session.engine.clock
+        self.__dict__.update(
+            _ra_session=session,
+            _ra_transport=transport,
+            _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
+        )
+        for scopes in session.settings.keep_fresh:
+            if len(scopes) != 1:
+                raise ConfigurationError(
+                    f"keep_fresh must name one resource at a time for a managed identity, not {scopes}"
+                )
+            self.keep_fresh(resource=scopes[0].removesuffix("/.default"))
+
+    def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]:
+        """Get the managed identity's token, as MSAL's method of this name; a held one is served in a microsecond."""
+        if claims_challenge is None:
+            answer = self._ra_client_hit(resource)
+            if answer is not None:
+                return answer
+        result: dict[str, Any] = self._ra_for_client(resource=resource, claims_challenge=claims_challenge).run()
+        return result
+
+    def _ra_client_hit(self, resource: Any) -> dict[str, Any] | None:
+        """Answer from memory, if nothing but the time needs a look."""
+        find, monotonic, wall, home = self._ra_fast
+        hit = find(resource) if resource.__class__ is str else None
+        if hit is not None:
+            now = monotonic()
+            if now < hit.due_at and wall() < hit.due_on and home["_token_cache"] is hit.cache:
+                answer: dict[str, Any] = hit.answer.copy()
+                answer["expires_in"] = int(hit.expires_at - now)
+                return answer
+        return None
+
+    def keep_fresh(self, *, resource: str) -> None:
+        """Get a token and refresh it ahead of need from now on, with or without traffic (G5). Returns at once."""
+        plan = self._ra_for_client(resource=resource)
+        plan.acquisition.close()
+        assert plan.entry is not None  # noqa: S101 - plans for held tokens have one
+        refresh.keep_fresh(self._ra_session.engine, plan.entry)
+
+    def _ra_for_client(self, *, resource: str, claims_challenge: str | None = None) -> Plan:
+        if not isinstance(resource, str) or not resource.strip():
+            raise ConfigurationError(
+                f"resource must be one resource's identifier, such as 'https://vault.azure.net', not {resource!r}"
+            )
+        session = self._ra_session
+        if session.closed:
+            raise Closed("this client was closed: make a new one, or close it later")
+        endpoint = Endpoint(_endpoint(), wire=self._ra_transport.wire.identity)
+        identity = self._managed_identity.get("Id", "SYSTEM_ASSIGNED_MANAGED_IDENTITY")
+        request = TokenRequest(endpoint.origin, str(identity), "managed_identity", (resource,))
+        query = {
+            "client_id": identity,
+            "environment": "localhost",
+            "realm": "managed_identity",
+            "home_account_id": None,
+        }
+        clock = session.engine.clock
+
+        def found(cache: Any) -> Token | None:
+            wall, now = clock.wall(), clock.monotonic()
+            return read(cache, scopes=(resource,), query=query, owns=session.owns, wall=wall, now=now, due=session.due)
+
+        if claims_challenge:
+            # MSAL needs the refused token in its cache, to tell its hash; nobody else may find it there.
+            entry = session.memory.entry(request, (endpoint,), Purpose.MANAGED_IDENTITY)
+            refused = entry.token
+            try:
+                refused = refused or found(session.look_at_cache())
+            except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
+                session.reading.began(error)
+            if refused is not None:
+                entry.refused = fingerprint(refused.secret)
+            if entry.token is not None:
+                session.memory.drop_token(entry, entry.token, "claims challenge")
+        return session.plan(
+            request,
+            (endpoint,),
+            lambda entry: self._ra_exchange(entry, resource, claims_challenge),
+            repeatable=not claims_challenge,
+            read=found,
+            purpose=Purpose.MANAGED_IDENTITY,
+            signature=None if claims_challenge else resource,
+            claims=claims_challenge,
+        )
+
+    def _ra_exchange(self, entry: CacheEntry, resource: str, claims_challenge: str | None) -> Exchange:
+        session = self._ra_session
+
+        def exchange(flight: Flight) -> Outcome:
+            generation = entry.generation
+            exchange_context = ExchangeContext(flight.deadline, flight.earliest, managed_identity=True, flight=flight)
+            with exchange_context.under_way():
+                # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
+                cache = session.home["_token_cache"]
+                hide = not claims_challenge
+                view = ExchangeView(
+                    cache, lambda: entry.generation == generation, session.owns, session.writing, hide=hide
+                )
+                shadow = object.__new__(_Original)
+                shadow.__dict__.update(self.__dict__)
+                shadow._token_cache = view
+                result = _Original.acquire_token_for_client(
+                    shadow, resource=resource, claims_challenge=claims_challenge
+                )
+            token = session.token_from(result, view.response, exchange_context) if result else None
+            entry.unkept = token if view.unkept else None
+            return Outcome(token, result)
+
+        return exchange
+
+    def close(self) -> None:
+        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
+        self._ra_session.close()
+        self._ra_transport.close()
+
+    def __enter__(self) -> ManagedIdentityClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def wrap_managed_identity(app: Any, resilience: Settings | None) -> ManagedIdentityClient:
+    """Make a managed identity client resilient that was built elsewhere."""
+    if isinstance(app, ManagedIdentityClient):
+        if resilience is not None:
+            raise ConfigurationError("app is resilient already: give resilience to its constructor")
+        return app
+    return ManagedIdentityClient(
+        app._managed_identity,
+        http_client=app._http_client.http_client,
+        token_cache=app._token_cache,
+        client_capabilities=app._client_capabilities,
+        resilience=resilience,
+    )

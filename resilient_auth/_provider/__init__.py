@@ -1,1 +1,0 @@
-"""MSAL and the wire: what asks a provider, and how."""

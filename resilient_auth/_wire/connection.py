@@ -1,0 +1,376 @@
+"""Send one HTTP request and bound everything about it: its connection, its size, and its whole duration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlencode, urlsplit
+
+import httpcore
+import httpx
+import requests
+
+from .._policy.endpoint import WireIdentity
+from .._process import forks
+from .._process.resources import exhausted
+from ..clock import Clock
+from ..errors import (
+    AttemptTimeout,
+    ConfigurationError,
+    ConnectionFailed,
+    LocalResourcesExhausted,
+    NameNotResolved,
+    ProviderUnavailable,
+    TLSFailed,
+)
+from .answers import WireResponse, followed, read
+from .connect import NO_SUCH_NAME, racing
+from .environment import Authorities, check_proxies, proxy_for, proxy_setting
+from .identity import identity_of
+
+__all__ = ["HttpxWire", "Wire", "WireResponse", "as_failure"]
+
+_log = logging.getLogger("resilient_auth")
+
+#: OpenSSL's X509_V_ERR_*: self-signed, and no issuer to be found.
+_UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
+
+
+class Wire(Protocol):
+    """Send one request."""
+
+    @property
+    def identity(self) -> WireIdentity:
+        """What tells it from other wires."""
+        ...
+
+    def send(self, method: str, url: str, *, ends: float, **options: Any) -> WireResponse:
+        """Send it and read the whole answer, by monotonic time `ends`."""
+        ...
+
+    def close(self) -> None:
+        """Close idle connections."""
+        ...
+
+
+class _Bounded(threading.local):
+    """The monotonic time by which this thread's request must be over."""
+
+    ends: float | None = None
+
+
+class _BoundedStream(httpcore.NetworkStream):
+    """Make every read and write end in time, so that an answer that trickles can't take for ever."""
+
+    def __init__(self, stream: httpcore.NetworkStream, backend: _BoundedBackend) -> None:
+        self._stream = stream
+        self._backend = backend
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._backend.left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        timeout = self._backend.left(timeout, httpcore.ConnectTimeout)
+        return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._backend)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _BoundedBackend(httpcore.NetworkBackend):
+    def __init__(self, backend: httpcore.NetworkBackend, clock: Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self.bounded = _Bounded()
+
+    def left(self, timeout: float | None, error: type[Exception]) -> float | None:
+        if self.bounded.ends is None:
+            return timeout
+        left = self.bounded.ends - self._clock.monotonic()
+        if left <= 0:
+            raise error("the time for this request is over")
+        return left if timeout is None else min(timeout, left)
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        timeout = self.left(timeout, httpcore.ConnectTimeout)
+        stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _BoundedStream(stream, self)
+
+
+@dataclass(slots=True)
+class _Open:
+    """Whom to trust, the clients that do, by proxy, and how many requests are on them."""
+
+    trust: ssl.SSLContext
+    #: Of the bundle that was read for it.
+    state: object
+    clients: dict[str | None, tuple[httpx.Client, _BoundedBackend]] = field(default_factory=dict)
+    users: int = 0
+
+    def close(self) -> None:
+        for client, _ in self.clients.values():
+            client.close()
+
+
+class HttpxWire:
+    """Send requests with httpx, taking `verify`, `proxies` and `timeout` as MSAL takes them.
+
+    A bundle of certificate authorities that is replaced on disk is read again for the next request.
+
+    Args:
+        clock: Bounds each request's duration.
+        connect_timeout: Seconds for making a connection, the look-up of the name and all of its addresses included.
+        verify: False, or the path of a CA bundle or directory, or True for the environment's or certifi's.
+        proxies: By scheme, as requests takes them; None for the environment's.
+        timeout: Seconds, or a pair for connecting and reading; None for the settings'.
+
+    Raises:
+        ConfigurationError: The bundle or a proxy that somebody named can't be used.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        connect_timeout: float,
+        *,
+        verify: bool | str | os.PathLike[str] | ssl.SSLContext | None = True,
+        proxies: Mapping[str, str | None] | None = None,
+        timeout: float | tuple[float | None, float | None] | None = None,
+    ) -> None:
+        check_proxies(proxies)
+        self._clock = clock
+        self._authorities = Authorities(verify)
+        self._proxies = dict(proxies or {})
+        #: What tells it from other wires; as it was built, whatever the environment becomes.
+        self.identity = identity_of(verify, self._proxies)
+        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
+        self.after_fork()
+        if self._authorities.named:
+            self._leave(self._enter())
+        forks.renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin without connections, also in a child: it must not talk on its parent's, nor close them."""
+        self._lock = threading.Lock()
+        self._open: _Open | None = None
+        self._told: object = None
+
+    def send(self, method: str, url: str, *, ends: float, **options: Any) -> WireResponse:
+        """Send a request and read its whole answer.
+
+        A GET goes where its answer leads, but only over https and to the same origin.
+        """
+        opened = self._enter()
+        try:
+
+            def send(at: str, first: bool) -> tuple[WireResponse, str | None]:
+                return self._send(opened, method, at, ends, options, first)
+
+            return followed(method, url, send, options)
+        finally:
+            self._leave(opened)
+
+    def _send(
+        self, opened: _Open, method: str, url: str, ends: float, options: dict[str, Any], first: bool
+    ) -> tuple[WireResponse, str | None]:
+        headers = {k: v for k, v in (options.get("headers") or {}).items() if v is not None}
+        body = options.get("data")
+        if isinstance(body, Mapping):
+            body = _form(body)
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        query = _form(options.get("params") or {}) if first else ""
+        if query:
+            url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
+        timeout = options.get("timeout")
+        wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        proxy = proxy_for(url, self._proxies)
+        client, backend = self._client(opened, proxy)
+        backend.bounded.ends = ends
+        try:
+            with client.stream(method, url, content=body, headers=headers, **wanted) as response:
+                return read(response.status_code, response.headers, response.iter_raw(), options)
+        except (httpx.ProxyError, httpx.ConnectError) as error:
+            fault = None if proxy is None else _fault_of_proxy(error)
+            if fault is None:
+                raise
+        raise ConfigurationError(f"{proxy_setting(url, self._proxies)} names a proxy {fault}")
+
+    def close(self) -> None:
+        """Close connections: idle ones now, and those in use with the last request on them.
+
+        A connection that another thread reads must not be closed: its descriptor may be the next connection's by then.
+        The next request opens new ones.
+        """
+        forks.notice()
+        with self._lock:
+            opened, self._open = self._open, None
+            idle = opened is not None and opened.users == 0
+        if idle and opened is not None:
+            opened.close()
+
+    def abandon(self) -> None:
+        """Close the connections of an owner that is gone: called by the collector, where no lock may be taken."""
+        opened, self._open = self._open, None
+        if opened is not None and not opened.users and not forks.unnoticed():
+            opened.close()
+
+    def _enter(self) -> _Open:
+        forks.notice()
+        state = self._authorities.state()
+        with self._lock:
+            stale = self._open
+            if stale is not None and stale.state == state:
+                stale.users += 1
+                return stale
+        try:
+            fresh: _Open | None = _Open(self._authorities.context(), state)
+        except (ConfigurationError, OSError) as error:
+            if stale is None:
+                raise
+            fresh = None
+            # It is being replaced, perhaps: who was trusted until now goes on to be, and the next request looks again.
+            if self._told != state:
+                self._told = state
+                _log.warning("A CA bundle was replaced and can't be read; the one before goes on to be used: %s", error)
+        with self._lock:
+            if self._open is stale and fresh is not None:
+                self._open = fresh
+            opened = self._open
+            if opened is None:  # closed meanwhile
+                opened = self._open = fresh or _Open(stale.trust, stale.state)  # type: ignore[union-attr]
+            opened.users += 1
+            idle = stale is not None and stale is not opened and stale.users == 0
+        if idle and stale is not None:
+            stale.close()
+        return opened
+
+    def _leave(self, opened: _Open) -> None:
+        with self._lock:
+            opened.users -= 1
+            last = opened.users == 0 and opened is not self._open
+        if last:
+            opened.close()
+
+    def _client(self, opened: _Open, proxy: str | None) -> tuple[httpx.Client, _BoundedBackend]:
+        with self._lock:
+            found = opened.clients.get(proxy)
+            if found is None:
+                found = opened.clients[proxy] = self._build(opened.trust, proxy)
+            return found
+
+    def _build(self, trust: ssl.SSLContext, proxy: str | None) -> tuple[httpx.Client, _BoundedBackend]:
+        # Exchanges are rare. A connection kept for long is most likely dead, and finding that out costs a back-off.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=5.0)
+        secured = proxy is not None and proxy.startswith("https:")
+        through = None if proxy is None else httpx.Proxy(proxy, ssl_context=trust if secured else None)
+        transport = httpx.HTTPTransport(verify=trust, proxy=through, limits=limits, trust_env=False)
+        # httpx offers no way to hand httpcore a network backend; a test pins this one.
+        pool = transport._pool
+        backend = pool._network_backend = _BoundedBackend(racing(pool._network_backend), self._clock)
+        client = httpx.Client(
+            transport=transport,
+            timeout=self._timeout,
+            trust_env=False,
+            # What a few bytes unpack to would only be known when it is there.
+            headers={"Accept-Encoding": "identity"},
+        )
+        return client, backend
+
+
+def _fault_of_proxy(error: Exception) -> str | None:
+    if isinstance(error, httpx.ProxyError):
+        return "that wants a user and a password, or other ones" if str(error).startswith("407") else None
+    return "whose name doesn't exist" if _is_unknown_name(_causes(error)) else None
+
+
+def _is_unknown_name(causes: Iterable[BaseException]) -> bool:
+    return any(isinstance(cause, socket.gaierror) and cause.errno in NO_SUCH_NAME for cause in causes)
+
+
+def _form(fields: Mapping[str, Any]) -> str:
+    """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
+    return urlencode([(k, v) for k, v in fields.items() if v is not None], doseq=True)
+
+
+def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
+    """Turn what a client raised into the error that says what happened, to whom."""
+    if isinstance(error, ProviderUnavailable):
+        error.authority = error.authority or authority
+        return error
+    if exhausted(error):
+        return LocalResourcesExhausted(
+            f"{authority} couldn't be asked: this process or machine has no file descriptor, memory or port left",
+            authority=authority,
+        )
+    causes = list(_causes(error))
+
+    def any_of(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    names = {type(cause).__name__ for cause in causes}
+    if any_of(socket.gaierror) or "NameResolutionError" in names:
+        unknown = _is_unknown_name(causes)
+        told = ": there is no such name; look at the authority, and at this machine's DNS" if unknown else ""
+        failure: ProviderUnavailable = NameNotResolved(
+            f"the name of {authority} could not be resolved{told}", authority=authority
+        )
+        failure.sent, failure.heals = False, not unknown
+        return failure
+    if any_of(ssl.SSLError, requests.exceptions.SSLError):
+        reason, untrusted = _tls_reason(causes)
+        failure = TLSFailed(f"no trusted TLS connection to {authority}: {reason}", authority=authority)
+        failure.heals = not untrusted
+        return failure
+    never_sent = any_of(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, requests.ConnectTimeout)
+    if never_sent or "NewConnectionError" in names or any_of(ConnectionRefusedError):
+        refused = any_of(ConnectionRefusedError) or any("refused" in str(cause).lower() for cause in causes[:2])
+        how = "refused the connection" if refused else "could not be reached"
+        failure = ConnectionFailed(f"{authority} {how}", authority=authority)
+        failure.sent = False
+        return failure
+    if any_of(httpx.TimeoutException, requests.Timeout, TimeoutError):
+        return AttemptTimeout(f"{authority} didn't answer in time", authority=authority)
+    return ConnectionFailed(f"the connection to {authority} broke: {type(error).__name__}", authority=authority)
+
+
+def _tls_reason(causes: list[BaseException]) -> tuple[str, bool]:
+    """Return what is wrong, and whether it is the certificate."""
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            reason = cause.verify_message or "the certificate is not trusted"
+            fix = "; name the CA that signed it: verify=<CA file>, or REQUESTS_CA_BUNDLE"
+            return reason + (fix if cause.verify_code in _UNKNOWN_ISSUER else ""), True
+    return "the handshake failed", False
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    while pending and len(seen) < 20:
+        cause = pending.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

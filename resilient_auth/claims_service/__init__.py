@@ -1,0 +1,1 @@
+"""An external claims service, asked resiliently."""

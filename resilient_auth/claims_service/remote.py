@@ -1,0 +1,372 @@
+"""An external service that decides on claims: a fraud score, an entitlement, an address that exists.
+
+Is the call needed for the authentication decision at all (G18)? If a claim of the token has the answer, use that (G14):
+this is one more thing that can fail. Where it is needed, it goes through the pipeline of `downstream`, and the owner
+says what happens when it can't be asked (G11, G19, G20). `decide` decides; these two drivers wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import uuid
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, ClassVar, Literal
+
+import httpx
+
+from .._policy.checks import require, require_number, require_whole
+from .._process import forks
+from ..downstream import TransportOptions, api_client, async_api_client
+from ..downstream.origins import named_origin
+from ..errors import Closed, ConfigurationError
+from ..verify.claims import Claims
+from .decide import MOST_ANSWER, CallService, Reduce, Rules, ServiceAnswer, Steps
+from .decision import Decision, Unavailable
+from .last_decisions import LastDecisions
+
+__all__ = ["AsyncRemoteClaimsVerifier", "RemoteClaimsVerifier", "WhenUnavailable"]
+
+WhenUnavailable = Literal["deny", "last_decision", "reduced"]
+
+
+def _default_options(deadline: float) -> TransportOptions:
+    # A user waits in front of a sign-in page (G18).
+    return TransportOptions(
+        deadline=deadline,
+        attempt_timeout=min(2.0, deadline),
+        connect_timeout=min(1.0, deadline),
+        first_delay=min(0.1, deadline / 10),
+        longest_delay=1.0,
+        queue_wait=min(1.0, deadline),
+    )
+
+
+class _Verifier:
+    """What the verifiers for threads and for asyncio share; see `RemoteClaimsVerifier`."""
+
+    _make: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self,
+        url: str | httpx.URL,
+        *,
+        sends: Iterable[str] | None = None,
+        request: Callable[[Any], Mapping[str, Any]] | None = None,
+        parse: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+        credential: Any = None,
+        scopes: str | Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
+        when_unavailable: WhenUnavailable = "deny",
+        reduced: Callable[[Any, Unavailable], Any] | None = None,
+        decision_age: float = 900.0,
+        most_decisions: int = 10_000,
+        deadline: float | None = None,
+        options: TransportOptions | None = None,
+        verify: ssl.SSLContext | bool = True,
+        transport: Any = None,
+        allow_http_loopback: bool = False,
+    ) -> None:
+        self._origin = named_origin("url", url, allow_http_loopback=allow_http_loopback, bare=False)
+        require((sends is None) != (request is None), "give either sends=('sub', ...), or request=, a function")
+        require(request is None or callable(request), "request must be a function of the claims")
+        require(parse is None or callable(parse), "parse must be a function of the service's JSON object")
+        require(
+            when_unavailable in ("deny", "last_decision", "reduced"),
+            f"when_unavailable must be 'deny', 'last_decision' or 'reduced', not {when_unavailable!r}",
+        )
+        require(
+            (when_unavailable == "reduced") == callable(reduced),
+            "when_unavailable='reduced' and reduced=, a function of the claims and what failed, go together",
+        )
+        require(
+            options is None or isinstance(options, TransportOptions),
+            f"options must be TransportOptions(...), not {options!r}",
+        )
+        require(deadline is None or options is None, "deadline is one of the options: give it there")
+        require_number("decision_age", decision_age, low=1.0, high=24 * 3600.0)
+        require_whole("most_decisions", most_decisions, low=1)
+        if deadline is None:
+            deadline = 5.0
+        require_number("deadline", deadline, low=0.05, high=3600.0)
+        options = options or _default_options(deadline)
+        keeps = when_unavailable == "last_decision"
+        self._rules = Rules(
+            origin=self._origin,
+            sends=_names(sends),
+            request=request,
+            parse=parse,
+            reduces=when_unavailable == "reduced",
+            last=LastDecisions(most_decisions, decision_age, options.clock.monotonic) if keeps else None,
+            wall=options.clock.wall,
+        )
+        self._reduced = reduced
+        self._url = httpx.URL(url)
+        self._when_unavailable = when_unavailable
+        self._about_client: dict[str, Any] = {
+            "credential": credential,
+            "scopes": scopes,
+            "options": options,
+            "headers": _checked_headers(headers, has_credential=credential is not None),
+            "verify": verify,
+            "transport": transport,
+            "allow_http_loopback": allow_http_loopback,
+            "follow_redirects": False,
+        }
+        self._closed = False
+        self.after_fork()
+        forks.renew_in_children(self)
+        # What is wrong with the arguments is told here, and not to the first user.
+        self._http: Any = self._client()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._origin!r}, when_unavailable={self._when_unavailable!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(f"a {type(self).__name__} can't be pickled: make one in each process")
+
+    def after_fork(self) -> None:
+        """Take a lock of one's own; the transports see to their connections, and the parent's threads aren't here."""
+        self._lock = threading.Lock()
+        self._under_way = 0
+
+    def _client(self) -> Any:
+        # Cookies of one user's answer have no place in the next user's question.
+        no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=()))
+        return type(self)._make(self._url, cookies=no_cookies, **self._about_client)
+
+    def _steps(self, claims: Any) -> Steps:
+        forks.notice()
+        self._refuse_if_closed()
+        return self._rules.steps(claims)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise Closed("this verifier was closed: make a new one, or close it later")
+
+    def _sending(self, body: bytes) -> dict[str, Any]:
+        return {
+            "method": "POST",
+            "url": self._url,
+            "content": body,
+            "headers": {
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                # A few bytes that unpack to many would be read in full.
+                "Accept-Encoding": "identity",
+                # Without a key, the pipeline wouldn't repeat a POST that may have arrived; with it, a service that
+                # counts its questions counts a repeated one once.
+                "Idempotency-Key": str(uuid.uuid4()),
+            },
+        }
+
+
+class RemoteClaimsVerifier(_Verifier):
+    """Ask an external service about claims, and know what to do when it can't be asked (G11, G19, G20).
+
+    Args:
+        url: Where the service takes a POST with a JSON object; https.
+        sends: Names of the claims that it is sent. No others are, and the token never is.
+        request: In place of `sends`: makes the JSON object to be sent of the claims.
+        parse: Makes a JSON object with `allowed` (true or false), `reason` (a line for the user) and `attributes` (an
+            object) of the service's own; not needed where it answers with these.
+        credential: Gets tokens for the service, as for `BearerAuth`; None where it wants none.
+        scopes: What the token is for; none where the credential is a function.
+        headers: Further headers, such as an API key.
+        when_unavailable: What happens when the service can't be asked: `deny`; `last_decision`, what it said before
+            about the same subject (`iss` and `sub`) and the same question, unless it refused that subject since; or
+            `reduced`, what the function of that name says.
+        reduced: Called with the claims and `Unavailable`; returns a `Decision`, or a mapping like the service's answer.
+        decision_age: Seconds for which a last decision may stand in, from 1 to 86,400.
+        most_decisions: Last decisions that are kept, at most; the least recently used go first.
+        deadline: Seconds that asking may take, retries and the token included; 5 when not given. A deadline of the
+            calls around holds too.
+        options: More about the calls, in place of `deadline`; see `TransportOptions`.
+        verify: Whom to trust, as for httpx.
+        transport: The transport underneath; one of httpx's when not given.
+        allow_http_loopback: Let the question go to this machine over http, for tests.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+    """
+
+    _make = staticmethod(api_client)
+
+    def verify(self, claims: Claims | Mapping[str, Any]) -> Decision:
+        """Ask the service about claims that were verified before.
+
+        Args:
+            claims: What `ClaimsVerifier.verify` returned, or a mapping with such claims and what else is asked about.
+
+        Returns:
+            A decision, in time, whatever the service does. Look at `allowed`; `provenance` tells who decided.
+
+        Raises:
+            ConfigurationError: What is to be sent isn't JSON, or what `reduced` returned is no decision.
+            Closed: The verifier was closed.
+        """
+        steps = self._steps(claims)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    told = self._ask(step.body) if isinstance(step, CallService) else self._consult(step)
+                except Exception as error:  # noqa: BLE001 - the generator decides about it
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(told)
+        except StopIteration as end:
+            decision: Decision = end.value
+            return decision
+        finally:
+            steps.close()
+
+    def close(self) -> None:
+        """Close the connections when the calls under way are over; nothing can be asked any more."""
+        with self._lock:
+            self._closed = True
+            idle = not self._under_way
+        if idle:
+            self._http.close()
+
+    def __enter__(self) -> RemoteClaimsVerifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, body: bytes) -> ServiceAnswer:
+        # A connection that is closed while a thread reads from it leaves that thread with a descriptor that the next
+        # connection gets: the last call closes.
+        with self._lock:
+            self._refuse_if_closed()
+            self._under_way += 1
+        try:
+            return self._send(body)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                last = self._closed and not self._under_way
+            if last:
+                self._http.close()
+
+    def _send(self, body: bytes) -> ServiceAnswer:
+        read = b""
+        with self._http.stream(**self._sending(body)) as response:
+            if _is_readable(response):
+                for part in response.iter_bytes():
+                    read += part
+                    if len(read) > MOST_ANSWER:
+                        break
+        return _answer(response, read)
+
+    def _consult(self, step: Reduce) -> Any:
+        assert self._reduced is not None  # noqa: S101 - the constructor saw to it
+        return self._reduced(step.claims, step.unavailable)
+
+
+class AsyncRemoteClaimsVerifier(_Verifier):
+    """Do for asyncio what `RemoteClaimsVerifier` does for threads; see there for the arguments.
+
+    `reduced` may be a coroutine function; other functions are called in the loop, and must not block it. A credential
+    may be asyncio's; one that blocks is asked on a thread.
+    """
+
+    _make = staticmethod(async_api_client)
+
+    def __init__(self, url: str | httpx.URL, **options: Any) -> None:
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        super().__init__(url, **options)
+
+    async def verify(self, claims: Claims | Mapping[str, Any]) -> Decision:
+        """Ask the service about claims that were verified before; as `RemoteClaimsVerifier.verify` does."""
+        steps = self._steps(claims)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    told = await (self._ask(step.body) if isinstance(step, CallService) else self._consult(step))
+                except Exception as error:  # noqa: BLE001 - the generator decides about it
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(told)
+        except StopIteration as end:
+            decision: Decision = end.value
+            return decision
+        finally:
+            steps.close()
+
+    async def close(self) -> None:
+        """Close the connections that belong to this event loop; nothing can be asked any more."""
+        self._closed = True
+        await self._of_this_loop().aclose()
+
+    async def __aenter__(self) -> AsyncRemoteClaimsVerifier:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _of_this_loop(self) -> Any:
+        # A connection belongs to the loop that made it; a framework that runs each request in a loop of its own must
+        # not find another one's.
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            client = self._loops.get(loop)
+            if client is None:
+                client = self._loops[loop] = self._http or self._client()
+                self._http = None
+            return client
+
+    async def _ask(self, body: bytes) -> ServiceAnswer:
+        read = b""
+        async with self._of_this_loop().stream(**self._sending(body)) as response:
+            if _is_readable(response):
+                async for part in response.aiter_bytes():
+                    read += part
+                    if len(read) > MOST_ANSWER:
+                        break
+        return _answer(response, read)
+
+    async def _consult(self, step: Reduce) -> Any:
+        assert self._reduced is not None  # noqa: S101 - the constructor saw to it
+        made: Any = self._reduced(step.claims, step.unavailable)
+        return await made if isinstance(made, Awaitable) else made
+
+
+def _is_readable(response: httpx.Response) -> bool:
+    encoding: str = response.headers.get("Content-Encoding", "identity")
+    return ServiceAnswer.may_decide(response.status_code) and encoding.strip().lower() == "identity"
+
+
+def _answer(response: httpx.Response, read: bytes) -> ServiceAnswer:
+    whole = _is_readable(response) and len(read) <= MOST_ANSWER
+    headers = response.headers
+    return ServiceAnswer(response.status_code, headers.get("Retry-After"), read if whole else None, headers.get("Date"))
+
+
+def _names(sends: Iterable[str] | None) -> tuple[str, ...]:
+    if sends is None:
+        return ()
+    names = (sends,) if isinstance(sends, str) else tuple(sends)
+    require(
+        bool(names) and all(isinstance(name, str) and name for name in names),
+        f"sends must name the claims that the service is sent, such as ('sub', 'tid'), not {sends!r}",
+    )
+    return names
+
+
+def _checked_headers(headers: Mapping[str, str] | None, *, has_credential: bool) -> httpx.Headers:
+    try:
+        checked = httpx.Headers(headers)
+    except (TypeError, ValueError, AttributeError):
+        # Not shown: one may be a key.
+        raise ConfigurationError("headers must be a mapping of names to texts") from None
+    require(
+        not (has_credential and "authorization" in checked),
+        "headers has Authorization, which the credential is to make: leave one of them out",
+    )
+    return checked

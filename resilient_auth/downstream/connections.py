@@ -1,0 +1,183 @@
+"""The connections of httpx's own transports: time-outs that end at a moment, and pools that don't outlive a fork."""
+
+# ruff: noqa: ASYNC109 - the signatures are httpcore's
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from .._wire.connect import racing
+
+__all__ = ["Until", "after_fork", "bound"]
+
+
+class Until(float):
+    """A time-out in seconds that also knows when everything must be over.
+
+    httpcore hands a request's time-outs down to its network stream as they are, and so this one arrives there,
+    whichever thread reads. Whoever takes it for a plain number sees what was left when the attempt began.
+    """
+
+    __slots__ = ("ends", "now")
+    ends: float
+    now: Callable[[], float]
+
+    @classmethod
+    def at(cls, left: float, most: float | None, ends: float, now: Callable[[], float]) -> Until:
+        """Make one that ends at `ends` by `now`, of which `left` seconds are left, and after `most` of silence."""
+        until = cls(left if most is None or most > left else most)
+        until.ends = ends
+        until.now = now
+        return until
+
+
+def _left(timeout: float | None) -> float | None:
+    if type(timeout) is not Until:
+        return timeout
+    left = timeout.ends - timeout.now()
+    if left <= 0:
+        raise TimeoutError("the time for this request is over")
+    return left if left < timeout else timeout
+
+
+class _Stream:
+    """A network stream whose every read and write ends in time, so that an answer that trickles does too."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._read = stream.read
+        self._write = stream.write
+        self.close = stream.close
+        self.get_extra_info = stream.get_extra_info
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> Any:
+        return self._read(max_bytes, _left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if buffer:  # httpcore writes nothing twice a request
+            self._write(buffer, _left(timeout))
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
+        try:
+            left = _left(timeout)
+        except TimeoutError:
+            self.close()  # httpcore leaves that to the call that isn't made
+            raise
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left))
+
+
+class _Backend:
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> _Stream:
+        return _Stream(self._backend.connect_tcp(host, port, _left(timeout), local_address, socket_options))
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> _Stream:
+        return _Stream(self._backend.connect_unix_socket(path, _left(timeout), socket_options))
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)
+
+
+class _AsyncStream:
+    """The same for asyncio. What is awaited is the stream's own coroutine: one of ours around it would cost twice."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._read = stream.read
+        self._write = stream.write
+        self.aclose = stream.aclose
+        self.get_extra_info = stream.get_extra_info
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
+        read: Awaitable[bytes] = self._read(max_bytes, _left(timeout))
+        return read
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> Awaitable[None]:
+        written: Awaitable[None] = self._write(buffer, _left(timeout) if buffer else timeout)
+        return written
+
+    async def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> _AsyncStream:
+        try:
+            return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+        except BaseException:
+            await self.aclose()  # a handshake that is cancelled would leave it to the collector
+            raise
+
+
+class _AsyncBackend:
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> _AsyncStream:
+        return _AsyncStream(await self._backend.connect_tcp(host, port, _left(timeout), local_address, socket_options))
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> _AsyncStream:
+        return _AsyncStream(await self._backend.connect_unix_socket(path, _left(timeout), socket_options))
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)
+
+
+def bound(transport: Any) -> bool:
+    """Have a transport of httpx's or httpx2's own honour `Until`; others are left as they are.
+
+    httpx offers no way to hand httpcore a network backend; a test pins this one.
+
+    Returns:
+        Whether it does so.
+    """
+    pool = getattr(transport, "_pool", None)
+    backend = getattr(pool, "_network_backend", None)
+    if pool is None or backend is None:
+        return False
+    if not isinstance(backend, (_Backend, _AsyncBackend)):
+        awaits = hasattr(pool, "handle_async_request")
+        pool._network_backend = _AsyncBackend(backend) if awaits else _Backend(racing(backend))
+    return True
+
+
+def after_fork(transport: Any) -> None:
+    """Give a forked child a pool of its own, or parent and child would read each other's answers.
+
+    The child's copies of idle connections are closed, which the parent doesn't notice: nothing is sent. Those of
+    asyncio are left to the collector, since their event loop is the parent's.
+    """
+    pool = getattr(transport, "_pool", None)
+    if pool is None or not hasattr(pool, "_optional_thread_lock"):
+        return
+    # The call that the forking thread is in the middle of ends on the old one.
+    transport._pool = fresh = copy.copy(pool)
+    for one in (pool, fresh):
+        one._optional_thread_lock = type(pool._optional_thread_lock)()
+    fresh._connections = []
+    fresh._requests = []
+    if not hasattr(pool, "handle_async_request"):
+        for connection in pool._connections:
+            if connection.is_idle():
+                with contextlib.suppress(Exception):
+                    connection.close()

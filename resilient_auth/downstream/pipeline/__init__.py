@@ -1,0 +1,1 @@
+"""One call to an API, from its deadline to its answer."""

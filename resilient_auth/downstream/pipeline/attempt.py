@@ -1,0 +1,192 @@
+"""One attempt: what it must hold before it is sent, how long it may take, and what its end says about the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+from ..._policy.breaker import Permit
+from ..._policy.failure import parse_retry_after
+from ...errors import CircuitOpen
+from ...events import BulkheadRefused, emit
+from ..connections import Until
+from ..errors import ApiUnavailable
+from ..options import TransportOptions
+from .circuit import Circuit
+from .effects import Attempt, Effect, JoinQueue, Result, Send
+from .failure import Dialect, Failure, explain
+from .lease import Lease, Turn
+from .retry import FAILING
+from .stream import BodyOptions
+
+__all__ = ["Attempts", "Call"]
+
+#: Of the attempt's time, the share without which one that timed out isn't blamed on the API.
+_FAIR_SHARE = 0.5
+_FAIR_AT_MOST = 2.0
+_TROUBLED = FAILING | {429}
+
+
+class Call(NamedTuple):
+    """A call on its way."""
+
+    request: Any
+    circuit: Circuit
+    #: On the options' monotonic clock.
+    ends: float
+
+
+class Attempts:
+    """Make attempts for the calls of one transport.
+
+    Args:
+        options: The owner's.
+        body: Makes the body of an answer one that gives back what the call holds.
+        terms: On which such bodies are read.
+    """
+
+    def __init__(self, options: TransportOptions, body: Callable[..., Any], terms: BodyOptions) -> None:
+        self._options = options
+        self._body = body
+        self._terms = terms
+        self._dialect: Dialect = terms.dialect
+        self._now = terms.now
+        self._longest = options.attempt_timeout
+        self._connect = options.connect_timeout
+        self._slow = options.slow_call
+
+    def make(self, call: Call) -> Attempt:
+        """Make one; raises where the API can't be asked at all."""
+        request, circuit, now = call.request, call.circuit, self._now
+        began = now()
+        if began >= call.ends:
+            raise self._dialect.deadline_passed(
+                f"there is no time left in which to ask {circuit.name}", origin=circuit.name
+            )
+        try:
+            permit = circuit.breaker.admit()
+        except CircuitOpen as refusal:
+            raise self._refused(refusal, circuit) from None
+        bulkhead = circuit.bulkhead
+        try:
+            if not bulkhead.enter():
+                permit = yield from self._line_up(call, permit)
+                began = now()
+            lease = Lease(permit, bulkhead)
+        except GeneratorExit:  # handed over
+            raise
+        except BaseException:
+            permit.none()
+            raise
+        seconds, left = self._longest, call.ends - began
+        if left < seconds:
+            seconds = left
+        own, ends = request.extensions, began + seconds
+        # The client's own ones, where they are shorter.
+        timeouts = own.get("timeout") or {}
+        reads, writes = timeouts.get("read"), timeouts.get("write")
+        head = Until.at(seconds, reads, ends, now)
+        request.extensions = {
+            **own,
+            "timeout": {
+                "connect": Until.at(min(seconds, self._connect), timeouts.get("connect"), ends, now),
+                "read": head,
+                "write": head if writes == reads else Until.at(seconds, writes, ends, now),
+                "pool": min(seconds, timeouts.get("pool") or seconds),
+            },
+        }
+        try:
+            response = yield Send(request, seconds)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call ends in it
+            return self._failed(error, call, lease, now() - began)
+        except GeneratorExit:
+            self._terms.abandoned.append((lease, None))
+            raise
+        except BaseException:
+            lease.fail(None)
+            raise
+        finally:
+            request.extensions = own
+        # What bounded the head now bounds the body.
+        head.ends = call.ends
+        return self._answered(response, call, lease, began)
+
+    def _refused(self, refusal: CircuitOpen, circuit: Circuit) -> ApiUnavailable:
+        return self._dialect.circuit_open(refusal.message, origin=circuit.name, retry_after=refusal.retry_after)
+
+    def _line_up(self, call: Call, permit: Permit) -> Generator[Effect, Any, Permit]:
+        """Wait for a slot; returns the permit to go on with."""
+        circuit, bulkhead = call.circuit, call.circuit.bulkhead
+        place = bulkhead.line_up()
+        if place is None:
+            raise self._crowded(circuit, "as many calls as may wait for their turn do")
+        era = circuit.breaker.status().era
+        seconds = min(self._options.queue_wait, call.ends - self._now())
+        try:
+            if not place.granted:
+                yield JoinQueue(bulkhead, place, seconds)
+        except GeneratorExit:
+            self._terms.abandoned.append((Turn(permit, bulkhead, place), None))
+            raise
+        except BaseException:
+            if bulkhead.give_up(place):
+                bulkhead.leave()
+            raise
+        if not bulkhead.give_up(place):
+            if self._now() >= call.ends:
+                raise self._dialect.deadline_passed(
+                    f"the time for this call was over before its turn to ask {circuit.name} came", origin=circuit.name
+                )
+            raise self._crowded(circuit, f"its turn didn't come within {seconds:.1f} s")
+        if circuit.breaker.status().era != era:
+            # It opened, or began to be probed, while this call stood in line: its permit is from better times.
+            permit.none()
+            try:
+                return circuit.breaker.admit()
+            except BaseException as error:
+                bulkhead.leave()
+                if isinstance(error, CircuitOpen):
+                    raise self._refused(error, circuit) from None
+                raise
+        return permit
+
+    def _crowded(self, circuit: Circuit, why: str) -> ApiUnavailable:
+        emit(BulkheadRefused(at=self._options.clock.wall(), name=circuit.name, reason=why))
+        return self._dialect.bulkhead_full(
+            f"{circuit.name} isn't asked: {self._options.concurrency} calls are under way, and {why}",
+            origin=circuit.name,
+            retry_after=max(1.0, self._options.queue_wait),
+        )
+
+    def _failed(self, error: Exception, call: Call, lease: Lease, took: float) -> Result:
+        failure = explain(error, call.circuit.name, self._dialect)
+        cause = failure.cause
+        late = isinstance(error, (TimeoutError, self._dialect.library.TimeoutException)) and self._now() >= call.ends
+        if late:
+            # With hardly any time left, the API would be blamed for our hurry.
+            fair = min(_FAIR_SHARE * self._longest, _FAIR_AT_MOST)
+            told = self._dialect.deadline_passed(
+                f"the time for this call was over before {call.circuit.name} answered", origin=call.circuit.name
+            )
+            told.__cause__ = error
+            failure = Failure(told, cause, sent=failure.sent, transient=False)
+            cause = cause if took >= fair else None
+        lease.fail(cause)
+        return Result(None, failure, False, None)
+
+    def _answered(self, response: Any, call: Call, lease: Lease, began: float) -> Result:
+        status, retry_after = response.status_code, None
+        good = status not in _TROUBLED
+        if not good:
+            headers = response.headers
+            wall = self._options.clock.wall()
+            retry_after = parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
+            # Throttling says nothing about whether the API works.
+            lease.judge(None if status == 429 else f"status {status}")
+        elif self._slow is not None and (took := self._now() - began) > self._slow:
+            lease.judge(f"slow: {took:.1f} s")
+        if response.is_closed:  # its body is in memory
+            lease.succeed()
+        else:
+            response.stream = self._body(response.stream, lease, call.circuit.name, call.ends, self._terms)
+        return Result(response, None, good, retry_after)

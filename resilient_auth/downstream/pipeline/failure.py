@@ -1,0 +1,103 @@
+"""What an answer or an exception says about an API: success, failure, or nothing (the three verdicts)."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from ..._process.resources import exhausted
+from ..._wire.connect import NO_SUCH_NAME
+from .. import errors as ours
+from ..errors import ApiUnavailable
+
+__all__ = ["HTTPX", "Dialect", "Failure", "explain"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """An HTTP library, and our errors as its own."""
+
+    #: httpx, or httpx2.
+    library: Any
+    circuit_open: type[ours.ApiCircuitOpen] = ours.ApiCircuitOpen
+    deadline_passed: type[ours.ApiDeadlinePassed] = ours.ApiDeadlinePassed
+    attempt_timeout: type[ours.ApiAttemptTimeout] = ours.ApiAttemptTimeout
+    name_not_resolved: type[ours.ApiNameNotResolved] = ours.ApiNameNotResolved
+    connection_refused: type[ours.ApiConnectionRefused] = ours.ApiConnectionRefused
+    bulkhead_full: type[ours.ApiBulkheadFull] = ours.ApiBulkheadFull
+    answered_error: type[ours.ApiAnsweredError] = ours.ApiAnsweredError
+
+
+HTTPX = Dialect(library=httpx)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that brought no answer."""
+
+    #: What the caller sees if it isn't made again.
+    error: Exception
+    #: What the breaker is told; None where it says nothing about the API.
+    cause: str | None
+    #: Whether the API may have seen the request.
+    sent: bool
+    #: Whether another attempt could end otherwise.
+    transient: bool
+
+
+def explain(error: Exception, name: str, dialect: Dialect) -> Failure:
+    """Say what an exception of the wrapped transport means.
+
+    Args:
+        error: What it raised.
+        name: The API's origin.
+        dialect: The library that it belongs to.
+    """
+    failure = _explain(error, name, dialect)
+    # Where this machine can open no connection, nothing is seen of the API.
+    return replace(failure, cause=None) if failure.cause is not None and exhausted(error) else failure
+
+
+def _explain(error: Exception, name: str, dialect: Dialect) -> Failure:
+    library = dialect.library
+    if isinstance(error, library.PoolTimeout):
+        return Failure(error, None, sent=False, transient=False)
+    if isinstance(error, (library.ConnectTimeout, library.ConnectError)):
+        causes = list(_causes(error))
+        told: ApiUnavailable | None = None
+        lookups = [cause for cause in causes if isinstance(cause, socket.gaierror)]
+        if lookups:
+            told = dialect.name_not_resolved(f"the name of {name} could not be resolved", origin=name)
+        elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+            told = dialect.connection_refused(f"{name} refused the connection: nothing listens there", origin=name)
+        if told is not None:
+            told.__cause__ = error
+        untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
+        unknown = any(cause.errno in NO_SUCH_NAME for cause in lookups)
+        cause = getattr(told, "code", None) or ("certificate" if untrusted else type(error).__name__)
+        return Failure(told or error, cause, sent=False, transient=not (untrusted or unknown))
+    if isinstance(error, (library.ReadTimeout, TimeoutError)):
+        late = dialect.attempt_timeout(f"{name} didn't answer in time", origin=name)
+        late.__cause__ = error
+        return Failure(late, late.code, sent=True, transient=True)
+    if isinstance(error, (library.TimeoutException, library.NetworkError, library.RemoteProtocolError)):
+        return Failure(error, type(error).__name__, sent=True, transient=True)
+    # A proxy, an unsupported scheme, a request that breaks the protocol, a bug: not the API's doing.
+    return Failure(error, None, sent=True, transient=False)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending and len(seen) < 20:
+        cause = pending.pop(0)
+        if cause is None or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        pending += [cause.__cause__, cause.__context__, *getattr(cause, "exceptions", ())]

@@ -1,0 +1,1 @@
+"""The identity provider itself: its pages, its token endpoint, its metadata and its tokens."""

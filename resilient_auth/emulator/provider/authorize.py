@@ -1,0 +1,155 @@
+"""The pages that a person meets: sign-in, device sign-in and sign-out."""
+
+from __future__ import annotations
+
+import time
+from html import escape
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from ..settings import Settings
+from ..wire.messages import Request, Response, html_response, json_response, redirect
+from .directory import CODE_LIFETIME, DEVICE_CODE_LIFETIME, Code, Directory, User
+from .oauth_errors import Refusal
+from .realms import Realm
+from .tokens import Audience, Mint, client_info, resource_of
+
+_CHOICE: Final = "emulator_user"
+
+
+class SignIn:
+    """Lets people sign in by choosing who they are."""
+
+    def __init__(self, directory: Directory, mint: Mint, settings: Settings) -> None:
+        self._directory = directory
+        self._mint = mint
+        self._settings = settings
+
+    def authorize(self, request: Request, realm: Realm) -> Response:
+        """Answer an authorization request: a page that lists the users, or what the choice leads to."""
+        if request.segments[-1].lower() == "deviceauth":
+            return self._device_page(request)
+        asked = request.query | (request.form if request.method == "POST" else {})
+        if urlsplit(asked.get("redirect_uri", "")).scheme not in ("http", "https") or not asked.get("client_id"):
+            raise Refusal("invalid_request", 900971, "The request needs a client_id and an http(s) redirect_uri.")
+        user = self._directory.find_user(asked.get(_CHOICE, ""))
+        if user is None and asked.get("prompt") == "none":
+            user = self._directory.find_user(asked.get("login_hint", ""))
+            if user is None:
+                refused = {"error": "login_required", "error_description": "AADSTS50058: Nobody is signed in."}
+                return _deliver(asked, refused | _state(asked))
+        if user is None:
+            return self._user_page(asked)
+        return _deliver(asked, self.grant(asked, realm, user))
+
+    def grant(self, asked: dict[str, str], realm: Realm, user: User) -> dict[str, str]:
+        """Return the parameters that the redirect carries after a user's consent."""
+        scopes = tuple(asked.get("scope", "openid").split())
+        client_id = asked["client_id"]
+        kinds = asked.get("response_type", "code").split()
+        answer = {}
+        if "code" in kinds:
+            answer["code"] = self._directory.codes.hand_out(
+                Code(
+                    user,
+                    client_id,
+                    scopes,
+                    asked.get("redirect_uri", ""),
+                    time.time() + CODE_LIFETIME,
+                    realm.name,
+                    asked.get("nonce"),
+                    asked.get("code_challenge"),
+                    asked.get("code_challenge_method", "plain"),
+                )
+            )
+        if "id_token" in kinds:
+            audience = Audience(client_id, user, scopes, resource_of(scopes), nonce=asked.get("nonce"))
+            answer["id_token"] = self._mint.id_token(realm, audience)
+        if asked.get("client_info") == "1":
+            answer["client_info"] = client_info(realm, user)
+        return answer | _state(asked) | {"session_state": user.oid}
+
+    def device_code(self, request: Request, realm: Realm) -> Response:
+        """Answer a device authorization request (RFC 8628)."""
+        form = request.form
+        client_id = form.get("client_id", "")
+        if request.method != "POST" or not client_id or not form.get("scope"):
+            raise Refusal("invalid_request", 900144, "The request body must contain 'client_id' and 'scope'.")
+        secret, user_code = self._directory.start_device_code(client_id, tuple(form["scope"].split()))
+        page = realm.endpoint("deviceauth")
+        return json_response(
+            {
+                "user_code": user_code,
+                "device_code": secret,
+                "verification_uri": page,
+                "expires_in": int(DEVICE_CODE_LIFETIME),
+                "interval": self._settings.device_code_interval,
+                "message": f"To sign in, open the page {page} and enter the code {user_code} to authenticate.",
+            }
+        )
+
+    def logout(self, request: Request) -> Response:
+        """Answer a sign-out: back to the application where it said where to."""
+        target = request.query.get("post_logout_redirect_uri", "")
+        if urlsplit(target).scheme in ("http", "https"):
+            state = _state(request.query)
+            return redirect(_with_query(target, state) if state else target)
+        return html_response(_page("Signed out", "<p>You signed out of your account.</p>"))
+
+    def _device_page(self, request: Request) -> Response:
+        asked = request.query | (request.form if request.method == "POST" else {})
+        user = self._directory.find_user(asked.get(_CHOICE, ""))
+        if user is None:
+            field = f'<p><input name="user_code" value="{escape(asked.get("user_code", ""))}" placeholder="Code"></p>'
+            return html_response(_page("Enter code", f'<form method="post">{field}{self._user_buttons()}</form>'))
+        try:
+            self._directory.approve_device(asked.get("user_code", ""), user)
+        except ValueError:
+            return html_response(_page("Enter code", "<p>That code didn't work. Check the code and try again.</p>"))
+        return html_response(_page("Signed in", "<p>You have signed in on your device. You may close this page.</p>"))
+
+    def _user_page(self, asked: dict[str, str]) -> Response:
+        hidden = "".join(
+            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
+            for name, value in asked.items()
+            if name != _CHOICE
+        )
+        form = f'<form method="post">{hidden}{self._user_buttons()}</form>'
+        return html_response(_page("Pick an account", form))
+
+    def _user_buttons(self) -> str:
+        return "".join(
+            f'<p><button name="{_CHOICE}" value="{escape(user.username)}">{escape(user.username)}</button></p>'
+            for user in self._directory.users[:100]
+        )
+
+
+def _deliver(asked: dict[str, str], answer: dict[str, str]) -> Response:
+    target = asked["redirect_uri"]
+    mode = asked.get("response_mode")
+    hybrid = asked.get("response_type", "code") != "code"
+    if mode == "form_post":
+        fields = "".join(
+            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in answer.items()
+        )
+        form = f'<form method="post" action="{escape(target)}">{fields}<button>Continue</button></form>'
+        return html_response(_page("Working...", f"{form}<script>document.forms[0].submit()</script>"))
+    if mode == "fragment" or (hybrid and mode is None):
+        return redirect(f"{target}#{urlencode(answer)}")
+    return redirect(_with_query(target, answer))
+
+
+def _with_query(target: str, parameters: dict[str, str]) -> str:
+    parts = urlsplit(target)
+    return parts._replace(query=urlencode([*parse_qsl(parts.query), *parameters.items()])).geturl()
+
+
+def _state(asked: dict[str, str]) -> dict[str, str]:
+    return {"state": asked["state"]} if "state" in asked else {}
+
+
+def _page(title: str, content: str) -> str:
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head>'
+        f"<body><h1>{escape(title)}</h1>{content}</body></html>"
+    )

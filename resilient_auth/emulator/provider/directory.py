@@ -1,0 +1,171 @@
+"""Who exists and what is outstanding: users, authorization codes, device codes and refresh tokens."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from ..ledger import fingerprint
+from .realms import tenant_id
+
+CODE_LIFETIME: Final = 600.0
+DEVICE_CODE_LIFETIME: Final = 900.0
+
+_OUTSTANDING_LIMIT: Final = 100_000
+_USER_LIMIT: Final = 100_000
+_USER_CODE_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
+
+
+@dataclass(frozen=True)
+class User:
+    """A person in a tenant's directory."""
+
+    username: str
+    oid: str
+    home_tid: str
+    name: str
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Code:
+    """What an authorization code stands for."""
+
+    user: User
+    client_id: str
+    scopes: tuple[str, ...]
+    redirect_uri: str
+    expires_at: float
+    #: Where it may be redeemed; see `Realm.name`.
+    realm: str
+    nonce: str | None = None
+    challenge: str | None = None
+    challenge_method: str = "plain"
+
+
+@dataclass
+class DeviceCode:
+    """A sign-in that waits for its user."""
+
+    user_code: str
+    client_id: str
+    scopes: tuple[str, ...]
+    expires_at: float
+    polled_at: float | None = None
+    user: User | None = None
+
+
+@dataclass
+class RefreshToken:
+    """What a refresh token stands for."""
+
+    user: User
+    client_id: str
+    scopes: tuple[str, ...]
+    expires_at: float
+    #: Where it may be redeemed; see `Realm.name`.
+    realm: str
+    used: bool = False
+    revoked: bool = False
+
+
+_Item = TypeVar("_Item")
+
+
+class Outstanding(Generic[_Item]):
+    """Secrets that were handed out, known by their hash; the oldest go when there are too many."""
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[str, _Item] = OrderedDict()
+
+    def hand_out(self, item: _Item) -> str:
+        """Remember an item and return the secret that stands for it."""
+        secret = secrets.token_urlsafe(48)
+        self._items[fingerprint(secret)] = item
+        if len(self._items) > _OUTSTANDING_LIMIT:
+            self._items.popitem(last=False)
+        return secret
+
+    def find(self, secret: str) -> _Item | None:
+        """Return what a secret stands for."""
+        return self._items.get(fingerprint(secret))
+
+    def redeem(self, secret: str) -> _Item | None:
+        """Return what a secret stands for, this once."""
+        return self._items.pop(fingerprint(secret), None)
+
+    def values(self) -> tuple[_Item, ...]:
+        """Return all that is outstanding."""
+        return tuple(self._items.values())
+
+
+class Directory:
+    """Users and outstanding secrets. Everything here runs on the emulator's loop."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, User] = {}
+        self.codes: Outstanding[Code] = Outstanding()
+        self.device_codes: Outstanding[DeviceCode] = Outstanding()
+        self.refresh_tokens: Outstanding[RefreshToken] = Outstanding()
+        for username in ("ann@contoso.com", "bob@contoso.com"):
+            self.add_user(username, "pw")
+
+    @property
+    def users(self) -> tuple[User, ...]:
+        """Every user, in order of creation."""
+        return tuple(self._users.values())
+
+    def add_user(self, username: str, password: str | None = None, oid: str | None = None) -> User:
+        """Create or replace a user, whose home is the tenant of the name's domain."""
+        if len(self._users) >= _USER_LIMIT:
+            raise ValueError(f"the emulator holds at most {_USER_LIMIT} users")
+        key = username.lower()
+        name, _, domain = username.partition("@")
+        user = User(
+            username,
+            oid or str(uuid.uuid5(uuid.NAMESPACE_URL, f"user:{key}")),
+            tenant_id(domain or "contoso"),
+            name.replace(".", " ").title(),
+            password,
+        )
+        self._users[key] = user
+        return user
+
+    def find_user(self, username_or_oid: str) -> User | None:
+        """Return the user of a name or an object id."""
+        key = username_or_oid.lower()
+        return self._users.get(key) or next((user for user in self._users.values() if user.oid == key), None)
+
+    def user_of_assertion(self, assertion: str) -> User:
+        """Return the user that a foreign assertion stands for: always the same one for the same text."""
+        mark = fingerprint(assertion)[:12]
+        username = f"user-{mark}@contoso.com"
+        return User(username, str(uuid.uuid5(uuid.NAMESPACE_URL, mark)), tenant_id("contoso"), f"User {mark}")
+
+    def start_device_code(self, client_id: str, scopes: tuple[str, ...]) -> tuple[str, str]:
+        """Return the secret device code and the code that its user types."""
+        user_code = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(9))
+        expires_at = time.time() + DEVICE_CODE_LIFETIME
+        return self.device_codes.hand_out(DeviceCode(user_code, client_id, scopes, expires_at)), user_code
+
+    def approve_device(self, user_code: str, user: User) -> None:
+        """Let a waiting device sign in as a user.
+
+        Raises:
+            ValueError: No device waits with this code.
+        """
+        for waiting in self.device_codes.values():
+            if waiting.user_code == user_code.strip().upper():
+                waiting.user = user
+                return
+        raise ValueError("no device waits with this user code")
+
+    def revoke_refresh_tokens(self, key: str) -> None:
+        """Refuse from now on the refresh tokens of an object id or a client id."""
+        for token in self.refresh_tokens.values():
+            if key in (token.user.oid, token.client_id):
+                token.revoked = True

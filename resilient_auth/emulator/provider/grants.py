@@ -1,0 +1,278 @@
+"""The token endpoint: who may have a token, grant by grant."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import jwt
+
+from ..ledger import Ledger
+from ..settings import Settings
+from ..wire.messages import Request, Response, basic_credentials, json_response
+from .directory import Directory, RefreshToken, User
+from .oauth_errors import Refusal
+from .realms import Realm
+from .tokens import OIDC_SCOPES, Audience, Mint, client_info, resource_of
+
+_SHORT_NAMES: Final = {
+    "urn:ietf:params:oauth:grant-type:device_code": "device_code",
+    "urn:ietf:params:oauth:grant-type:jwt-bearer": "jwt-bearer",
+    "urn:ietf:params:oauth:grant-type:saml2-bearer": "saml2-bearer",
+    "urn:ietf:params:oauth:grant-type:saml1_1-bearer": "saml1_1-bearer",
+}
+_CONFIDENTIAL_GRANTS: Final = frozenset({"client_credentials", "jwt-bearer", "user_fic"})
+_NO_STORE: Final = (("Cache-Control", "no-store, no-cache"), ("Pragma", "no-cache"))
+
+
+def short_grant_name(grant_type: str) -> str:
+    """Return the short name of a grant type: the last part of those that are URNs."""
+    return _SHORT_NAMES.get(grant_type, grant_type)
+
+
+def declares_cp1(claims: str | None) -> bool:
+    """Return whether a claims request declares that its client handles claims challenges.
+
+    Raises:
+        Refusal: The claims aren't a JSON object.
+    """
+    if not claims:
+        return False
+    try:
+        values = json.loads(claims).get("access_token", {}).get("xms_cc", {}).get("values", [])
+    except (ValueError, AttributeError, RecursionError):
+        raise Refusal("invalid_request", 50163, "The claims parameter isn't valid JSON of the right shape.") from None
+    return isinstance(values, list) and "cp1" in values
+
+
+@dataclass(frozen=True)
+class Granted:
+    """What a grant entitles its client to; no user means the client itself."""
+
+    user: User | None
+    scopes: tuple[str, ...]
+    nonce: str | None = None
+    refresh: str | None = None
+
+
+class TokenEndpoint:
+    """Redeems grants for tokens."""
+
+    def __init__(self, directory: Directory, ledger: Ledger, mint: Mint, settings: Settings) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._mint = mint
+        self._settings = settings
+        self.denials: dict[str, Refusal] = {}
+        self._grants: dict[str, Callable[[dict[str, str], Realm, str], Granted]] = {
+            "client_credentials": self._client_credentials,
+            "authorization_code": self._authorization_code,
+            "refresh_token": self._refresh_token,
+            "device_code": self._device_code,
+            "password": self._password,
+            "jwt-bearer": self._on_behalf_of,
+            "saml2-bearer": self._saml,
+            "saml1_1-bearer": self._saml,
+            "user_fic": self._user_fic,
+        }
+
+    def respond(self, request: Request, realm: Realm) -> Response:
+        """Answer a token request.
+
+        Raises:
+            Refusal: The request gets no token.
+        """
+        form = request.form
+        if request.method != "POST" or "grant_type" not in form:
+            raise Refusal("invalid_request", 900144, "The request body must contain 'grant_type'.")
+        grant_type = short_grant_name(form["grant_type"])
+        grant = self._grants.get(grant_type)
+        if grant is None:
+            raise Refusal("unsupported_grant_type", 70003, "The app requested an unsupported grant type.")
+        if realm.tenant.lower() in self._settings.missing_tenants:
+            raise Refusal("invalid_request", 90002, f"Tenant '{realm.tenant}' not found.")
+        denial = self.denials.get(grant_type) or self.denials.get("*")
+        if denial:
+            raise replace(denial)
+        client_id = _authenticated_client(request, grant_type)
+        cae = declares_cp1(form.get("claims"))
+        granted = grant(form, realm, client_id)
+        audience = Audience(
+            client_id,
+            granted.user,
+            granted.scopes,
+            form.get("resource") or resource_of(granted.scopes),
+            cae,
+            request.expired_tokens,
+            granted.nonce,
+        )
+        return self._answer(realm, audience, form, granted)
+
+    def _answer(self, realm: Realm, audience: Audience, form: dict[str, str], granted: Granted) -> Response:
+        access_token, issued = self._mint.access_token(realm, audience)
+        lifetime = int(self._mint.lifetime(audience))
+        times: dict[str, int] = {"expires_in": lifetime, "ext_expires_in": lifetime}
+        if self._settings.refresh_in is not None:
+            times["refresh_in"] = int(self._settings.refresh_in)
+        if realm.kind in ("v1", "b2c"):
+            times |= {"expires_on": int(issued.expires_at), "not_before": int(issued.issued_at)}
+        answer: dict[str, Any] = {"token_type": "Bearer", "access_token": access_token}
+        answer |= {name: str(value) for name, value in times.items()} if realm.kind == "v1" else times
+        if realm.kind == "v1":
+            answer["resource"] = audience.resource
+        user = audience.user
+        if user:
+            asked = audience.scopes
+            answer["scope"] = " ".join(s for s in asked if s not in OIDC_SCOPES) or " ".join(
+                s for s in asked if s != "offline_access"
+            )
+            if realm.kind == "v1" or "openid" in asked:
+                answer["id_token"] = self._mint.id_token(realm, audience)
+            if realm.kind == "v1" or "offline_access" in asked:
+                answer["refresh_token"] = granted.refresh or self._new_refresh_token(realm, audience, user)
+            # An extension of Microsoft's, which other providers don't know.
+            if form.get("client_info") == "1" and realm.kind not in ("adfs", "oidc"):
+                answer["client_info"] = client_info(realm, user)
+        return json_response(answer, headers=_NO_STORE, token_id=issued.jti)
+
+    def _new_refresh_token(self, realm: Realm, audience: Audience, user: User) -> str:
+        expires_at = time.time() + self._settings.refresh_token_lifetime
+        text = self._directory.refresh_tokens.hand_out(
+            RefreshToken(user, audience.client_id, audience.scopes, expires_at, realm.name)
+        )
+        self._mint.refresh_token(realm, audience, text)
+        return text
+
+    def _client_credentials(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        if realm.shared:
+            raise Refusal("invalid_request", 50059, "No tenant-identifying information found in the request.")
+        scopes = _scopes(form)
+        if realm.kind != "v1" and scopes and not all(scope.endswith("/.default") for scope in scopes):
+            raise Refusal("invalid_scope", 1002012, "The scope of client credentials must end in '/.default'.")
+        return Granted(None, _required(scopes, form))
+
+    def _authorization_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        code = self._directory.codes.redeem(form.get("code", ""))
+        if code is None:
+            raise Refusal("invalid_grant", 54005, "The authorization code was already redeemed or doesn't exist.")
+        if code.expires_at < time.time():
+            raise Refusal("invalid_grant", 70008, "The authorization code has expired.")
+        if code.realm != realm.name:
+            raise Refusal("invalid_grant", 700016, "The authorization code was issued by another realm.")
+        if code.client_id != client_id or code.redirect_uri != form.get("redirect_uri", code.redirect_uri):
+            raise Refusal("invalid_grant", 500112, "Client or redirect_uri don't match those of the authorization.")
+        verifier = form.get("code_verifier", "")
+        if code.challenge is not None and _challenge(verifier, code.challenge_method) != code.challenge:
+            raise Refusal("invalid_grant", 501481, "The code_verifier doesn't match the code_challenge.")
+        return Granted(code.user, _scopes(form) or code.scopes, code.nonce)
+
+    def _refresh_token(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        text = form.get("refresh_token", "")
+        token = self._directory.refresh_tokens.find(text)
+        if token is None or token.client_id != client_id or token.realm != realm.name:
+            raise Refusal("invalid_grant", 9002313, "The refresh token is malformed or was issued to or by another.")
+        if token.revoked:
+            raise Refusal("invalid_grant", 50173, "The grant was revoked; sign in again.", suberror="bad_token")
+        if token.expires_at < time.time() or (token.used and self._settings.one_time_refresh_tokens):
+            raise Refusal("invalid_grant", 700082, "The refresh token has expired or was used before.")
+        token.used = True
+        scopes = _scopes(form) or token.scopes
+        if self._settings.rotate == "never":
+            return Granted(token.user, scopes, refresh=text)
+        return Granted(token.user, tuple(dict.fromkeys((*scopes, "offline_access"))))
+
+    def _device_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        secret = form.get("device_code") or form.get("code", "")
+        waiting = self._directory.device_codes.find(secret)
+        if waiting is None or waiting.client_id != client_id:
+            raise Refusal("invalid_grant", 70020, "The device code doesn't exist or was redeemed.")
+        now = time.monotonic()
+        polled_before, waiting.polled_at = waiting.polled_at, now
+        if waiting.expires_at < time.time():
+            raise Refusal("expired_token", 70019, "The device code has expired.")
+        # Half of the interval, because a client's timer and ours never agree to the millisecond.
+        if polled_before is not None and now - polled_before < self._settings.device_code_interval / 2:
+            raise Refusal("slow_down", 70021, "The client polls faster than it was asked to.")
+        if waiting.user is None:
+            raise Refusal("authorization_pending", 70016, "The user hasn't finished the sign-in yet.")
+        self._directory.device_codes.redeem(secret)
+        return Granted(waiting.user, waiting.scopes)
+
+    def _password(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        user = self._directory.find_user(form.get("username", ""))
+        if user is None:
+            raise Refusal("invalid_grant", 50034, "The user account doesn't exist in the directory.")
+        if user.password is None or form.get("password") != user.password:
+            raise Refusal("invalid_grant", 50126, "Invalid username or password.")
+        return Granted(user, _required(_scopes(form), form))
+
+    def _on_behalf_of(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        assertion = form.get("assertion", "")
+        if not assertion or form.get("requested_token_use") != "on_behalf_of":
+            raise Refusal("invalid_request", 900144, "The body needs 'assertion' and 'requested_token_use'.")
+        issued = self._ledger.lookup(assertion)
+        if issued is None:
+            return Granted(self._directory.user_of_assertion(assertion), _required(_scopes(form), form))
+        if not self._ledger.is_valid(assertion):
+            raise Refusal("invalid_grant", 500133, "The assertion is expired or revoked.")
+        user = self._directory.find_user(issued.subject) or _user_in(assertion, issued.tenant)
+        if user is None:
+            raise Refusal("invalid_grant", 50000, "The assertion is an app's token and names no user.")
+        return Granted(user, _required(_scopes(form), form))
+
+    def _saml(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        assertion = form.get("assertion", "")
+        if not assertion:
+            raise Refusal("invalid_request", 900144, "The request body must contain 'assertion'.")
+        return Granted(self._directory.user_of_assertion(assertion), _required(_scopes(form), form))
+
+    def _user_fic(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+        if not form.get("user_federated_identity_credential"):
+            raise Refusal("invalid_request", 900144, "The body needs 'user_federated_identity_credential'.")
+        user = self._directory.find_user(form.get("username") or form.get("user_id", ""))
+        if user is None:
+            raise Refusal("invalid_grant", 50034, "The user account doesn't exist in the directory.")
+        return Granted(user, _required(_scopes(form), form))
+
+
+def _authenticated_client(request: Request, grant_type: str) -> str:
+    form = request.form
+    basic = basic_credentials(request.headers.get("authorization", ""))
+    client_id, secret = basic or (form.get("client_id", ""), form.get("client_secret"))
+    if not client_id:
+        raise Refusal("invalid_request", 900144, "The request body must contain 'client_id'.")
+    if secret == "wrong":  # noqa: S105 (the one secret that is refused)
+        raise Refusal("invalid_client", 7000215, "Invalid client secret provided.", 401)
+    if grant_type in _CONFIDENTIAL_GRANTS and not (secret or form.get("client_assertion")):
+        raise Refusal("invalid_client", 7000218, "The body needs 'client_assertion' or 'client_secret'.", 401)
+    return client_id
+
+
+def _scopes(form: dict[str, str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(form.get("scope", "").split()))
+
+
+def _required(scopes: tuple[str, ...], form: dict[str, str]) -> tuple[str, ...]:
+    if not scopes and not form.get("resource"):
+        raise Refusal("invalid_request", 900144, "The request body must contain 'scope'.")
+    return scopes
+
+
+def _challenge(verifier: str, method: str) -> str:
+    if method.upper() != "S256":
+        return verifier
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def _user_in(assertion: str, tid: str) -> User | None:
+    """Read a user who isn't in the directory out of a token of ours, as OBO chains of foreign assertions need."""
+    claims = jwt.decode(assertion, options={"verify_signature": False})
+    if claims.get("idtyp") == "app":
+        return None
+    name = str(claims.get("preferred_username") or claims.get("upn") or claims["oid"])
+    return User(name, str(claims["oid"]), tid, str(claims.get("name", name)))

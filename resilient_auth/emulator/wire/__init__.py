@@ -1,0 +1,1 @@
+"""Connections that break in the ways that faults ask for."""

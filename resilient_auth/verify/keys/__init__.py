@@ -1,0 +1,1 @@
+"""Key sets that survive: fetched, kept and refreshed."""
