@@ -1,17 +1,19 @@
-"""How the application stands: time to dark for every token, every breaker's state, and an operator's hand on those."""
+"""How the application stands: time to dark for every token, every breaker's state; and manual control of those."""
 
 from __future__ import annotations
 
 import sys
 import types
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
 
 from ._engine.cache import memories
 from ._engine.refresh import under_way
 from ._engine.workers import LaneStatus, lanes
 from ._fleet.accounts import removals_pending
 from ._policy.breaker import Breaker, BreakerStatus, breakers
+from ._policy.endpoint import PLAIN, Endpoint, origin_of
 from ._policy.freshness import Freshness, assess
 from ._policy.key_reports import KeysHealth, reporters
 from ._process import forks
@@ -24,9 +26,11 @@ __all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isola
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenHealth:
-    """Return how one token stands."""
+    """How one token stands."""
 
+    #: The identity provider's origin, and the tenant, policy or realm there.
     authority: str
+    tenant: str
     client_id: str
     flow: str
     scopes: tuple[str, ...]
@@ -40,12 +44,12 @@ class TokenHealth:
     #: Failed exchanges since the last success, one that is under way and has failed once included; and how the
     #: provider failed last, as an error's code.
     failures: int
-    last_error: str | None
+    last_code: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Return how the whole process stands."""
+    """How the whole process stands. `str` of it is a report for a person."""
 
     #: "ok": all is fresh and closed; "degraded": something is due, failing or open, and every token that was asked for
     #: is still valid; "dark": somebody who asks now gets nothing.
@@ -68,9 +72,65 @@ class Health:
         """Return whether a readiness probe should pass: an outage with valid tokens in hand is no reason to stop."""
         return self.verdict != "dark"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it, with numbers rounded to milliseconds; it holds no token and no user's id."""
+        return {**{field.name: _json(getattr(self, field.name)) for field in fields(self)}, "ready": self.ready}
+
+    def __str__(self) -> str:
+        return "\n".join(_report(self))
+
+
+def _json(value: object) -> Any:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, tuple):
+        return [_json(each) for each in value]
+    if is_dataclass(value):
+        return {field.name: _json(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _report(health: Health) -> Iterator[str]:
+    """Write the verdict first, then a line for whatever there is to tell."""
+    time_left = "no token in use" if health.time_to_dark is None else f"{_span(health.time_to_dark)} to dark"
+    yield f"{health.verdict.upper()}: {time_left}, {'ready' if health.ready else 'not ready'}"
+    for token in health.tokens:
+        whose = "" if token.subject is None else f" for {token.subject}"
+        failed = f", {_times(token.failures)}, last with {token.last_code}" if token.last_code else ""
+        left = f"{_span(token.time_to_dark)} left" if token.time_to_dark else "nothing left"
+        what = f"{token.flow} {' '.join(token.scopes)}{whose} at {token.authority}/{token.tenant}".rstrip("/")
+        yield f"  token {what}: {token.state}, {left}{failed}"
+    for breaker in health.breakers:
+        over = f" over {breaker.wire}" if breaker.wire else ""
+        after = f" after {breaker.last_code}" if breaker.state != "closed" and breaker.last_code else ""
+        probe = "" if breaker.retry_after is None else f"; next probe in {_span(breaker.retry_after)}"
+        yield f"  circuit {breaker.name}{over}: {breaker.state}{after}{probe}"
+    for keys in health.keys:
+        age = "never fetched" if keys.age is None else f"fetched {_span(keys.age)} ago"
+        failed = f", {_times(keys.failures)}, last with {keys.last_code}" if keys.last_code else ""
+        yield f"  signing keys of {keys.issuer}: {keys.keys} {keys.state}, {age}{failed}"
+    for store in health.stores:
+        failed = f" with {store.last_code}" if store.last_code else ""
+        records = f", {store.unreadable} records unreadable" if store.unreadable else ""
+        yield f"  store {store.target}: {store.state}{failed}{records}"
+    for lane in health.lanes:
+        yield f"  lane {lane.name}: {lane.active} under way, {lane.waiting} waiting, {lane.overdue} overdue"
+    if health.removals_pending:
+        yield f"  sign-outs not yet in a store: {health.removals_pending}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _times(failures: int) -> str:
+    return f"failed {failures} time{'' if failures == 1 else 's'}"
+
 
 def health() -> Health:
-    """Look at every token and every breaker of this process. Nothing is asked of anybody, no secret is told.
+    """Return how every token and every breaker of this process stands, without a network call or a secret.
 
     No lock is waited for: the handler of a signal may call it, whatever it has interrupted.
     """
@@ -92,7 +152,8 @@ def health() -> Health:
                 in_use.append(remaining)
             tokens.append(
                 TokenHealth(
-                    authority=request.authority,
+                    authority=origin_of(request.authority),
+                    tenant=Endpoint.of(request.authority, PLAIN).realm,
                     client_id=request.client_id,
                     flow=request.flow,
                     scopes=request.scopes,
@@ -101,7 +162,7 @@ def health() -> Health:
                     time_to_dark=remaining,
                     pinned=entry.pinned,
                     failures=entry.failures + int(flight is not None and flight.last_error is not None),
-                    last_error=None if entry.last_error is None else entry.last_error.code,
+                    last_code=None if entry.last_error is None else entry.last_error.code,
                 )
             )
     removals = removals_pending()
@@ -133,28 +194,28 @@ def health() -> Health:
 
 
 def isolate(authority: str) -> None:
-    """Ask an authority nothing more until `reset`: an operator's decision, such as for a rehearsal (G26).
+    """Stop all requests to an authority until `reset`: manual control, such as for a rehearsal (G26).
 
     Tokens that are valid are still served. Holds for this process.
 
     Args:
-        authority: Its origin, such as `https://login.microsoftonline.com`.
+        authority: Its origin, such as `https://login.microsoftonline.com`; or an API's, or a store such as `redis`.
 
     Raises:
-        ConfigurationError: No application of this process has asked it for a token yet.
+        ConfigurationError: No application of this process has asked it for anything yet.
     """
     for breaker in _breakers_of(authority):
         breaker.isolate()
 
 
 def reset(authority: str) -> None:
-    """Take an isolation back, or a break: the authority may be asked again at once.
+    """End an isolation, or a break: requests to the authority may be sent again at once.
 
     Args:
-        authority: Its origin, such as `https://login.microsoftonline.com`.
+        authority: As for `isolate`.
 
     Raises:
-        ConfigurationError: No application of this process has asked it for a token yet.
+        ConfigurationError: No application of this process has asked it for anything yet.
     """
     for breaker in _breakers_of(authority):
         breaker.reset()
@@ -163,15 +224,15 @@ def reset(authority: str) -> None:
 def _breakers_of(authority: str) -> list[Breaker]:
     forks.notice()
     known = breakers()
-    found = [breaker for breaker in known if breaker.authority == authority.rstrip("/")]
+    found = [breaker for breaker in known if breaker.dependency.whom == authority.rstrip("/")]
     if not found:
-        origins = ", ".join(sorted({breaker.authority for breaker in known})) or "none yet"
-        raise ConfigurationError(f"authority must be one that was asked for a token ({origins}), not {authority!r}")
+        origins = ", ".join(sorted({breaker.dependency.whom for breaker in known})) or "none yet"
+        raise ConfigurationError(f"authority must be one that was asked before ({origins}), not {authority!r}")
     return found
 
 
 class _CallableModule(types.ModuleType):
-    """Whoever imports this module puts it in the place of the package's function of the same name."""
+    """A module that can be called, since importing it puts it in the place of the package's function of that name."""
 
     def __call__(self) -> Health:
         return health()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import json
 import logging
 import os
 import pickle
@@ -11,28 +13,41 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resilient_auth import events
+import resilient_auth
+from resilient_auth import errors
 from resilient_auth._engine.acquire import Served, Source
 from resilient_auth._engine.cache import Memory
 from resilient_auth._engine.engine import engine_for
 from resilient_auth._engine.single_flight import Flight, Outcome
 from resilient_auth.errors import ProviderUnavailable
-from resilient_auth.events import BreakerHalfOpen, Event, ExchangeFailed, TokenAcquired, emit, subscribe
+from resilient_auth.events import (
+    CODES,
+    BreakerHalfOpen,
+    BreakerIsolated,
+    Event,
+    ExchangeFailed,
+    ExchangesOverdue,
+    TokenAcquired,
+    catalogue,
+    emit,
+    subscribe,
+)
 from resilient_auth.settings import Settings
 from resilient_auth.testing import ManualClock, capture_events
 from resilient_auth.token import Token, TokenRequest, fingerprint
 
 SECRET = "eyJ0eXAi.SECRET.c2ln"
 REQUEST = TokenRequest("https://login.example", "app", "client_credentials", ("api://x/.default",), "user.tenant")
-KINDS = [kind for name in events.__all__ if isinstance(kind := getattr(events, name), type) and issubclass(kind, Event)]
+KINDS = [getattr(catalogue, name) for name in catalogue.__all__]
 
 
 def told(name: str) -> BreakerHalfOpen:
-    return BreakerHalfOpen(at=0.0, name=name)
+    return BreakerHalfOpen(at=0.0, target=name)
 
 
 def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
@@ -57,7 +72,7 @@ class Listener:
         self.entered.set()
         assert self.may_go_on.wait(10.0)
         assert isinstance(event, BreakerHalfOpen)
-        self.heard.append(event.name)
+        self.heard.append(event.target)
 
 
 @pytest.fixture
@@ -161,8 +176,8 @@ class TestDelivery:
 
         def busy(event: Event) -> None:
             assert isinstance(event, BreakerHalfOpen)
-            heard.append(event.name)
-            if event.name == "1":
+            heard.append(event.target)
+            if event.target == "1":
                 ends.append(subscribe(lambda _: None))
                 emit(told("2"))
 
@@ -228,7 +243,7 @@ class TestDelivery:
                 thread.start()
             for thread in threads:
                 thread.join()
-            heard = [e.name for e in captured.wait_for(BreakerHalfOpen, count=800)]
+            heard = [e.target for e in captured.wait_for(BreakerHalfOpen, count=800)]
         for me in range(8):
             assert [h for h in heard if h.startswith(f"{me} ")] == [f"{me} {n}" for n in range(100)]
 
@@ -243,7 +258,7 @@ class TestDelivery:
         child = os.fork()
         if child == 0:
             try:
-                unsubscribe = subscribe(lambda event: os.write(write, f"{event.name};".encode()))  # type: ignore[attr-defined]
+                unsubscribe = subscribe(lambda event: os.write(write, f"{event.target};".encode()))  # type: ignore[attr-defined]
                 emit(told("child's"))
                 time.sleep(5.0)
                 unsubscribe()
@@ -268,12 +283,122 @@ class TestLogging:
         with caplog.at_level(logging.DEBUG, "resilient_auth"):
             emit(told("x"))
             emit(ExchangeFailed(at=0.0, request=REQUEST, code="server_failed", detail="503", retry_after=None))
-        levels = [(r.levelname, r.getMessage().split()[0]) for r in caplog.records if r.name == "resilient_auth"]
-        assert levels == [("DEBUG", "BreakerHalfOpen"), ("WARNING", "ExchangeFailed")]
+        levels = [(r.levelname, vars(r)["ra_event"]) for r in caplog.records if r.name == "resilient_auth"]
+        assert levels == [("DEBUG", "breaker_half_open"), ("WARNING", "exchange_failed")]
+
+    def test_a_record_carries_the_fields(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Under names that no other part of a record has, with numbers rounded, as a JSON formatter can write them."""
+        with caplog.at_level(logging.DEBUG, "resilient_auth"):
+            emit(TokenAcquired(at=1.23456, request=REQUEST, expires_in=3599.98765, seconds=0.123456))
+        (record,) = caplog.records
+        ours = {name: value for name, value in vars(record).items() if name.startswith("ra_")}
+        assert ours == {
+            "ra_event": "token_acquired",
+            "ra_at": 1.235,
+            "ra_authority": "https://login.example",
+            "ra_client_id": "app",
+            "ra_flow": "client_credentials",
+            "ra_scopes": ["api://x/.default"],
+            "ra_subject": fingerprint("user.tenant"),
+            "ra_expires_in": 3599.988,
+            "ra_seconds": 0.123,
+            "ra_source": "identity_provider",
+        }
+        assert json.loads(json.dumps(ours)) == ours
+        assert record.getMessage() == (
+            "Token acquired from identity_provider in 0.1 s, valid for 3600 s: client_credentials api://x/.default for "
+            f"{fingerprint('user.tenant')} at https://login.example [token_acquired]"
+        )
+
+    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+    def test_every_event_is_json_and_a_sentence(self, kind: type[Event]) -> None:
+        """Its text names fields that it has."""
+        values: dict[str, Any] = {
+            field.name: ("x",) if "tuple" in str(field.type) else 1.0 if "float" in str(field.type) else "x"
+            for field in dataclasses.fields(kind)
+        }
+        event = kind(**values | ({"request": REQUEST} if "request" in values else {}))
+        assert json.loads(json.dumps(event.to_dict()))["event"] == kind.name
+        assert not set("{}") & set(str(event))
+
+    def test_an_isolation_and_its_end_are_told_apart(self) -> None:
+        """In words too."""
+        texts = [str(BreakerIsolated(at=0.0, target="api", isolated=isolated)) for isolated in (True, False)]
+        assert texts == [
+            "api: isolated by hand until it is reset [breaker_isolated]",
+            "api: isolation by hand ended [breaker_isolated]",
+        ]
 
     def test_nothing_is_printed_where_nobody_set_up_logging(self) -> None:
         """A NullHandler keeps the last-resort handler away."""
         assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("resilient_auth").handlers)
+
+
+def _codes_in_the_code() -> Iterator[tuple[str, str]]:
+    """Find what is given as the code of an event, or of what an event's code comes from, as text."""
+    positions = {
+        "BackendFailed": 0, "UnsealableError": 0, "Anomaly": 0, "drop_all": 0, "drop_subject": 1, "drop_token": 2,
+        "_crowded": 1, "judge": 0,
+    }  # fmt: skip
+    kinds = {kind.__name__ for kind in KINDS}
+    for file in Path(resilient_auth.__path__[0]).rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            given = [keyword.value for keyword in call.keywords if keyword.arg == "code" and name in kinds]
+            given += [arg for n, arg in enumerate(call.args) if positions.get(name) == n]
+            for value in given:
+                for constant in ast.walk(value):
+                    if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                        yield f"{file.name}:{call.lineno}", constant.value
+
+
+NAMES = """
+    api_refused_token breaker_closed breaker_half_open breaker_isolated breaker_opened bulkhead_refused
+    claims_service_refused cooldown_started decision_substituted deny_list_rejected discovery_rejected
+    discovery_served_stale exchange_denied exchange_failed exchanges_overdue expired_token_accepted fallback_served
+    grace_served hedge_sent keys_anomaly keys_refresh_failed keys_refreshed pinned_keys_in_use provider_seen_down
+    provider_seen_up refresh_scheduled removal_postponed removal_written retry_scheduled source_switched
+    store_failed store_recovered store_rejected token_acquired token_dropped token_on_deny_list token_served
+"""
+
+
+class TestVocabulary:
+    def test_names_are_stable(self) -> None:
+        """What alerts and dashboards ask for: one may be added, none may change."""
+        assert {kind.name for kind in KINDS} == set(NAMES.split())
+
+    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+    def test_one_word_for_one_thing(self, kind: type[Event]) -> None:
+        """Who is asked is `authority` or `target`, and why is `code` or `detail`."""
+        names = {field.name for field in dataclasses.fields(kind)}
+        assert not names & {"url", "origin", "store", "file", "reason", "cause", "error", "message", "delay", "took"}
+        assert {"authority", "target", "source"} & {*names, *dir(kind)}
+
+    def test_an_event_about_an_identity_provider_has_its_origin(self) -> None:
+        """Also one that has a request, an issuer, a document or a lane."""
+        request = dataclasses.replace(REQUEST, authority="https://Login.example:8443/contoso.com")
+        issuer = "https://login.example/contoso.com/v2.0"
+        assert TokenAcquired(at=0.0, request=request, expires_in=1.0, seconds=1.0).authority == (
+            "https://login.example:8443"
+        )
+        assert catalogue.ProviderSeenDown(at=0.0, issuer=issuer, code="x").authority == "https://login.example"
+        assert catalogue.DiscoveryRejected(at=0.0, target=issuer, detail="x").authority == "https://login.example"
+        lanes = [ExchangesOverdue(at=0.0, lane=lane, count=1).authority for lane in (f"{issuer} keys", "deny-list")]
+        assert lanes == ["https://login.example", ""]
+
+    def test_every_code_is_listed(self) -> None:
+        """In `CODES`, or as an error's; but for statuses, and for the provider's own `error`."""
+        listed = {"http_", "error", *CODES, *(getattr(getattr(errors, name), "code", "") for name in errors.__all__)}
+        found = list(_codes_in_the_code())
+        assert len(found) > 40
+        assert [(where, code) for where, code in found if code not in listed] == []
+
+    def test_a_detail_is_bounded(self) -> None:
+        """It may be anybody's text."""
+        event = ExchangeFailed(at=0.0, request=REQUEST, code="x", detail="y" * 10_000, retry_after=None)
+        assert len(event.detail) == 300
 
 
 class TestSecrets:
@@ -287,7 +412,7 @@ class TestSecrets:
             Served(Source.CACHE, TOKEN, {"access_token": SECRET}),
             Memory(3, engine_for(Settings())).entry(dataclasses.replace(REQUEST, subject=fingerprint(SECRET)), ()),
             Flight(("x",), 0.0, ManualClock()),
-            TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, took=1.0),
+            TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, seconds=1.0),
         ],
         ids=lambda thing: type(thing).__name__,
     )
@@ -312,7 +437,7 @@ class TestSecrets:
 
     def test_events_tell_whose_token_by_a_hash(self) -> None:
         """An account's id is nobody's business in a log line."""
-        text = str(TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, took=1.0))
+        text = str(TokenAcquired(at=0.0, request=REQUEST, expires_in=1.0, seconds=1.0))
         assert "user.tenant" not in text
         assert fingerprint("user.tenant") in text
         assert "client_credentials" in text
@@ -326,7 +451,7 @@ class TestSecrets:
             event.at = 1.0  # type: ignore[misc]
         with pytest.raises(TypeError):
             kind(0.0)  # type: ignore[misc]
-        assert str(event).startswith(kind.__name__)
+        assert str(event).endswith(f"[{kind.name}]")
         assert pickle.loads(pickle.dumps(event)) == event
 
     def test_an_error_tells_its_message_only(self) -> None:

@@ -21,7 +21,7 @@ from resilient_auth._credentials.third_party_errors import verdict_on
 from resilient_auth.downstream.source import TokenSource
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.errors import printable
-from resilient_auth.events import Event, emit
+from resilient_auth.events import Event, catalogue, emit
 from resilient_auth.testing import capture_events
 from resilient_auth.token import TokenRequest, fingerprint
 from resilient_auth.verify.errors import InvalidToken
@@ -46,7 +46,7 @@ ENDS = {
 FORGED = "CRITICAL root: all is well"
 HOME = "0000-ada.1111-contoso"
 REQUEST = TokenRequest("https://login.example", "app", "silent", ("api://x/.default",), HOME)
-KINDS = [getattr(events, name) for name in events.__all__ if name not in ("Event", "Listener", "emit", "subscribe")]
+KINDS = [getattr(catalogue, name) for name in catalogue.__all__]
 
 foreign = pytest.mark.parametrize("foreign", [f"denied{end}{FORGED}" for end in ENDS.values()], ids=ENDS)
 
@@ -134,7 +134,7 @@ def test_what_a_provider_calls_an_error_reaches_no_log_as_it_is(foreign: str, ca
     assert is_a_line(str(caught.value))
     assert is_a_line(caught.value.description)
     assert is_a_line(str(for_azure(ra.TokenDenied(foreign))))
-    assert is_a_line(denied.error)
+    assert is_a_line(denied.code)
     ours = [record for record in caplog.records if record.name.partition(".")[0] in ("resilient_auth", "msal")]
     assert any(FORGED in record.getMessage() for record in ours)
     assert all(record.getMessage().isprintable() for record in ours)
@@ -180,6 +180,7 @@ def test_no_event_shows_whose_token_it_is_but_as_a_hash(kind: type[Event]) -> No
         repr(dataclasses.asdict(event)),
         repr(dataclasses.astuple(event)),
         json.dumps(dataclasses.asdict(event)),
+        json.dumps(event.to_dict()),
         repr(pickle.dumps(event)),
         repr(copy.deepcopy(event)),
         event.request.subject,  # type: ignore[attr-defined]

@@ -85,6 +85,34 @@ def test_breakers_are_told_by_name_state_and_cause(seen: dict[str, Any]) -> None
     assert [b[1] for b in seen["isolated"]["breakers"]] == ["isolated"]
 
 
+def test_it_reads_as_a_report(seen: dict[str, Any]) -> None:
+    """The verdict first, then a line for each thing."""
+    assert seen["nothing"]["text"] == "OK: no token in use, ready"
+    verdict, *lines = seen["outage"]["text"].splitlines()
+    assert verdict == "DEGRADED: 27 min to dark, ready"
+    assert lines == [
+        "  token silent b at https://login.example: fresh, 87 min left",
+        "  token silent a at https://login.example: due, 27 min left, failed 1 time, last with server_failed",
+        "  circuit https://login.example token: open after 503; next probe in 10 s",
+    ]
+    assert seen["gone"]["text"].startswith("DARK: 0 s to dark, not ready\n")
+
+
+def test_it_is_json(seen: dict[str, Any]) -> None:
+    """For an endpoint or a log, with the names of the attributes."""
+    found = seen["outage"]["json"]
+    assert (found["verdict"], found["ready"], found["time_to_dark"]) == ("degraded", True, 1600.0)
+    assert found["tokens"][1] == {
+        "authority": "https://login.example", "tenant": "", "client_id": "app", "flow": "silent", "scopes": ["a"],
+        "subject": None, "state": "due", "time_to_dark": 1600.0, "pinned": False, "failures": 1,
+        "last_code": "server_failed",
+    }  # fmt: skip
+    (breaker,) = found["breakers"]
+    assert {name: breaker[name] for name in ("authority", "target", "purpose", "state", "last_code")} == {
+        "authority": "https://login.example", "target": "", "purpose": "token", "state": "open", "last_code": "503",
+    }  # fmt: skip
+
+
 def test_the_function_can_be_called_whoever_imports_the_module() -> None:
     """`import resilient_auth.health` puts the module in the place of the package's function; both can be called."""
     program = "import resilient_auth as ra, resilient_auth.health as m; print(ra.health().verdict, m.health().verdict)"

@@ -102,15 +102,15 @@ def test_no_jitter_picks_the_middle() -> None:
 class TestCapturedEvents:
     def test_events_are_captured_in_order_and_by_kind(self) -> None:
         """Only those that are told meanwhile."""
-        emit(BreakerHalfOpen(at=0.0, name="before"))
+        emit(BreakerHalfOpen(at=0.0, target="before"))
         with capture_events() as events:
             for n in range(5):
-                emit(BreakerHalfOpen(at=0.0, name=str(n)))
-            emit(BreakerOpened(at=0.0, name="x", seconds=1.0, cause="503"))
+                emit(BreakerHalfOpen(at=0.0, target=str(n)))
+            emit(BreakerOpened(at=0.0, target="x", seconds=1.0, code="503"))
             events.wait_for(BreakerOpened)
-        assert [e.name for e in events.of(BreakerHalfOpen)] == list("01234")
+        assert [e.target for e in events.of(BreakerHalfOpen)] == list("01234")
         assert len(list(events)) == 6
-        emit(BreakerHalfOpen(at=0.0, name="after"))
+        emit(BreakerHalfOpen(at=0.0, target="after"))
         time.sleep(0.02)
         assert len(list(events)) == 6
 

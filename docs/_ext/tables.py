@@ -132,18 +132,35 @@ class ArgumentTable(_Table):
                 yield f"`{given.name}`", _default(default), _unit(default, meaning), meaning
 
 
+def _follows(kind: type[events.Event]) -> bool:
+    """Return whether an event's authority follows from another field of its."""
+    return isinstance(getattr(kind, "authority", None), property)
+
+
+class CodeTable(_Table):
+    """List the codes of events that aren't an error's."""
+
+    head = ("Code", "Meaning")
+    widths = (24, 76)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for code, meaning in events.CODES.items():
+            yield f"`{code}`", meaning
+
+
 class EventTable(_Table):
     """List the events."""
 
-    head = ("Event", "Level", "Fields besides `at`", "Told when")
-    widths = (20, 10, 30, 50)
+    head = ("Event and name", "Level", "Fields besides `at`", "When")
+    widths = (24, 10, 30, 46)
 
     def rows(self) -> Iterable[Sequence[str]]:
         for name in events.__all__:
             kind = getattr(events, name)
             if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event:
-                told = ", ".join(f"`{f.name}`" for f in dataclasses.fields(kind) if f.name != "at")
-                yield f"`{name}`", logging.getLevelName(kind.level), told, _summary(kind)
+                own = [f.name for f in dataclasses.fields(kind) if f.name != "at"]
+                told = ", ".join(f"`{f}`" for f in (["authority"] if _follows(kind) else []) + own)
+                yield f"`{name}`\n`{kind.name}`", logging.getLevelName(kind.level), told, _summary(kind)
 
 
 def _error_modules() -> Iterable[ModuleType]:
@@ -202,6 +219,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("settings-table", SettingsTable)
     app.add_directive("argument-table", ArgumentTable)
     app.add_directive("event-table", EventTable)
+    app.add_directive("code-table", CodeTable)
     app.add_directive("error-table", ErrorTable)
     app.add_directive("error-tree", ErrorTree)
     app.add_directive("fault-table", FaultTable)

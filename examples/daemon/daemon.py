@@ -56,7 +56,7 @@ def call_api(app: msal.ConfidentialClientApplication, scope: str, api_url: str) 
 def describe_health() -> str:
     health = ra.health()
     left = "nothing held" if health.time_to_dark is None else f"{health.time_to_dark:.0f} s to dark"
-    troubled = [f"{b.name} is {b.state} ({b.last_cause})" for b in health.breakers if b.state != "closed"]
+    troubled = [f"{b.name} is {b.state} ({b.last_code})" for b in health.breakers if b.state != "closed"]
     return ", ".join([health.verdict, left, *troubled])
 
 

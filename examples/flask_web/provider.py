@@ -53,7 +53,7 @@ class Provider:
             return None if self._answers else MISSED_COUNTS
 
     def _breakers(self) -> list[Any]:
-        return [breaker for breaker in ra.health().breakers if breaker.name.startswith(self._origin)]
+        return [breaker for breaker in ra.health().breakers if breaker.authority == self._origin]
 
     def _look(self) -> bool:
         try:

@@ -240,7 +240,7 @@ class CredentialCore:
                 scopes=wanted.scopes,
                 source=source.name,
                 previous=self._sources[previous].name,
-                reason=failures[previous][1].code if index > previous else "recovered",
+                code=failures[previous][1].code if index > previous else "recovered",
             )
         )
 

@@ -18,4 +18,4 @@ def drop(session: Session, secret: str) -> None:
     for entry in slots_with(session, secret):
         held = entry.token
         if held is not None and held.secret == secret:
-            session.memory.drop_token(entry, held, "refused by an API")
+            session.memory.drop_token(entry, held, "refused_by_api")

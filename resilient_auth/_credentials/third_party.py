@@ -117,7 +117,7 @@ class AnyCredential:
         if wanted.claims:
             entry = self.session.memory.find(request)
             if entry is not None and entry.token is not None:
-                self.session.memory.drop_token(entry, entry.token, "claims challenge")
+                self.session.memory.drop_token(entry, entry.token, "claims_challenge")
         exchange = self._exchange(request, wanted)
         plan = self.session.plan(
             request,

@@ -201,7 +201,7 @@ def _serve_held(
     if entry.told is not token:
         entry.told = token
         remaining = token.remaining(wall, now)
-        emit(TokenServed(at=wall, request=entry.request, remaining=remaining, reason=known.code))
+        emit(TokenServed(at=wall, request=entry.request, remaining=remaining, code=known.code))
     return Served(Source.CACHE, token, reason=known.code, error=known)
 
 

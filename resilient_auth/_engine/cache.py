@@ -219,26 +219,26 @@ class Memory:
                 entry.owner = owner
                 self._by_subject.setdefault(owner, {})[entry.request] = entry
 
-    def drop_all(self, reason: str) -> None:
+    def drop_all(self, code: str) -> None:
         """Forget all tokens."""
         with self._lock:
             dropped = self._clear_all(list(self._slots.values()))
-        self._tell(dropped, reason)
+        self._tell(dropped, code)
 
-    def drop_subject(self, subject: str | None, reason: str) -> None:
+    def drop_subject(self, subject: str | None, code: str) -> None:
         """Forget the tokens of one home account or assertion; None is the application itself."""
         with self._lock:
             dropped = self._clear_all(list(self._by_subject.get(subject, {}).values()))
-        self._tell(dropped, reason)
+        self._tell(dropped, code)
 
-    def drop_token(self, entry: CacheEntry, token: Token, reason: str) -> bool:
+    def drop_token(self, entry: CacheEntry, token: Token, code: str) -> bool:
         """Forget one token wherever it is kept, unless another one has taken its place already."""
         with self._lock:
             if entry.token is not token:
                 return False
             entry.refused = fingerprint(token.secret)
             self._clear(entry)
-        self._tell([entry], reason)
+        self._tell([entry], code)
         if entry.discard is not None:
             entry.discard(token)
         return True
@@ -294,9 +294,9 @@ class Memory:
             return False
         return token is None or bool(token.remaining(wall, now) <= -engine.settings.fallback.grace)
 
-    def _tell(self, dropped: list[CacheEntry], reason: str) -> None:
+    def _tell(self, dropped: list[CacheEntry], code: str) -> None:
         for entry in dropped:
-            emit(TokenDropped(at=self.engine.clock.wall(), request=entry.request, reason=reason))
+            emit(TokenDropped(at=self.engine.clock.wall(), request=entry.request, code=code))
 
     def _clear_all(self, entries: list[CacheEntry]) -> list[CacheEntry]:
         held = [entry for entry in entries if entry.token is not None]

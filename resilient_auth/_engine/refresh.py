@@ -190,7 +190,7 @@ def _note(
         entry.memory.put(entry, outcome.token, outcome.owner, generation=generation)
         entry.failures, entry.not_before, entry.failed_at, entry.denied, entry.last_error = 0, 0.0, _NEVER, False, None
         source = "store" if outcome.stored else "identity_provider"
-        emit(TokenAcquired(at=wall, request=request, expires_in=outcome.token.life, took=took, source=source))
+        emit(TokenAcquired(at=wall, request=request, expires_in=outcome.token.life, seconds=took, source=source))
         if entry.pinned:
             _schedule(engine, entry)
         return come_back if outcome.stored else recovered
@@ -212,10 +212,10 @@ def _note(
         kind = type(outcome.error).__name__
         emit(ExchangeFailed(at=wall, request=request, code="exchange_error", detail=kind, retry_after=None))
     if outcome.denied:
-        emit(ExchangeDenied(at=wall, request=request, error=str(outcome.result["error"])[:100]))
+        emit(ExchangeDenied(at=wall, request=request, code=str(outcome.result["error"])[:100]))
         held = entry.token
         if held is not None and entry.generation == generation and is_gone(outcome.result):
-            entry.memory.drop_token(entry, held, "the provider says that the account or its tokens are gone")
+            entry.memory.drop_token(entry, held, "revoked")
     entry.rest(_AFTER_DENIAL, now)
     if entry.pinned:
         _schedule(engine, entry, delay=_AFTER_DENIAL)
@@ -271,7 +271,7 @@ def _schedule(engine: Engine, entry: CacheEntry, delay: float | None = None) -> 
     release_timer, entry.timer = entry.timer, None
     if release_timer is not None:
         release_timer.cancel()
-    emit(RefreshScheduled(at=wall, request=entry.request, delay=delay, reason="keep fresh"))
+    emit(RefreshScheduled(at=wall, request=entry.request, seconds=delay, code="keep_fresh"))
     timer = engine.timers.call_at(now + delay, _weakly(entry, lambda s: _refresh_if_due(engine, s)))
     if timer.pending:  # or it has come already, and the exchange that it began has set the next one
         entry.timer = timer

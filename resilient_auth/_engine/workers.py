@@ -389,7 +389,7 @@ class Workers:
     def _tell(self, left: list[Job]) -> None:
         for name in dict.fromkeys(job.lanes[0] for job in left):
             behind = sum(job.lanes[0] == name for job in list(self._overdue))
-            emit(ExchangesOverdue(at=self._wall(), lane=name, left_behind=behind))
+            emit(ExchangesOverdue(at=self._wall(), lane=name, count=behind))
 
 
 _workers: LiveObjects[Workers] = LiveObjects()

@@ -533,7 +533,7 @@ class SharedCache:
 
     def _told_of(self, kind: type[RemovalPostponed] | type[RemovalWritten], who: Place) -> Event:
         subject = fingerprint(who) if isinstance(who, str) and who != _NOBODY else None
-        return kind(at=self._engine.clock.wall(), store=self.stored.store.label, subject=subject)
+        return kind(at=self._engine.clock.wall(), target=self.stored.store.label, subject=subject)
 
     def _forget(self, who: Place) -> None:
         owner = self._owner()

@@ -240,12 +240,12 @@ class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientAp
         """
         self._ra_bind()
         memory = self._ra_session.memory
-        memory.drop_subject(None, "the application removed its tokens")
+        memory.drop_subject(None, "removed")
         try:
             with self._ra_session.erasing(None):
                 original(self._ra_seeing_tokens(), "remove_tokens_for_client")()
         finally:
-            memory.drop_subject(None, "the application removed its tokens")
+            memory.drop_subject(None, "removed")
 
     def acquire_token_on_behalf_of(
         self,

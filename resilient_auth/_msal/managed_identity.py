@@ -150,7 +150,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
             if refused is not None:
                 entry.refused = fingerprint(refused.secret)
             if entry.token is not None:
-                session.memory.drop_token(entry, entry.token, "claims challenge")
+                session.memory.drop_token(entry, entry.token, "claims_challenge")
         return session.plan(
             request,
             (endpoint,),

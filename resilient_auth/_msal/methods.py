@@ -200,7 +200,7 @@ class ResilientApplication(Exchanges):
                 cache.remove_at(msal_entry)
         entry = session.memory.find(request)
         if entry is not None and entry.token is not None:
-            session.memory.drop_token(entry, entry.token, "claims challenge")
+            session.memory.drop_token(entry, entry.token, "claims_challenge")
 
     def acquire_token_silent(
         self,
@@ -311,7 +311,7 @@ class ResilientApplication(Exchanges):
         """
         session, subject = self._ra_session, account.get("home_account_id")
         forks.notice()
-        session.memory.drop_subject(subject, "the application removed the account")
+        session.memory.drop_subject(subject, "removed")
         try:
             with session.erasing(subject):
                 try:
@@ -323,7 +323,7 @@ class ResilientApplication(Exchanges):
                     if not session.evict(subject):
                         raise
         finally:
-            session.memory.drop_subject(subject, "the application removed the account")
+            session.memory.drop_subject(subject, "removed")
 
     def _ra_by_auth_code_flow(
         self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any

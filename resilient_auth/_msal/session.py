@@ -194,7 +194,7 @@ class Session:
 
     def forgotten(self, subject: str | None) -> None:
         """Follow another process, which has removed an account."""
-        self.memory.drop_subject(subject, "another process removed the account")
+        self.memory.drop_subject(subject, "removed_elsewhere")
 
     def entries(self, subject: str) -> Mapping[Key, Entry]:
         """List what MSAL's cache holds of a user."""
@@ -246,7 +246,7 @@ class Session:
             watched.tell(self)
         self.announce()
         if not first:
-            self.memory.drop_all("the application replaced its token cache")
+            self.memory.drop_all("cache_replaced")
 
     def announce(self) -> None:
         """Say to the token cache who gives this application its tokens, as soon as that is known."""
@@ -262,7 +262,7 @@ class Session:
             int(msal_entry.get("expires_on", 0)) > self.engine.clock.wall()
         )  # MSAL sweeps out expired ones by itself
         if living and self.owns("AccessToken", msal_entry):
-            self.memory.drop_subject(msal_entry.get("home_account_id"), "the application removed it")
+            self.memory.drop_subject(msal_entry.get("home_account_id"), "removed")
 
     def discard(
         self, request: TokenRequest, msal_entries: Callable[[], Iterable[dict[str, Any]]], token: Token
@@ -294,7 +294,7 @@ class Session:
 
     def cache_replaced(self) -> None:
         """Follow the application, which loaded its cache anew."""
-        self.memory.drop_all("the application loaded its token cache anew")
+        self.memory.drop_all("cache_loaded")
 
     def accounts(self, username: str) -> list[dict[str, Any]]:
         """List the account entries with this user name, in lower case; none where they can't be followed.
@@ -337,7 +337,7 @@ class Session:
         for entry in self.memory:
             refresh.release(entry)
             entry.renew = None
-        self.memory.drop_all("the application closed")
+        self.memory.drop_all("closed")
         forget_closed(self.memory)
 
     def plan(
@@ -403,7 +403,7 @@ class Session:
                 if self.memory.shared_cache is not None:
                     self.memory.shared_cache.note_token(request, token)
             elif missing and held is not None:
-                self.memory.drop_token(entry, held, "another process removed it")
+                self.memory.drop_token(entry, held, "removed_elsewhere")
 
         def finish(served: Served) -> Any:
             answer = self._answer(served)

@@ -39,7 +39,7 @@ ACCOUNT = "Account"
 #: Seconds after a cache has raised within which it isn't read for who has a valid token in memory.
 _REST = 5.0
 #: The codes of `StoreFailed` for what a file system says.
-_CODES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read_only", errno.EACCES: "permission_denied"}
+_CODES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read_only", errno.EACCES: "denied"}
 #: What a store keeps of a cache.
 PERSISTED = frozenset({ACCOUNT, ACCESS_TOKEN, "RefreshToken", "IdToken"})
 
@@ -74,7 +74,7 @@ class CacheFailures:
         if first:
             self._since = now
             code = _CODES.get(getattr(error, "errno", None) or 0, "failed")
-            emit(StoreFailed(at=self._clock.wall(), store=self._name, code=code, detail=type(error).__name__))
+            emit(StoreFailed(at=self._clock.wall(), target=self._name, code=code, detail=type(error).__name__))
 
     def ended(self) -> None:
         """Note that it works."""
@@ -82,7 +82,7 @@ class CacheFailures:
         if since is not None:
             self._since = None
             seconds = self._clock.monotonic() - since
-            emit(StoreRecovered(at=self._clock.wall(), store=self._name, seconds=seconds))
+            emit(StoreRecovered(at=self._clock.wall(), target=self._name, seconds=seconds))
 
     @property
     def recent(self) -> bool:

@@ -21,7 +21,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from types import TracebackType
 from typing import Literal
@@ -34,7 +34,7 @@ from ..errors import CircuitOpen
 from ..events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event, emit
 from .checks import require, require_number, require_whole
 
-__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Permit", "Verdict", "breakers", "dismiss"]
+__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Dependency", "Permit", "Verdict", "breakers", "dismiss"]
 
 #: Seconds after a failure within which nothing is asked again (G9, G10).
 _FLOOR = 5.0
@@ -115,10 +115,35 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerStatus:
+class Dependency:
+    """What a breaker is around: an identity provider, or another target."""
+
+    #: An identity provider's origin.
+    authority: str = ""
+    #: What else is called: an API's origin, or a store.
+    target: str = ""
+    #: What is asked of it, such as `token`, `discovery`, `api` or `reads`.
+    purpose: str = ""
+    #: What of it, where the breaker isn't around the whole: a grant at a tenant, or one request.
+    part: str = ""
+    #: The wire over which it is asked, where that isn't the default one: one provider has a breaker for each.
+    wire: str = ""
+
+    @property
+    def whom(self) -> str:
+        """Return who is asked: the authority or the target."""
+        return self.authority or self.target
+
+    @property
+    def name(self) -> str:
+        """Return who is asked for what, for a person to read."""
+        return " ".join(filter(None, (self.whom, self.purpose, self.part)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerStatus(Dependency):
     """Return how a breaker stands; times are in seconds since the epoch."""
 
-    name: str
     state: State
     #: When this state began.
     since: float
@@ -126,11 +151,9 @@ class BreakerStatus:
     retry_after: float | None
     #: When the first failure since the last success was seen; None where there was none.
     failing_since: float | None
-    #: What the last failure was, which may be over.
-    last_cause: str | None
+    #: The code of the last failure, which may be over.
+    last_code: str | None
     era: int
-    #: The wire over which it is asked, where that isn't the default one: one provider has a breaker for each.
-    wire: str = ""
 
 
 class Permit:
@@ -151,17 +174,17 @@ class Permit:
         """Say that the dependency answered as it should."""
         self._breaker._settle(self, Verdict.SUCCESS)
 
-    def failure(self, cause: str, *, whoever: bool = False) -> bool:
-        """Say that the dependency failed, with a short cause that holds no secret.
+    def failure(self, code: str, *, whoever: bool = False) -> bool:
+        """Say that the dependency failed, with a stable code.
 
         Args:
-            cause: What happened.
+            code: What happened.
             whoever: Whether anybody would have seen it fail: it counts each time, whoever asked.
 
         Returns:
             Whether it counted.
         """
-        return self._breaker._settle(self, Verdict.FAILURE, cause, whoever=whoever)
+        return self._breaker._settle(self, Verdict.FAILURE, code, whoever=whoever)
 
     def none(self) -> None:
         """Say nothing about the dependency, and let the next caller probe it."""
@@ -257,28 +280,24 @@ class Breaker:
     Threads and asyncio tasks may share one: nothing here waits for anything but a lock held for microseconds.
 
     Args:
-        name: What the dependency is called in errors, events and health.
+        dependency: What it is around, for errors, events and health.
         options: The owner's limits.
         clock: Gives the time; breaks are measured on its monotonic side.
         jitter: Draws breaks, so that a fleet doesn't come back in step.
         tell: Called with each event, outside of the lock.
-        authority: The dependency's origin, for the error.
-        wire: What tells it from another breaker of this name, in health reports.
     """
 
     def __init__(
         self,
-        name: str,
+        dependency: Dependency,
         options: BreakerOptions,
         *,
         clock: Clock,
         jitter: Jitter,
         tell: Callable[[Event], None] = emit,
-        authority: str = "",
-        wire: str = "",
     ) -> None:
-        self.name = name
-        self._wire = wire
+        self.dependency = dependency
+        self._who = {field.name: getattr(dependency, field.name) for field in fields(Dependency)}
         self._options = options
         self._monotonic = clock.monotonic
         #: When the clock was looked at last.
@@ -286,8 +305,6 @@ class Breaker:
         self._wall = clock.wall
         self._jitter = jitter
         self._tell = tell
-        #: The dependency's origin.
-        self.authority = authority
         self._era = 0
         #: Each probe that is out, with the time at which its lease ends.
         self._probes: dict[Permit, float] = {}
@@ -324,7 +341,7 @@ class Breaker:
             if self._state == "open":
                 self._circuit.half_open()
                 self._begin_era(now)
-                event = BreakerHalfOpen(at=self._wall(), name=self.name, wire=self._wire)
+                event = BreakerHalfOpen(at=self._wall(), **self._who)
             permit = Permit(self, self._era, who)
             self._probes = {probe: end for probe, end in self._probes.items() if end > now}
             self._probes[permit] = now + self._options.probe_lease
@@ -355,7 +372,7 @@ class Breaker:
                 return
             self._isolated = True
             self._begin_era(self._now())
-        self._tell(BreakerIsolated(at=self._wall(), name=self.name, isolated=True, wire=self._wire))
+        self._tell(BreakerIsolated(at=self._wall(), isolated=True, **self._who))
 
     def reset(self) -> None:
         """Close, and forget every failure and break."""
@@ -363,10 +380,10 @@ class Breaker:
         with self._lock:
             now, wall = self._now(), self._wall()
             if self._isolated:
-                events.append(BreakerIsolated(at=wall, name=self.name, isolated=False, wire=self._wire))
+                events.append(BreakerIsolated(at=wall, isolated=False, **self._who))
             if self._circuit.current_state != pybreaker.STATE_CLOSED:
                 self._circuit.close()
-                events.append(BreakerClosed(at=wall, name=self.name, seconds=now - self._down_at, wire=self._wire))
+                events.append(BreakerClosed(at=wall, seconds=now - self._down_at, **self._who))
             self._forget(now)
         for event in events:
             self._tell(event)
@@ -379,14 +396,13 @@ class Breaker:
         """
         now, wall, state, failing_at = self._now(), self._wall(), self._state, self._failing_at
         return BreakerStatus(
-            name=self.name,
             state=state,
             since=wall - (now - self._changed_at),
             retry_after=max(self._ready_at() - now, 0.0) if state in ("open", "half-open") else None,
             failing_since=None if failing_at is None else wall - (now - failing_at),
-            last_cause=self._cause,
+            last_code=self._code,
             era=self._era,
-            wire=self._wire,
+            **self._who,
         )
 
     @property
@@ -459,7 +475,7 @@ class Breaker:
         self._break = self._options.first_break
         self._break_ends = self._urgent_ends = self._last_failure = -math.inf
         self._failing_at: float | None = None
-        self._cause: str | None = None
+        self._code: str | None = None
         self._down_at = now
         self._begin_era(now)
 
@@ -479,8 +495,8 @@ class Breaker:
         if state == "closed":
             return now
         if state == "isolated":
-            text = f"{self.name} was taken out of use by isolate(); reset() puts it back"
-            raise CircuitOpen(text, authority=self.authority)
+            text = f"{self.dependency.name}: isolated by hand with isolate(); reset() ends that"
+            raise CircuitOpen(text, authority=self.dependency.whom)
         wait = self._ready_at(who) - now
         if wait <= 0:
             return now
@@ -491,13 +507,13 @@ class Breaker:
             self._others_wait = True
         if state == "half-open" and self._probes:
             wait = min(wait, 1.0)
-            what = "is being probed"
+            what = f"a probe is out, try again in {wait:.1f} s"
         else:
-            what = "is left alone"
-        text = f"{self.name} isn't asked: it failed ({self._cause}) and {what}; try again in {wait:.1f} s"
-        raise CircuitOpen(text, authority=self.authority, retry_after=wait)
+            what = f"next probe in {wait:.1f} s"
+        text = f"{self.dependency.name}: circuit open after {self._code}; {what}"
+        raise CircuitOpen(text, authority=self.dependency.whom, retry_after=wait)
 
-    def _settle(self, permit: Permit, verdict: Verdict, cause: str = "", *, whoever: bool = False) -> bool:
+    def _settle(self, permit: Permit, verdict: Verdict, code: str = "", *, whoever: bool = False) -> bool:
         event: Event | None = None
         with self._lock:
             if permit._settled:
@@ -526,7 +542,7 @@ class Breaker:
                 self._last_failure = now
                 if counts:
                     self._window.rated = who is None or whoever
-                    event = self._failed(now, cause, before, quiet)
+                    event = self._failed(now, code, before, quiet)
             elif verdict is Verdict.SUCCESS and counts:
                 event = self._probe_succeeded(now)
         if event is not None:
@@ -542,11 +558,11 @@ class Breaker:
         self._window.forget()
         self._break = max(self._break / self._options.break_growth, self._options.first_break)
         self._begin_era(now)
-        return BreakerClosed(at=self._wall(), name=self.name, seconds=now - self._down_at, wire=self._wire)
+        return BreakerClosed(at=self._wall(), seconds=now - self._down_at, **self._who)
 
-    def _failed(self, now: float, cause: str, before: State, quiet: float) -> Event | None:
+    def _failed(self, now: float, code: str, before: State, quiet: float) -> Event | None:
         options = self._options
-        self._cause = cause
+        self._code = code
         if self._failing_at is None:
             self._failing_at = now
         with contextlib.suppress(_ReplayedError):
@@ -570,9 +586,7 @@ class Breaker:
             self._break_ends = min(self._break_ends, self._urgent_ends)
         self._others_wait = False
         self._begin_era(now)
-        return BreakerOpened(
-            at=self._wall(), name=self.name, seconds=self._break_ends - now, cause=cause, wire=self._wire
-        )
+        return BreakerOpened(at=self._wall(), seconds=self._break_ends - now, code=code, **self._who)
 
 
 _breakers: LiveObjects[Breaker] = LiveObjects()
@@ -585,4 +599,4 @@ def dismiss(breaker: Breaker) -> None:
 
 def breakers() -> list[Breaker]:
     """List the breakers of this process, around providers and APIs."""
-    return sorted(_breakers.all(), key=lambda breaker: breaker.name)
+    return sorted(_breakers.all(), key=lambda breaker: breaker.dependency.name)

@@ -14,6 +14,8 @@ __all__ = ["KeysHealth", "Reporter", "reporters"]
 class KeysHealth:
     """Return how an issuer's signing keys stand, with which tokens are verified."""
 
+    #: The identity provider's origin, and the tenant's issuer there.
+    authority: str
     issuer: str
     state: Literal["fresh", "stale", "pinned", "none"]
     #: Seconds since they were last fetched; None where they never were.
@@ -24,16 +26,16 @@ class KeysHealth:
     time_to_dark: float | None
     #: Failed fetches since the last success, and the code of the last one's error.
     failures: int
-    last_error: str | None
+    last_code: str | None
 
 
 class Reporter(Protocol):
     """Anything that can tell how its keys stand."""
 
     def report(self) -> KeysHealth:
-        """Return it, asking nobody."""
+        """Return it without asking anybody."""
         ...
 
 
-#: Whoever holds keys adds himself.
+#: Whoever holds keys adds themselves.
 reporters: LiveObjects[Reporter] = LiveObjects()

@@ -25,7 +25,7 @@ import cachetools
 from ..clock import Clock, Jitter
 from ..errors import CircuitOpen
 from ..token import TokenRequest
-from .breaker import Breaker, BreakerOptions, Permit, dismiss
+from .breaker import Breaker, BreakerOptions, Dependency, Permit, dismiss
 from .endpoint import Endpoint
 from .failure import Purpose
 
@@ -118,26 +118,26 @@ class Permits:
             self._give_back()
             self._levels.answered(self._asked, [])
 
-    def failure(self, cause: str, *, of_host: bool = False) -> None:
-        """Say that it failed, with a short cause that holds no secret.
+    def failure(self, code: str, *, of_host: bool = False) -> None:
+        """Say that it failed, with a stable code.
 
         Args:
-            cause: What happened.
+            code: What happened.
             of_host: Whether no connection could be made: no other request would have fared better.
         """
         if not self._is_first():
             return
         if of_host:
-            self._site.failure(cause, whoever=True)
+            self._site.failure(code, whoever=True)
             self._give_back()
             return
         # The narrowest level first: what a level has counted before is no news for those above it.
         site, *below = self._levels.permits_to_fail(self._asked, self._permits)
         news = True
         for permit in reversed(below):
-            news = permit.failure(cause)
+            news = permit.failure(code)
         if news or not self._permits[0][0].closed:
-            site.failure(cause)
+            site.failure(code)
         else:
             site.none()
 
@@ -195,7 +195,7 @@ class Levels:
         """Return the breaker around a provider as a whole, over one wire, for one purpose."""
         site = endpoint.site
         with self._lock:
-            return self._found(self._sites, (site, purpose), site, f"{site.origin} {purpose.value}")
+            return self._found(self._sites, (site, purpose), site, purpose)
 
     def around(self, asked: ProviderRequest) -> list[tuple[Breaker, Hashable]]:
         """List the breakers that a call needs, the widest first, each with whom the call is for there."""
@@ -280,11 +280,11 @@ class Levels:
         if asked.by_person or asked.is_whole:
             return [site]
         with self._lock:
-            kind = self._found(self._kinds, asked.kind, asked.endpoint, _name(asked))
+            kind = self._found(self._kinds, asked.kind, asked.endpoint, asked.purpose, _part(asked))
             below: list[tuple[Breaker, Hashable]] = [(kind, asked.whose if asked.request else None)]
             if asked.request is not None:
-                name = f"{_name(asked)} of {_shown(asked.request)}"
-                below.append((self._found(self._requests, asked, asked.endpoint, name), None))
+                part = f"{_part(asked)} of {_shown(asked.request)}"
+                below.append((self._found(self._requests, asked, asked.endpoint, asked.purpose, part), None))
         held = dict(permits)
         found = [site]
         for breaker, who in below:
@@ -330,18 +330,12 @@ class Levels:
             breaker.reset()
             dismiss(breaker)
 
-    def _found(self, kept: _Kept[_K], key: _K, endpoint: Endpoint, name: str) -> Breaker:
+    def _found(self, kept: _Kept[_K], key: _K, endpoint: Endpoint, purpose: Purpose, part: str = "") -> Breaker:
         """Find a breaker, or make it; the lock is held."""
         breaker: Breaker | None = kept.get(key)
         if breaker is None:
-            breaker = kept[key] = Breaker(
-                name,
-                self._options,
-                clock=self._clock,
-                jitter=self._jitter,
-                authority=endpoint.origin,
-                wire=endpoint.wire.label,
-            )
+            around = Dependency(authority=endpoint.origin, purpose=purpose, part=part, wire=endpoint.wire.label)
+            breaker = kept[key] = Breaker(around, self._options, clock=self._clock, jitter=self._jitter)
         return breaker
 
 
@@ -359,9 +353,10 @@ class _Kept(cachetools.LRUCache[_K, Breaker]):
         return fresh
 
 
-def _name(asked: ProviderRequest) -> str:
-    where = f"{asked.endpoint.origin}/{asked.endpoint.realm}".rstrip("/")
-    return f"{where} {asked.purpose.value}" + (f" by {asked.grant}" if asked.grant else "")
+def _part(asked: ProviderRequest) -> str:
+    """Return a grant at a tenant, policy or realm."""
+    by, at = asked.grant and f"by {asked.grant}", asked.endpoint.realm and f"at {asked.endpoint.realm}"
+    return " ".join(filter(None, (by, at)))
 
 
 def _shown(request: TokenRequest) -> str:

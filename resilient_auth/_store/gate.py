@@ -13,7 +13,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 import cachetools
 
-from .._policy.breaker import Breaker, BreakerOptions
+from .._policy.breaker import Breaker, BreakerOptions, Dependency
 from .._process import forks
 from .._process.living import LiveObjects
 from .._process.resources import exhausted
@@ -41,12 +41,12 @@ State = Literal["ok", "failing", "read_only", "unavailable", "closed"]
 class StoreStatus:
     """Return how a store stands."""
 
-    name: str
+    target: str
     #: "failing": it failed a moment ago, and is asked; "read_only": writes are refused for some seconds; "unavailable":
     #: everything is.
     state: State
     #: The code of the last failure since it last worked, such as `timeout` or `full`.
-    last_error: str | None
+    last_code: str | None
     #: Records that couldn't be verified, since the process started.
     rejected: int
     #: Records, 1,024 at most, that were seen and can't be opened here, though another process may be able to: their key
@@ -71,10 +71,8 @@ class Gate:
         self._clock = clock
         self._tell = tell
         self._lock = threading.Lock()
-        #: An operator's hand on it: `isolate("store:redis")`.
-        authority = f"store:{label}"
         self._reads, self._writes = (
-            Breaker(f"{label} {side}", _OPTIONS, clock=clock, jitter=jitter, tell=_ignore, authority=authority)
+            Breaker(Dependency(target=label, purpose=side), _OPTIONS, clock=clock, jitter=jitter, tell=_ignore)
             for side in ("reads", "writes")
         )
         self._failing_at: float | None = None
@@ -122,9 +120,7 @@ class Gate:
             due = now - told_at >= _BETWEEN_REJECTIONS
             self._rejections[kind, reason] = (now, 0) if due else (told_at, since + 1)
         if due:
-            self._tell(
-                StoreRejected(at=self._clock.wall(), store=self.label, kind=kind, reason=reason, count=since + 1)
-            )
+            self._tell(StoreRejected(at=self._clock.wall(), target=self.label, kind=kind, code=reason, count=since + 1))
 
     def opened(self, key: str) -> None:
         """Note that what is under a key can be opened, or isn't there any more."""
@@ -156,9 +152,9 @@ class Gate:
         elif self._last_error is not None:
             state = "failing"
         return StoreStatus(
-            name=self.label,
+            target=self.label,
             state=state,
-            last_error=self._last_error,
+            last_code=self._last_error,
             rejected=self._rejected,
             unreadable=len(self._unreadable),
             last_unreadable=self._last_unreadable,
@@ -207,7 +203,7 @@ class Gate:
                 self._failing_at = now
             self._last_failure, self._last_error = now, code
         if first:
-            self._tell(StoreFailed(at=self._clock.wall(), store=self.label, code=code, detail=detail))
+            self._tell(StoreFailed(at=self._clock.wall(), target=self.label, code=code, detail=detail))
 
     def _succeeded(self) -> None:
         now = self._clock.monotonic()
@@ -217,7 +213,7 @@ class Gate:
             if began is None or not well or now - self._last_failure < _CALM:
                 return
             self._failing_at = self._last_error = None
-        self._tell(StoreRecovered(at=self._clock.wall(), store=self.label, seconds=now - began))
+        self._tell(StoreRecovered(at=self._clock.wall(), target=self.label, seconds=now - began))
 
 
 def _ignore(event: Event) -> None:
@@ -230,7 +226,7 @@ _stores: LiveObjects[Gate] = LiveObjects()
 def stores() -> list[StoreStatus]:
     """Return how the stores of this process stand, the closed ones left out."""
     found = (gate.status() for gate in _stores.all())
-    return sorted((status for status in found if status.state != "closed"), key=lambda status: status.name)
+    return sorted((status for status in found if status.state != "closed"), key=lambda status: status.target)
 
 
 @forks.renewed

@@ -310,7 +310,7 @@ class Transport:
                 authority=endpoint.origin,
                 purpose=purpose.value,
                 attempt=attempt,
-                delay=delay,
+                seconds=delay,
                 code=code,
             )
             emit(event)
@@ -402,7 +402,7 @@ class Transport:
             if fault.of_request:
                 leave.none()
             else:
-                leave.failure(fault.code if not isinstance(fault, ServerFailed) else f"status {answer.status_code}")
+                leave.failure(fault.code if not isinstance(fault, ServerFailed) else f"http_{answer.status_code}")
             if fault.retry_after:
                 fault.retry_after = self._cool_down(asked, fault.retry_after, fault)
             if isinstance(fault, ServerFailed):
@@ -498,7 +498,7 @@ class Transport:
         if answer.status_code == 200:
             fault = fault_in(wanted.purpose, answer.text, wanted.hosts)
             if fault is not None:
-                emit(DiscoveryRejected(at=clock.wall(), url=url, reason=fault))
+                emit(DiscoveryRejected(at=clock.wall(), target=url, detail=fault))
                 message = f"{origin_of(url)} gave a discovery document that can't be used: {fault}"
                 raise MalformedAnswer(message, authority=origin_of(url))
             documents.put(wanted.key, Document(answer, clock.monotonic()))
@@ -540,7 +540,7 @@ class Transport:
                     documents.put(wanted.key, replace(held, tried_at=engine.clock.monotonic()))
                     if not isinstance(error, (CircuitOpen, Throttled)):
                         age = engine.clock.monotonic() - held.obtained_at
-                        emit(DiscoveryServedStale(at=engine.clock.wall(), url=wanted.url, age=age, code=error.code))
+                        emit(DiscoveryServedStale(at=engine.clock.wall(), target=wanted.url, age=age, code=error.code))
                 finally:
                     engine.flights.end(flight)
                     flight.land(Outcome(result=held.answer))

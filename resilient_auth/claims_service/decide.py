@@ -181,7 +181,7 @@ class Rules:
         # A bare 403 may be a no to the user; 401 is about the credential.
         if self.last is not None and question is not None and question.subject is not None and status != 401:
             self.last.refuse(question.subject)
-        emit(ClaimsServiceRefused(at=self.wall(), name=self.origin, status=status, detail=detail))
+        emit(ClaimsServiceRefused(at=self.wall(), target=self.origin, status=status, detail=detail))
         return Decision(
             allowed=False,
             reason=_REFUSED_MESSAGE,
@@ -200,7 +200,7 @@ class Rules:
         emit(
             DecisionSubstituted(
                 at=self.wall(),
-                name=self.origin,
+                target=self.origin,
                 provenance=provenance,
                 allowed=decision.allowed,
                 code=unavailable.code,

@@ -91,7 +91,7 @@ class BearerRules:
             return
         wanted = read(challenges)
         claims = wanted if isinstance(wanted, str) else None
-        emit(ApiRefusedToken(at=self._clock.wall(), origin=origin, claims=claims is not None))
+        emit(ApiRefusedToken(at=self._clock.wall(), target=origin, claims=claims is not None))
         if wanted is Remedy.UNCLEAR or not body_is_there() or (claims is not None and not self._takes_claims):
             return
         asked = None if claims is None else same_claims(claims)

@@ -271,25 +271,25 @@ class DenyFile:
         # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
         self._due_at = now + deny.look_every
         if outcome is None or outcome.error is not None:
-            self._tell("it couldn't be read in time")
+            self._tell("timeout", "it couldn't be read in time")
 
     def _read(self, flight: Flight) -> None:
         """Read it, on a worker."""
-        reason = ""
+        code = detail = ""
         try:
             self._deny.look()
         except OSError as error:
-            reason = type(error).__name__
+            code, detail = "unreadable", type(error).__name__
         except ValueError as error:
-            reason = str(error)
+            code, detail = "malformed", str(error)
         finally:
             self._engine.flights.end(flight)
             flight.land(Outcome())
-        if reason:
-            self._tell(reason)
+        if code:
+            self._tell(code, detail)
 
-    def _tell(self, reason: str) -> None:
-        emit(DenyListRejected(at=self._engine.clock.wall(), file=str(self._deny.file), reason=reason))
+    def _tell(self, code: str, detail: str) -> None:
+        emit(DenyListRejected(at=self._engine.clock.wall(), target=str(self._deny.file), code=code, detail=detail))
 
 
 def _identity_of(found: os.stat_result) -> tuple[int, ...]:

@@ -308,7 +308,7 @@ class Verification:
                 name = type(error).__name__
                 raise VerificationUnavailable(f"the deny-list's check failed with {name}", retry_after=5.0) from None
         if matched:
-            emit(TokenOnDenyList(at=self._clock.wall(), issuer=claims.issuer, matched=matched))
+            emit(TokenOnDenyList(at=self._clock.wall(), issuer=claims.issuer, code=matched))
             raise InvalidToken("denied", "the token is on the deny-list")
         known.deny_version = current.version
 

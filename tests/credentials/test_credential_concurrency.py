@@ -217,7 +217,7 @@ def test_each_switch_between_three_sources_is_told_once_with_its_reason(idp, sec
         for _ in range(3):
             assert credential.get_token(scope).token == "f"
         told.wait_for(SourceSwitched, count=3)
-    seen = [(event.scopes[0], event.source.startswith("lambda"), event.reason) for event in told.of(SourceSwitched)]
+    seen = [(event.scopes[0], event.source.startswith("lambda"), event.code) for event in told.of(SourceSwitched)]
     assert seen == [
         (scope, False, "server_failed"),
         ("https://other/.default", True, "server_failed"),

@@ -33,7 +33,7 @@ def test_the_second_source_serves_while_the_first_fails(idp, second_idp, app_at,
         (switched,) = told.wait_for(events.SourceSwitched)
     assert switched.previous == f"application daemon at {idp.url}"
     assert switched.source == f"application daemon at {second_idp.url}"
-    assert switched.reason != "recovered"
+    assert switched.code != "recovered"
 
 
 def test_it_goes_back_when_the_first_has_recovered(idp, second_idp, app_at, scope, clock, eventually):
@@ -46,7 +46,7 @@ def test_it_goes_back_when_the_first_has_recovered(idp, second_idp, app_at, scop
         clock.skip(60)
         eventually(lambda: came_from(idp, credential.get_token(scope).token))
         told.wait_for(events.SourceSwitched, count=2)
-    assert [event.reason for event in told.of(events.SourceSwitched)] == ["server_failed", "recovered"]
+    assert [event.code for event in told.of(events.SourceSwitched)] == ["server_failed", "recovered"]
 
 
 def test_it_goes_back_after_a_long_time_without_anybody_asking(idp, second_idp, app_at, scope, clock, eventually):

@@ -123,9 +123,11 @@ def play(name: str) -> dict[str, Any]:
         "ready": seen.ready,
         "time_to_dark": seen.time_to_dark,
         "tokens": [
-            [t.scopes, t.state, t.time_to_dark, t.pinned, t.failures, t.last_error, t.subject] for t in seen.tokens
+            [t.scopes, t.state, t.time_to_dark, t.pinned, t.failures, t.last_code, t.subject] for t in seen.tokens
         ],
-        "breakers": [[b.name, b.state, b.last_cause] for b in seen.breakers if b.state != "closed"],
+        "text": str(seen),
+        "json": seen.to_dict(),
+        "breakers": [[b.name, b.state, b.last_code] for b in seen.breakers if b.state != "closed"],
     }
 
 

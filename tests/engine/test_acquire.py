@@ -655,7 +655,7 @@ class TestDenial:
         bench.exchanges.deny()
         with capture_events() as events:
             served = bench.ask()
-            assert events.wait_for(ExchangeDenied)[0].error == "invalid_grant"
+            assert events.wait_for(ExchangeDenied)[0].code == "invalid_grant"
         assert served.token is None
         assert served.result == {"error": "invalid_grant"}
 
@@ -693,7 +693,7 @@ class TestDenial:
         with capture_events() as events:
             bench.ask()
             bench.rest()
-            assert "gone" in events.wait_for(TokenDropped)[0].reason
+            assert events.wait_for(TokenDropped)[0].code == "revoked"
         assert bench.entry.token is None
         served = bench.ask()
         assert (served.token, served.result) == (None, denial)

@@ -134,9 +134,9 @@ class TestForgetting:
         old = entry.token
         assert old is not None
         bench.memory.put(entry, bench.token())
-        assert not bench.memory.drop_token(entry, old, "claims challenge")
+        assert not bench.memory.drop_token(entry, old, "claims_challenge")
         assert entry.token is not None
-        assert bench.memory.drop_token(entry, entry.token, "claims challenge")
+        assert bench.memory.drop_token(entry, entry.token, "claims_challenge")
         assert entry.token is None
 
     def test_all_goes_with_the_answers_made_from_it(self) -> None:

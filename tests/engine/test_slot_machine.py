@@ -80,7 +80,7 @@ class OneToken(RuleBasedStateMachine):
         token = self.process.entry.token
         assert token is not None
         self.give_up()
-        self.process.memory.drop_token(self.process.entry, token, "claims challenge")
+        self.process.memory.drop_token(self.process.entry, token, "claims_challenge")
         self.dropped.add(token.secret)
         self.ask(claims='{"access_token": {}}')
 

@@ -48,7 +48,7 @@ def test_a_torn_file_takes_no_token_out_of_memory(idp: Emulator, daemon, clock, 
             assert app.acquire_token_for_client(SCOPE)["access_token"] == held
         assert time.monotonic() - begun < 0.5
         (told,) = events.wait_for(StoreFailed)
-    assert told.store == "token_cache reading"
+    assert told.target == "token_cache reading"
     assert held not in str(told)
 
 
@@ -62,7 +62,7 @@ def test_a_torn_file_loses_no_new_token(idp: Emulator, daemon, clock, file, even
     clock.skip(3600)
     with capture_events() as events:
         new = app.acquire_token_for_client(SCOPE)["access_token"]
-        assert {event.store for event in events.wait_for(StoreFailed, count=2)} == {
+        assert {event.target for event in events.wait_for(StoreFailed, count=2)} == {
             "token_cache reading",
             "token_cache writing",
         }

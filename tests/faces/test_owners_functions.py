@@ -270,7 +270,7 @@ class TestFunctionsThatHang:
             assert not overdue(idp)
             clock.skip(32.0)
             (told,) = events.wait_for(ExchangesOverdue)
-            assert told.left_behind == 8
+            assert told.count == 8
             assert "for application" in told.lane
         for thread in began:
             thread.join(5.0)
@@ -322,7 +322,7 @@ class TestFunctionsThatHang:
             app.acquire_token_for_client(SCOPE)
         health, origin = ra.health(), origin_of(idp.authority("contoso"))
         mine = [token for token in health.tokens if token.client_id == "overdue"]
-        assert [(token.failures, token.last_error) for token in mine] == [(1, "acquisition_timeout")]
+        assert [(token.failures, token.last_code) for token in mine] == [(1, "acquisition_timeout")]
         assert all(breaker.state == "closed" for breaker in health.breakers if breaker.name.startswith(origin))
 
     def test_threads_that_were_left_behind_are_bounded(self, daemon: Daemon, hanging: Hanging, clock: Any) -> None:

@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from resilient_auth._policy.breaker import Breaker, BreakerOptions, Permit
+from resilient_auth._policy.breaker import Breaker, BreakerOptions, Dependency, Permit
 from resilient_auth.errors import CircuitOpen, ConfigurationError
 from resilient_auth.events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event
 
@@ -98,12 +98,11 @@ def bench(luck: float = 0.5, **options: Any) -> Bench:
         return low + luck * (high - low)
 
     breaker = Breaker(
-        "login token",
+        Dependency(authority="https://login.example", purpose="token"),
         BreakerOptions(**options),
         clock=clock,
         jitter=jitter,
         tell=told.append,
-        authority="https://login.example",
     )
     return Bench(breaker, clock, told, draws)
 
@@ -126,7 +125,12 @@ class TestOpening:
         assert b.state == "open"
         (event,) = b.told
         assert isinstance(event, BreakerOpened)
-        assert (event.name, event.seconds, event.cause) == ("login token", 10.0, "503")
+        assert (event.authority, event.purpose, event.seconds, event.code) == (
+            "https://login.example",
+            "token",
+            10.0,
+            "503",
+        )
 
     def test_a_success_between_failures_keeps_it_closed(self) -> None:
         """Failures count in a row only."""
@@ -229,7 +233,7 @@ class TestBreak:
             error = b.refusal(call)
             assert error.retry_after == pytest.approx(6)
             assert error.authority == "https://login.example"
-            assert str(error) == "login token isn't asked: it failed (503) and is left alone; try again in 6.0 s"
+            assert str(error) == "https://login.example token: circuit open after 503; next probe in 6.0 s"
 
     def test_a_check_takes_nothing(self) -> None:
         """After the break check passes as often as it is asked, and changes no state."""
@@ -407,7 +411,7 @@ class TestHalfOpen:
             b.breaker.admit()
         error = b.refusal()
         assert error.retry_after == 1.0
-        assert "is being probed" in str(error)
+        assert "a probe is out, try again in 1.0 s" in str(error)
         assert b.kinds == ["BreakerOpened", "BreakerHalfOpen"]
 
     def test_a_success_closes_it(self) -> None:
@@ -503,7 +507,7 @@ class TestEras:
         speak()
         assert b.state == "closed"
         assert b.breaker.failing() == (False, 0.0)
-        assert b.breaker.status().last_cause == "503"
+        assert b.breaker.status().last_code == "503"
 
     def test_a_success_from_before_the_break_doesnt_hide_new_failures(self) -> None:
         """Closed again, it counts new failures in a row whatever old calls say."""
@@ -577,7 +581,7 @@ class TestByHand:
         b.breaker.reset()
         assert b.kinds[-1] == "BreakerClosed"
         status = b.breaker.status()
-        assert (status.state, status.retry_after, status.failing_since, status.last_cause) == (
+        assert (status.state, status.retry_after, status.failing_since, status.last_code) == (
             "closed",
             None,
             None,
@@ -604,7 +608,7 @@ class TestByHand:
         def listen(event: Event) -> None:
             seen.append(breaker.status().state)
 
-        breaker = Breaker("x", BreakerOptions(), clock=clock, jitter=max, tell=listen)
+        breaker = Breaker(Dependency(target="x"), BreakerOptions(), clock=clock, jitter=max, tell=listen)
         for _ in range(3):
             breaker.admit().failure("503")
         clock.advance(60)
@@ -625,7 +629,7 @@ class TestStatus:
         opened_at = b.clock.wall()
         b.clock.advance(4)
         status = b.breaker.status()
-        assert (status.name, status.state, status.last_cause) == ("login token", "open", "503")
+        assert (status.name, status.state, status.last_code) == ("https://login.example token", "open", "503")
         assert status.since == pytest.approx(opened_at)
         assert status.failing_since == pytest.approx(failed_at)
         assert status.retry_after == pytest.approx(6)
@@ -849,7 +853,9 @@ class BreakerModel(RuleBasedStateMachine):
             drawn += 1
             return low + luck[drawn % len(luck)] * (high - low)
 
-        self.breaker = Breaker("x", self.options, clock=self.clock, jitter=jitter, tell=self.told.append)
+        self.breaker = Breaker(
+            Dependency(target="x"), self.options, clock=self.clock, jitter=jitter, tell=self.told.append
+        )
         self.calls: list[Call] = []
         self.clear()
         self.era = 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_auth._policy.breaker import Breaker, BreakerOptions
+from resilient_auth._policy.breaker import Breaker, BreakerOptions, Dependency
 from resilient_auth.errors import CircuitOpen
 from resilient_auth.testing import no_jitter
 
@@ -30,7 +30,8 @@ class BareClock:
 
 def opened() -> tuple[Breaker, BareClock]:
     clock = BareClock()
-    breaker = Breaker("host token", BreakerOptions(), clock=clock, jitter=no_jitter, tell=lambda event: None)
+    host = Dependency(target="host")
+    breaker = Breaker(host, BreakerOptions(), clock=clock, jitter=no_jitter, tell=lambda event: None)
     for _ in range(3):
         breaker.admit().failure("503")
     assert breaker.status().state == "open"

@@ -24,7 +24,7 @@ class Bench:
 
     def fail(self, asked: ProviderRequest, times: int = 1, *, of_host: bool = False) -> None:
         for _ in range(times):
-            self.levels.admit(asked).failure("status 500", of_host=of_host)
+            self.levels.admit(asked).failure("http_500", of_host=of_host)
 
     def refused(self, asked: ProviderRequest) -> bool:
         try:
@@ -90,7 +90,7 @@ def test_a_connection_that_cant_be_made_is_the_providers_at_once() -> None:
     bench.fail(token(), 3, of_host=True)
     assert bench.refused(token("other", tenant="u"))
     (site,) = (breaker for breaker, _ in bench.levels.around(token()))
-    assert site.name == f"{HOST} token"
+    assert site.dependency.name == f"{HOST} token"
 
 
 def test_what_a_person_sends_stops_nobody() -> None:
@@ -127,7 +127,9 @@ def test_what_was_denied_fails_no_more() -> None:
     bench.fail(token("a"), 3)
     bench.clock.advance(20.0)
     bench.levels.admit(token("a")).denied()
-    assert not [b for b in breakers() if b.name.startswith(HOST) and b.name.endswith(" of a") and not b.closed]
+    assert not [
+        b for b in breakers() if b.dependency.authority == HOST and b.dependency.part.endswith(" of a") and not b.closed
+    ]
     assert not bench.refused(token("a"))
 
 
@@ -193,8 +195,8 @@ def test_names_tell_the_level_and_no_user() -> None:
     bench = Bench()
     asked = token("api://a/.default", user="ann@contoso.com")
     bench.fail(asked)
-    site, kind, request = (breaker.name for breaker, _ in bench.levels.around(asked))
+    site, kind, request = (breaker.dependency.name for breaker, _ in bench.levels.around(asked))
     assert site == f"{HOST} token"
-    assert kind == f"{HOST}/t token by client_credentials"
+    assert kind == f"{HOST} token by client_credentials at t"
     assert request.startswith(f"{kind} of api://a/.default for ")
     assert "ann" not in request

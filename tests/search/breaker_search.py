@@ -119,7 +119,7 @@ class World:
             if not breaker.closed:
                 probing = sum(breaker in dict(other._permits) for other in (*self.out, leave))
                 if len(breaker._probes) > self.options.probes:
-                    raise Broken(f"{probing} calls probe {breaker.name} at once")
+                    raise Broken(f"{probing} calls probe {breaker.dependency.name} at once")
 
     def enabled(self) -> list[int]:
         """Let time pass to when somebody may go on, and list who may; none where it is over."""

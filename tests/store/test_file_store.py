@@ -301,7 +301,7 @@ class TestDamage:
         path.chmod(0o600)
         with capture_events() as events, FileStore(path, KEY) as store:
             (told,) = events.wait_for(StoreRejected)
-            assert (told.kind, told.reason) == ("file", "malformed")
+            assert (told.kind, told.code) == ("file", "malformed")
             assert store.write("token", "a", b"x", ttl=60)
         aside = path.with_name("tokens.db.refused-1")
         assert aside.read_bytes() == content

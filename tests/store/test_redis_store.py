@@ -399,8 +399,8 @@ class TestAnUnwellServer:
             told = events.wait_for(StoreFailed)
         assert 0.2 <= took < 1.0
         assert [event.code for event in told] == ["timeout"]
-        (line,) = [line for line in health().stores if line.name == "redis" and line.state == "unavailable"]
-        assert line.last_error == "timeout"
+        (line,) = [line for line in health().stores if line.target == "redis" and line.state == "unavailable"]
+        assert line.last_code == "timeout"
         assert health().verdict == "degraded"
         assert "PASSWORD" not in f"{told} {line} {store!r}"
 
@@ -564,7 +564,7 @@ class TestGarbage:
         put[garbage]()
         with capture_events() as events:
             assert store.read("token", "a") is None
-            assert events.wait_for(StoreRejected)[0].reason in ("malformed", "edited")
+            assert events.wait_for(StoreRejected)[0].code in ("malformed", "edited")
         assert not valkey.exists(at)
         assert store.write("token", "a", b"new", ttl=60, expected=None)
         assert value_of(store) == b"new"

@@ -209,7 +209,7 @@ class TestSealing:
         with capture_events() as events:
             assert store.read("token", "a") is None
             (told,) = events.wait_for(StoreRejected)
-        assert told.reason in ("malformed", "edited")
+        assert told.code in ("malformed", "edited")
         assert records_of(backend, "refused")
         assert store.write("token", "a", b"new", ttl=60, expected=None)
 
@@ -293,7 +293,7 @@ class TestSealing:
         backend._values[key] = (newer, version, ends)
         with capture_events() as events:
             assert store.read("token", "a") is None
-            assert events.wait_for(StoreRejected)[0].reason == "newer_schema"
+            assert events.wait_for(StoreRejected)[0].code == "newer_schema"
         assert backend._values[key][0] == newer
 
 
@@ -337,7 +337,7 @@ class TestRotation:
         ahead.write("token", "a", b"x", ttl=60)
         with capture_events() as events:
             assert behind.read("token", "a") is None
-            assert events.wait_for(StoreRejected)[0].reason == "unknown_key"
+            assert events.wait_for(StoreRejected)[0].code == "unknown_key"
         assert ahead.read("token", "a") is not None
 
     def test_an_emptied_medium_keeps_its_names_while_somebody_works_with_it(self) -> None:
@@ -375,8 +375,8 @@ class TestAFailingMedium:
             assert medium.calls == calls
             assert refused.value.reason == "circuit_open"
             assert refused.value.retry_after
-            (line,) = [line for line in health().stores if line.name == medium.label]
-            assert (line.state, line.last_error) == ("unavailable", "timeout")
+            (line,) = [line for line in health().stores if line.target == medium.label]
+            assert (line.state, line.last_code) == ("unavailable", "timeout")
             assert store.write("token", "b", b"x", ttl=60)  # writes have a breaker of their own
             clock.advance(refused.value.retry_after)
             with pytest.raises(StoreUnavailable, match="timeout"):
@@ -387,7 +387,7 @@ class TestAFailingMedium:
             (over,) = events.wait_for(StoreRecovered)
         assert over.seconds >= 20.0
         assert [told.code for told in events.of(StoreFailed)] == ["timeout"]
-        assert [line.state for line in health().stores if line.name == medium.label] == ["ok"]
+        assert [line.state for line in health().stores if line.target == medium.label] == ["ok"]
 
     def test_a_full_one_still_gives_what_it_holds(self) -> None:
         """Also to a process that starts with it."""
@@ -400,8 +400,8 @@ class TestAFailingMedium:
             with pytest.raises(StoreUnavailable):
                 store.write("token", "a", b"y", ttl=600)
             assert store.read("token", "a") is not None
-        (line,) = [line for line in health().stores if line.name == medium.label and line.state == "read_only"]
-        assert line.last_error == "full"
+        (line,) = [line for line in health().stores if line.target == medium.label and line.state == "read_only"]
+        assert line.last_code == "full"
 
     def test_an_operator_takes_one_out_of_use_and_puts_it_back(self) -> None:
         """By its name in health."""
@@ -413,7 +413,7 @@ class TestAFailingMedium:
         with pytest.raises(StoreUnavailable, match="circuit_open"):
             store.read("token", "a")
         assert medium.calls == calls
-        assert [line.state for line in health().stores if line.name == medium.label] == ["unavailable"]
+        assert [line.state for line in health().stores if line.target == medium.label] == ["unavailable"]
         reset(f"store:{medium.label}")
         assert store.write("token", "a", b"x", ttl=60)
 

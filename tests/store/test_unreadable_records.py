@@ -58,7 +58,7 @@ class TestARetiredKey:
             for _ in range(5):
                 assert value(store) is None
             (told,) = events.wait_for(StoreRejected)
-            assert (told.kind, told.reason) == ("token", "unknown_key")
+            assert (told.kind, told.code) == ("token", "unknown_key")
         assert (line(store).unreadable, line(store).last_unreadable) == (1, "token: unknown_key")
         assert store.write("token", "a", b"new", ttl=60, expected="0" * 16) is None
         assert store.write("token", "a", b"new", ttl=60, expected=None)

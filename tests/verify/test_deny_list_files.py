@@ -136,7 +136,7 @@ class TestMistakes:
         with capture_events() as events:
             assert code_of(verifier, token) == "denied"
             (told,) = events.wait_for(DenyListRejected)
-        assert "line 2" in told.reason
+        assert "line 2" in told.code
 
 
 class TestBeforeItJudges:

@@ -174,7 +174,7 @@ class TestAtAnEmulator:
             # Under a millisecond is the target; nobody waits for anything.
             assert sorted(spent)[-2] < 0.003
             failed = events.wait_for(KeysRefreshFailed)
-            assert all(event.keys == 1 for event in failed)
+            assert all(event.count == 1 for event in failed)
         assert verifier.verify(mint()).provenance.keys_age == 24 * 3600.0
         (keys,) = [k for k in ra.health().keys if k.issuer.startswith(idp.url)]
         assert keys.state == "stale"
@@ -434,7 +434,7 @@ class TestWhatIsFetched:
             verifier = at_site()
             assert outcome(verifier, signer.token(claims(iss=site.url))) == "fresh"
             (refreshed,) = events.wait_for(KeysRefreshed)
-        assert refreshed.keys == 1
+        assert refreshed.count == 1
         assert len(refreshed.refused) == 2
         assert outcome(verifier, stranger.token(claims(iss=site.url), kid="enc")) == "key"
 
@@ -459,7 +459,7 @@ class TestWhatIsFetched:
         with capture_events() as events:
             clock.skip(3600.0)
             (anomaly,) = events.wait_for(KeysAnomaly)
-        assert (anomaly.kind, anomaly.kids) == ("changed", ("own",))
+        assert (anomaly.code, anomaly.kids) == ("changed", ("own",))
         assert outcome(verifier, stranger.token(claims(iss=site.url))) == "signature"
         assert outcome(verifier, signer.token(claims(iss=site.url))) == "fresh"
 

@@ -148,7 +148,7 @@ class TestDenyList:
             deny.add(**listed)
             assert [code_of(verifier, token) for _ in range(2)] == ["denied"] * 2
             told = events.wait_for(TokenOnDenyList, count=2)
-        assert {f"{event.matched}s" for event in told} == set(listed)
+        assert {f"{event.code}s" for event in told} == set(listed)
         deny.remove(**listed)
         assert not code_of(verifier, token)
         assert code_of(offline(deny=DenyList(**listed)), token) == "denied"

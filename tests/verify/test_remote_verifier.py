@@ -313,7 +313,7 @@ class TestOutage:
         assert "try again" in decision.reason
         (event,) = events.wait_for(DecisionSubstituted)
         assert (event.provenance, event.allowed, event.code) == ("denied", False, code)
-        assert event.name == service.url.removesuffix("/decide")
+        assert event.target == service.url.removesuffix("/decide")
 
     def test_a_name_that_is_not_resolved_has_its_own_message(self, asker: Callable[..., Asker]) -> None:
         """G20."""

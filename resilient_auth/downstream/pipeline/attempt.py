@@ -119,7 +119,7 @@ class Attempts:
         circuit, bulkhead = call.circuit, call.circuit.bulkhead
         place = bulkhead.line_up()
         if place is None:
-            raise self._crowded(circuit, "as many calls as may wait for their turn do")
+            raise self._crowded(circuit, "queue_full", "as many calls as may wait for their turn do")
         era = circuit.breaker.status().era
         seconds = min(self._options.queue_wait, call.ends - self._now())
         try:
@@ -137,7 +137,7 @@ class Attempts:
                 raise self._dialect.deadline_passed(
                     f"the time for this call was over before its turn to ask {circuit.name} came", origin=circuit.name
                 )
-            raise self._crowded(circuit, f"its turn didn't come within {seconds:.1f} s")
+            raise self._crowded(circuit, "queue_timeout", f"its turn didn't come within {seconds:.1f} s")
         if circuit.breaker.status().era != era:
             # It opened, or began to be probed, while this call stood in line: its permit is from better times.
             permit.none()
@@ -150,8 +150,8 @@ class Attempts:
                 raise
         return permit
 
-    def _crowded(self, circuit: Circuit, why: str) -> ApiUnavailable:
-        emit(BulkheadRefused(at=self._options.clock.wall(), name=circuit.name, reason=why))
+    def _crowded(self, circuit: Circuit, code: str, why: str) -> ApiUnavailable:
+        emit(BulkheadRefused(at=self._options.clock.wall(), target=circuit.name, code=code))
         return self._dialect.bulkhead_full(
             f"{circuit.name} isn't asked: {self._options.concurrency} calls are under way, and {why}",
             origin=circuit.name,
@@ -182,9 +182,9 @@ class Attempts:
             wall = self._options.clock.wall()
             retry_after = parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
             # Throttling says nothing about whether the API works.
-            lease.judge(None if status == 429 else f"status {status}")
-        elif self._slow is not None and (took := self._now() - began) > self._slow:
-            lease.judge(f"slow: {took:.1f} s")
+            lease.judge(None if status == 429 else f"http_{status}")
+        elif self._slow is not None and self._now() - began > self._slow:
+            lease.judge("slow")
         if response.is_closed:  # its body is in memory
             lease.succeed()
         else:

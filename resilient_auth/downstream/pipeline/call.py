@@ -144,10 +144,10 @@ class Pipeline:
             emit(
                 RetryScheduled(
                     at=options.clock.wall(),
-                    authority=circuit.name,
+                    target=circuit.name,
                     purpose="api",
                     attempt=number,
-                    delay=delay,
+                    seconds=delay,
                     code=_code_of(result),
                 )
             )
@@ -197,7 +197,7 @@ class Pipeline:
     def _second(self, call: Call) -> Attempt | None:
         if call.circuit.breaker.retry_at is not None or not call.circuit.budget.spend():
             return None
-        emit(HedgeSent(at=self.options.clock.wall(), name=call.circuit.name))
+        emit(HedgeSent(at=self.options.clock.wall(), target=call.circuit.name))
         return self._attempts.make(self._copy(call))
 
     def _copy(self, call: Call) -> Call:
@@ -238,7 +238,7 @@ class Pipeline:
             raise ConfigurationError(f"fallback must return a Response or None, not {type(answer).__name__}")
         answer.extensions["fallback"] = code
         answer.headers["X-Fallback"] = f"{code}; stale" if "age" in answer.headers else code
-        emit(FallbackServed(at=self.options.clock.wall(), name=circuit.name, code=code))
+        emit(FallbackServed(at=self.options.clock.wall(), target=circuit.name, code=code))
         return answer
 
     def _locate(self, error: Any, call: Call) -> None:
@@ -272,5 +272,5 @@ def _origin_of(request: Any) -> str:
 
 def _code_of(result: Result) -> str:
     if result.failure is None:
-        return f"status {result.response.status_code}"
+        return f"http_{result.response.status_code}"
     return str(getattr(result.failure.error, "code", type(result.failure.error).__name__))

@@ -6,7 +6,7 @@ import threading
 
 import cachetools
 
-from ..._policy.breaker import Breaker, BreakerStatus
+from ..._policy.breaker import Breaker, BreakerStatus, Dependency
 from ..._policy.retry import Budget
 from ..options import TransportOptions
 from .bulkhead import Bulkhead
@@ -24,7 +24,8 @@ class Circuit:
 
     def __init__(self, name: str, options: TransportOptions) -> None:
         self.name = name
-        self.breaker = Breaker(name, options.breaker, clock=options.clock, jitter=options.jitter, authority=name)
+        around = Dependency(target=name, purpose="api")
+        self.breaker = Breaker(around, options.breaker, clock=options.clock, jitter=options.jitter)
         self.bulkhead = Bulkhead(options.concurrency, options.queue)
         self.budget = Budget(options.retry_budget)
 

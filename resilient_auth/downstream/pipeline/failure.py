@@ -79,7 +79,7 @@ def _explain(error: Exception, name: str, dialect: Dialect) -> Failure:
             told.__cause__ = error
         untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
         unknown = any(cause.errno in NO_SUCH_NAME for cause in lookups)
-        cause = getattr(told, "code", None) or ("certificate" if untrusted else type(error).__name__)
+        cause = getattr(told, "code", None) or ("tls_failed" if untrusted else type(error).__name__)
         return Failure(told or error, cause, sent=False, transient=not (untrusted or unknown))
     if isinstance(error, (library.ReadTimeout, TimeoutError)):
         late = dialect.attempt_timeout(f"{name} didn't answer in time", origin=name)

@@ -282,7 +282,7 @@ class KeySource:
             self._publish(now, anew=True)
         wall = clock.wall()
         for anomaly in anomalies:
-            emit(KeysAnomaly(at=wall, issuer=self.issuer, kind=anomaly.kind, kids=anomaly.kids))
+            emit(KeysAnomaly(at=wall, issuer=self.issuer, code=anomaly.kind, kids=anomaly.kids))
         if not good:
             why = f": {found.refused[0]}" if found.refused else ""
             raise MalformedAnswer(f"{self._origin} gave a key set without a usable key{why}")
@@ -290,7 +290,7 @@ class KeySource:
             KeysRefreshed(
                 at=wall,
                 issuer=self.issuer,
-                keys=len(found.usable),
+                count=len(found.usable),
                 added=tuple(sorted(found.usable.keys() - before.held.keys())),
                 missing=tuple(sorted(before.listed - found.usable.keys())),
                 refused=found.refused,
@@ -365,14 +365,14 @@ class KeySource:
                 issuer=self.issuer,
                 code=error.code,
                 detail=error.message,
-                keys=keys,
+                count=keys,
                 age=None if age is None else now - age,
-                retry_in=delay,
+                retry_after=delay,
             )
         )
         if self.view.provenance.keys == "pinned" and not self._told_pinned:
             self._told_pinned = True
-            emit(PinnedKeysInUse(at=clock.wall(), issuer=self.issuer, keys=keys))
+            emit(PinnedKeysInUse(at=clock.wall(), issuer=self.issuer, count=keys))
 
     def _after(self) -> float:
         return self._options.refresh_every * self.engine.jitter(*_EARLY)
@@ -414,13 +414,14 @@ class KeySource:
         now, keys = self.engine.clock.monotonic(), self._keys
         view, obtained_at = keys.view(now, self._options), keys.obtained_at
         return KeysHealth(
+            authority=self._origin,
             issuer=self.issuer,
             state=view.provenance.keys if view.keys else "none",
             age=None if obtained_at is None else now - obtained_at,
             keys=len(view.keys),
             time_to_dark=keys.time_to_dark(now, self._options),
             failures=self._asking.failures,
-            last_error=self._last_error,
+            last_code=self._last_error,
         )
 
     def close(self) -> None:

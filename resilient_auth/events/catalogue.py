@@ -1,23 +1,11 @@
-"""What the package decides, told to whoever wants to know.
-
-Every decision is a frozen dataclass. A listener runs on a thread of its own that ends when there is nothing to tell;
-one that raises or blocks harms nobody but itself. No event holds a token, a secret or an assertion; whose token it is
-is told as a hash, and every text is one printable line, whoever wrote it.
-"""
+"""The events, each with its fields, its level and the words in which it is told."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
 
-from ._process import forks
-from .errors import printable
-from .token import TokenRequest
+from .event import BreakerEvent, DependencyEvent, DocumentEvent, Event, IssuerEvent, RequestEvent, origin_in
 
 __all__ = [
     "ApiRefusedToken",
@@ -32,7 +20,6 @@ __all__ = [
     "DenyListRejected",
     "DiscoveryRejected",
     "DiscoveryServedStale",
-    "Event",
     "ExchangeDenied",
     "ExchangeFailed",
     "ExchangesOverdue",
@@ -43,7 +30,6 @@ __all__ = [
     "KeysAnomaly",
     "KeysRefreshFailed",
     "KeysRefreshed",
-    "Listener",
     "PinnedKeysInUse",
     "ProviderSeenDown",
     "ProviderSeenUp",
@@ -59,121 +45,87 @@ __all__ = [
     "TokenDropped",
     "TokenOnDenyList",
     "TokenServed",
-    "emit",
-    "subscribe",
 ]
 
-_log = logging.getLogger("resilient_auth")
-_log.addHandler(logging.NullHandler())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """What was decided, at `at` seconds since the epoch."""
-
-    level: ClassVar[int] = logging.DEBUG
-    at: float
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, (int, float)) and (shown := _shown(value)) is not value:
-                object.__setattr__(self, field.name, shown)
-
-    def __str__(self) -> str:
-        told = (f"{f.name}={getattr(self, f.name)!s}" for f in fields(self) if f.name != "at")
-        return printable(f"{type(self).__name__} {' '.join(told)}")
-
-
-def _shown(value: object) -> object:
-    """Make of an event's field what may be shown to anybody, in any way."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, tuple):
-        return tuple(map(_shown, value))
-    return value.shown() if isinstance(value, TokenRequest) else value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenAcquired(Event):
+class TokenAcquired(RequestEvent):
     """A provider gave a token, or a store had one."""
 
     level = logging.INFO
-    request: TokenRequest
+    text = "Token acquired from {source} in {seconds} s, valid for {expires_in} s: {request}"
     expires_in: float
     #: Seconds that the exchange took.
-    took: float
+    seconds: float
     #: `store` where another process, or this one in an earlier life, had obtained it.
     source: str = "identity_provider"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenServed(Event):
+class TokenServed(RequestEvent):
     """A valid token was served because no fresh one could be had; told once per failed refresh and token."""
 
     level = logging.WARNING
-    request: TokenRequest
+    text = "No fresh token ({code}); the cached one is served and is valid for {remaining} s more: {request}"
     remaining: float
-    reason: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GraceServed(Event):
+class GraceServed(RequestEvent):
     """An expired token was served, since the owner opted in; told each time."""
 
     level = logging.WARNING
-    request: TokenRequest
+    text = "An expired token was served, {past_expiry} s past its expiry and {outage} s into the outage: {request}"
     past_expiry: float
     outage: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenDropped(Event):
+class TokenDropped(RequestEvent):
     """A token was forgotten: removed, challenged, evicted or replaced by the application."""
 
-    request: TokenRequest
-    reason: str
+    text = "Token dropped ({code}): {request}"
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeFailed(Event):
+class ExchangeFailed(RequestEvent):
     """No answer could be had from a provider for this request."""
 
     level = logging.WARNING
-    request: TokenRequest
-    #: The error's stable code.
+    text = "Token request failed with {code} ({detail}): {request}"
     code: str
     detail: str
     retry_after: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeDenied(Event):
+class ExchangeDenied(RequestEvent):
     """The provider works and said no."""
 
     level = logging.WARNING
-    request: TokenRequest
-    error: str
+    text = "Token request denied with {code}: {request}"
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshScheduled(Event):
-    """A refresh ahead of need, or a probe of a provider that failed, is to run after `delay` seconds."""
+class RefreshScheduled(RequestEvent):
+    """A refresh ahead of need, or a probe of a provider that failed, is to run after `seconds`."""
 
-    request: TokenRequest
-    delay: float
-    reason: str
+    text = "Background refresh in {seconds} s ({code}): {request}"
+    seconds: float
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryScheduled(Event):
-    """An attempt failed and another one follows after `delay` seconds: the first word of an outage."""
+class RetryScheduled(DependencyEvent):
+    """An attempt failed and another one follows after `seconds`: the first word of an outage."""
 
     level = logging.WARNING
-    authority: str
-    purpose: str
+    text = "attempt {attempt} failed with {code}; next attempt in {seconds} s"
     attempt: int
-    delay: float
+    seconds: float
     code: str
 
 
@@ -182,79 +134,82 @@ class ExchangesOverdue(Event):
     """Exchanges haven't come back in their time, and others go on in their places; what they call hangs."""
 
     level = logging.WARNING
+    text = "{count} calls in the lane {lane} are overdue; others go on in their places"
     #: The authority that they ask; and for whom, where that is told apart.
     lane: str
-    #: How many of that lane were left behind so far and haven't come back.
-    left_behind: int
+    #: How many of that lane haven't come back so far.
+    count: int
+
+    @property
+    def authority(self) -> str:
+        """Return the origin of the identity provider that the lane is for; "" where it is for none."""
+        return origin_in(self.lane)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CooldownStarted(Event):
-    """The provider asked for `seconds` of patience (429)."""
+class CooldownStarted(DependencyEvent):
+    """The provider throttled this application (429, or `Retry-After`) for `seconds`."""
 
     level = logging.WARNING
-    authority: str
-    purpose: str
+    text = "throttled this application; next request in {seconds} s"
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerOpened(Event):
-    """A dependency failed too often and is left alone for `seconds`."""
+class BreakerOpened(BreakerEvent):
+    """A dependency failed too often; it isn't asked for `seconds`."""
 
     level = logging.WARNING
-    name: str
+    text = "circuit open after {code}; next probe in {seconds} s"
     seconds: float
-    cause: str
-    #: Over which it is asked, where that isn't the default one.
-    wire: str = ""
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerHalfOpen(Event):
+class BreakerHalfOpen(BreakerEvent):
     """A break is over, and a probe may go out."""
 
-    name: str
-    wire: str = ""
+    text = "circuit half-open; a probe goes out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerClosed(Event):
+class BreakerClosed(BreakerEvent):
     """A dependency works again, after `seconds` in which it didn't."""
 
     level = logging.WARNING
-    name: str
+    text = "circuit closed after {seconds} s"
     seconds: float
-    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerIsolated(Event):
+class BreakerIsolated(BreakerEvent):
     """An operator took a dependency out of use, or put it back."""
 
     level = logging.WARNING
-    name: str
+    text = "isolated by hand until it is reset"
     isolated: bool
-    wire: str = ""
+
+    def _words(self) -> str:
+        return self.text if self.isolated else "isolation by hand ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiscoveryServedStale(Event):
+class DiscoveryServedStale(DocumentEvent):
     """The last known good document was served, since no newer one could be had."""
 
     level = logging.WARNING
-    url: str
+    text = "No newer discovery document ({code}); the one from {age} s ago is used: {target}"
     age: float
     code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiscoveryRejected(Event):
+class DiscoveryRejected(DocumentEvent):
     """A discovery document was not of the right shape and was thrown away."""
 
     level = logging.WARNING
-    url: str
-    reason: str
+    text = "Discovery document of {target} rejected: {detail}"
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,12 +217,13 @@ class SourceSwitched(Event):
     """A credential gives tokens for these scopes from another one of its sources (G12)."""
 
     level = logging.WARNING
+    text = "Credential switched from {previous} to {source} ({code}) for {scopes}"
     scopes: tuple[str, ...]
     source: str
     #: The one that gave them before.
     previous: str
     #: The code of the failure that made it switch, or `recovered` when it went back.
-    reason: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +231,8 @@ class ApiRefusedToken(Event):
     """An API answered 401 to a token, with a claims challenge or without."""
 
     level = logging.INFO
-    origin: str
+    text = "{target} answered 401 to a token (claims challenge: {claims})"
+    target: str
     claims: bool
 
 
@@ -284,8 +241,9 @@ class BulkheadRefused(Event):
     """A call to an API was refused, since too many are under way."""
 
     level = logging.WARNING
-    name: str
-    reason: str
+    text = "Call to {target} refused: too many are under way ({code})"
+    target: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +251,8 @@ class FallbackServed(Event):
     """A fallback's answer was served in place of an API's; `code` says what had failed."""
 
     level = logging.WARNING
-    name: str
+    text = "Fallback served in place of {target}'s answer ({code})"
+    target: str
     code: str
 
 
@@ -301,7 +260,8 @@ class FallbackServed(Event):
 class HedgeSent(Event):
     """A request that had no answer yet was sent to an API a second time."""
 
-    name: str
+    text = "No answer yet; request sent to {target} a second time"
+    target: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,8 +272,8 @@ class StoreFailed(Event):
     """
 
     level = logging.WARNING
-    store: str
-    #: A stable code, such as `timeout`, `connection_failed`, `full`, `read_only` or `failed`.
+    text = "Store {target} is failing with {code} ({detail}); tokens come from memory"
+    target: str
     code: str
     detail: str
 
@@ -323,20 +283,22 @@ class StoreRecovered(Event):
     """A store's medium works again, after `seconds` in which it didn't."""
 
     level = logging.WARNING
-    store: str
+    text = "Store {target} works again after {seconds} s"
+    target: str
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRejected(Event):
-    """What a store held could not be verified and counts as absent; told once a minute at most, per kind and reason."""
+    """What a store held could not be verified and counts as absent; told once a minute at most, per kind and code."""
 
     level = logging.WARNING
-    store: str
+    text = "{count} records of kind {kind} in store {target} couldn't be verified ({code}) and count as absent"
+    target: str
     #: The kind of record; `file` where a whole file was set aside.
     kind: str
     #: `edited`, `foreign`, `malformed`, `unknown_key` or `newer_schema`.
-    reason: str
+    code: str
     #: How many, since it was last told.
     count: int
 
@@ -346,7 +308,8 @@ class RemovalPostponed(Event):
     """A sign-out couldn't be written to the store, and other processes haven't heard of it; it is tried again."""
 
     level = logging.WARNING
-    store: str
+    text = "Sign-out couldn't be written to store {target} and will be retried (subject: {subject})"
+    target: str
     #: A hash of whose; None for the application's own tokens.
     subject: str | None
 
@@ -356,17 +319,18 @@ class RemovalWritten(Event):
     """A sign-out that was postponed is in the store now."""
 
     level = logging.WARNING
-    store: str
+    text = "Postponed sign-out was written to store {target} (subject: {subject})"
+    target: str
     subject: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeysRefreshed(Event):
+class KeysRefreshed(IssuerEvent):
     """An issuer's key set was fetched."""
 
     level = logging.INFO
-    issuer: str
-    keys: int
+    text = "Fetched {count} signing keys of {issuer} (added: {added}; missing: {missing}; refused: {refused})"
+    count: int
     added: tuple[str, ...]
     #: Known keys that it doesn't list; they live on for a while.
     missing: tuple[str, ...]
@@ -375,65 +339,67 @@ class KeysRefreshed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeysRefreshFailed(Event):
+class KeysRefreshFailed(IssuerEvent):
     """An issuer's keys couldn't be fetched; those that are held go on being used."""
 
     level = logging.WARNING
-    issuer: str
-    #: The error's stable code.
+    text = "Signing keys of {issuer} couldn't be fetched: {code} ({detail}); {count} held, next try in {retry_after} s"
     code: str
     detail: str
     #: How many keys can still be used, and the seconds since they were fetched; None where they never were.
-    keys: int
+    count: int
     age: float | None
-    retry_in: float
+    retry_after: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeysAnomaly(Event):
+class KeysAnomaly(IssuerEvent):
     """A fetched key set is odd, and doesn't replace what is held."""
 
     level = logging.WARNING
-    issuer: str
+    text = "The key set fetched for {issuer} is odd ({code}) and isn't used: {kids}"
     #: `empty`; `changed`: another key under a known `kid`; `shrank`: fewer keys than before.
-    kind: str
+    code: str
     kids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PinnedKeysInUse(Event):
+class PinnedKeysInUse(IssuerEvent):
     """Tokens are verified with the owner's pinned keys, since none could be fetched; told once."""
 
     level = logging.WARNING
-    issuer: str
-    keys: int
+    text = "Signing keys of {issuer} couldn't be fetched; {count} pinned keys are in use"
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderSeenDown(Event):
+class ProviderSeenDown(IssuerEvent):
     """Scheduled probes of a provider's discovery document and token endpoint failed, twice in a row."""
 
     level = logging.WARNING
-    issuer: str
+    text = "Provider of {issuer} is down: two probes in a row failed, the last one with {code}"
     #: How the last probe failed.
     code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderSeenUp(Event):
+class ProviderSeenUp(IssuerEvent):
     """A probe of the provider had an answer again, after `seconds` in which none had."""
 
     level = logging.WARNING
-    issuer: str
+    text = "Provider of {issuer} answers again after {seconds} s"
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpiredTokenAccepted(Event):
+class ExpiredTokenAccepted(IssuerEvent):
     """A token past its expiry was accepted, since the owner opted in and the provider is down; told each time."""
 
     level = logging.WARNING
-    issuer: str
+    text = (
+        "A token {past_expiry} s past its expiry was accepted, {outage} s into the outage of {issuer} "
+        "(subject: {subject}, client: {client_id})"
+    )
     #: A hash of the token's subject.
     subject: str
     client_id: str | None
@@ -442,13 +408,13 @@ class ExpiredTokenAccepted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenOnDenyList(Event):
+class TokenOnDenyList(IssuerEvent):
     """A token was refused because of the deny-list."""
 
     level = logging.WARNING
-    issuer: str
+    text = "Token of {issuer} refused: on the deny-list ({code})"
     #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `check` where the owner's function said so.
-    matched: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -456,8 +422,10 @@ class DenyListRejected(Event):
     """A deny-list's file couldn't be read; what was read last holds."""
 
     level = logging.WARNING
-    file: str
-    reason: str
+    text = "Deny-list {target} couldn't be read: {code} ({detail}); the last one read holds"
+    target: str
+    code: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -465,8 +433,9 @@ class DecisionSubstituted(Event):
     """A claims service couldn't be asked, and something else decided; told each time."""
 
     level = logging.WARNING
+    text = "Claims service {target} couldn't be asked ({code}); {provenance} decided in its place, allowed: {allowed}"
     #: The service's origin.
-    name: str
+    target: str
     provenance: str
     allowed: bool
     #: Why it couldn't be asked.
@@ -480,139 +449,8 @@ class ClaimsServiceRefused(Event):
     """A claims service is up and doesn't take our questions: an address, a credential or a body is wrong."""
 
     level = logging.ERROR
-    name: str
+    text = "Claims service {target} refused the question with status {status}: {detail}"
+    target: str
     #: The HTTP status; 0 where no token could be had to ask with.
     status: int
     detail: str
-
-
-class Listener(Protocol):
-    """Anything that can be called with an event."""
-
-    def __call__(self, event: Event, /) -> object: ...
-
-
-class _Subscription:
-    """Deliver events to one listener, in order, on a thread that lives while there are any."""
-
-    CAPACITY = 1024
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
-        self.dropped = 0
-        self.ended = False
-        self._renew()
-
-    def end(self) -> None:
-        """Deliver nothing more, not even what is queued."""
-        with self._lock:
-            self.ended = True
-            self._queue.clear()
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-        self._queue: deque[Event] = deque()
-        self._running = False
-
-    def put(self, event: Event) -> None:
-        with self._lock:
-            if self.ended:
-                return
-            if len(self._queue) >= self.CAPACITY:
-                self._queue.popleft()
-                self.dropped += 1
-            self._queue.append(event)
-            if self._running:
-                return
-            self._running = True
-        try:
-            threading.Thread(target=self._deliver, name="resilient-auth-events", daemon=True).start()
-        except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
-            self._running = False
-
-    def _deliver(self) -> None:
-        while True:
-            with self._lock:
-                if not self._queue:
-                    self._running = False
-                    return
-                event = self._queue.popleft()
-            try:
-                self.listener(event)
-            except BaseException as error:  # noqa: BLE001 - its faults, exits included, stay its own
-                _log.warning("A listener failed on %s: %s", type(event).__name__, type(error).__name__)
-
-
-_subscriptions: tuple[_Subscription, ...] = ()
-_changing = threading.Lock()
-_here = threading.local()
-
-
-@contextmanager
-def told_later() -> Iterator[None]:
-    """Hold back what is emitted on this thread in this block until its end.
-
-    For what holds a lock, or has others wait: a log handler runs on the thread that emits, and may ask for a token.
-    """
-    if getattr(_here, "held", None) is not None:
-        yield
-        return
-    held: list[Event] = []
-    _here.held = held
-    try:
-        yield
-    finally:
-        _here.held = None
-        for event in held:
-            emit(event)
-
-
-def emit(event: Event) -> None:
-    """Log an event and hand it to the listeners, without waiting for any of them."""
-    held = getattr(_here, "held", None)
-    if held is not None:
-        held.append(event)
-        return
-    if _log.isEnabledFor(event.level):
-        _log.log(event.level, "%s", event)
-    for subscription in _subscriptions:
-        subscription.put(event)
-
-
-def subscribe(listener: Listener) -> Callable[[], None]:
-    """Have `listener` called with every event from now on.
-
-    Args:
-        listener: Called with one `Event` at a time, in order, on a background thread. What it raises is logged by type
-            and goes no further; while it blocks, up to 1,024 events are kept for it, the newest.
-
-    Returns:
-        A function that ends the subscription.
-
-    Raises:
-        TypeError: `listener` can't be called.
-    """
-    if not callable(listener):
-        raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
-    global _subscriptions
-    forks.notice()
-    subscription = _Subscription(listener)
-    with _changing:
-        _subscriptions = (*_subscriptions, subscription)
-
-    def unsubscribe() -> None:
-        global _subscriptions
-        forks.notice()
-        with _changing:
-            _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
-        subscription.end()
-
-    return unsubscribe
-
-
-@forks.renewed
-def _after_fork() -> None:
-    global _changing
-    _changing = threading.Lock()
-    for subscription in _subscriptions:
-        subscription._renew()

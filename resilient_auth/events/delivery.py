@@ -1,0 +1,153 @@
+"""How events get to whoever wants to know: the log, and listeners on threads of their own.
+
+A listener's thread ends when there is nothing to tell; one that raises or blocks harms nobody but itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from .._process import forks
+from .event import Event
+
+__all__ = ["Listener", "emit", "subscribe", "told_later"]
+
+_log = logging.getLogger("resilient_auth")
+_log.addHandler(logging.NullHandler())
+
+
+class Listener(Protocol):
+    """Anything that can be called with an event."""
+
+    def __call__(self, event: Event, /) -> object: ...
+
+
+class _Subscription:
+    """Deliver events to one listener, in order, on a thread that lives while there are any."""
+
+    CAPACITY = 1024
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.dropped = 0
+        self.ended = False
+        self._renew()
+
+    def end(self) -> None:
+        """Deliver nothing more, not even what is queued."""
+        with self._lock:
+            self.ended = True
+            self._queue.clear()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[Event] = deque()
+        self._running = False
+
+    def put(self, event: Event) -> None:
+        with self._lock:
+            if self.ended:
+                return
+            if len(self._queue) >= self.CAPACITY:
+                self._queue.popleft()
+                self.dropped += 1
+            self._queue.append(event)
+            if self._running:
+                return
+            self._running = True
+        try:
+            threading.Thread(target=self._deliver, name="resilient-auth-events", daemon=True).start()
+        except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
+            self._running = False
+
+    def _deliver(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._running = False
+                    return
+                event = self._queue.popleft()
+            try:
+                self.listener(event)
+            except BaseException as error:  # noqa: BLE001 - its faults, exits included, stay its own
+                _log.warning("A listener failed on %s: %s", type(event).__name__, type(error).__name__)
+
+
+_subscriptions: tuple[_Subscription, ...] = ()
+_changing = threading.Lock()
+_here = threading.local()
+
+
+@contextmanager
+def told_later() -> Iterator[None]:
+    """Hold back what is emitted on this thread in this block until its end.
+
+    For what holds a lock, or has others wait: a log handler runs on the thread that emits, and may ask for a token.
+    """
+    if getattr(_here, "held", None) is not None:
+        yield
+        return
+    held: list[Event] = []
+    _here.held = held
+    try:
+        yield
+    finally:
+        _here.held = None
+        for event in held:
+            emit(event)
+
+
+def emit(event: Event) -> None:
+    """Log an event and hand it to the listeners, without waiting for any of them."""
+    held = getattr(_here, "held", None)
+    if held is not None:
+        held.append(event)
+        return
+    if _log.isEnabledFor(event.level):
+        _log.log(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
+    for subscription in _subscriptions:
+        subscription.put(event)
+
+
+def subscribe(listener: Listener) -> Callable[[], None]:
+    """Have `listener` called with every event from now on.
+
+    Args:
+        listener: Called with one `Event` at a time, in order, on a background thread. What it raises is logged by type
+            and goes no further; while it blocks, up to 1,024 events are kept for it, the newest.
+
+    Returns:
+        A function that ends the subscription.
+
+    Raises:
+        TypeError: `listener` can't be called.
+    """
+    if not callable(listener):
+        raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
+    global _subscriptions
+    forks.notice()
+    subscription = _Subscription(listener)
+    with _changing:
+        _subscriptions = (*_subscriptions, subscription)
+
+    def unsubscribe() -> None:
+        global _subscriptions
+        forks.notice()
+        with _changing:
+            _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
+        subscription.end()
+
+    return unsubscribe
+
+
+@forks.renewed
+def _after_fork() -> None:
+    global _changing
+    _changing = threading.Lock()
+    for subscription in _subscriptions:
+        subscription._renew()
