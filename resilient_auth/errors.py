@@ -6,8 +6,8 @@
     ├── TokenDenied                                   a credential's provider works and said no
     ├── StoreUnavailable                              a store's medium fails; the engine goes on from memory
     └── ProviderUnavailable (also requests.RequestException)
-        ├── CircuitOpen                               not asked: it failed a moment ago, and its break isn't over
-        ├── Throttled                                 429, or not asked because Retry-After hasn't passed
+        ├── CircuitOpen                               no request was sent: it failed, and its break isn't over
+        ├── Throttled                                 429; or no request was sent, since Retry-After hasn't passed
         ├── AcquisitionTimeout (also requests.Timeout)    this caller's deadline passed
         ├── AttemptTimeout (also requests.Timeout)    the provider didn't answer in time
         ├── ConnectionFailed (also requests.ConnectionError)  refused, reset, unreachable
@@ -15,8 +15,8 @@
         ├── TLSFailed (also requests.exceptions.SSLError)
         ├── ServerFailed                              5xx, or an error of the provider's own at any status
         ├── MalformedAnswer                           not the JSON that it should be: a captive portal, a cut-off body
-        ├── Overloaded                                too many exchanges wait already
-        └── LocalResourcesExhausted                   this machine has no descriptor, memory or port left to ask with
+        ├── Overloaded                                the queue is full
+        └── LocalResourcesExhausted                   this machine has no descriptor, memory or port left
 
 A denial (`invalid_grant`, `invalid_client` and so on) stays the error dict that MSAL returns. Credentials alone, which
 return nothing but tokens, raise it as `TokenDenied`.
@@ -76,13 +76,13 @@ class ConfigurationError(ResilientAuthError, ValueError):
 
 
 class Closed(ResilientAuthError, RuntimeError):
-    """Say that the application object was closed and can't be asked any more."""
+    """Say that the application object was closed."""
 
     code = "closed"
 
 
 class TokenDenied(ResilientAuthError):
-    """Say that the provider works and gave a credential no token: asking again won't help.
+    """Say that the provider works and refused a credential a token: trying again won't help.
 
     Args:
         error: OAuth's code, such as `invalid_client`.
@@ -107,13 +107,13 @@ def _rebuild_denial(cls: type[TokenDenied], error: str, description: str, claims
 
 
 class StoreUnavailable(ResilientAuthError):
-    """Say that a store's medium fails, or failed a moment ago and isn't asked; the engine goes on from memory.
+    """Say that a store's medium fails, or that its circuit is open; the engine goes on from memory.
 
     Args:
         label: The store's medium, such as `redis`.
         reason: A stable code of what is wrong with it, such as `timeout` or `full`.
-        detail: For a person who looks into it; holds no secret.
-        retry_after: Seconds until it is asked again, where that is known.
+        detail: For people; holds no secret.
+        retry_after: Seconds until the next attempt, where that is known.
     """
 
     code = "store_unavailable"
@@ -135,7 +135,7 @@ def _rebuild_store_failure(
 
 
 class ProviderUnavailable(ResilientAuthError, requests.RequestException):
-    """Say that no answer could be had from the provider, and when to ask again.
+    """Say that the provider gave no answer, and when to try again.
 
     Callers of MSAL that catch `requests.RequestException` catch this too.
     """
@@ -143,9 +143,9 @@ class ProviderUnavailable(ResilientAuthError, requests.RequestException):
     code = "provider_unavailable"
     #: Whether the request may have reached the provider.
     sent: bool = True
-    #: Whether waiting may mend it: it doesn't make a name that isn't there, nor trust in a certificate.
+    #: Whether waiting may help: it doesn't where a name doesn't exist, or a certificate isn't trusted.
     heals: bool = True
-    #: Whether it tells of this one request, and nothing of what the provider would answer to others.
+    #: Whether it says something about this one request alone, and nothing about others.
     of_request: bool = False
 
     def __init__(self, message: str, *, authority: str = "", retry_after: float | None = None) -> None:
@@ -182,19 +182,19 @@ def _rebuild(
 
 
 class CircuitOpen(ProviderUnavailable):
-    """Say that the provider wasn't asked, since it failed a moment ago (G11)."""
+    """Say that the circuit is open: no request was sent, since the provider failed a moment ago (G11)."""
 
     code = "circuit_open"
 
 
 class Throttled(ProviderUnavailable):
-    """Say that the provider asked for patience: 429, or `Retry-After` has not passed (G8)."""
+    """Say that the provider throttles this application: 429, or `Retry-After` hasn't passed (G8)."""
 
     code = "throttled"
 
 
 class AcquisitionTimeout(ProviderUnavailable, requests.Timeout):
-    """Say that this caller's deadline passed; the exchange goes on for others."""
+    """Say that this caller's deadline passed; the token request goes on for others."""
 
     code = "acquisition_timeout"
 
@@ -236,13 +236,13 @@ class MalformedAnswer(ProviderUnavailable):
 
 
 class Overloaded(ProviderUnavailable):
-    """Say that too many exchanges with this authority wait already."""
+    """Say that the queue for this authority is full."""
 
     code = "overloaded"
 
 
 class LocalResourcesExhausted(ProviderUnavailable):
-    """Say that this process or machine has no descriptor, memory or port left: nothing was seen of the provider."""
+    """Say that this process or machine has no descriptor, memory or port left: it says nothing about the provider."""
 
     code = "local_resources"
     sent = False

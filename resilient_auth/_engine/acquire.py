@@ -221,11 +221,11 @@ def _own(error: BaseException) -> BaseException:
 
 def _too_late(engine: Engine, endpoint: Endpoint, patience: float, flight: Flight) -> AcquisitionTimeout:
     known = flight.last_error
-    so_far = "it hasn't answered yet" if known is None else f"so far: {known.message}"
+    so_far = "no answer yet" if known is None else f"so far: {known.message}"
     if flight.calls is not None:
-        so_far = f"{flight.calls} hasn't come back"
+        so_far = f"{flight.calls} hasn't returned"
     retry_after = None if flight.next_attempt is None else max(0.0, flight.next_attempt - engine.clock.monotonic())
-    message = f"no token from {endpoint} within {patience:g} s ({so_far}); the exchange goes on, ask again"
+    message = f"deadline of {patience:g} s exceeded waiting for {endpoint} ({so_far}); the request goes on, try again"
     return AcquisitionTimeout(message, authority=endpoint.origin, retry_after=retry_after)
 
 

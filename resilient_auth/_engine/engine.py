@@ -105,7 +105,7 @@ class Engine:
         left = self.cooldown_left(asked)
         if left > 0:
             raise Throttled(
-                f"{asked.endpoint} asked this application for patience and isn't asked for {left:.0f} s more",
+                f"{asked.endpoint} throttled this application; next request in {left:.0f} s",
                 authority=asked.endpoint.origin,
                 retry_after=left,
             )
@@ -170,7 +170,7 @@ class Engine:
         """End a flight that got no worker in its time."""
         self.flights.end(flight)
         authority = lane.origin if isinstance(lane, Endpoint) else ""
-        error = AcquisitionTimeout(f"too many exchanges with {lane} waited before this one", authority=authority)
+        error = AcquisitionTimeout(f"deadline exceeded in the queue for {lane}", authority=authority)
         flight.land(Outcome(error=error))
 
     def after_fork(self) -> None:

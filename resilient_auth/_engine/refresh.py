@@ -309,7 +309,7 @@ def _watch_over(engine: Engine, entry: CacheEntry) -> None:
         if flight is not None and flight.outcome is None:
             origin = entry.authorities[0].origin
             await_recovery(
-                engine, entry, AcquisitionTimeout(f"an exchange with {origin} never ended", authority=origin)
+                engine, entry, AcquisitionTimeout(f"a token request to {origin} never ended", authority=origin)
             )
 
     entry.timer = engine.timers.call_at(flight.deadline, _weakly(entry, look))
@@ -529,7 +529,7 @@ def _never_ended(engine: Engine, entry: CacheEntry, flight: Flight) -> ExchangeF
         What is to be told of it when the next one has been begun.
     """
     origin = entry.authorities[0].origin
-    text = f"an exchange with {origin} never ended: {flight.calls or 'what it calls'} hangs"
+    text = f"a token request to {origin} never ended: {flight.calls or 'what it calls'} hangs"
     error = AcquisitionTimeout(text, authority=origin)
     entry.failures += 1
     entry.last_error = error

@@ -187,7 +187,7 @@ class Workers:
             self._ready.remove(job)
             if "shutdown" not in str(error):
                 self._release(job)
-                raise Overloaded(f"no thread could be had for an exchange with {name}", authority=name)
+                raise Overloaded(f"no thread could be started for a call to {name}", authority=name)
         # An exit handler's call: no thread comes any more, and nobody else's deadline is at stake.
         self._run(job)
 
@@ -340,11 +340,11 @@ class Workers:
         late = self._now() - _MOMENT
         if all(job.call is None and job.ends <= late for job in lane.active):
             gone = len(lane.active) + sum(job.lanes[0] == name for job in self._overdue)
-            text = f"{gone} exchanges with {name} haven't come back: what they call, such as a function of yours, hangs"
+            text = f"{gone} calls to {name} are overdue: what they call, such as a function of yours, hangs"
             return Overloaded(text, authority=name, retry_after=1.0)
         if len(lane.waiting) >= self._queue:
             return Overloaded(
-                f"{len(lane.waiting)} exchanges with {name} wait already", authority=name, retry_after=1.0
+                f"the queue for {name} is full ({len(lane.waiting)} waiting)", authority=name, retry_after=1.0
             )
         return None
 

@@ -431,14 +431,14 @@ class SharedCache:
         try:
             self._engine.run(STORE_LANE, run, flight, anyhow=True)
         except ProviderUnavailable:
-            raise self._unavailable("busy", "too much waits for it already") from None
+            raise self._unavailable("busy", "its queue is full") from None
         self._finish(flight, seconds)
 
     def _finish(self, flight: Flight, seconds: float) -> None:
         """Wait for what a flight does, and fail as it does."""
         outcome = flight.wait(seconds)
         if outcome is None:
-            raise self._unavailable("timeout", f"it hasn't answered within {seconds:g} s")
+            raise self._unavailable("timeout", f"no answer within {seconds:g} s")
         if outcome.error is not None:
             error = outcome.error  # each who waits raises one of their own
             raise copy.copy(error) if isinstance(error, StoreUnavailable) else error

@@ -141,8 +141,7 @@ def _refusal(
         last = max(left, key=lambda hint: hint.left)
         kind = Throttled if last.code == Throttled.code else CircuitOpen
         told = kind(
-            f"{asked.endpoint} isn't asked for {last.left:.0f} s more: another process has been told {last.code} "
-            f"({last.detail})",
+            f"{asked.endpoint}: next request in {last.left:.0f} s, since another process saw {last.code} ({last.detail})",
             authority=asked.endpoint.origin,
             retry_after=last.left,
         )
@@ -350,7 +349,7 @@ def _ask(
             shared_cache.save(request.subject, request, kept, anew=on_behalf, fence=fence)
     if outcome.result is None and outcome.token is None and not shared_cache.knows(request.subject):
         raise ProviderUnavailable(
-            "whether this account is signed in can't be told: it isn't in memory, and the store is unavailable",
+            "it is unknown whether this account is signed in: it isn't in memory, and the store is unavailable",
             authority=entry.authorities[0].origin,
             retry_after=LOOK_AGAIN,
         )
@@ -392,7 +391,7 @@ def _go_first(engine: Engine, entry: CacheEntry, shared_cache: SharedCache) -> L
     if lease is None:
         authority = entry.authorities[0].origin
         raise CircuitOpen(
-            f"another process asks {authority} whether it works again",
+            f"{authority}: circuit open; another process is probing it",
             authority=authority,
             retry_after=engine.jitter(*_AFTER_PROBE),
         )
@@ -440,7 +439,7 @@ def _take_turn(
 def _not_in_time(entry: CacheEntry) -> AcquisitionTimeout:
     endpoint = entry.authorities[0]
     return AcquisitionTimeout(
-        f"another process has been asking {endpoint} for this token, and hasn't got it in time",
+        f"deadline exceeded waiting for another process that is requesting this token from {endpoint}",
         authority=endpoint.origin,
     )
 

@@ -389,7 +389,7 @@ class ResilientApplication(Exchanges):
         """Pin the token of a plan, which the caller need not wait for."""
         entry = plan.entry
         if entry is None or entry.renew is None:
-            raise ConfigurationError("keep_fresh takes a token that can be had again without anybody calling")
+            raise ConfigurationError("keep_fresh takes a token that can be renewed without a caller")
         if plan.load is not None:
             plan.load()
         plan.acquisition.close()

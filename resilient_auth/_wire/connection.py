@@ -102,7 +102,7 @@ class _BoundedBackend(httpcore.NetworkBackend):
             return timeout
         left = self.bounded.ends - self._clock.monotonic()
         if left <= 0:
-            raise error("the time for this request is over")
+            raise error("the deadline of this request has passed")
         return left if timeout is None else min(timeout, left)
 
     def connect_tcp(
@@ -253,7 +253,7 @@ class HttpxWire:
             # It is being replaced, perhaps: who was trusted until now goes on to be, and the next request looks again.
             if self._told != state:
                 self._told = state
-                _log.warning("A CA bundle was replaced and can't be read; the one before goes on to be used: %s", error)
+                _log.warning("A CA bundle was replaced and can't be read; the previous one stays in use: %s", error)
         with self._lock:
             if self._open is stale and fresh is not None:
                 self._open = fresh
@@ -321,7 +321,7 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
         return error
     if exhausted(error):
         return LocalResourcesExhausted(
-            f"{authority} couldn't be asked: this process or machine has no file descriptor, memory or port left",
+            f"{authority} can't be reached: this process or machine has no file descriptor, memory or port left",
             authority=authority,
         )
     causes = list(_causes(error))

@@ -110,7 +110,7 @@ class OwnersClient:
         with changed:
             pause = pause_behind(self._overdue, _QUICKLY)
             if self._overdue >= _MOST_OVERDUE or self._clock.monotonic() < self._left_at + pause:
-                raise Overloaded(f"{self._overdue} calls of this application's http_client haven't come back")
+                raise Overloaded(f"{self._overdue} calls of this application's http_client are overdue")
         call = _Call(lambda: self._ask(method, url, ends, options))
 
         def carry_out() -> None:
@@ -135,7 +135,7 @@ class OwnersClient:
                     call.left = True
                     self._overdue += 1
                     self._left_at = self._clock.monotonic()
-                    raise AttemptTimeout("this application's http_client didn't come back in time")
+                    raise AttemptTimeout("this application's http_client didn't return in time")
                 self._clock.wait(changed, left)
         return call.result()
 

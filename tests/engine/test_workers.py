@@ -75,7 +75,7 @@ def test_a_full_queue_is_refused_by_name() -> None:
     workers, gate = Workers(per_lane=1, queue=2), Gate()
     for _ in range(3):
         workers.submit("https://login.example", gate)
-    with pytest.raises(Overloaded, match=r"2 exchanges with https://login\.example wait") as refused:
+    with pytest.raises(Overloaded, match=r"the queue for https://login\.example is full \(2 waiting\)") as refused:
         workers.submit("https://login.example", gate)
     assert refused.value.retry_after == 1.0
     assert refused.value.authority == "https://login.example"

@@ -64,7 +64,7 @@ def test_who_is_refused_a_document_is_told_so(
     eventually(lambda: documents(idp) == 1)
     app = daemon("refused", tenant="four", resilience=own)
     began = time.monotonic()
-    with pytest.raises(ra.Overloaded, match="wait already"):
+    with pytest.raises(ra.Overloaded, match="the queue for"):
         app.authority  # noqa: B018
     assert time.monotonic() - began < 1.0
     first.join()

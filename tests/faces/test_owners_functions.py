@@ -285,7 +285,7 @@ class TestFunctionsThatHang:
         """The error names the function, and not a provider that was never asked."""
         app = daemon("stuck", client_credential={"client_assertion": hanging})
         with (
-            pytest.raises(ra.AcquisitionTimeout, match="the client_assertion function hasn't come back"),
+            pytest.raises(ra.AcquisitionTimeout, match="the client_assertion function hasn't returned"),
             ra.wait_at_most(0.3),
         ):
             app.acquire_token_for_client(SCOPE)

@@ -170,7 +170,7 @@ def test_whether_an_account_is_signed_in_isnt_guessed(
     """With the store gone, an account that isn't in memory is an error to try again, and no sign-out."""
     account = sign_in(life())
     backend.failing = True
-    with pytest.raises(requests.RequestException, match="can't be told"):
+    with pytest.raises(requests.RequestException, match="it is unknown whether"):
         life().acquire_token_silent(USER_SCOPE, account)
 
 
