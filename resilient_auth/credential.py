@@ -15,7 +15,7 @@ __all__ = ["AccessToken", "AccessTokenInfo", "ResilientCredential"]
 class ResilientCredential(Credential):
     """Give tokens to Azure SDK clients, and to whoever asks in their way, while the provider fails.
 
-    A token that is valid is served whatever happens to the provider; it is refreshed behind.
+    A token that is valid is served whatever happens to the provider; it is refreshed in the background.
 
     Args:
         sources: Where tokens come from, in order of preference (G12): an application of ours or of MSAL's, a managed

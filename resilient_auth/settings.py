@@ -41,7 +41,7 @@ class Settings:
         connect_timeout: Seconds for making a connection.
         attempt_timeout: Seconds for one HTTP request and its whole answer.
         discovery_wait: Seconds that a constructor waits for a discovery document before it goes on without.
-        discovery_refresh: Seconds after which a discovery document is fetched anew, behind.
+        discovery_refresh: Seconds after which a discovery document is fetched again, in the background.
         discovery_hosts: Hosts that a discovery document may name besides the authority's own and those that Microsoft,
             Google and Amazon Cognito are known to use: `("login.example.com", "idp.example.com:8443")`. A document
             whose endpoints are elsewhere isn't used: secrets would be posted there.

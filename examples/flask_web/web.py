@@ -86,7 +86,7 @@ def create_app(
     )
 
     def token_of_the_user(claims: str | None = None) -> dict[str, Any]:
-        # A token that is due is served and refreshed behind; one in hand outlives the provider's outage (G5).
+        # A token that is due is served and refreshed in the background: it outlives an outage (G5).
         account = g.session.data["account"]
         result: dict[str, Any] | None = msal_app.acquire_token_silent_with_error(
             [scope], account, claims_challenge=claims

@@ -5,7 +5,7 @@ one source        ask it ─┬─ token ─▶ serve
                           └─ failure ─▶ ProviderUnavailable
 several, in order ask the first that isn't known to fail ─┬─ token or denial ─▶ as above
                                                           └─ failure ─▶ the next one
-                  a source that failed is asked behind, and comes first again as soon as it has given a token
+                  a source that failed is asked in the background, and comes first again as soon as it has given a token
 """
 
 from __future__ import annotations

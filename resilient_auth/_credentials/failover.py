@@ -12,7 +12,7 @@ __all__ = ["doubt", "known_failure", "worst"]
 
 
 def known_failure(source: Source, plan: Plan, wanted: CredentialRequest) -> ProviderUnavailable | None:
-    """Return why a source needn't be asked now; it goes on being asked behind."""
+    """Return why a source needn't be asked now; it goes on being asked in the background."""
     entry, engine = plan.entry, source.session.engine
     if entry is None or wanted.claims:
         return None
@@ -28,7 +28,7 @@ def known_failure(source: Source, plan: Plan, wanted: CredentialRequest) -> Prov
     if error is None or renew is None:
         return None
     entry.asked_at = now
-    refresh.behind(engine, entry, renew)
+    refresh.refresh_in_background(engine, entry, renew)
     return error
 
 

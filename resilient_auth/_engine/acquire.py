@@ -131,7 +131,7 @@ def acquiring(
         if state is Freshness.FRESH:
             return Served(Source.CACHE, token)
         if state is Freshness.DUE or (state is Freshness.EXPIRING and entry.rest_left(now) > 0):
-            refresh.behind(engine, entry, exchange)
+            refresh.refresh_in_background(engine, entry, exchange)
             return _serve_held(engine, entry, token, wall, now)
         elif state is Freshness.EXPIRING:
             patience = min(patience, settings.freshness.margin_wait)

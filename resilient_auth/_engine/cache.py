@@ -81,7 +81,7 @@ class CacheEntry:
         self.failures = 0
         #: Monotonic time of the last failed exchange.
         self.failed_at = -1e9
-        #: Monotonic time before which no refresh is begun behind, and how long that was to be from when it was set.
+        #: Monotonic time before which no background refresh begins, and how long that was to be from when it was set.
         self.not_before = self.rests = 0.0
         #: Monotonic time at which an exchange was begun last.
         self.tried_at = -1e9
@@ -117,11 +117,11 @@ class CacheEntry:
         return [ProviderRequest.of(self.request, endpoint, self.purpose) for endpoint in self.authorities]
 
     def rest(self, seconds: float, now: float) -> None:
-        """Begin no refresh behind for so long."""
+        """Begin no background refresh for so long."""
         self.not_before, self.rests = now + seconds, seconds
 
     def rest_left(self, now: float) -> float:
-        """Return for how many seconds no refresh is begun behind."""
+        """Return for how many seconds no background refresh begins."""
         if self.not_before - now > self.rests:  # the clock was set back, which makes it no longer
             self.not_before = now + self.rests
         return max(0.0, self.not_before - now)

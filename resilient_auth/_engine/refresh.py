@@ -32,9 +32,9 @@ from .engine import Engine
 from .single_flight import Flight, Outcome, carrying
 from .timers import Timer
 
-__all__ = ["await_recovery", "begin", "behind", "keep_fresh", "recovered", "release", "under_way"]
+__all__ = ["await_recovery", "begin", "keep_fresh", "recovered", "refresh_in_background", "release", "under_way"]
 
-#: Seconds after a denial before a refresh is tried behind again: MSAL replays a denial for as long.
+#: Seconds after a denial before a background refresh is tried again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
 _NEVER = -1e9
 #: Failures that say nothing about the provider.
@@ -121,7 +121,7 @@ def _key(entry: CacheEntry, variant: str | None) -> Hashable:
     return entry.memory, entry.request, entry.generation, variant
 
 
-def behind(engine: Engine, entry: CacheEntry, exchange: Exchange) -> None:
+def refresh_in_background(engine: Engine, entry: CacheEntry, exchange: Exchange) -> None:
     """Begin a refresh that nobody waits for, unless one runs or the last failure is too near."""
     if entry.rest_left(engine.clock.monotonic()) > 0:
         return
@@ -286,7 +286,7 @@ def _refresh_if_due(engine: Engine, entry: CacheEntry) -> None:
         _schedule(engine, entry)
     else:
         entry.not_before = 0.0
-        behind(engine, entry, renew)
+        refresh_in_background(engine, entry, renew)
         _watch_over(engine, entry)
 
 
@@ -381,7 +381,7 @@ class _Recovery:
             entry.not_before = 0.0
             renew = entry.renew  # a close, or a token that comes, may take it away at any time
             if renew is not None and (entry.pinned or _remaining(engine, entry) <= 0):
-                behind(engine, entry, renew)
+                refresh_in_background(engine, entry, renew)
 
     def arm(self, engine: Engine) -> bool:
         """Set the timer for when the first one of those who wait may go, or has nothing left; False where none does."""

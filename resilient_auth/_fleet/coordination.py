@@ -141,7 +141,8 @@ def _refusal(
         last = max(left, key=lambda hint: hint.left)
         kind = Throttled if last.code == Throttled.code else CircuitOpen
         told = kind(
-            f"{asked.endpoint}: next request in {last.left:.0f} s, since another process saw {last.code} ({last.detail})",
+            f"{asked.endpoint}: next request in {last.left:.0f} s, since another process saw "
+            f"{last.code} ({last.detail})",
             authority=asked.endpoint.origin,
             retry_after=last.left,
         )

@@ -52,7 +52,7 @@ class Freshness(Enum):
     """What may be done with a token."""
 
     FRESH = "fresh"  # serve it
-    DUE = "due"  # serve it and refresh behind
+    DUE = "due"  # serve it and refresh in the background
     EXPIRING = "expiring"  # wait a moment for a refresh, then serve it
     EXPIRED = "expired"  # wait for a new one
 

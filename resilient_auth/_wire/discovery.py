@@ -1,4 +1,4 @@
-"""Discovery documents: the last known good one, refreshed behind (G14, G15)."""
+"""Discovery documents: the last known good one, refreshed in the background (G14, G15)."""
 
 from __future__ import annotations
 

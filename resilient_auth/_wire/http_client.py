@@ -426,7 +426,7 @@ class Transport:
         return endpoint if purpose in _IN_A_REALM else endpoint.site
 
     def _document(self, purpose: Purpose, url: str, options: dict[str, Any]) -> WireResponse:
-        """Serve the last known good document, and fetch a newer one behind when it is old."""
+        """Serve the last known good document, and fetch a newer one in the background when it is old."""
         engine, wire, params = self._engine, self.wire.identity, options.get("params") or {}
         asked = f"{purpose} {url} {json.dumps(params, sort_keys=True, default=str)}"
         hosts = hosts_for(purpose, url, params, engine.settings.discovery_hosts)
@@ -441,7 +441,7 @@ class Transport:
             return self._fetch(wanted)
         now = engine.clock.monotonic()
         if now - held.obtained_at > engine.settings.discovery_refresh and now - held.tried_at > _DOCUMENT_PAUSE:
-            self._fetch_behind(wanted, held)
+            self._fetch_in_background(wanted, held)
         return held.answer
 
     def _fetch(self, wanted: _DocumentRequest) -> WireResponse:
@@ -523,7 +523,7 @@ class Transport:
                 return answer
         return None
 
-    def _fetch_behind(self, wanted: _DocumentRequest, held: Document) -> None:
+    def _fetch_in_background(self, wanted: _DocumentRequest, held: Document) -> None:
         """Have a newer document fetched, and nobody wait for it."""
         engine = self._engine
         flight, mine = engine.flights.join(

@@ -17,7 +17,7 @@ class KeyOptions:
     """Choose how an issuer's signing keys are fetched and how long they serve (G15).
 
     Args:
-        refresh_every: Seconds after which the keys are fetched anew, behind. Keys older than that are told as stale.
+        refresh_every: Seconds after which the keys are fetched again, in the background. Older keys are stale.
         last_known_good: Seconds for which keys serve after a refresh was due and failed: the longest outage of the
             provider through which every token with a known key is verified. A key that the provider no longer
             publishes serves as long after it was last seen.

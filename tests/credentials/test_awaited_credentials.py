@@ -61,7 +61,7 @@ def test_an_outage_is_lived_through_where_each_job_is_a_run(idp, settings, clock
 
     first = asyncio.run(job())
     idp.fail(Fault.http_503(), "token")
-    clock.skip(2000)  # due: each job begins a refresh behind, and ends
+    clock.skip(2000)  # due: each job begins a refresh in the background, and ends
     for _ in range(3):
         assert asyncio.run(job()) == first
         clock.skip(60)

@@ -163,7 +163,7 @@ def test_a_recovery_timer_asks_for_its_own_user(provider, credential, clock, eve
 
 
 def test_nobody_is_asked_for_a_user_who_has_signed_out_meanwhile(settings, clock, eventually):
-    """Their last context names somebody else by then: the refresh behind isn't made at all."""
+    """Their last context names somebody else by then: the refresh in the background isn't made at all."""
     request, asked, up = {"user": "ada"}, [], threading.Event()
     current = contextvars.ContextVar("current", default=request)
 

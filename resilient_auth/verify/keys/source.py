@@ -206,7 +206,7 @@ class KeySource:
             return flight, place
 
     def refresh(self) -> None:
-        """Fetch the keys behind, unless they are being fetched."""
+        """Fetch the keys in the background, unless they are being fetched."""
         with self._lock:
             if not self.closed and self.engine.flights.find(self._flight_key) is None:
                 self._begin()
