@@ -48,7 +48,7 @@ SCENARIOS: Final = (
     Scenario(
         name="http_429",
         title="429, seconds",
-        story="The provider throttles and asks for 8 s of patience.",
+        story="The provider throttles: 429 with a Retry-After of 8 s.",
         fault=Fault.http_429(retry_after=8),
     ),
     Scenario(
@@ -119,10 +119,10 @@ SCENARIOS: Final = (
         fault=Fault.slow(2.0),
     ),
     Scenario(
-        name="tls_failure",
+        name="tls_failed",
         title="TLS failure",
         story="No handshake succeeds.",
-        fault=Fault.tls_failure(),
+        fault=Fault.tls_failed(),
     ),
     Scenario(
         name="flapping",
@@ -133,7 +133,7 @@ SCENARIOS: Final = (
     Scenario(
         name="expired_tokens",
         title="Expired tokens",
-        story="The provider issues tokens that are over on arrival.",
+        story="The provider issues tokens that have expired on arrival.",
         fault=Fault.expired_tokens(),
     ),
 )

@@ -109,9 +109,9 @@ class Fault:
         return WrongContentLength()
 
     @staticmethod
-    def tls_failure() -> Fault:
+    def tls_failed() -> Fault:
         """Fail every TLS handshake of the host and abort its live connections."""
-        return TlsFailure()
+        return TLSFailed()
 
     @staticmethod
     def flapping(period: float = 1.0, inner: Fault | None = None) -> Fault:
@@ -227,10 +227,10 @@ class WrongContentLength(Fault):
 
 
 @dataclass(frozen=True)
-class TlsFailure(Fault):
+class TLSFailed(Fault):
     """No handshake succeeds."""
 
-    name: str = "tls_failure"
+    name: str = "tls_failed"
 
     @property
     def host_wide(self) -> bool:
@@ -271,7 +271,7 @@ _CONSTRUCTORS: Final[dict[str, Callable[..., Fault]]] = {
     "json_object": Fault.json_object,
     "truncated_json": Fault.truncated_json,
     "wrong_content_length": Fault.wrong_content_length,
-    "tls_failure": Fault.tls_failure,
+    "tls_failed": Fault.tls_failed,
     "flapping": Fault.flapping,
     "expired_tokens": Fault.expired_tokens,
 }

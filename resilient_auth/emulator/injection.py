@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .endpoints import EVERYTHING, UNKNOWN, Host, host_of
-from .faults import ExpiredTokens, Fault, Flapping, TlsFailure
+from .faults import ExpiredTokens, Fault, Flapping, TLSFailed
 from .ledger import Call
 
 Match = Callable[[Call], bool] | Mapping[str, str | None]
@@ -33,7 +33,7 @@ class Injection:
             raise ValueError(f"probability must be above 0 and at most 1, not {probability}")
         if fault.host_wide and (count is not None or probability != 1 or match is not None):
             raise ValueError(f"{fault.name} breaks a whole host: it takes no count, probability or match")
-        if isinstance(getattr(fault, "inner", fault), TlsFailure) and host_of(endpoint) == "metadata":
+        if isinstance(getattr(fault, "inner", fault), TLSFailed) and host_of(endpoint) == "metadata":
             raise ValueError("the managed-identity endpoints are plain HTTP: there is no TLS to fail")
         self.fault = fault
         self.endpoint = endpoint

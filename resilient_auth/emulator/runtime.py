@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from .api import ProtectedApi
 from .endpoints import Host
-from .faults import Refuse, TlsFailure
+from .faults import Refuse, TLSFailed
 from .injection import Injections
 from .ledger import Ledger
 from .provider.authorize import SignIn
@@ -144,7 +144,7 @@ class Runtime:
         for name in ("idp", "api", "metadata"):
             site, listener = self._sites[name], self._listeners[name]
             refused = self.injections.host_wide(site.host, Refuse) is not None
-            broken = self.injections.host_wide(site.host, TlsFailure) is not None
+            broken = self.injections.host_wide(site.host, TLSFailed) is not None
             if (refused and listener.listening) or (broken and not self._tls_broken.get(site.host)):
                 self._gateway.kill(site.host)
             self._tls_broken[site.host] = broken

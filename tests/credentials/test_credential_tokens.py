@@ -20,7 +20,7 @@ from resilient_auth.emulator import Fault
 from resilient_auth.testing import capture_events
 
 FAILURES = ["refuse", "reset", "black_hole", "http_503", "http_503_html", "http_429", "html_200", "truncated_json",
-            "tls_failure"]  # fmt: skip
+            "tls_failed"]  # fmt: skip
 
 
 def token_calls(idp):

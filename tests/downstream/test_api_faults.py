@@ -78,7 +78,7 @@ FAULTS: dict[str, tuple[Fault, Any]] = {
     "trickled head": (Fault.trickle(5, headers=True), ApiAttemptTimeout),
     "trickled body": (Fault.trickle(5), ApiDeadlinePassed),
     "cut body": (Fault.wrong_content_length(), httpx.RemoteProtocolError),
-    "tls": (Fault.tls_failure(), httpx.TransportError),
+    "tls": (Fault.tls_failed(), httpx.TransportError),
     "503": (Fault.http_503(), 503),
     "429": (Fault.http_429(30), 429),
 }

@@ -95,7 +95,7 @@ def test_bad_commands_are_told_so(control, path, body, status):
 
 def test_control_is_never_failed_and_only_local(idp, control):
     """Faults don't reach the control port, and a foreign name doesn't either."""
-    for fault in ("503", "refuse", "tls-failure"):
+    for fault in ("503", "refuse", "tls-failed"):
         control.post("/fail", json={"fault": fault})
     assert control.get("/state").status_code == 200
     assert control.get("/state", headers={"Host": "evil.example"}).status_code == 403

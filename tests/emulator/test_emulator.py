@@ -64,7 +64,7 @@ def test_it_survives_a_flapping_host_under_load(idp, ask, token_url, caplog):
     for thread in threads:
         thread.start()
     for _ in range(25):
-        for fault in (Fault.refuse(), Fault.tls_failure()):
+        for fault in (Fault.refuse(), Fault.tls_failed()):
             idp.fail(fault)
             time.sleep(0.005)
             idp.heal()

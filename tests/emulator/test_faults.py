@@ -17,7 +17,7 @@ from resilient_auth.emulator import Emulator, Fault
 
 SHORT = 0.3
 HUNG = {"black_hole", "slow", "trickle"}
-BROKEN = {"refuse", "reset", "wrong_content_length", "tls_failure"}
+BROKEN = {"refuse", "reset", "wrong_content_length", "tls_failed"}
 
 
 @pytest.mark.parametrize("name", Fault.all())
@@ -60,7 +60,7 @@ def test_msal_feels_every_fault(idp, daemon, name):
     assert "access_token" in fresh.acquire_token_for_client(["https://graph.microsoft.com/.default"])
 
 
-@pytest.mark.parametrize("fault", [Fault.refuse(), Fault.tls_failure()])
+@pytest.mark.parametrize("fault", [Fault.refuse(), Fault.tls_failed()])
 def test_host_wide_faults_kill_kept_alive_connections(idp, client, ask, fault):
     """A connection that was alive dies with the host, and a new one isn't made."""
     assert ask().status_code == 200
@@ -276,7 +276,7 @@ def test_flapping_goes_on_and_off(idp, client, ask):
         (Fault.reset(), {"probability": 0}, "probability"),
         (Fault.refuse(), {"count": 3}, "whole host"),
         (Fault.flapping(inner=Fault.refuse()), {"probability": 0.5}, "whole host"),
-        (Fault.tls_failure(), {"endpoint": "managed_identity"}, "plain HTTP"),
+        (Fault.tls_failed(), {"endpoint": "managed_identity"}, "plain HTTP"),
     ],
 )
 def test_faults_that_make_no_sense_are_refused(idp, fault, options, message):

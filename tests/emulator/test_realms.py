@@ -161,12 +161,12 @@ def test_faults_reach_through_the_proxy(idp, real):
     with pytest.raises(requests.exceptions.ConnectionError):
         real.get(url)
     idp.heal()
-    idp.fail(Fault.tls_failure())
+    idp.fail(Fault.tls_failed())
     with pytest.raises(requests.exceptions.SSLError):
         real.get(url)
     idp.heal()
     assert real.get(url).status_code == 200
-    assert [call.fault for call in idp.ledger.calls] == [None, "tls_failure", None]
+    assert [call.fault for call in idp.ledger.calls] == [None, "tls_failed", None]
 
 
 def test_the_proxy_leads_nowhere_else(idp, real):

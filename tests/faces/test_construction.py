@@ -28,7 +28,7 @@ DOWN = {
     "object": Fault.json_object(),
     "cut off": Fault.truncated_json(),
     "wrong length": Fault.wrong_content_length(),
-    "no TLS": Fault.tls_failure(),
+    "no TLS": Fault.tls_failed(),
     "numbers": Fault.status(200, '{"authorization_endpoint": 1, "token_endpoint": 2}'),
     "plain http": Fault.status(
         200, '{"authorization_endpoint": "http://evil/a", "token_endpoint": "http://evil/t", "issuer": "x"}'

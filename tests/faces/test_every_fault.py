@@ -158,7 +158,7 @@ def test_with_nothing_in_hand_every_fault_is_a_typed_error_in_time(
         (Fault.json_object(), ra.MalformedAnswer, requests.RequestException),
         (Fault.truncated_json(), ra.MalformedAnswer, requests.RequestException),
         (Fault.wrong_content_length(), ra.ConnectionFailed, requests.ConnectionError),
-        (Fault.tls_failure(), ra.TLSFailed, requests.exceptions.SSLError),
+        (Fault.tls_failed(), ra.TLSFailed, requests.exceptions.SSLError),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

@@ -115,7 +115,7 @@ def test_no_secret_is_told_in_any_fault(idp: Emulator, proxied, settings, clock,
         for number, fault in enumerate([None, *Fault.all().values()]):
             if fault is not None:
                 idp.fail(fault)
-                if fault.name != "tls_failure":
+                if fault.name != "tls_failed":
                     idp.fail(fault, "managed_identity")
             refresh_token = next(iter(public.token_cache.search("RefreshToken")))["secret"]
             calls = [

@@ -104,7 +104,7 @@ def test_an_expired_token_is_accepted_in_an_outage(scene: Scene) -> None:
     [
         Fault.refuse(),
         Fault.reset(),
-        Fault.tls_failure(),
+        Fault.tls_failed(),
         Fault.html_200(),
         Fault.http_503_html(),
         Fault.truncated_json(),

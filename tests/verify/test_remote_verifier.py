@@ -284,7 +284,7 @@ OUTAGES: dict[str, tuple[Fault, str, str]] = {
     "black_hole": (Fault.black_hole(), "api_attempt_timeout", "didn't answer in time"),
     "trickled body": (Fault.trickle(5), "api_deadline_passed", "took too long"),
     "reset": (Fault.reset(), "api_unavailable", "can't be reached"),
-    "tls": (Fault.tls_failure(), "api_unavailable", "can't be reached"),
+    "tls": (Fault.tls_failed(), "api_unavailable", "can't be reached"),
     "503": (Fault.http_503(), "api_answered_error", "has a problem"),
     "429": (Fault.http_429(20), "api_answered_error", "try again in 20 seconds"),
     "html": (Fault.html_200(), "malformed_decision", "has a problem"),

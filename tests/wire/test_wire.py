@@ -262,7 +262,7 @@ REAL = {
     "reset": (Fault.reset(), errors.ConnectionFailed, True),
     "black hole": (Fault.black_hole(), errors.AttemptTimeout, None),
     "wrong length": (Fault.wrong_content_length(), errors.ConnectionFailed, True),
-    "no TLS": (Fault.tls_failure(), errors.TLSFailed, None),
+    "no TLS": (Fault.tls_failed(), errors.TLSFailed, None),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..endpoints import HANDSHAKE, Host
-from ..faults import Fault, Refuse, TlsFailure
+from ..faults import Fault, Refuse, TLSFailed
 from ..injection import Injections
 from ..ledger import Call, Ledger
 from .connection import Connection
@@ -93,7 +93,7 @@ class Gateway:
         if self._refuses(site):
             return
         if site.tls:
-            fault = self._injections.host_wide(site.host, TlsFailure)
+            fault = self._injections.host_wide(site.host, TLSFailed)
             if fault is not None:
                 self._record_failed_handshake(connection, names[0], fault)
                 await connection.fail_handshake()
