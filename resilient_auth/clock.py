@@ -14,7 +14,7 @@ __all__ = ["Clock", "Jitter", "SystemClock", "system_jitter"]
 
 
 class Clock(Protocol):
-    """Return the time in both of the ways that tokens need."""
+    """The time, in both of the ways that tokens need."""
 
     @property
     def wall(self) -> Callable[[], float]:

@@ -70,19 +70,19 @@ class ResilientAuthError(Exception):
 
 
 class ConfigurationError(ResilientAuthError, ValueError):
-    """Say which argument or option is wrong, and the fix."""
+    """An argument or an option is wrong; the message says which, and the fix."""
 
     code = "configuration"
 
 
 class Closed(ResilientAuthError, RuntimeError):
-    """Say that the application object was closed."""
+    """The application object was closed."""
 
     code = "closed"
 
 
 class TokenDenied(ResilientAuthError):
-    """Say that the provider works and refused a credential a token: trying again won't help.
+    """The provider works and refused a credential a token: trying again won't help.
 
     Args:
         error: OAuth's code, such as `invalid_client`.
@@ -107,7 +107,7 @@ def _rebuild_denial(cls: type[TokenDenied], error: str, description: str, claims
 
 
 class StoreUnavailable(ResilientAuthError):
-    """Say that a store's medium fails, or that its circuit is open; the engine goes on from memory.
+    """A store's medium fails, or its circuit is open; the engine goes on from memory.
 
     Args:
         label: The store's medium, such as `redis`.
@@ -135,7 +135,7 @@ def _rebuild_store_failure(
 
 
 class ProviderUnavailable(ResilientAuthError, requests.RequestException):
-    """Say that the provider gave no answer, and when to try again.
+    """The provider gave no answer; `retry_after` says when to try again, where that is known.
 
     Callers of MSAL that catch `requests.RequestException` catch this too.
     """
@@ -182,67 +182,67 @@ def _rebuild(
 
 
 class CircuitOpen(ProviderUnavailable):
-    """Say that the circuit is open: no request was sent, since the provider failed a moment ago (G11)."""
+    """The circuit is open: no request was sent, since the provider failed a moment ago (G11)."""
 
     code = "circuit_open"
 
 
 class Throttled(ProviderUnavailable):
-    """Say that the provider throttles this application: 429, or `Retry-After` hasn't passed (G8)."""
+    """The provider throttles this application: 429, or `Retry-After` hasn't passed (G8)."""
 
     code = "throttled"
 
 
 class AcquisitionTimeout(ProviderUnavailable, requests.Timeout):
-    """Say that this caller's deadline passed; the token request goes on for others."""
+    """This caller's deadline passed; the token request goes on for others."""
 
     code = "acquisition_timeout"
 
 
 class AttemptTimeout(ProviderUnavailable, requests.Timeout):
-    """Say that the provider accepted a request and didn't answer in time (G10)."""
+    """The provider accepted a request and didn't answer in time (G10)."""
 
     code = "attempt_timeout"
 
 
 class ConnectionFailed(ProviderUnavailable, requests.ConnectionError):
-    """Say that the connection was refused, reset or could not be made."""
+    """The connection was refused, reset or could not be made."""
 
     code = "connection_failed"
 
 
 class NameNotResolved(ConnectionFailed):
-    """Say that the provider's host name could not be resolved."""
+    """The provider's host name could not be resolved."""
 
     code = "name_not_resolved"
 
 
 class TLSFailed(ProviderUnavailable, requests.exceptions.SSLError):
-    """Say that no trusted TLS connection could be made."""
+    """No trusted TLS connection could be made."""
 
     code = "tls_failed"
 
 
 class ServerFailed(ProviderUnavailable):
-    """Say that the provider answered with a 5xx status, or with an error of its own at any status (G9)."""
+    """The provider answered with a 5xx status, or with an error of its own at any status (G9)."""
 
     code = "server_failed"
 
 
 class MalformedAnswer(ProviderUnavailable):
-    """Say that the answer was not the JSON that it should be."""
+    """The answer was not the JSON that it should be."""
 
     code = "malformed_answer"
 
 
 class Overloaded(ProviderUnavailable):
-    """Say that the queue for this authority is full."""
+    """The queue for this authority is full."""
 
     code = "overloaded"
 
 
 class LocalResourcesExhausted(ProviderUnavailable):
-    """Say that this process or machine has no descriptor, memory or port left: it says nothing about the provider."""
+    """This process or machine has no descriptor, memory or port left; that says nothing about the provider."""
 
     code = "local_resources"
     sent = False

@@ -33,7 +33,7 @@ class Settings:
     Args:
         freshness: When tokens are refreshed.
         retry: How often and how soon a failed attempt is made again.
-        breaker: When a failing authority is left alone, and for how long.
+        breaker: When the circuit of a failing authority opens, and for how long.
         fallback: What may be served while it fails.
         wait: Seconds that a caller with nothing to serve waits, at most.
         exchange_deadline: Seconds that one exchange may take, with its queueing, attempts and back-offs. Raised to

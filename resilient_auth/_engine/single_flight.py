@@ -40,7 +40,7 @@ _LOOK = 0.05
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Outcome:
-    """Return how an exchange ended: with a token, with an answer that holds none, or with an error."""
+    """How an exchange ended: with a token, with an answer that holds none, or with an error."""
 
     #: What the provider gave.
     token: Token | None = None

@@ -95,7 +95,7 @@ class _Lane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneStatus:
-    """Return how many exchanges of one lane are under way, wait, or should have come back long ago."""
+    """How many exchanges of one lane are under way, wait, or are overdue."""
 
     #: The authority that they ask; and for whom, where that is told apart.
     name: str

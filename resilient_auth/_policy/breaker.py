@@ -1,4 +1,4 @@
-"""When a dependency that fails is left alone, and how it is asked again (G9, G10, G11).
+"""When the circuit of a failing dependency opens, and how it is probed (G9, G10, G11).
 
     closed ──failure that trips──▶ open ──break is over, next call──▶ half-open ──successes_to_close──▶ closed
                                      ▲                                    │
@@ -52,7 +52,7 @@ State = Literal["closed", "open", "half-open", "isolated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerOptions:
-    """Choose when a failing dependency is left alone, for how long, and how it is probed (G11).
+    """Choose when the circuit of a failing dependency opens, for how long, and how it is probed (G11).
 
     Args:
         consecutive_failures: Failures in a row that open the breaker.
@@ -142,7 +142,7 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerStatus(Dependency):
-    """Return how a breaker stands; times are in seconds since the epoch."""
+    """How a breaker stands; times are in seconds since the epoch."""
 
     state: State
     #: When this state began.
@@ -331,7 +331,7 @@ class Breaker:
             who: For whom it is, where some may fail alone; None where whatever fails is the dependency's doing.
 
         Raises:
-            CircuitOpen: The dependency is left alone; `retry_after` says for how long.
+            CircuitOpen: No call may be made now; `retry_after` says for how long.
         """
         event = None
         with self._lock:

@@ -12,7 +12,7 @@ __all__ = ["KeysHealth", "Reporter", "reporters"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysHealth:
-    """Return how an issuer's signing keys stand, with which tokens are verified."""
+    """How an issuer's signing keys stand, with which tokens are verified."""
 
     #: The identity provider's origin, and the tenant's issuer there.
     authority: str

@@ -230,7 +230,7 @@ class Levels:
         """Take leave for one call; its verdict is owed.
 
         Raises:
-            CircuitOpen: It is left alone; `retry_after` says for how long.
+            CircuitOpen: No call may be made now; `retry_after` says for how long.
         """
         self.check(asked)
         permits: list[tuple[Breaker, Permit]] = []

@@ -39,7 +39,7 @@ State = Literal["ok", "failing", "read_only", "unavailable", "closed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """Return how a store stands."""
+    """How a store stands."""
 
     target: str
     #: "failing": it failed a moment ago, and is asked; "read_only": writes are refused for some seconds; "unavailable":
