@@ -408,13 +408,13 @@ class TestAFailingMedium:
         clock = ManualClock()
         medium = Medium(clock)
         store = SealedStore(medium, key=KEY, clock=clock)
-        isolate(f"store:{medium.label}")
+        isolate(medium.label)
         calls = medium.calls
         with pytest.raises(StoreUnavailable, match="circuit_open"):
             store.read("token", "a")
         assert medium.calls == calls
         assert [line.state for line in health().stores if line.target == medium.label] == ["unavailable"]
-        reset(f"store:{medium.label}")
+        reset(medium.label)
         assert store.write("token", "a", b"x", ttl=60)
 
     def test_what_a_third_partys_medium_raises_stays_unquoted(self) -> None:

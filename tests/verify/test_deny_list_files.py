@@ -136,7 +136,8 @@ class TestMistakes:
         with capture_events() as events:
             assert code_of(verifier, token) == "denied"
             (told,) = events.wait_for(DenyListRejected)
-        assert "line 2" in told.code
+        assert told.code == "malformed"
+        assert "line 2" in told.detail
 
 
 class TestBeforeItJudges:
