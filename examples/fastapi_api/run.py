@@ -149,7 +149,7 @@ def rehearse(emulator: Emulator, settings: dict[str, str]) -> bool:
         print(f"the provider works:       {before}", flush=True)
 
         emulator.fail(Fault.black_hole())
-        # bob has a token, and never called before: none for the inventory can be had on behalf of him.
+        # bob has a token, and never called before: none for the inventory can be obtained on their behalf.
         during.collect(OUTAGE, ada, bob)
         api.terminate()
         api.status()

@@ -1,4 +1,4 @@
-"""One exchange for all who want the same token, and a deadline of his own for each of them."""
+"""One exchange for all who want the same token, each with a deadline of their own."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _objects: dict[int, weakref.ref[Forked]] = {}
 _process = os.getpid()
 #: The process and the thread that renews, so that what it calls doesn't wait for it.
 _renewing: tuple[int, int] | None = None
-#: One lock a process: nobody can have inherited the one that he needs.
+#: One lock a process: nobody can have inherited the one that it needs.
 _locks: dict[int, threading.Lock] = {}
 
 
