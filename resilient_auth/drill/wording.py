@@ -34,8 +34,8 @@ LONG_DRILL = "resilient-auth drill --fault http_503 --token-lifetime 600 --refre
 
 #: Why a fresh token may come late, which needs saying next to the number.
 FRESH = (
-    "A client with a valid token in hand can do without a fresh one: resilient-auth then keeps the circuit of a provider "
-    "that failed open for longer, and probes it more often only when there is nothing left to serve."
+    "A client with a valid token in hand can do without a fresh one: resilient-auth then keeps the circuit open "
+    "for longer, and probes the provider more often only when there is nothing left to serve."
 )
 
 
