@@ -54,7 +54,7 @@ _HOMES = {
     "reset": "health",
     "subscribe": "events",
     "wait_at_most": "_engine.acquire",
-    "wrap": "_msal.applications",
+    "wrap": "_msal.wrapped",
 }
 _MODULES = ("aio", "downstream", "errors", "events", "msal", "verify")
 
@@ -117,8 +117,8 @@ __all__ = [
 if TYPE_CHECKING:
     from . import aio, downstream, errors, events, msal, verify
     from ._engine.acquire import wait_at_most
-    from ._msal.applications import wrap
     from ._msal.cache_import import import_msal_cache
+    from ._msal.wrapped import wrap
     from ._store.file import FileStore
     from ._store.redis.store import RedisStore
     from ._store.sealing.keys import EnvironmentKey, MountedKey

@@ -12,8 +12,8 @@ from ._credentials.third_party import where_it_belongs
 from ._engine.acquire import Served, acquire_async
 from ._engine.threads import on_a_thread
 from ._msal.applications import ManagedIdentityClient
-from ._msal.applications import wrap as _wrap
-from ._msal.session import Plan
+from ._msal.plans import Plan
+from ._msal.wrapped import wrap as _wrap
 from .claims_service.remote import AsyncRemoteClaimsVerifier as RemoteClaimsVerifier
 from .downstream import async_api_client as api_client
 from .errors import ProviderUnavailable

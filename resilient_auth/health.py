@@ -9,9 +9,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 from ._engine.cache import memories
-from ._engine.refresh import under_way
-from ._engine.workers import LaneStatus, lanes
-from ._fleet.accounts import removals_pending
+from ._engine.exchange import under_way
+from ._engine.lanes import LaneStatus
+from ._engine.workers import lanes
+from ._fleet.write_back import removals_pending
 from ._policy.breaker import Breaker, BreakerStatus, breakers
 from ._policy.endpoint import PLAIN, Endpoint, origin_of
 from ._policy.freshness import Freshness, assess
@@ -108,7 +109,8 @@ def _report(health: Health) -> Iterator[str]:
     for keys in health.keys:
         age = "never fetched" if keys.age is None else f"fetched {_span(keys.age)} ago"
         failed = f", {_times(keys.failures)}, last with {keys.last_code}" if keys.last_code else ""
-        yield f"  signing keys of {keys.issuer}: {keys.keys} {keys.state}, {age}{failed}"
+        held = f"{keys.keys} {keys.state}" if keys.keys else "none held"
+        yield f"  signing keys of {keys.issuer}: {held}, {age}{failed}"
     for store in health.stores:
         failed = f" with {store.last_code}" if store.last_code else ""
         records = f", {store.unreadable} records unreadable" if store.unreadable else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msal as _msal
 from msal import (
@@ -19,12 +19,15 @@ from msal import (
     __version__,
 )
 
-from ._msal.applications import (
-    ClientApplication,
-    ConfidentialClientApplication,
-    ManagedIdentityClient,
-    PublicClientApplication,
-)
+from ._process.loading import load
+
+if TYPE_CHECKING:
+    from ._msal.applications import (
+        ClientApplication,
+        ConfidentialClientApplication,
+        ManagedIdentityClient,
+        PublicClientApplication,
+    )
 
 __all__ = [
     "AutoRefresher",
@@ -45,7 +48,19 @@ __all__ = [
 ]
 
 
+#: Loaded when first used: to import this costs what importing MSAL does, and hardly more.
+_APPLICATIONS = frozenset(
+    {"ClientApplication", "ConfidentialClientApplication", "ManagedIdentityClient", "PublicClientApplication"}
+)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _APPLICATIONS:
+        load("resilient_auth._msal.applications")
+        from ._msal import applications
+
+        value = globals()[name] = getattr(applications, name)
+        return value
     # Whatever else this release of MSAL has, its submodules among it.
     return getattr(_msal, name)
 

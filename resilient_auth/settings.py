@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ._policy.breaker import BreakerOptions
-from ._policy.checks import require, require_number, require_whole
+from ._policy.checks import is_scope, require, require_number, require_whole
 from ._policy.endpoint import host_of
 from ._policy.fallback import FallbackOptions
 from ._policy.freshness import FreshnessOptions
@@ -197,7 +197,7 @@ def _check_scope_sets(sets: object) -> None:
     require(isinstance(sets, tuple), f"{hint}, not {sets!r}")
     for scopes in sets if isinstance(sets, tuple) else ():
         require(isinstance(scopes, tuple) and bool(scopes), f"{hint}; {scopes!r} isn't one")
-        require(all(isinstance(s, str) and s for s in scopes), f"{hint}; {scopes!r} holds what isn't a scope")
+        require(all(map(is_scope, scopes)), f"{hint}; {scopes!r} holds what isn't a scope")
 
 
 def _check_hosts(hosts: object) -> None:

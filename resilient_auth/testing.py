@@ -125,7 +125,7 @@ class ManualClock:
             others = [other for other in self._waiting.values() if other is not wait]
         told = "; ".join(each.describe(self._monotonic) for each in (wait, *others))
         raise AssertionError(
-            f"nobody has moved this ManualClock for {self._patience:g} real seconds. {told}. Call advance() from "
+            f"this ManualClock wasn't moved for {self._patience:g} real seconds. {told}. Call advance() from "
             "another thread than the one that waits"
         )
 

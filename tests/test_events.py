@@ -22,8 +22,8 @@ import resilient_auth
 from resilient_auth import errors
 from resilient_auth._engine.acquire import Served, Source
 from resilient_auth._engine.cache import Memory
-from resilient_auth._engine.engine import engine_for
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._fleet.engines import engine_for
 from resilient_auth.errors import ProviderUnavailable
 from resilient_auth.events import (
     CODES,

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from resilient_auth._policy.breaker import BreakerStatus
+from resilient_auth._store.gate import StoreStatus
+from resilient_auth.health import Health, KeysHealth, LaneStatus, TokenHealth
+
 HERE = Path(__file__).parent
 SECONDS = 30.0
 
@@ -96,6 +100,47 @@ def test_it_reads_as_a_report(seen: dict[str, Any]) -> None:
         "  circuit https://login.example token: open after 503; next probe in 10 s",
     ]
     assert seen["gone"]["text"].startswith("DARK: 0 s to dark, not ready\n")
+
+
+def test_the_report_has_a_line_for_each_kind_of_trouble() -> None:
+    """Keys, stores, lanes, an isolated API and sign-outs that aren't written yet."""
+    known = {"authority": "https://login.example", "issuer": "https://login.example/t/v2.0"}
+    report = Health(
+        verdict="dark",
+        time_to_dark=None,
+        tokens=(
+            TokenHealth(
+                authority="https://login.example", tenant="t", client_id="app", flow="silent", scopes=("a", "b"),
+                subject="0123456789abcdef", state="expired", time_to_dark=0.0, pinned=True, failures=2,
+                last_code="server_failed",
+            ),
+        ),
+        breakers=(
+            BreakerStatus(
+                target="https://api.example", purpose="api", wire="other.pem", state="isolated", since=1.0,
+                retry_after=None, failing_since=None, last_code=None, era=3,
+            ),
+        ),
+        keys=(
+            KeysHealth(**known, state="none", age=None, keys=0, time_to_dark=0.0, failures=3, last_code="http_503"),
+            KeysHealth(**known, state="stale", age=9000.0, keys=2, time_to_dark=60.0, failures=0, last_code=None),
+        ),
+        stores=(StoreStatus(target="redis", state="read_only", last_code="full", rejected=1, unreadable=4),),
+        lanes=(LaneStatus(name="https://login.example", active=2, waiting=1, overdue=1),),
+        removals_pending=5,
+    )  # fmt: skip
+    assert str(report).splitlines() == [
+        "DARK: no token in use, not ready",
+        "  token silent a b for 0123456789abcdef at https://login.example/t: expired, nothing left, failed 2 times, "
+        "last with server_failed",
+        "  circuit https://api.example api over other.pem: isolated",
+        "  signing keys of https://login.example/t/v2.0: none held, never fetched, failed 3 times, last with http_503",
+        "  signing keys of https://login.example/t/v2.0: 2 stale, fetched 2.5 h ago",
+        "  store redis: read_only with full, 4 records unreadable",
+        "  lane https://login.example: 2 under way, 1 waiting, 1 overdue",
+        "  sign-outs not yet in a store: 5",
+    ]
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
 
 
 def test_it_is_json(seen: dict[str, Any]) -> None:

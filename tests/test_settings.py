@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilient_auth import Settings
-from resilient_auth._engine.engine import engine_for
+from resilient_auth._fleet.engines import engine_for
 from resilient_auth.errors import ConfigurationError
 from resilient_auth.settings import BreakerOptions, FallbackOptions, FreshnessOptions, RetryOptions
 from resilient_auth.testing import ManualClock, no_jitter

@@ -67,7 +67,7 @@ class CachedAnswer:
             at_most: Seconds after which somebody is asked in any case; None for when a refresh is due.
         """
         cache = session.look_at_cache()
-        if not session._watchable and cache is not None:  # others change it unseen
+        if not session.watchable and cache is not None:  # others change it unseen
             return False
         clock, token = session.engine.clock, self.token
         self.entry, self.home, self.cache_name, self.cache = entry, session.home, session.cache_name, cache

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cachetools
 
 from .._engine.acquire import Served, acquire, patience_of, wait_at_most
-from .._msal.session import Plan
+from .._msal.plans import Plan
+from .._msal.results import token_from
 from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
 from .._policy.subject import SubjectOf, check_subject, subject_now
 from .._process import forks
 from .._process.living import LiveObjects
-from .._wire.http_client import ExchangeContext, once_then_elsewhere
+from .._wire.exchange_context import ExchangeContext, once_then_elsewhere
 from ..errors import Closed, ConfigurationError, ProviderUnavailable, TokenDenied
 from ..events import SourceSwitched, emit
 from ..settings import Settings
@@ -204,7 +205,7 @@ class CredentialCore:
         token, entry, session = served.token, plan.entry, source.session
         if token is None and isinstance(served.result, Mapping):
             # A broker's or a cloud shell's, which MSAL holds by itself.
-            token = session.token_from(served.result, {}, ExchangeContext(0.0))
+            token = token_from(session, served.result, {}, ExchangeContext(0.0))
         if token is None:
             raise denial(served.result)
         answer = self._prepare(token)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .._engine import refresh
-from .._msal.session import Plan
+from .._engine.exchange import under_way
+from .._engine.recovery import refresh_in_background
+from .._msal.plans import Plan
 from ..errors import AcquisitionTimeout, ProviderUnavailable
 from .request import CredentialRequest
 from .sources import Source
@@ -19,7 +20,7 @@ def known_failure(source: Source, plan: Plan, wanted: CredentialRequest) -> Prov
     wall, now = engine.clock.wall(), engine.clock.monotonic()
     if entry.token is not None and entry.token.remaining(wall, now) > 0:
         return None
-    flight = refresh.under_way(engine, entry)
+    flight = under_way(engine, entry)
     if flight is not None and flight.doubted:
         entry.asked_at = now
         still_waiting = AcquisitionTimeout(f"{source.name} hasn't answered yet", authority=source.name)
@@ -28,13 +29,13 @@ def known_failure(source: Source, plan: Plan, wanted: CredentialRequest) -> Prov
     if error is None or renew is None:
         return None
     entry.asked_at = now
-    refresh.refresh_in_background(engine, entry, renew)
+    refresh_in_background(engine, entry, renew)
     return error
 
 
 def doubt(source: Source, plan: Plan) -> None:
     """Have nobody else wait for an exchange that one has waited for in vain."""
-    flight = None if plan.entry is None else refresh.under_way(source.session.engine, plan.entry)
+    flight = None if plan.entry is None else under_way(source.session.engine, plan.entry)
     if flight is not None:
         flight.doubted = True
 

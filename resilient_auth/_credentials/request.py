@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .._msal.session import check_scopes
+from .._policy.checks import check_scopes
 from .._policy.subject import Subject
 from ..errors import ConfigurationError
 

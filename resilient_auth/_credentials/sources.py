@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import msal
 
-from .._msal.applications import wrap
 from .._msal.managed_identity import ManagedIdentityClient
 from .._msal.methods import ResilientApplication
-from .._msal.session import Plan, Session
+from .._msal.plans import Plan
+from .._msal.session import Session
+from .._msal.wrapped import wrap
 from .._policy.subject import SubjectOf
 from ..errors import ConfigurationError
 from ..settings import Settings

@@ -14,7 +14,7 @@ import msal
 
 from .._engine.acquire import patience_of
 from .._msal.applications import ConfidentialClientApplication, PublicClientApplication
-from .._wire.http_client import ExchangeContext
+from .._wire.exchange_context import ExchangeContext
 from ..errors import ConfigurationError
 
 __all__ = ["TenantApplications"]
@@ -163,7 +163,7 @@ class TenantApplications:
         if self._shared_cache:
             # Not as the owner's: each takes and writes down what is its own in there.
             made._ra_session.share(app.token_cache)
-            own, users = made._ra_session.memory.shared_cache, app._ra_session.memory.shared_cache
+            own, users = made._ra_session.shared_cache, app._ra_session.shared_cache
             if own is not None and users is not None:
                 own.share_users(users)
         return made

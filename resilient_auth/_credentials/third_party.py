@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from .._engine.cache import Exchange
-from .._engine.single_flight import Flight, Outcome
+from .._engine.single_flight import Exchange, Flight, Outcome
 from .._engine.threads import lasting_loop
-from .._msal.session import Plan, Session
+from .._msal.plans import Plan, plan_token
+from .._msal.session import Session
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.levels import ProviderRequest
@@ -119,7 +119,8 @@ class AnyCredential:
             if entry is not None and entry.token is not None:
                 self.session.memory.drop_token(entry, entry.token, "claims_challenge")
         exchange = self._exchange(request, wanted)
-        plan = self.session.plan(
+        plan = plan_token(
+            self.session,
             request,
             (self._endpoint,),
             lambda _: exchange,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 
 from .._policy.failure import Purpose, judge
 from .._policy.provider_errors import Fault, kind_of, kind_of_text, name_of
+from .._process.causes import causes_of
 from .._process.resources import exhausted
-from .._wire.connection import _causes, as_failure
+from .._wire.failures import as_failure
 from .._wire.redaction import redact
 from ..errors import ProviderUnavailable, ServerFailed, Throttled, TokenDenied
 
@@ -42,7 +43,7 @@ def verdict_on(
     """
     if exhausted(error):
         return as_failure(error, name)
-    causes = list(_causes_of(error))
+    causes = list(causes_of(error))
     for cause in causes:
         if isinstance(cause, ProviderUnavailable):
             return as_failure(cause, name)
@@ -91,14 +92,6 @@ def _failed(kind: Fault | None, name: str, told: str, propagating: Callable[[], 
     error = failure(f"{name} gave no token: {told}", authority=name)
     error.of_request = kind is Fault.UNMATCHED
     return error
-
-
-def _causes_of(error: BaseException) -> Iterator[BaseException]:
-    for cause in _causes(error):
-        yield cause
-        inner = getattr(cause, "inner_exception", None)  # azure-core's way of telling a cause
-        if isinstance(inner, BaseException) and inner is not cause:
-            yield from _causes(inner)
 
 
 def _kinds(error: BaseException) -> frozenset[str]:

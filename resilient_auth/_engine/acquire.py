@@ -18,10 +18,10 @@ from .._policy.levels import ProviderRequest
 from ..errors import AcquisitionTimeout, LocalResourcesExhausted, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
 from ..token import Token
-from . import refresh
-from .cache import CacheEntry, Exchange
+from . import recovery
+from .cache import CacheEntry
 from .engine import Engine
-from .single_flight import Flight, Outcome, carrying
+from .single_flight import Exchange, Flight, Outcome, carrying
 
 __all__ = [
     "Acquisition",
@@ -131,14 +131,14 @@ def acquiring(
         if state is Freshness.FRESH:
             return Served(Source.CACHE, token)
         if state is Freshness.DUE or (state is Freshness.EXPIRING and entry.rest_left(now) > 0):
-            refresh.refresh_in_background(engine, entry, exchange)
+            recovery.refresh_in_background(engine, entry, exchange)
             return _serve_held(engine, entry, token, wall, now)
         elif state is Freshness.EXPIRING:
             patience = min(patience, settings.freshness.margin_wait)
     try:
-        flight = refresh.begin(engine, entry, exchange, variant=claims or ("force" if force else None))
+        flight = recovery.begin(engine, entry, exchange, variant=claims or ("force" if force else None))
     except ProviderUnavailable as error:
-        refresh.await_recovery(engine, entry, error)
+        recovery.await_recovery(engine, entry, error)
         return _after_failure(engine, entry, token, error)
     if patience < longest and flight.doubted:
         patience = 0.0

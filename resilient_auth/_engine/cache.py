@@ -10,57 +10,44 @@ from typing import Any
 
 import cachetools
 
-from .._fleet.accounts import SharedCache
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
-from .._policy.levels import ProviderRequest
 from .._process import forks
 from .._process.living import LiveObjects
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
 from ..token import Token, TokenRequest, fingerprint
-from .single_flight import Flight, Outcome
+from .engine import Engine
+from .shared import SharedEntry, SharedTokens
+from .single_flight import Exchange
 from .timers import Timer
 
-__all__ = ["CacheEntry", "Exchange", "Memory"]
+__all__ = ["CacheEntry", "Memory", "forget_closed", "memories"]
 
 #: Seconds between two looks for tokens that are over, and at how many the lock is held.
 _SWEEP_EVERY = 60.0
 _AT_ONCE = 64
 
-#: Ask the provider: given the flight, which has the deadline, tell how it ended. Runs on a worker.
-Exchange = Callable[[Flight], Outcome]
 
-
-class CacheEntry:
+class CacheEntry(SharedEntry):
     """The place of one token. Its token is immutable and swapped whole; readers take no lock."""
 
-    __slots__ = (
-        "__weakref__",
+    __entries__ = (
         "asked_at",
-        "authorities",
         "denied",
         "discard",
         "failed_at",
         "failures",
-        "generation",
-        "hints",
         "last_error",
-        "looked_at",
         "made_at",
         "memory",
         "not_before",
         "owner",
-        "pinned",
-        "purpose",
-        "read",
-        "refused",
         "renew",
-        "request",
+        "reschedule",
         "rests",
         "signatures",
         "timer",
-        "token",
         "told",
         "tried_at",
         "unkept",
@@ -69,13 +56,8 @@ class CacheEntry:
     def __init__(
         self, request: TokenRequest, memory: Memory, authorities: tuple[Endpoint, ...], purpose: Purpose
     ) -> None:
-        self.request = request
-        #: What the authorities are asked for; each purpose has a breaker of its own.
-        self.purpose = purpose
+        super().__init__(request, authorities, purpose)
         self.memory = memory
-        #: The endpoints that can give this token, in order of preference.
-        self.authorities = authorities
-        self.token: Token | None = None
         #: How to get it again with nobody asking; None where that can't be (a code, somebody's assertion).
         self.renew: Exchange | None = None
         self.failures = 0
@@ -90,31 +72,22 @@ class CacheEntry:
         self.last_error: ProviderUnavailable | None = None
         self.asked_at = self.made_at = -1e9
         self.owner: str | None = None
-        #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
-        self.refused: str | None = None
-        #: Finds the token in MSAL's cache, into which the store's entries are put; None where it isn't kept there.
-        self.read: Callable[[], Token | None] | None = None
         #: Takes a token that must not be served any more out of MSAL's cache and the store.
         self.discard: Callable[[Token], None] | None = None
-        #: Monotonic time at which the store was last looked at.
-        self.looked_at = -1e9
-        #: The names of what the fleet knew against the provider when the exchange under way began.
-        self.hints: tuple[str, ...] = ()
-        self.pinned = False
+        #: Sets the timer of an entry that is kept fresh: for when it is due, or after some seconds; None for others.
+        self.reschedule: Callable[[Engine, CacheEntry, float | None], None] | None = None
         self.timer: Timer | None = None
         #: The token whose service during a failure was told already.
         self.told: Token | None = None
         #: The token that MSAL's cache couldn't take: it isn't missed there.
         self.unkept: Token | None = None
-        #: Counts what was forgotten, so that an exchange begun before doesn't bring it back.
-        self.generation = 0
         #: The calls that the face answers from this entry; see `Memory.hits`.
         self.signatures: tuple[Hashable, ...] = ()
 
     @property
-    def ways(self) -> list[ProviderRequest]:
-        """What is asked of each authority that can give this token."""
-        return [ProviderRequest.of(self.request, endpoint, self.purpose) for endpoint in self.authorities]
+    def pinned(self) -> bool:
+        """Return whether it is kept fresh with nobody asking, and never evicted."""
+        return self.reschedule is not None
 
     def rest(self, seconds: float, now: float) -> None:
         """Begin no background refresh for so long."""
@@ -147,20 +120,20 @@ class _Entries(cachetools.LRUCache[TokenRequest, CacheEntry]):
 
 
 class Memory:
-    """Hold an application's slots, at most `max_tokens` of them."""
+    """Hold an application's entries, at most `max_tokens` of them."""
 
-    def __init__(self, max_tokens: int, engine: Any) -> None:
-        #: Whose policies hold for these tokens; typed loosely, since the engine knows of memories.
+    def __init__(self, max_tokens: int, engine: Engine) -> None:
+        #: Whose policies hold for these tokens.
         self.engine = engine
         self._lock = threading.Lock()
-        self._slots = _Entries(max_tokens, self._forget)
+        self._entries = _Entries(max_tokens, self._forget)
         #: Not yet told.
         self._evicted: list[CacheEntry] = []
         self._by_subject: dict[str | None, dict[TokenRequest, CacheEntry]] = {}
         #: What the face answers without asking anybody: call signature to prepared answer.
         self.hits: dict[Hashable, Any] = {}
-        #: The application's place in the owner's store, if there is one.
-        self.shared_cache: SharedCache | None = None
+        #: What others know of these tokens; None where they are this process's alone.
+        self.shared: SharedTokens | None = None
         #: Monotonic time before which nobody looks for tokens that are over.
         self._sweep_at = engine.clock.monotonic() + _SWEEP_EVERY
         #: The lane of their own in which exchanges run that call the owner's code; None for their provider's.
@@ -171,19 +144,19 @@ class Memory:
     def find(self, request: TokenRequest) -> CacheEntry | None:
         """Find the entry of a request."""
         with self._lock:
-            return self._slots.get(request)
+            return self._entries.get(request)
 
     def entry(
         self, request: TokenRequest, authorities: tuple[Endpoint, ...], purpose: Purpose = Purpose.TOKEN
     ) -> CacheEntry:
         """Find the entry of a request, or make it."""
         with self._lock:
-            entry: CacheEntry | None = self._slots.get(request)
+            entry: CacheEntry | None = self._entries.get(request)
             new = entry is None
             if entry is None:
                 entry = CacheEntry(request, self, authorities, purpose)
                 entry.made_at = self.engine.clock.monotonic()
-                self._slots[request] = entry
+                self._entries[request] = entry
                 self._by_subject.setdefault(request.subject, {})[request] = entry
             evicted, self._evicted = self._evicted, []
         self._tell(evicted, "there are more than max_tokens")
@@ -194,7 +167,7 @@ class Memory:
     def remember_hit(self, entry: CacheEntry, token: Token, signature: Hashable, answer: Any) -> None:
         """Let the face answer `signature` with `answer`, made of `token`, unless that has been dropped meanwhile."""
         with self._lock:
-            if entry.token is not token or self._slots.get(entry.request) is not entry:
+            if entry.token is not token or self._entries.get(entry.request) is not entry:
                 return
             if signature not in entry.signatures:
                 if len(entry.signatures) >= 8:
@@ -215,14 +188,14 @@ class Memory:
             if generation is not None and entry.generation != generation:
                 return
             entry.token = token
-            if owner is not None and self._slots.get(entry.request) is entry:
+            if owner is not None and self._entries.get(entry.request) is entry:
                 entry.owner = owner
                 self._by_subject.setdefault(owner, {})[entry.request] = entry
 
     def drop_all(self, code: str) -> None:
         """Forget all tokens."""
         with self._lock:
-            dropped = self._clear_all(list(self._slots.values()))
+            dropped = self._clear_all(list(self._entries.values()))
         self._tell(dropped, code)
 
     def drop_subject(self, subject: str | None, code: str) -> None:
@@ -244,7 +217,7 @@ class Memory:
         return True
 
     def __iter__(self) -> Iterator[CacheEntry]:
-        """List the slots without the lock: `health` may be called by a signal's handler, amid whatever holds it."""
+        """List the entries without the lock: `health` may be called by a signal's handler, amid whatever holds it."""
         while True:
             try:
                 kept = [(subject, list(entries.values())) for subject, entries in list(self._by_subject.items())]
@@ -269,7 +242,7 @@ class Memory:
             self.engine.run("memory", run)
 
     def sweep(self) -> None:
-        """Forget the slots whose token is over, or never came, and for which nobody has asked for long.
+        """Forget the entries whose token is over, or never came, and for which nobody has asked for long.
 
         Users come and go: what can't be renewed without them would be kept until there are more than `max_tokens`.
         """
@@ -279,7 +252,7 @@ class Memory:
                 for entry in held[begin : begin + _AT_ONCE]:
                     if self._is_over(entry):
                         entry.token = None
-                        del self._slots[entry.request]
+                        del self._entries[entry.request]
                         self._forget(entry)
 
     def _is_over(self, entry: CacheEntry) -> bool:
@@ -292,7 +265,7 @@ class Memory:
         quiet = max(engine.settings.keep_trying, engine.settings.deadline + _SWEEP_EVERY)
         if now - max(entry.made_at, entry.asked_at, entry.failed_at) <= quiet:
             return False
-        return token is None or bool(token.remaining(wall, now) <= -engine.settings.fallback.grace)
+        return token is None or token.remaining(wall, now) <= -engine.settings.fallback.grace
 
     def _tell(self, dropped: list[CacheEntry], code: str) -> None:
         for entry in dropped:
@@ -329,17 +302,15 @@ class Memory:
     def after_fork(self) -> None:
         """Start with a lock of one's own in a forked child; timers and flights were the parent's.
 
-        A thread of the parent's may have been in the middle of a change: all is built anew from the slots.
+        A thread of the parent's may have been in the middle of a change: all is built anew from the entries.
         """
         self._lock = threading.Lock()
-        entries = list(self._slots.values())
-        self._slots, self._evicted, self._by_subject = _Entries(int(self._slots.maxsize), self._forget), [], {}
+        entries = list(self._entries.values())
+        self._entries, self._evicted, self._by_subject = _Entries(int(self._entries.maxsize), self._forget), [], {}
         self.hits.clear()
-        if self.shared_cache is not None:
-            self.shared_cache.after_fork()
         for entry in entries:
             entry.timer, entry.not_before, entry.signatures = None, 0.0, ()
-            self._slots[entry.request] = entry
+            self._entries[entry.request] = entry
             for subject in {entry.request.subject, entry.owner or entry.request.subject}:
                 self._by_subject.setdefault(subject, {})[entry.request] = entry
 

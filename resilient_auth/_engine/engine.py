@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import cachetools
 
-from .._fleet.records import Records
 from .._policy.breaker import Breaker
 from .._policy.cooldown import Cooldowns
 from .._policy.endpoint import Endpoint
@@ -19,29 +17,31 @@ from .._policy.failure import Purpose
 from .._policy.levels import Levels, ProviderRequest
 from .._policy.retry import Budget
 from .._process import forks
-from ..clock import Clock
 from ..errors import AcquisitionTimeout, ProviderUnavailable, Throttled
 from ..events import CooldownStarted, emit
 from ..settings import Settings
+from .lanes import Job
+from .shared import ALONE, Shared
 from .single_flight import Flight, Flights, Outcome
-from .timers import Timers
-from .workers import OWNERS_CODE, Job, Workers
+from .timers import timers_of
+from .workers import OWNERS_CODE, Workers
 
-__all__ = ["Engine", "engine_for"]
+__all__ = ["Engine", "renewed"]
 
 
 class Engine:
-    """Hold what exchanges share. Nothing in here does I/O."""
+    """Hold what exchanges share. Nothing in here does I/O.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The policies.
+        shared: What outlives this process, and what other processes tell.
+    """
+
+    def __init__(self, settings: Settings, shared: Shared = ALONE) -> None:
         self.settings = settings
         self.clock = settings.clock
         self.jitter = settings.jitter
-        #: What outlives this process, and what other processes tell; None without a store.
-        self.stored = None
-        if settings.store is not None:
-            grace, most = settings.fallback.grace, settings.max_stored_tokens
-            self.stored = Records(settings.store, settings.clock, grace, most)
+        self.shared = shared
         self._begin()
         #: The breakers, by what fails together.
         self.levels = Levels(settings.breaker, clock=self.clock, jitter=self.jitter)
@@ -51,7 +51,7 @@ class Engine:
     def _begin(self) -> None:
         """Begin with fresh threads, locks and flights: at first, and in a forked child."""
         self._lock = threading.Lock()
-        self.timers = _timers_of(self.clock)
+        self.timers = timers_of(self.clock)
         self.flights = Flights(self.clock)
         self.workers = Workers(
             per_lane=self.settings.workers_per_authority,
@@ -60,16 +60,13 @@ class Engine:
             wall=self.clock.wall,
             call_at=self.timers.call_at,
         )
-        #: By site and purpose, the tokens that wait for recovery; see `refresh`.
-        self.recoveries: dict[tuple[Endpoint, Purpose], Any] = {}
 
     def breaker(self, endpoint: Endpoint, purpose: Purpose) -> Breaker:
         """Find the breaker around one provider as a whole, over one wire, for one purpose."""
         return self.levels.site(endpoint, purpose)
 
-    def budget(self, endpoint: Endpoint) -> Budget:
-        """Find the retry budget of one provider over one wire."""
-        site = endpoint.site
+    def budget(self, site: Endpoint) -> Budget:
+        """Find the retry budget of one provider as a whole, over one wire."""
         with self._lock:
             budget: Budget | None = self._budgets.get(site)
             if budget is None:
@@ -94,7 +91,7 @@ class Engine:
     def answered(self, asked: ProviderRequest) -> None:
         """Note that a request was answered."""
         self._cooldowns.answered(asked)
-        self.budget(asked.endpoint).earn(asked.party)
+        self.budget(asked.site).earn(asked.party)
 
     def cooldown_left(self, asked: ProviderRequest) -> float:
         """Return for how many seconds a cool-down lasts, for this application or for this request; 0 for none."""
@@ -102,7 +99,7 @@ class Engine:
 
     def check_cooldown(self, asked: ProviderRequest) -> None:
         """Raise `Throttled` while a cool-down lasts for this application as such, or for this request."""
-        left = self.cooldown_left(asked)
+        left = self._cooldowns.left(asked)
         if left > 0:
             raise Throttled(
                 f"{asked.endpoint} throttled this application; next request in {left:.0f} s",
@@ -176,53 +173,16 @@ class Engine:
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
         self._begin()
-        self._budgets = _anew(self._budgets)
+        self._budgets = renewed(self._budgets)
         self._cooldowns.after_fork()
-        if self.stored is not None:
-            self.stored.after_fork()
+        self.shared.after_fork()
         self.levels.after_fork()
         for budget in self._budgets.values():
             budget.renew_lock()
 
 
-_engines: cachetools.LRUCache[Settings, Engine] = cachetools.LRUCache(64)
-_living: weakref.WeakSet[Engine] = weakref.WeakSet()
-_timers: cachetools.LRUCache[int, tuple[Clock, Timers]] = cachetools.LRUCache(64)
-_registry = threading.Lock()
-
-
-def engine_for(settings: Settings) -> Engine:
-    """Find the engine of these settings; what they equal, they share."""
-    forks.notice()
-    with _registry:
-        engine: Engine | None = _engines.get(settings)
-        if engine is None:
-            engine = _engines[settings] = Engine(settings)
-            _living.add(engine)
-        return engine
-
-
-def _timers_of(clock: Clock) -> Timers:
-    # One scheduler a process: the engines of a clock share it. Called with the registry's lock held, or in a child that
-    # has one thread.
-    kept = _timers.get(id(clock))
-    if kept is None:
-        kept = _timers[id(clock)] = (clock, Timers(clock))
-    return kept[1]
-
-
-def _anew(kept: cachetools.LRUCache[Any, Any]) -> cachetools.LRUCache[Any, Any]:
+def renewed(kept: cachetools.LRUCache[Any, Any]) -> cachetools.LRUCache[Any, Any]:
     """Build a cache anew that a thread of the parent's may have been in the middle of changing."""
     fresh: cachetools.LRUCache[Any, Any] = cachetools.LRUCache(kept.maxsize)
     fresh.update(list(kept.items()))
     return fresh
-
-
-@forks.renewed
-def _after_fork() -> None:
-    global _registry, _engines
-    _registry = threading.Lock()
-    _engines = _anew(_engines)
-    _timers.clear()
-    for engine in list(_living):
-        engine.after_fork()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +9,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from .._policy.levels import ProviderRequest
 from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
 from ..token import Token, TokenRequest
 
-__all__ = ["Flight", "Flights", "LeaseLost", "Outcome", "carrying"]
+__all__ = ["Exchange", "Flight", "Flights", "LeaseLost", "Outcome", "carrying"]
 
 #: Hashes of the keys of the flights that this context carries out: no key, since contexts may live for long.
 _carried: ContextVar[frozenset[int]] = ContextVar("resilient_auth_carried", default=frozenset())
@@ -89,6 +89,7 @@ class Flight:
         "over",
         "request",
         "spare",
+        "ways",
     )
 
     def __init__(self, key: Hashable, deadline: float, clock: Clock) -> None:
@@ -101,6 +102,8 @@ class Flight:
         self.doubted = False
         #: What is asked for, where that is held: what fails with it alone is its own matter.
         self.request: TokenRequest | None = None
+        #: The same for each authority that can give it.
+        self.ways: tuple[ProviderRequest, ...] = ()
         #: Whether a valid token was held when it began.
         self.spare = False
         #: How its last attempt failed, and the monotonic time of the next one.
@@ -184,6 +187,8 @@ class Flight:
             return self.outcome
         if carried:
             self.hurry()
+        import asyncio  # which an awaiting caller has loaded
+
         loop = asyncio.get_running_loop()
         ends = self._clock.monotonic() + seconds
         # A clock that isn't the machine's may say how its tasks wait; else it is looked at now and then.
@@ -217,6 +222,10 @@ class Flight:
             if callbacks is not None:
                 callbacks.pop(me, None)
         return self.outcome
+
+
+#: Ask the provider: given the flight, which has the deadline, return how it ended. Runs on a worker.
+Exchange = Callable[[Flight], Outcome]
 
 
 class Flights:

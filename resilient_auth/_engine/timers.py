@@ -9,9 +9,12 @@ import math
 import threading
 from collections.abc import Callable
 
+import cachetools
+
+from .._process import forks
 from ..clock import Clock
 
-__all__ = ["Timer", "Timers"]
+__all__ = ["Timer", "Timers", "timers_of"]
 
 _log = logging.getLogger("resilient_auth")
 _LONGEST_WAIT = 10.0  # timers get cancelled and clocks jump: look at least so often
@@ -99,3 +102,22 @@ class Timers:
             except Exception:  # noqa: BLE001 - one timer must not end the thread of all
                 _log.exception("A timer failed")
             del timer
+
+
+_timers: cachetools.LRUCache[int, tuple[Clock, Timers]] = cachetools.LRUCache(64)
+_registry = threading.Lock()
+
+
+def timers_of(clock: Clock) -> Timers:
+    """Return the timers of a clock: one scheduler a process, which all engines of the clock share."""
+    with _registry:
+        kept = _timers.get(id(clock))
+        if kept is None:
+            kept = _timers[id(clock)] = (clock, Timers(clock))
+        return kept[1]
+
+
+@forks.renewed
+def _after_fork() -> None:
+    global _timers, _registry
+    _timers, _registry = cachetools.LRUCache(64), threading.Lock()

@@ -14,9 +14,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,8 +23,9 @@ from .._process import forks
 from .._process.living import LiveObjects
 from ..errors import Overloaded
 from ..events import ExchangesOverdue, emit
+from .lanes import Job, Lane, LaneStatus
 
-__all__ = ["OWNERS_CODE", "Job", "LaneStatus", "Workers", "lanes", "pause_behind"]
+__all__ = ["OWNERS_CODE", "Workers", "lanes", "pause_behind"]
 
 _log = logging.getLogger("resilient_auth")
 _IDLE_SECONDS = 5.0
@@ -51,58 +51,6 @@ def pause_behind(left: int, quick: int) -> float:
         quick: How many of these may be, without a pause.
     """
     return 0.0 if left < quick else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(left - quick, 16))
-
-
-class Job:
-    """Something to run.
-
-    Args:
-        lanes: Where it needs places, one after the other.
-        call: What to run.
-        ends: Monotonic time by which it should be over.
-        late: Called in its place where it hasn't begun by then; without it, it begins however late.
-    """
-
-    __slots__ = ("beyond", "call", "ends", "held", "hurried", "lanes", "late")
-
-    def __init__(
-        self,
-        lanes: tuple[str, ...],
-        call: Callable[[], object],
-        *,
-        ends: float = math.inf,
-        late: Callable[[], None] | None = None,
-    ) -> None:
-        self.lanes = lanes
-        self.call: Callable[[], object] | None = call
-        self.ends = ends
-        self.late = late
-        #: In how many of its lanes it has a place.
-        self.held = 0
-        #: One that runs waits for it, and so it waits for no place.
-        self.hurried = False
-        #: The places that it has beyond a lane's bound.
-        self.beyond = 0
-
-
-@dataclass(slots=True)
-class _Lane:
-    active: dict[Job, None] = field(default_factory=dict)
-    waiting: OrderedDict[Job, None] = field(default_factory=OrderedDict)
-    #: Whether a timer will look for overdue ones.
-    watched: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneStatus:
-    """How many exchanges of one lane are under way, wait, or are overdue."""
-
-    #: The authority that they ask; and for whom, where that is told apart.
-    name: str
-    active: int
-    waiting: int
-    #: Those whose time is over and which haven't come back: what they call hangs, such as a function of yours.
-    overdue: int
 
 
 class Workers:
@@ -135,7 +83,7 @@ class Workers:
         self._wall = wall
         self._call_at = call_at
         self._changed = threading.Condition(threading.Lock())
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, Lane] = {}
         self._ready: deque[Job] = deque()
         self._overdue: dict[Job, None] = {}
         self._beyond = 0
@@ -163,7 +111,7 @@ class Workers:
         """
         name = job.lanes[0]
         with self._changed:
-            lane = self._lanes.setdefault(name, _Lane())
+            lane = self._lanes.setdefault(name, Lane())
             full = len(lane.active) >= self._per_lane
             if full:
                 self._leave_behind(lane)
@@ -289,7 +237,7 @@ class Workers:
         """Give a job its places, or let it wait for the first one that isn't free."""
         while job.held < len(job.lanes):
             name = job.lanes[job.held]
-            lane = self._lanes.setdefault(name, _Lane())
+            lane = self._lanes.setdefault(name, Lane())
             if len(lane.active) >= self._limit(name):
                 if not job.hurried or self._beyond >= _MOST_BEYOND:
                     lane.waiting[job] = None
@@ -315,7 +263,7 @@ class Workers:
             if not lane.active and not lane.waiting:
                 del self._lanes[name]
 
-    def _leave_behind(self, lane: _Lane) -> None:
+    def _leave_behind(self, lane: Lane) -> None:
         """Hand on the places of those that should have come back; they go on without."""
         now = self._now()
         left: list[Job] = []
@@ -335,7 +283,7 @@ class Workers:
         left = sum(other.lanes[0] == job.lanes[0] for other in self._overdue)
         return job.ends + _MOMENT + pause_behind(left, _ROUNDS * self._per_lane)
 
-    def _refusal(self, name: str, lane: _Lane) -> Overloaded | None:
+    def _refusal(self, name: str, lane: Lane) -> Overloaded | None:
         """Return why a job mustn't even wait in a full lane."""
         late = self._now() - _MOMENT
         if all(job.call is None and job.ends <= late for job in lane.active):
@@ -348,7 +296,7 @@ class Workers:
             )
         return None
 
-    def _watch(self, lane: _Lane) -> float | None:
+    def _watch(self, lane: Lane) -> float | None:
         """Return when to look for overdue ones in a lane in which others wait; None where that is seen to already."""
         if self._call_at is None or lane.watched:
             return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 
 from .user_record import TOMBSTONE_LIFE, Change, Dropped, Key, StoredToken, UserRecord
 
 __all__ = ["PendingWrites", "Place", "new_name"]
 
+#: Seconds after which a sign-in that couldn't be written is compared with removals that others have written.
+_LATE = 2.0
 #: Whose partition one is: a home account or an assertion, or the scopes of tokens of the application's own.
 Place = str | tuple[str, ...]
 
@@ -74,6 +77,21 @@ class PendingWrites:
     def pending(self) -> bool:
         """Return whether there is something to write."""
         return bool(self.changes or self.tokens or self.erase)
+
+    def forget(self) -> None:
+        """Forget what isn't written yet: it is another process's to write."""
+        self.changes, self.tokens, self.names = {}, {}, {}
+        self.recent, self.erase, self.postponed, self.anew, self.fence = None, False, False, False, 0
+
+    def anew_since(self, wall: float, *, own: bool) -> float:
+        """Return the time of a sign-in that is to be written, for `merge`; 0 where there was none.
+
+        Written at once it counts whatever the clocks say; late, it may be older than a removal elsewhere.
+        """
+        if not self.anew:
+            return 0.0
+        late = self.imported or wall - self.changed_on > _LATE
+        return self.changed_on if late and not own else math.inf
 
     def signed_in(self, wall: float) -> None:
         """Note that a user has just signed in, or that the application has got a token for itself."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import cachetools
 
 from .._policy.endpoint import WireIdentity
-from .._policy.failure import LONGEST_RETRY_AFTER
+from .._policy.levels import ProviderRequest
 from ..clock import Clock
-from ..errors import StoreUnavailable
-from ..store import NONE_READABLE
+from ..errors import StoreUnavailable, Throttled
+from ..store import NONE_READABLE, Lease, Record, Store
+from .bodies import body_in, body_of
+from .hints import HINT, Hint, Hints, throttled
 from .user_record import (
     Change,
     Dropped,
@@ -30,18 +31,12 @@ from .user_record import (
     seconds_worth_keeping,
 )
 
-if TYPE_CHECKING:
-    from ..store import Lease, Record, Store
-
-__all__ = ["OF_ONE_RECORD", "UNREADABLE", "Hint", "Records", "UserFound"]
+__all__ = ["OF_ONE_RECORD", "UNREADABLE", "Records", "UserFound"]
 
 _PARTITION = "user_record"
 #: Partitions of an application's own tokens.
 _OWN = "application"
 _DOCUMENT = "document"
-_HINT = "hint"
-#: The same name under this kind ends when the hint says so: by the store's clock, the one that all processes share.
-_LASTING = "hint-lasting"
 #: Home accounts by user name, and by home account the applications of one client that have a record of it.
 _NAMES, _TENANTS = "usernames", "tenants"
 _NAME_LIFE = 90 * 24 * 3600.0
@@ -49,10 +44,6 @@ _NAME_LIFE = 90 * 24 * 3600.0
 _NAME_AGAIN = 24 * 3600.0
 _MOST_NAMED = 64
 _DOCUMENT_LIFE = 30 * 24 * 3600.0
-#: Seconds for which a hint outlives the time that it names, so that one process goes first then and not all.
-_HINT_REST = 120.0
-#: Seconds for which a hint that lasts still holds at least, whatever a wall clock says of its end.
-_LOOK_AGAIN = 1.0
 _TRIES = 20
 #: Partitions that are read at a time.
 _AT_A_TIME = 128
@@ -60,17 +51,6 @@ _AT_A_TIME = 128
 #: others write it all the time.
 UNREADABLE, _CONTENDED = "unreadable", "contended"
 OF_ONE_RECORD = frozenset({UNREADABLE, _CONTENDED})
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """What another process has just learned of a provider."""
-
-    #: Seconds from now until it may be asked again; 0 or less when that has passed.
-    left: float
-    #: The error's code, and what it said.
-    code: str
-    detail: str
 
 
 class UserFound(Protocol):
@@ -89,7 +69,7 @@ class Records:
         most: Access tokens in one partition, at most.
 
     Raises:
-        StoreUnavailable: The store can't be read or written; by any method but those that post and clear hints.
+        StoreUnavailable: The store can't be read or written; by any method but `throttled` and `release`.
     """
 
     def __init__(self, store: Store, clock: Clock, grace: float, most: int = 256) -> None:
@@ -100,12 +80,12 @@ class Records:
         self._lock = threading.Lock()
         #: Not written yet.
         self._documents: cachetools.LRUCache[str, Mapping[str, Any]] = cachetools.LRUCache(64)
-        #: Which version of each hint was seen last, and the monotonic time at which it was seen first.
-        self._hints: cachetools.LRUCache[str, tuple[str, float]] = cachetools.LRUCache(1024)
+        self.hints = Hints(store, clock)
 
     def after_fork(self) -> None:
         """Take a lock of its own in a forked child."""
         self._lock = threading.Lock()
+        self.hints.after_fork()
 
     def user_record(self, name: str) -> UserRecord | None:
         """Read a user's partition."""
@@ -124,10 +104,10 @@ class Records:
             own: Whether the partitions are of the application's own tokens.
         """
         kind = _OWN if own else _PARTITION
-        wanted = [*((kind, name) for name in names), *((_HINT, name) for name in hints)]
+        wanted = [*((kind, name) for name in names), *((HINT, name) for name in hints)]
         records = self.store.read_many(wanted)
         partitions = [_partition(record, name) for record, name in zip(records, names, strict=False)]
-        return partitions, self._judged(dict(zip(hints, records[len(names) :], strict=True)))
+        return partitions, self.hints.judged(dict(zip(hints, records[len(names) :], strict=True)))
 
     def partitions(self, names: Sequence[str]) -> Iterator[UserRecord | None]:
         """Read the partitions of many users, in as few round trips as the medium allows."""
@@ -283,7 +263,7 @@ class Records:
             others = [each for each in held if each != subject]
             if (subject in held) is not forget and (forget or not anew):
                 return others
-            value = _body(name, {"subjects": others if forget else [*others, subject][-_MOST_NAMED:]})
+            value = body_of(name, {"subjects": others if forget else [*others, subject][-_MOST_NAMED:]})
             there = NONE_READABLE if record is None else record.version
             if self.store.write(kind, name, value, ttl=_NAME_LIFE, expected=there) is not None:
                 return others
@@ -308,9 +288,9 @@ class Records:
         if name is None:
             return None
         record = self.store.read(_DOCUMENT, name)
-        return None if record is None else _object(record.value, name)
+        return None if record is None else body_in(record.value, name)
 
-    def put_document(self, asked: str, wire: WireIdentity, body: Mapping[str, Any]) -> None:
+    def publish(self, asked: str, wire: WireIdentity, body: Mapping[str, Any]) -> None:
         """Keep a document that came over a verified wire; where that can't be now, when a partition is written next."""
         name = _document_name(asked, wire)
         if name is None:
@@ -325,58 +305,16 @@ class Records:
                 if not self._documents:
                     return
                 key, body = next(iter(self._documents.items()))
-            self.store.write(_DOCUMENT, key, _body(key, body), ttl=_DOCUMENT_LIFE)
+            self.store.write(_DOCUMENT, key, body_of(key, body), ttl=_DOCUMENT_LIFE)
             with self._lock:
                 if self._documents.get(key) is body:
                     del self._documents[key]
 
-    def _judged(self, told: Mapping[str, Record | None]) -> dict[str, Hint]:
-        """Return what the records that were read say now, by name; those that there are."""
-        wall, now = self._clock.wall(), self._clock.monotonic()
-        hints: dict[str, Hint] = {}
-        by_wall: dict[str, float] = {}
-        for name, record in told.items():
-            body = None if record is None else _object(record.value, name)
-            if record is None or body is None:
-                continue
-            try:
-                posted, seconds = float(body["posted"]), float(body["seconds"])
-                code, detail = str(body["code"]), str(body["detail"])
-            except (KeyError, TypeError, ValueError):
-                continue
-            with self._lock:
-                version, seen = self._hints.get(name, ("", 0.0))
-                if version != record.version:
-                    version, seen = self._hints[name] = record.version, now
-            # It was written before it was first seen here: it can't hold for longer than it says from then.
-            hints[name] = Hint(min(seconds, LONGEST_RETRY_AFTER) - (now - seen), code, detail)
-            by_wall[name] = posted + seconds - wall
-        doubtful = [name for name, hint in hints.items() if hint.left > 0]
-        try:
-            lasting = self.store.read_many([(_LASTING, name) for name in doubtful])
-        except StoreUnavailable:  # what else was read is good
-            return {}
-        for name, record in zip(doubtful, lasting, strict=True):
-            # Nobody knows how far two machines' wall clocks are apart: they say when to look again, and no more.
-            most = hints[name].left
-            lasts = record is not None and _object(record.value, name) is not None
-            left = min(most, max(by_wall[name], _LOOK_AGAIN)) if lasts else 0.0
-            hints[name] = replace(hints[name], left=left)
-        return hints
-
-    def post_hint(self, name: str, seconds: float, code: str, detail: str) -> None:
-        """Tell other processes to leave a provider alone for `seconds`."""
-        seconds = min(seconds, LONGEST_RETRY_AFTER)
-        body = _body(name, {"posted": self._clock.wall(), "seconds": seconds, "code": code, "detail": detail})
-        with suppress(StoreUnavailable):
-            self.store.write(_LASTING, name, _body(name, {}), ttl=seconds)
-            self.store.write(_HINT, name, body, ttl=seconds + _HINT_REST)
-
-    def clear_hint(self, name: str) -> None:
-        """Tell other processes that a provider works."""
-        with suppress(StoreUnavailable):
-            self.store.erase(_HINT, name)
-            self.store.erase(_LASTING, name)
+    def throttled(self, asked: ProviderRequest, seconds: float, detail: str, *, whole: bool) -> None:
+        """Tell other processes that a provider has throttled a request, or the whole application."""
+        for name in (throttled(asked), throttled(asked, whole=True) if whole else None):
+            if name is not None:
+                self.hints.post(name, seconds, Throttled.code, detail)
 
     def release(self, lease: Lease) -> None:
         """End a lease; one that can't be ended now ends by itself."""
@@ -392,20 +330,6 @@ def _document_name(asked: str, wire: WireIdentity) -> str | None:
     return None if wire.keeps is None else f"{asked} over {wire.keeps}"
 
 
-def _body(name: str, body: Mapping[str, Any]) -> bytes:
-    """Write a record with what it is of inside, so that it can't stand for another one."""
-    return json.dumps({**body, "of": name}).encode()
-
-
-def _object(value: bytes, name: str) -> dict[str, Any] | None:
-    """Read a record; None for what isn't one, or is of something else."""
-    try:
-        body = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) and body.get("of") == name else None
-
-
 def _subjects(value: bytes, name: str) -> list[str]:
-    subjects = (_object(value, name) or {}).get("subjects")
+    subjects = (body_in(value, name) or {}).get("subjects")
     return [item for item in subjects if isinstance(item, str)] if isinstance(subjects, list) else []

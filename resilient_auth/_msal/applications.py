@@ -1,4 +1,4 @@
-"""MSAL's application classes, resilient, and the wrapper around an application built elsewhere."""
+"""MSAL's application classes, resilient."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import contextlib
 import copy
 import hashlib
 import inspect
-import os
 import threading
 from dataclasses import replace
 from typing import Any
 
 import msal
 
+from .._policy.checks import check_scopes
 from .._process import forks
-from .._wire import http_client as transport
-from .._wire.owners_client import built_by_msal
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..settings import Settings
 from ..token import TokenRequest
 from . import token_cache
-from .exchange import original, throttled, transport_for
-from .identity import identity_given, identity_of
+from .exchange import original, transport_for
+from .identity import identity_given
 from .late_binding import applications, authority_of
-from .managed_identity import ManagedIdentityClient, wrap_managed_identity
+from .managed_identity import ManagedIdentityClient
 from .methods import ResilientApplication, variant_of
-from .session import Plan, Session, check_scopes
+from .plans import Plan
+from .session import Session
 from .user_cache import UserCache
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "ConfidentialClientApplication",
     "ManagedIdentityClient",
     "PublicClientApplication",
-    "wrap",
 ]
 
 
@@ -68,23 +66,23 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         session = Session(resilience, self.__dict__)
         if arguments.get("token_cache") is None:
             arguments["token_cache"] = UserCache()
-        elif session.engine.stored is not None:
+        elif session.settings.store is not None:
             raise ConfigurationError(
                 "token_cache and Settings(store=...) exclude each other: the store would give what a session's cache "
                 "holds to every other session. Leave out token_cache, and keep an account's home_account_id in the "
                 "session; or leave out the store. import_msal_cache brings over what a cache holds"
             )
-        transport_ = transport_for(session, client_id, arguments)
-        identity = replace(named, verified=transport_.wire.identity.verified)
+        transport = transport_for(session, client_id, arguments)
+        identity = replace(named, verified=transport.wire.identity.verified)
         # MSAL takes our http_client, and so must not be given what would build its own.
-        arguments.update(http_client=transport_)
+        arguments.update(http_client=transport)
         self.__dict__.update(
             _ra_arguments=arguments,
             _ra_initialising=None,
             client_id=client_id,
             token_cache=arguments["token_cache"],
         )
-        self._ra_begin(session, self, type(self), transport_, authority)
+        self._ra_begin(session, self, type(self), transport, authority)
         session.identify(identity, self._ra_ownership)
         # While the provider is down MSAL couldn't be built. We are, and go on as soon as it is up.
         with contextlib.suppress(ProviderUnavailable):
@@ -107,6 +105,66 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
 
     def _ra_pin(self) -> None:
         """Keep fresh what the settings name."""
+
+    def _ra_by_auth_code_flow(
+        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
+    ) -> Plan:
+        if scopes is not None:
+            check_scopes(scopes, empty=True)
+        # MSAL takes the claims challenge out of what it is given: a second try must find it.
+        flow = copy.deepcopy(auth_code_flow)
+        return self._ra_once(
+            flow.get("state"),
+            lambda app: original(app, "acquire_token_by_auth_code_flow")(flow, auth_response, scopes, **kwargs),
+        )
+
+    def acquire_token_by_auth_code_flow(
+        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Redeem an authorization code, as MSAL's method of this name; it is never sent twice by itself."""
+        result: dict[str, Any] = self._ra_by_auth_code_flow(auth_code_flow, auth_response, scopes, **kwargs).run()
+        return result
+
+    def _ra_by_authorization_code(self, code: str, scopes: Any, *args: Any, **kwargs: Any) -> Plan:
+        check_scopes(scopes, empty=True)
+        return self._ra_once(
+            code, lambda app: original(app, "acquire_token_by_authorization_code")(code, scopes, *args, **kwargs)
+        )
+
+    def acquire_token_by_authorization_code(
+        self, code: str, scopes: list[str], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Redeem an authorization code, as MSAL's method of this name; it is never sent twice by itself."""
+        result: dict[str, Any] = self._ra_by_authorization_code(code, scopes, *args, **kwargs).run()
+        return result
+
+    def _ra_by_refresh_token(self, refresh_token: str, scopes: Any, **kwargs: Any) -> Plan:
+        check_scopes(scopes, empty=True)
+        return self._ra_once(
+            refresh_token,
+            lambda app: original(app, "acquire_token_by_refresh_token")(refresh_token, scopes, **kwargs),
+        )
+
+    def acquire_token_by_refresh_token(self, refresh_token: str, scopes: list[str], **kwargs: Any) -> dict[str, Any]:
+        """Bring a refresh token from elsewhere into the cache, as MSAL's method of this name."""
+        result: dict[str, Any] = self._ra_by_refresh_token(refresh_token, scopes, **kwargs).run()
+        return result
+
+    def _ra_by_username_password(self, username: str, password: str, scopes: Any, *args: Any, **kwargs: Any) -> Plan:
+        check_scopes(scopes, empty=True)
+        return self._ra_once(
+            username,
+            lambda app: original(app, "acquire_token_by_username_password")(
+                username, password, scopes, *args, **kwargs
+            ),
+        )
+
+    def acquire_token_by_username_password(
+        self, username: str, password: str, scopes: list[str], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Sign in with a password, as MSAL's method of this name; a password is never sent twice by itself (G6)."""
+        result: dict[str, Any] = self._ra_by_username_password(username, password, scopes, *args, **kwargs).run()
+        return result
 
 
 class PublicClientApplication(ClientApplication, msal.PublicClientApplication):  # type: ignore[misc]
@@ -327,99 +385,12 @@ def _keep_silent_fresh(app: Any, scopes: list[str], account: dict[str, Any]) -> 
     app._ra_keep_fresh(plan)
 
 
-class _Wrapped:
-    """What tells a wrapper from a drop-in: MSAL's state stays with the application that was wrapped."""
-
-    _ra_origin: Any
-
-    @property
-    def token_cache(self) -> Any:
-        """The wrapped application's token cache, which may be swapped on either."""
-        return self._ra_origin.token_cache
-
-    @token_cache.setter
-    def token_cache(self, cache: Any) -> None:
-        self._ra_origin.token_cache = cache
-
-    def _ra_initialise(self) -> None:
-        self._ra_ready()  # type: ignore[attr-defined]
-
-
-class _WrappedClient(_Wrapped, ClientApplication):
-    pass
-
-
-class _WrappedPublicClient(_Wrapped, PublicClientApplication):
-    pass
-
-
-class _WrappedConfidentialClient(_Wrapped, ConfidentialClientApplication):
-    pass
-
-
-def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
-    """Make an MSAL application resilient that was built elsewhere.
-
-    Args:
-        app: An application of MSAL's, or a subclass's. It is left as it is; its token cache and http_client are shared.
-        resilience: What to do otherwise than by default.
-
-    Returns:
-        An object with the same methods and results, which is also an instance of the same MSAL class. One that is
-        resilient already is returned as it is.
-
-    Raises:
-        ConfigurationError: `app` is no application of MSAL's.
-    """
-    if isinstance(app, msal.ManagedIdentityClient):
-        return wrap_managed_identity(app, resilience)
-    if isinstance(app, ResilientApplication):
-        if resilience is not None:
-            raise ConfigurationError("app is resilient already: give resilience to its constructor")
-        return app
-    kinds = (
-        (msal.ConfidentialClientApplication, _WrappedConfidentialClient),
-        (msal.PublicClientApplication, _WrappedPublicClient),
-        (msal.ClientApplication, _WrappedClient),
-    )
-    kind = next((ours for theirs, ours in kinds if isinstance(app, theirs)), None)
-    if kind is None:
-        raise ConfigurationError(
-            "app must be an application of MSAL's, such as msal.ConfidentialClientApplication, "
-            f"not {type(app).__name__}"
-        )
-    session = Session(resilience, app.__dict__)
-    raw = app.http_client.http_client
-    transport_ = transport_for(session, app.client_id, built_by_msal(raw) or {"http_client": raw})
-    identity = replace(identity_of(app), verified=transport_.wire.identity.verified)
-    session.check_cache(app.token_cache, identity)
-    wrapped = object.__new__(kind)
-    # A fresh throttle: what MSAL's has seen was returned to it, and would be replayed.
-    seconds = 60 if isinstance(app, msal.PublicClientApplication) else 5
-    wire = wrapped.__dict__["http_client"] = throttled(transport_, None, seconds)
-    # What MSAL does on the caller's thread goes over our transport too.
-    for name in ("client", "_regional_client", "authority"):
-        part = copy.copy(app.__dict__.get(name))
-        if part is not None:
-            part._http_client = wire
-        wrapped.__dict__[name] = part
-    authority = transport.origin_of(app.authority.token_endpoint)
-    wrapped._ra_begin(session, app, type(app), transport_, authority)
-    session.identify(identity, wrapped._ra_ownership)
-    wrapped._ra_bind()
-    session.announce()
-    wrapped._ra_pin()
-    return wrapped
-
-
 @forks.renewed
 def _after_fork() -> None:
-    transport.after_fork()
     token_cache.after_fork()
     for app in applications():
         app._ra_after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    # What another thread is in the middle of writing to MSAL's cache should be there as a whole in the child.
-    os.register_at_fork(before=token_cache.before_fork, after_in_parent=token_cache.after_fork_in_parent)
+# What another thread is in the middle of writing to MSAL's cache should be there as a whole in the child.
+forks.around(token_cache.before_fork, token_cache.after_fork_in_parent)

@@ -13,18 +13,22 @@ import msal.telemetry
 from msal.exceptions import MsalServiceError
 from msal.throttled_http_client import ThrottledHttpClient
 
-from .._engine.cache import CacheEntry, Exchange
-from .._engine.single_flight import Flight, Outcome
+from .._engine.cache import CacheEntry
+from .._engine.single_flight import Exchange, Flight, Outcome
 from .._policy.endpoint import WireIdentity
 from .._policy.freshness import MSAL_MARGIN
+from .._process.loading import load
 from .._wire import redaction
-from .._wire.connection import HttpxWire, Wire
-from .._wire.http_client import ExchangeContext, Transport
+from .._wire.answers import Wire
+from .._wire.exchange_context import ExchangeContext
+from .._wire.http_client import Transport
 from .._wire.owners_client import OwnersClient
 from ..errors import ProviderUnavailable, ServerFailed
 from ..token import TokenRequest, fingerprint
 from .late_binding import LateBound
-from .session import Plan, Session
+from .plans import Plan, plan_once
+from .results import token_from
+from .session import Session
 from .token_cache import ExchangeView, Owns
 
 __all__ = ["Exchanges", "MsalServerFailed", "original", "throttled", "transport_for"]
@@ -52,6 +56,9 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
         # An application of ours that is wrapped again must not be retried twice.
         wire = owners.wire if isinstance(owners, Transport) else OwnersClient(owners, settings.clock)
     else:
+        load("resilient_auth._wire.connection")
+        from .._wire.connection import HttpxWire
+
         wire = HttpxWire(
             settings.clock,
             settings.connect_timeout,
@@ -164,9 +171,9 @@ class Exchanges(LateBound):
                 )
                 shadow = self._ra_shadow(view, flight)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, entry)
-                entry.authorities = self._ra_authorities
+                entry.ask_of(self._ra_authorities)
                 result = self._ra_try_regions(ask, shadow, exchange_context) if regional else ask(shadow)
-            token = session.token_from(result, view.response, exchange_context, extras=extras) if result else None
+            token = token_from(session, result, view.response, exchange_context, extras=extras) if result else None
             entry.unkept = token if view.unkept else None
             return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
 
@@ -206,7 +213,7 @@ class Exchanges(LateBound):
         def asked() -> Any:
             return ask(self._ra_seeing_tokens(hide=hide))
 
-        return session.once(self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
+        return plan_once(session, self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
 
 
 def _told(assertion: Any, flight: Flight | None) -> Any:

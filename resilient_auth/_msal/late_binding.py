@@ -11,7 +11,8 @@ from .._engine.single_flight import Outcome, carrying
 from .._policy.endpoint import Endpoint, origin_of
 from .._process import forks
 from .._process.living import LiveObjects
-from .._wire.http_client import Transport, time_left
+from .._wire.exchange_context import time_left
+from .._wire.http_client import Transport
 from ..errors import AttemptTimeout, ConfigurationError
 from .session import Session
 

@@ -7,19 +7,22 @@ from typing import Any
 
 import msal
 
-from .._engine import refresh
-from .._engine.cache import CacheEntry, Exchange
-from .._engine.single_flight import Flight, Outcome
+from .._engine import schedule
+from .._engine.cache import CacheEntry
+from .._engine.single_flight import Exchange, Flight, Outcome
 from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
-from .._wire.http_client import ExchangeContext, Transport
+from .._wire.exchange_context import ExchangeContext
+from .._wire.http_client import Transport
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import transport_for
 from .identity import Identity, declared
-from .session import Plan, Session
-from .token_cache import ExchangeView, read
+from .plans import Plan, plan_token
+from .results import read, token_from
+from .session import Session
+from .token_cache import ExchangeView
 
 __all__ = ["ManagedIdentityClient", "wrap_managed_identity"]
 
@@ -114,7 +117,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
         plan = self._ra_for_client(resource=resource)
         plan.acquisition.close()
         assert plan.entry is not None  # noqa: S101 - plans for held tokens have one
-        refresh.keep_fresh(self._ra_session.engine, plan.entry)
+        schedule.keep_fresh(self._ra_session.engine, plan.entry)
 
     def _ra_for_client(self, *, resource: str, claims_challenge: str | None = None) -> Plan:
         if not isinstance(resource, str) or not resource.strip():
@@ -151,7 +154,8 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
                 entry.refused = fingerprint(refused.secret)
             if entry.token is not None:
                 session.memory.drop_token(entry, entry.token, "claims_challenge")
-        return session.plan(
+        return plan_token(
+            session,
             request,
             (endpoint,),
             lambda entry: self._ra_exchange(entry, resource, claims_challenge),
@@ -181,7 +185,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
                 result = _Original.acquire_token_for_client(
                     shadow, resource=resource, claims_challenge=claims_challenge
                 )
-            token = session.token_from(result, view.response, exchange_context) if result else None
+            token = token_from(session, result, view.response, exchange_context) if result else None
             entry.unkept = token if view.unkept else None
             return Outcome(token, result)
 

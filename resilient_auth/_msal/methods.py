@@ -1,4 +1,4 @@
-"""MSAL's application methods, made resilient; `msal_app` puts them on MSAL's classes."""
+"""MSAL's methods that look at what is held, made resilient; `applications` puts them on MSAL's classes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from urllib.parse import urlsplit
 
 from msal.token_cache import _EXT_CACHE_KEY_EXCLUDED_FIELDS, _compute_ext_cache_key
 
-from .._engine import refresh
+from .._engine import schedule
+from .._policy.checks import check_scopes
 from .._process import forks
 from .._wire.discovery import aliases_of
 from ..errors import ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import Exchanges, is_told_apart_by_msal, original
 from .identity import Identity, Ownership
-from .session import Hit, Plan, check_scopes
-from .token_cache import read
+from .plans import Hit, Plan, plan_token
+from .results import read
 
 __all__ = ["ResilientApplication", "variant_of"]
 
@@ -80,7 +81,7 @@ class ResilientApplication(Exchanges):
 
     def _ra_may_have_refresh_token(self, subject: Any) -> bool:
         """Return whether MSAL would have anything to ask with for a user, as far as that is known."""
-        shared_cache = self._ra_session.memory.shared_cache
+        shared_cache = self._ra_session.shared_cache
         if not self._ra_bound or (shared_cache is not None and not shared_cache.knows(subject)):
             return True
         session = self._ra_session
@@ -115,7 +116,8 @@ class ResilientApplication(Exchanges):
         session = self._ra_session
         if claims:
             self._ra_drop_challenged(request)
-        return session.plan(
+        return plan_token(
+            session,
             request,
             self._ra_authorities,
             lambda entry: self._ra_exchange(ask, entry, extras=extras, regional=regional),
@@ -325,66 +327,6 @@ class ResilientApplication(Exchanges):
         finally:
             session.memory.drop_subject(subject, "removed")
 
-    def _ra_by_auth_code_flow(
-        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
-    ) -> Plan:
-        if scopes is not None:
-            check_scopes(scopes, empty=True)
-        # MSAL takes the claims challenge out of what it is given: a second try must find it.
-        flow = copy.deepcopy(auth_code_flow)
-        return self._ra_once(
-            flow.get("state"),
-            lambda app: original(app, "acquire_token_by_auth_code_flow")(flow, auth_response, scopes, **kwargs),
-        )
-
-    def acquire_token_by_auth_code_flow(
-        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Redeem an authorization code, as MSAL's method of this name; it is never sent twice by itself."""
-        result: dict[str, Any] = self._ra_by_auth_code_flow(auth_code_flow, auth_response, scopes, **kwargs).run()
-        return result
-
-    def _ra_by_authorization_code(self, code: str, scopes: Any, *args: Any, **kwargs: Any) -> Plan:
-        check_scopes(scopes, empty=True)
-        return self._ra_once(
-            code, lambda app: original(app, "acquire_token_by_authorization_code")(code, scopes, *args, **kwargs)
-        )
-
-    def acquire_token_by_authorization_code(
-        self, code: str, scopes: list[str], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Redeem an authorization code, as MSAL's method of this name; it is never sent twice by itself."""
-        result: dict[str, Any] = self._ra_by_authorization_code(code, scopes, *args, **kwargs).run()
-        return result
-
-    def _ra_by_refresh_token(self, refresh_token: str, scopes: Any, **kwargs: Any) -> Plan:
-        check_scopes(scopes, empty=True)
-        return self._ra_once(
-            refresh_token,
-            lambda app: original(app, "acquire_token_by_refresh_token")(refresh_token, scopes, **kwargs),
-        )
-
-    def acquire_token_by_refresh_token(self, refresh_token: str, scopes: list[str], **kwargs: Any) -> dict[str, Any]:
-        """Bring a refresh token from elsewhere into the cache, as MSAL's method of this name."""
-        result: dict[str, Any] = self._ra_by_refresh_token(refresh_token, scopes, **kwargs).run()
-        return result
-
-    def _ra_by_username_password(self, username: str, password: str, scopes: Any, *args: Any, **kwargs: Any) -> Plan:
-        check_scopes(scopes, empty=True)
-        return self._ra_once(
-            username,
-            lambda app: original(app, "acquire_token_by_username_password")(
-                username, password, scopes, *args, **kwargs
-            ),
-        )
-
-    def acquire_token_by_username_password(
-        self, username: str, password: str, scopes: list[str], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Sign in with a password, as MSAL's method of this name; a password is never sent twice by itself (G6)."""
-        result: dict[str, Any] = self._ra_by_username_password(username, password, scopes, *args, **kwargs).run()
-        return result
-
     def _ra_keep_fresh(self, plan: Plan) -> None:
         """Pin the token of a plan, which the caller need not wait for."""
         entry = plan.entry
@@ -393,7 +335,7 @@ class ResilientApplication(Exchanges):
         if plan.load is not None:
             plan.load()
         plan.acquisition.close()
-        refresh.keep_fresh(self._ra_session.engine, entry)
+        schedule.keep_fresh(self._ra_session.engine, entry)
 
 
 class _Entries:

@@ -13,12 +13,10 @@ from urllib.parse import urlsplit
 
 from msal import TokenCache
 
-from .._policy.freshness import MSAL_MARGIN
 from .._process import forks
 from .._process.living import LiveObjects
 from ..clock import Clock
 from ..events import StoreFailed, StoreRecovered, emit
-from ..token import Token
 from .identity import is_applications_own, marks_of
 from .user_cache import UserCache
 
@@ -28,9 +26,7 @@ __all__ = [
     "ExchangeView",
     "Owns",
     "after_fork",
-    "holds",
     "is_watchable",
-    "read",
     "watch",
 ]
 
@@ -153,76 +149,6 @@ def is_watchable(cache: Any) -> bool:
     One with a `search` of its own may reload itself from a file that other processes write: it is read each time.
     """
     return type(cache).search in (TokenCache.search, UserCache.search)
-
-
-def read(
-    cache: Any,
-    *,
-    scopes: tuple[str, ...],
-    query: dict[str, Any],
-    owns: Owns,
-    wall: float,
-    now: float,
-    due: Callable[..., float],
-) -> Token | None:
-    """Find a valid access token in MSAL's cache, the last 300 seconds of its life included.
-
-    Args:
-        cache: MSAL's.
-        scopes: That it must be good for.
-        query: MSAL's other conditions.
-        owns: Tells what is the application's: MSAL's conditions can't tell all that there is.
-        wall: Seconds since the epoch.
-        now: Seconds on the monotonic clock.
-        due: Tells, from `life` and `refresh_in`, after how many seconds a refresh is due.
-    """
-    best: dict[str, Any] | None = None
-    # MSAL deletes expired entries in passing unless told that now is 0. It holds its lock until the search is closed;
-    # its first find costs the same however many users there are, all others cost more with each of them.
-    found = cache.search(ACCESS_TOKEN, target=list(scopes), query=query, now=0)
-    try:
-        for entry in found:
-            # MSAL would serve a token that is bound to a key to who asked for none.
-            if not owns(ACCESS_TOKEN, entry) or ("key_id" in entry and "key_id" not in query):
-                continue
-            if best is None or int(entry["expires_on"]) > int(best["expires_on"]):
-                best = entry
-            if int(entry["expires_on"]) - wall >= MSAL_MARGIN:
-                break
-    finally:
-        close = getattr(found, "close", None)
-        if close is not None:
-            close()
-    if best is None:
-        return None
-    life = int(best["expires_on"]) - wall
-    if life <= 0:
-        return None
-    if "cached_at" in best:
-        # A wall clock that was set back since makes no token live longer than it was given for.
-        life = min(life, max(1, int(best["expires_on"]) - int(best["cached_at"])))
-    refresh_on = int(best["refresh_on"]) if "refresh_on" in best else None
-    if refresh_on is None and "cached_at" in best:
-        # Half of the whole life, not of what is left of it.
-        whole = int(best["expires_on"]) - int(best["cached_at"])
-        due_after = max(0.0, due(whole, None) - (whole - life))
-    else:
-        due_after = max(0.0, min(life, refresh_on - wall)) if refresh_on is not None else due(life, None)
-    return Token(
-        secret=best["secret"],
-        token_type=best.get("token_type", "Bearer"),
-        obtained_on=wall,
-        obtained_at=now,
-        life=life,
-        due_after=due_after,
-        refresh_on=refresh_on,
-    )
-
-
-def holds(cache: Any, token: Token, subject: str | None) -> bool:
-    """Return whether a token is still in MSAL's cache, over by the wall clock or not."""
-    found = list(cache.search(ACCESS_TOKEN, query={"home_account_id": subject}, now=0))
-    return any(entry.get("secret") == token.secret for entry in found)
 
 
 class CacheObserver:

@@ -16,32 +16,34 @@ is closed, who has failed counts once until they succeed, and as a probe they le
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
-from enum import Enum
-from types import TracebackType
 from typing import Literal
 
-import pybreaker
-
 from .._process.living import LiveObjects
+from .._process.loading import load
 from ..clock import Clock, Jitter
 from ..errors import CircuitOpen
 from ..events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event, emit
-from .checks import require, require_number, require_whole
+from .circuit.options import FLOOR, BreakerOptions
+from .circuit.permit import Permit, Verdict
 
-__all__ = ["Breaker", "BreakerOptions", "BreakerStatus", "Dependency", "Permit", "Verdict", "breakers", "dismiss"]
+__all__ = [
+    "Breaker",
+    "BreakerOptions",
+    "BreakerStatus",
+    "Dependency",
+    "Permit",
+    "Verdict",
+    "breakers",
+    "dismiss",
+    "prepare",
+]
 
-#: Seconds after a failure within which nothing is asked again (G9, G10).
-_FLOOR = 5.0
 #: How far a break is drawn to either side of its middle, as a share of it.
 _SPREAD = 0.5
-#: The failure window moves on in steps of this share of it.
-_SLICES = 10
 #: Seconds for which who has failed lets those go first who haven't, and were refused in this break.
 _YIELD = 5.0
 #: Of so many it is known that they have failed and been counted.
@@ -50,68 +52,9 @@ _MOST_FAILING = 4096
 State = Literal["closed", "open", "half-open", "isolated"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerOptions:
-    """Choose when the circuit of a failing dependency opens, for how long, and how it is probed (G11).
-
-    Args:
-        consecutive_failures: Failures in a row that open the breaker.
-        failure_rate: Share of the calls in the window, above 0 up to 1, that opens it too when they failed.
-        window: Seconds over which that share is taken. As many without a failure bring breaks back to the first one.
-        minimum_throughput: Verdicts that the window must hold before the share counts.
-        first_break: Seconds of the first break, drawn from half of it to one and a half, so that a fleet spreads; at
-            least 5 (G9).
-        break_growth: Factor by which each failed probe makes breaks longer, and each recovery shorter.
-        longest_break: Seconds that no break exceeds.
-        urgent_break: Bounds in seconds within which a break is drawn while somebody has no token left.
-        probes: Calls that may be out at a time while half-open.
-        probe_lease: Seconds after which a probe without a verdict is given up; longer than an attempt can take.
-        successes_to_close: Probes in a row that must succeed.
-    """
-
-    consecutive_failures: int = 3
-    failure_rate: float = 0.5
-    window: float = 60.0
-    minimum_throughput: int = 10
-    first_break: float = 10.0
-    break_growth: float = 2.0
-    longest_break: float = 90.0
-    urgent_break: tuple[float, float] = (8.5, 9.5)
-    probes: int = 1
-    probe_lease: float = 30.0
-    successes_to_close: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("consecutive_failures", "minimum_throughput", "probes", "successes_to_close"):
-            require_whole(name, getattr(self, name), low=1)
-        require_number("failure_rate", self.failure_rate, low=0.01, high=1.0, unit="")
-        require_number("window", self.window, low=1.0, high=3600.0)
-        require_number("first_break", self.first_break, low=_FLOOR, high=3600.0)
-        require_number("break_growth", self.break_growth, low=1.0, high=10.0, unit="")
-        require_number("longest_break", self.longest_break, low=_FLOOR, high=3600.0)
-        require_number("probe_lease", self.probe_lease, low=1.0, high=3600.0)
-        require(
-            isinstance(self.urgent_break, tuple) and len(self.urgent_break) == 2,
-            f"urgent_break must be a pair of seconds such as (8.5, 9.5), not {self.urgent_break!r}",
-        )
-        low, high = self.urgent_break
-        require_number("the lower bound of urgent_break", low, low=_FLOOR, high=3600.0)
-        require_number("the upper bound of urgent_break", high, low=_FLOOR, high=3600.0)
-        require(low <= high, f"urgent_break of ({low:g}, {high:g}) s has its bounds the wrong way round: swap them")
-        for name, seconds in (("first_break", self.first_break), ("the upper bound of urgent_break", high)):
-            require(
-                seconds <= self.longest_break,
-                f"{name} of {seconds:g} s exceeds longest_break of {self.longest_break:g} s: "
-                "lower the one or raise the other",
-            )
-
-
-class Verdict(Enum):
-    """What a call said about the dependency; NONE where it was cancelled, or the dependency works and said no."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    NONE = "none"
+def prepare() -> None:
+    """Load what breakers stand on: whoever will make some while holding a lock calls this before."""
+    load("resilient_auth._policy.circuit.window")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,124 +99,6 @@ class BreakerStatus(Dependency):
     era: int
 
 
-class Permit:
-    """One call's leave to go out, and its verdict: the first one counts.
-
-    As a context manager it gives itself back without a verdict where none was given.
-    """
-
-    __slots__ = ("_breaker", "_era", "_settled", "_who")
-
-    def __init__(self, breaker: Breaker, era: int, who: Hashable = None) -> None:
-        self._breaker = breaker
-        self._era = era
-        self._who = who
-        self._settled = False
-
-    def success(self) -> None:
-        """Say that the dependency answered as it should."""
-        self._breaker._settle(self, Verdict.SUCCESS)
-
-    def failure(self, code: str, *, whoever: bool = False) -> bool:
-        """Say that the dependency failed, with a stable code.
-
-        Args:
-            code: What happened.
-            whoever: Whether anybody would have seen it fail: it counts each time, whoever asked.
-
-        Returns:
-            Whether it counted.
-        """
-        return self._breaker._settle(self, Verdict.FAILURE, code, whoever=whoever)
-
-    def none(self) -> None:
-        """Say nothing about the dependency, and let the next caller probe it."""
-        self._breaker._settle(self, Verdict.NONE)
-
-    def __enter__(self) -> Permit:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._settled:
-            self.none()
-
-
-class _ReplayedError(Exception):
-    """A failure, replayed."""
-
-
-def _succeed() -> None:
-    pass
-
-
-def _fail() -> None:
-    raise _ReplayedError
-
-
-class _Window(pybreaker.CircuitMemoryStorage):
-    """Make pybreaker, which knows failures in a row alone, see the failure rate too.
-
-    In the rate there is only what anybody would have seen fail: one of many that now fails and now succeeds isn't.
-
-    Its `counter` reads 1 when either limit is reached: the breaker that uses it has a `fail_max` of 1.
-    """
-
-    def __init__(self, options: BreakerOptions, now: Callable[[], float]) -> None:
-        super().__init__(pybreaker.STATE_CLOSED)
-        self._options = options
-        self._now = now
-        self._pace = _SLICES / options.window
-        #: Whether the failure that comes belongs to the rate.
-        self.rated = True
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin with an empty window."""
-        self._in_a_row = 0
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Forget when what was seen, and keep the failures in a row."""
-        #: [number of the slice, verdicts, failures], oldest first.
-        self._slices: deque[list[int]] = deque()
-
-    def _slice(self) -> list[int]:
-        number = int(self._now() * self._pace)
-        slices = self._slices
-        if not slices or slices[-1][0] != number:
-            slices.append([number, 0, 0])
-            while slices[0][0] <= number - _SLICES:
-                slices.popleft()
-        return slices[-1]
-
-    def increment_counter(self) -> None:
-        """Note a failure: pybreaker calls this for each."""
-        self._in_a_row += 1
-        if self.rated:
-            current = self._slice()
-            current[1] += 1
-            current[2] += 1
-
-    def reset_counter(self) -> None:
-        """Note a success: pybreaker calls this for each, and once more when it closes."""
-        self._in_a_row = 0
-        self._slice()[1] += 1
-
-    @property
-    def counter(self) -> int:
-        """Tell pybreaker whether there are too many failures, as 1 or 0."""
-        options = self._options
-        verdicts = sum(s[1] for s in self._slices)
-        failures = sum(s[2] for s in self._slices)
-        return int(
-            self._in_a_row >= options.consecutive_failures
-            # Divided, not multiplied: a quotient of whole numbers is the float that the owner wrote, where it is equal.
-            or (verdicts >= options.minimum_throughput and failures / verdicts >= options.failure_rate)
-        )
-
-
 class Breaker:
     """Admit calls to one dependency while it works, and few or none while it doesn't (G11).
 
@@ -297,7 +122,7 @@ class Breaker:
         tell: Callable[[Event], None] = emit,
     ) -> None:
         self.dependency = dependency
-        self._who = {field.name: getattr(dependency, field.name) for field in fields(Dependency)}
+        self._told_as = {field.name: getattr(dependency, field.name) for field in fields(Dependency)}
         self._options = options
         self._monotonic = clock.monotonic
         #: When the clock was looked at last.
@@ -314,13 +139,18 @@ class Breaker:
         self._others_wait = False
         #: On the monotonic clock: the end of the last break, the end that it has when hastened, the last failure.
         self._break_ends = self._urgent_ends = self._last_failure = -math.inf
-        self._window = _Window(options, self._now)
+        prepare()
+        from .circuit.window import Window
+
+        self._window = Window(options, self._now)
         self.renew_lock()
         self._forget(self._now())
         _breakers.add(self)
 
     def check(self, who: Hashable = None) -> None:
         """Raise `CircuitOpen` if a call would be refused now, and take no permit."""
+        if self._state == "closed":
+            return
         with self._lock:
             self._refuse_unless_ready(who)
 
@@ -339,9 +169,9 @@ class Breaker:
                 return Permit(self, self._era, who)
             now = self._refuse_unless_ready(who)
             if self._state == "open":
-                self._circuit.half_open()
+                self._window.half_open()
                 self._begin_era(now)
-                event = BreakerHalfOpen(at=self._wall(), **self._who)
+                event = BreakerHalfOpen(at=self._wall(), **self._told_as)
             permit = Permit(self, self._era, who)
             self._probes = {probe: end for probe, end in self._probes.items() if end > now}
             self._probes[permit] = now + self._options.probe_lease
@@ -372,7 +202,7 @@ class Breaker:
                 return
             self._isolated = True
             self._begin_era(self._now())
-        self._tell(BreakerIsolated(at=self._wall(), isolated=True, **self._who))
+        self._tell(BreakerIsolated(at=self._wall(), isolated=True, **self._told_as))
 
     def reset(self) -> None:
         """Close, and forget every failure and break."""
@@ -380,10 +210,10 @@ class Breaker:
         with self._lock:
             now, wall = self._now(), self._wall()
             if self._isolated:
-                events.append(BreakerIsolated(at=wall, isolated=False, **self._who))
-            if self._circuit.current_state != pybreaker.STATE_CLOSED:
-                self._circuit.close()
-                events.append(BreakerClosed(at=wall, seconds=now - self._down_at, **self._who))
+                events.append(BreakerIsolated(at=wall, isolated=False, **self._told_as))
+            if self._window.state != "closed":
+                self._window.close()
+                events.append(BreakerClosed(at=wall, seconds=now - self._down_at, **self._told_as))
             self._forget(now)
         for event in events:
             self._tell(event)
@@ -402,7 +232,7 @@ class Breaker:
             failing_since=None if failing_at is None else wall - (now - failing_at),
             last_code=self._code,
             era=self._era,
-            **self._who,
+            **self._told_as,
         )
 
     @property
@@ -434,17 +264,11 @@ class Breaker:
     def renew_lock(self) -> None:
         """Make a breaker usable in a forked child: the state stays, the parent's calls are forgotten."""
         self._lock = threading.Lock()
-        # Its own lock may be held by a thread that the child hasn't got; state and counts are in the window.
-        self._circuit = pybreaker.CircuitBreaker(
-            fail_max=1,
-            success_threshold=self._options.successes_to_close,
-            state_storage=self._window,
-            throw_new_error_on_trip=False,
-        )
+        self._window.renew_lock()
         self._probes = {}
         self._era += 1
 
-    # What follows is called with the lock held, `_settle` excepted, and by `status` without it.
+    # What follows is called with the lock held, `settle` excepted, and by `status` without it.
 
     def _now(self) -> float:
         """Read the clock, and take along what was noted where it was set back, as when a machine is restored."""
@@ -485,7 +309,7 @@ class Breaker:
         self._probes = {}
 
     def _ready_at(self, who: Hashable = None) -> float:
-        rested, leases = max(self._break_ends, self._last_failure + _FLOOR), list(self._probes.values())
+        rested, leases = max(self._break_ends, self._last_failure + FLOOR), list(self._probes.values())
         if self._others_wait and who in self._failing:
             rested += _YIELD
         return rested if len(leases) < self._options.probes else max(rested, min(leases))
@@ -513,22 +337,22 @@ class Breaker:
         text = f"{self.dependency.name}: circuit open after {self._code}; {what}"
         raise CircuitOpen(text, authority=self.dependency.whom, retry_after=wait)
 
-    def _settle(self, permit: Permit, verdict: Verdict, code: str = "", *, whoever: bool = False) -> bool:
+    def settle(self, permit: Permit, verdict: Verdict, code: str = "", *, whoever: bool = False) -> bool:
         event: Event | None = None
         with self._lock:
-            if permit._settled:
+            if permit.settled:
                 return False
-            permit._settled = True
-            before, who = self._state, permit._who
+            permit.settled = True
+            before, who = self._state, permit.who
             if verdict is Verdict.SUCCESS and self._failing:
                 self._failing.pop(who, None)
-            elif verdict is Verdict.FAILURE and who is not None and not whoever and permit._era == self._era:
+            elif verdict is Verdict.FAILURE and who is not None and not whoever and permit.era == self._era:
                 if who in self._failing and before == "closed":
                     return False
                 if len(self._failing) >= _MOST_FAILING:
                     self._failing.clear()
                 self._failing[who] = None
-            if before == "closed" and verdict is Verdict.SUCCESS and permit._era == self._era:
+            if before == "closed" and verdict is Verdict.SUCCESS and permit.era == self._era:
                 # Where nothing fails, this is all there is to a call: it changes no state and needs no time.
                 self._failing_at = None
                 self._hastened = False
@@ -536,7 +360,7 @@ class Breaker:
                 self._window.reset_counter()
                 return True
             now = self._now()
-            counts = permit._era == self._era and (before == "closed" or self._probes.pop(permit, now) > now)
+            counts = permit.era == self._era and (before == "closed" or self._probes.pop(permit, now) > now)
             if verdict is Verdict.FAILURE:
                 quiet = now - max(self._last_failure, self._changed_at)
                 self._last_failure = now
@@ -551,22 +375,21 @@ class Breaker:
 
     def _probe_succeeded(self, now: float) -> Event | None:
         self._failing_at = None
-        self._circuit.call(_succeed)
+        self._window.succeeded()
         if self._state != "closed":
             return None
         self._hastened = False
         self._window.forget()
         self._break = max(self._break / self._options.break_growth, self._options.first_break)
         self._begin_era(now)
-        return BreakerClosed(at=self._wall(), seconds=now - self._down_at, **self._who)
+        return BreakerClosed(at=self._wall(), seconds=now - self._down_at, **self._told_as)
 
     def _failed(self, now: float, code: str, before: State, quiet: float) -> Event | None:
         options = self._options
         self._code = code
         if self._failing_at is None:
             self._failing_at = now
-        with contextlib.suppress(_ReplayedError):
-            self._circuit.call(_fail)
+        self._window.failed()
         if before == "closed" and quiet > options.window:
             self._break = options.first_break
         if self._state != "open":
@@ -578,7 +401,7 @@ class Breaker:
             self._break = min(self._break * options.break_growth, options.longest_break)
         # The bounds shrink, not what was drawn, or the fleet would come back in step at the longest break.
         middle = min(self._break, options.longest_break / (1 + _SPREAD))
-        low = max(middle * (1 - _SPREAD), _FLOOR)
+        low = max(middle * (1 - _SPREAD), FLOOR)
         high = max(middle * (1 + _SPREAD), low)
         self._break_ends = now + self._jitter(low, high)
         self._urgent_ends = now + self._jitter(*options.urgent_break)
@@ -586,7 +409,7 @@ class Breaker:
             self._break_ends = min(self._break_ends, self._urgent_ends)
         self._others_wait = False
         self._begin_era(now)
-        return BreakerOpened(at=self._wall(), seconds=self._break_ends - now, code=code, **self._who)
+        return BreakerOpened(at=self._wall(), seconds=self._break_ends - now, code=code, **self._told_as)
 
 
 _breakers: LiveObjects[Breaker] = LiveObjects()

@@ -1,4 +1,4 @@
-"""Refuse an option that is out of range, naming it and the fix."""
+"""Refuse an option or an argument that can't be right, naming it and the fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 
 from ..errors import ConfigurationError
 
-__all__ = ["require", "require_number", "require_whole"]
+__all__ = ["check_scopes", "is_scope", "require", "require_number", "require_whole"]
+
+_RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
 
 def require(holds: bool, message: str) -> None:
@@ -31,3 +33,26 @@ def require_whole(name: str, value: object, *, low: int, high: int | None = None
     if value < low or (high is not None and value > high):
         span = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ConfigurationError(f"{name} must be {span}, not {value}")
+
+
+def is_scope(value: object) -> bool:
+    """Return whether something can be a scope, or several in one text, as MSAL takes them too."""
+    return isinstance(value, str) and bool(value) and value == value.strip()
+
+
+def check_scopes(scopes: object, *, empty: bool = False) -> tuple[str, ...]:
+    """Return the scopes of a list, sorted and without repetitions, or say what is wrong before anything is sent."""
+    if isinstance(scopes, (str, bytes)):
+        raise ConfigurationError(f"scopes must be a list of strings, not the string {scopes!r}: write [{scopes!r}]")
+    if not isinstance(scopes, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"scopes must be a list of strings, not {type(scopes).__name__}")
+    for scope in scopes:
+        if not is_scope(scope):
+            raise ConfigurationError(f"scopes must hold non-empty strings without blanks around them, not {scope!r}")
+    if not scopes and not empty:
+        raise ConfigurationError('scopes must not be empty: ask for "<resource>/.default" or for the API\'s scopes')
+    if taken := _RESERVED_SCOPES & set(scopes):
+        raise ConfigurationError(
+            f"scopes must not hold {', '.join(sorted(taken))}: they are added where they are needed"
+        )
+    return tuple(sorted(set(scopes)))

@@ -1,4 +1,4 @@
-"""Whom a provider has asked for patience (G8): a request, or an application when several of its requests were."""
+"""What a provider throttles (G8): a request, or an application when several of its requests were throttled."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .provider_errors import Fault, kind_of, name_of
 
 __all__ = ["LONGEST_RETRY_AFTER", "Purpose", "judge", "parse_retry_after", "readable"]
 
-#: Seconds; a provider that asks for more patience than this is asked again then.
+#: Seconds; a longer `Retry-After` counts as this.
 LONGEST_RETRY_AFTER = 3600.0
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeVar
 
@@ -58,36 +58,39 @@ class ProviderRequest:
     grant: str = ""
     request: TokenRequest | None = None
     subject: str | None = None
+    # What is asked for again and again is worked out once.
+    #: The provider as a whole, over the same wire.
+    site: Endpoint = field(init=False, repr=False, compare=False)
+    #: Whether what is sent is a person's.
+    by_person: bool = field(init=False, repr=False, compare=False)
+    #: Whether there is nothing else to ask that provider for that purpose.
+    is_whole: bool = field(init=False, repr=False, compare=False)
+    #: What fails together.
+    kind: Kind = field(init=False, repr=False, compare=False)
+    #: What is throttled, and spends retries, by itself.
+    party: Hashable = field(init=False, repr=False, compare=False)
+    #: What counts as one among different requests: all of a user's do, and each of the application's own.
+    whose: Hashable = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        request = self.request
+        by_person = request is None and self.purpose in _OF_PEOPLE
+        party = request or self.subject or self.grant
+        worked_out = (
+            ("site", self.endpoint.site),
+            ("by_person", by_person),
+            ("is_whole", request is None and not self.endpoint.realm and not by_person),
+            ("kind", (self.endpoint, self.purpose, "" if by_person else self.grant)),
+            ("party", party),
+            ("whose", party if request is None else request.subject or request),
+        )
+        for name, value in worked_out:
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, request: TokenRequest, endpoint: Endpoint, purpose: Purpose) -> ProviderRequest:
         """Return what is asked for a token that is held or is to be."""
         return cls(endpoint, purpose, request.client_id, request.flow, request)
-
-    @property
-    def kind(self) -> Kind:
-        """What fails together."""
-        return self.endpoint, self.purpose, "" if self.by_person else self.grant
-
-    @property
-    def party(self) -> Hashable:
-        """What is throttled, and spends retries, by itself."""
-        return self.request or self.subject or self.grant
-
-    @property
-    def whose(self) -> Hashable:
-        """What counts as one among different requests: all of a user's do, and each of the application's own."""
-        return self.party if self.request is None else self.request.subject or self.request
-
-    @property
-    def by_person(self) -> bool:
-        """Whether what is sent is a person's."""
-        return self.request is None and self.purpose in _OF_PEOPLE
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether there is nothing else to ask that provider for that purpose."""
-        return self.request is None and not self.endpoint.realm and not self.by_person
 
 
 class Permits:
@@ -193,29 +196,29 @@ class Levels:
 
     def site(self, endpoint: Endpoint, purpose: Purpose) -> Breaker:
         """Return the breaker around a provider as a whole, over one wire, for one purpose."""
-        site = endpoint.site
         with self._lock:
-            return self._found(self._sites, (site, purpose), site, purpose)
+            return self._site(endpoint.site, purpose)
 
     def around(self, asked: ProviderRequest) -> list[tuple[Breaker, Hashable]]:
         """List the breakers that a call needs, the widest first, each with whom the call is for there."""
-        site = self.site(asked.endpoint, asked.purpose)
-        if asked.is_whole:
-            return [(site, None)]
-        found: list[tuple[Breaker, Hashable]] = [(site, asked.kind)]
-        if not asked.by_person:
-            with self._lock:
-                kind, request = self._kinds.get(asked.kind), self._requests.get(asked)
-            if kind is not None:
-                found.append((kind, asked.whose if asked.request else None))
-            if request is not None:
-                found.append((request, None))
+        below = not (asked.is_whole or asked.by_person)
+        with self._lock:
+            site = self._sites.get((asked.site, asked.purpose)) or self._site(asked.site, asked.purpose)
+            kind, request = (self._kinds.get(asked.kind), self._requests.get(asked)) if below else (None, None)
+        found: list[tuple[Breaker, Hashable]] = [(site, None if asked.is_whole else asked.kind)]
+        if kind is not None:
+            found.append((kind, asked.whose if asked.request else None))
+        if request is not None:
+            found.append((request, None))
         return found
 
     def check(self, asked: ProviderRequest) -> None:
         """Raise `CircuitOpen` if a call would be refused now, with the longest wait of all levels."""
+        self._check(self.around(asked))
+
+    def _check(self, around: list[tuple[Breaker, Hashable]]) -> None:
         refusal: CircuitOpen | None = None
-        for breaker, who in self.around(asked):
+        for breaker, who in around:
             try:
                 breaker.check(who)
             except CircuitOpen as error:
@@ -232,10 +235,12 @@ class Levels:
         Raises:
             CircuitOpen: No call may be made now; `retry_after` says for how long.
         """
-        self.check(asked)
+        around = self.around(asked)
+        if len(around) > 1:  # of one, what it says itself is all
+            self._check(around)
         permits: list[tuple[Breaker, Permit]] = []
         try:
-            for breaker, who in self.around(asked):
+            for breaker, who in around:
                 permits.append((breaker, breaker.admit(who)))
         except CircuitOpen:
             for _, permit in permits:
@@ -301,10 +306,10 @@ class Levels:
             request = self._requests.pop(asked, None)
             if request is not None:
                 over.append(request)
-            site, kind = self._sites.get((asked.endpoint.site, asked.purpose)), self._kinds.get(asked.kind)
+            site, kind = self._sites.get((asked.site, asked.purpose)), self._kinds.get(asked.kind)
             for breaker in recovered:
                 for key in list(self._requests):
-                    whole = key.endpoint.site == asked.endpoint.site and key.purpose is asked.purpose
+                    whole = key.endpoint.site == asked.site and key.purpose is asked.purpose
                     if (breaker is kind and key.kind == asked.kind) or (breaker is site and whole):
                         over.append(self._requests.pop(key))
         for breaker in over:
@@ -329,6 +334,9 @@ class Levels:
         for breaker in over:
             breaker.reset()
             dismiss(breaker)
+
+    def _site(self, site: Endpoint, purpose: Purpose) -> Breaker:
+        return self._found(self._sites, (site, purpose), site, purpose)
 
     def _found(self, kept: _Kept[_K], key: _K, endpoint: Endpoint, purpose: Purpose, part: str = "") -> Breaker:
         """Find a breaker, or make it; the lock is held."""

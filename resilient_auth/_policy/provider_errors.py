@@ -20,7 +20,7 @@ class Fault(Enum):
 
     #: The provider's own: it is to be asked again.
     TRANSIENT = "transient"
-    #: The provider asks for patience.
+    #: The provider throttles.
     THROTTLED = "throttled"
     #: A federated credential isn't known there yet: nothing is wrong with the provider, and waiting helps.
     UNMATCHED = "unmatched"

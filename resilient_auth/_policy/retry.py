@@ -5,10 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-
-import tenacity
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
+from typing import TYPE_CHECKING
 
 from ..clock import Clock, Jitter
 from ..errors import (
@@ -21,7 +18,10 @@ from ..errors import (
 )
 from .checks import require, require_number, require_whole
 
-__all__ = ["Budget", "RetryOptions", "retrying"]
+if TYPE_CHECKING:
+    import tenacity
+
+__all__ = ["Budget", "RetryOptions", "delay_before", "retrying"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,59 +100,23 @@ class Budget:
         self._lock = threading.Lock()
 
 
-class _RetryAfterOrBackoff(wait_base):
-    """Wait as long as the provider asked; else exponentially longer, fully jittered above the first delay."""
+def delay_before(
+    number: int, retry_after: float | None, *, first: float, longest: float, jitter: Jitter, spread: float = 0.3
+) -> float:
+    """Return the seconds to wait before retry `number`: as long as was asked, else exponentially longer.
 
-    def __init__(self, options: RetryOptions, jitter: Jitter) -> None:
-        self._options = options
-        self._jitter = jitter
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        options = self._options
-        error = _error(retry_state)
-        # Less than a second is no answer to when: a clock that runs ahead makes that of a date.
-        if isinstance(error, ProviderUnavailable) and (error.retry_after or 0.0) >= 1.0:
-            # Never sooner than asked; a little later, so that those who were told the same don't come at once.
-            asked = error.retry_after or 0.0
-            return asked + self._jitter(0.0, min(3.0, 0.3 * asked))
-        step = options.first_delay * 2.0 ** (retry_state.attempt_number - 1)
-        return min(options.longest_delay, options.first_delay + self._jitter(0.0, step))
-
-
-class _StopBeforeDeadline(stop_base):
-    """Stop when the coming attempt would start after the deadline."""
-
-    def __init__(self, deadline: float, clock: Clock) -> None:
-        self._deadline = deadline
-        self._clock = clock
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        return self._clock.monotonic() + retry_state.upcoming_sleep >= self._deadline
-
-
-class _StopWhenSpent(stop_base):
-    """Stop when the authority's budget has no retry left."""
-
-    def __init__(self, budget: Budget, who: Hashable) -> None:
-        self._budget = budget
-        self._who = who
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        return not self._budget.spend(self._who)
-
-
-class _StopWhenRefused(stop_base):
-    """Stop when the coming attempt would be refused: its breaker has opened."""
-
-    def __init__(self, refused: Callable[[], bool]) -> None:
-        self._refused = refused
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        return self._refused()
-
-
-def _error(retry_state: tenacity.RetryCallState) -> BaseException | None:
-    return retry_state.outcome.exception() if retry_state.outcome is not None else None
+    Args:
+        number: 1 for the first.
+        retry_after: Seconds that whoever failed asked for: it is never sooner, and a little later, so that those who
+            were told the same don't come at once.
+        first: Seconds before the first retry, at least; all above is jitter.
+        longest: Seconds between two attempts, at most, where nothing was asked for.
+        jitter: Spreads the delays.
+        spread: How much later than asked, as a share of it; ten times as many seconds at most.
+    """
+    if retry_after is not None:
+        return retry_after + jitter(0.0, min(10.0 * spread, spread * retry_after))
+    return min(longest, first + jitter(0.0, first * 2.0 ** (number - 1)))
 
 
 def may_repeat(error: BaseException, *, replayable: bool, spare: bool = False) -> bool:
@@ -210,25 +174,39 @@ def retrying(
         spare: See `may_repeat`.
     """
 
-    def may(error: BaseException) -> bool:
-        return may_repeat(error, replayable=replayable, spare=spare)
+    import tenacity  # the transport has loaded it
 
-    def tell(retry_state: tenacity.RetryCallState) -> None:
-        error = _error(retry_state)
+    def error_of(state: tenacity.RetryCallState) -> BaseException | None:
+        return state.outcome.exception() if state.outcome is not None else None
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = error_of(state)
+        asked = error.retry_after if isinstance(error, ProviderUnavailable) else None
+        # Less than a second is no answer to when: a clock that runs ahead makes that of a date.
+        asked = asked if asked is not None and asked >= 1.0 else None
+        return delay_before(
+            state.attempt_number, asked, first=options.first_delay, longest=options.longest_delay, jitter=jitter
+        )
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        # In this order: a retry that isn't made costs no budget.
+        return (
+            state.attempt_number >= attempts
+            or clock.monotonic() + state.upcoming_sleep >= deadline
+            or refused()
+            or not budget.spend(who)
+        )
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        error = error_of(state)
         if error is not None:
-            before_sleep(retry_state.attempt_number, retry_state.upcoming_sleep, error)
+            before_sleep(state.attempt_number, state.upcoming_sleep, error)
 
     return tenacity.Retrying(
         sleep=lambda seconds: sleep(float(seconds)),
-        # In this order: a retry that isn't made costs no budget.
-        stop=tenacity.stop_any(
-            tenacity.stop_after_attempt(attempts),
-            _StopBeforeDeadline(deadline, clock),
-            _StopWhenRefused(refused),
-            _StopWhenSpent(budget, who),
-        ),
-        wait=_RetryAfterOrBackoff(options, jitter),
-        retry=tenacity.retry_if_exception(may),
+        stop=stop,
+        wait=wait,
+        retry=tenacity.retry_if_exception(lambda error: may_repeat(error, replayable=replayable, spare=spare)),
         before_sleep=tell,
         reraise=True,
     )

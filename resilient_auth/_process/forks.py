@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Forked", "notice", "renew_in_children", "renewed", "resumed", "unnoticed"]
+__all__ = ["Forked", "around", "notice", "renew_in_children", "renewed", "resumed", "unnoticed"]
 
 
 class Forked(Protocol):
@@ -29,6 +29,9 @@ class Forked(Protocol):
 #: Called in this order: a module registers after those that it imports, so that what others are made of comes first.
 _renew: list[Callable[[], None]] = []
 _resume: list[Callable[[], None]] = []
+#: Called before a fork in Python, the last one first, and after it in the parent.
+_before: list[Callable[[], None]] = []
+_after: list[Callable[[], None]] = []
 _objects: dict[int, weakref.ref[Forked]] = {}
 _process = os.getpid()
 #: The process and the thread that renews, so that what it calls doesn't wait for it.
@@ -47,6 +50,12 @@ def resumed(call: Callable[[], None]) -> Callable[[], None]:
     """Have a module's function called when all is renewed, to begin again what runs without being asked."""
     _resume.append(call)
     return call
+
+
+def around(before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Have functions called before each fork in Python, and after it in the parent: what is copied should be whole."""
+    _before.insert(0, before)
+    _after.append(after)
 
 
 def renew_in_children(one: Forked) -> None:
@@ -98,6 +107,17 @@ def _begin_anew(*, hooked: bool = False) -> None:
         _locks.pop(former, None)
 
 
+def _call(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
+
+
+def _begin_anew_in_child() -> None:
+    _begin_anew(hooked=True)
+
+
 if hasattr(os, "register_at_fork"):
     # Not by the number: in a namespace of its own, a child may have its parent's.
-    os.register_at_fork(after_in_child=lambda: _begin_anew(hooked=True))
+    os.register_at_fork(
+        before=lambda: _call(_before), after_in_parent=lambda: _call(_after), after_in_child=_begin_anew_in_child
+    )

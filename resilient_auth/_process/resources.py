@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+
+from .causes import causes_of
 
 __all__ = ["exhausted"]
 
 _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-_LONGEST_CHAIN = 30
 
 
 def exhausted(error: BaseException) -> bool:
@@ -19,7 +19,7 @@ def exhausted(error: BaseException) -> bool:
     Args:
         error: What was raised, with all that led to it.
     """
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     if any(isinstance(cause, MemoryError) or _no_thread(cause) for cause in causes):
         return True
     numbers = {number for cause in causes if (number := _number(cause)) is not None}
@@ -54,18 +54,3 @@ def _starved() -> bool:
             return False
     except OSError:
         return True
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending and len(seen) < _LONGEST_CHAIN:
-        cause = pending.pop(0)
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        pending += [cause.__cause__, cause.__context__, *cause.args]
-        # urllib3's, azure-core's and Python's own names for what led to it.
-        pending += [getattr(cause, "reason", None), getattr(cause, "inner_exception", None)]
-        pending += getattr(cause, "exceptions", ())

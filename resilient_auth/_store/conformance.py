@@ -72,7 +72,7 @@ def _put(backend: Backend, key: str, value: bytes, *, ttl: float = 600.0, expect
 
 
 def _check_values(backend: Backend) -> None:
-    _must(isinstance(backend.label, str) and backend.label, "label must be a text")
+    _must(isinstance(backend.label, str) and backend.label, "label must be a string")
     _must(backend.get("check.absent") is None, "get of what isn't there must give None")
     for name, value in (
         ("empty", b""),

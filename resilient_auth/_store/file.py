@@ -189,7 +189,7 @@ def _platform_key(path: Path) -> bytes:
                 persistence.save(text)
     except Exception as error:  # noqa: BLE001 - each platform has its own, and any of them may quote what it holds
         raise ConfigurationError(
-            f"this platform keeps no key for FileStore.for_desktop ({type(error).__name__}): install what "
+            f"this platform has no key storage for FileStore.for_desktop ({type(error).__name__}): install what "
             "msal-extensions asks for (libsecret and PyGObject on Linux), or use FileStore with a key"
         ) from None
     return base64.urlsafe_b64decode(text)

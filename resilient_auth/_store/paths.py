@@ -108,8 +108,8 @@ def private_file(path: Path, group: int | None = None) -> os.stat_result | None:
             )
         if status.st_mode & (0o007 if trusted else 0o077):
             raise ConfigurationError(
-                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):o}): chmod 600 {path}, and take what "
-                f"was in it as seen{_on_volumes(status)}"
+                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):o}): chmod 600 {path}, and consider "
+                f"its contents disclosed{_on_volumes(status)}"
             )
         if status.st_nlink != 1:
             raise ConfigurationError(f"{path} has a second name (hard link): remove it, or give another path")

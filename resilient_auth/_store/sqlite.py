@@ -247,7 +247,7 @@ class SqliteBackend:
                     continue
                 except _MalformedError as error:
                     self._set_aside(error.reason)
-            raise BackendFailed("corrupt", "the file was damaged again and again")
+            raise BackendFailed("corrupt", "the file was damaged repeatedly")
         except sqlite3.Error as error:
             raise BackendFailed(_code(error), getattr(error, "sqlite_errorname", type(error).__name__)) from None
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Answers of a provider, and how far they are followed and read."""
+"""What asks a provider, and its answers: how far they are followed and read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import codecs
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from .._policy.endpoint import WireIdentity
 from ..errors import MalformedAnswer
 
-__all__ = ["LARGEST_ANSWER", "WireResponse", "followed", "read"]
+__all__ = ["LARGEST_ANSWER", "Wire", "WireResponse", "followed", "read"]
 
 #: Bytes; no answer of a provider comes near.
 LARGEST_ANSWER = 4 * 1024 * 1024
@@ -37,6 +38,23 @@ class WireResponse:
 
     def __repr__(self) -> str:
         return f"Answer({self.status_code})"
+
+
+class Wire(Protocol):
+    """Send one request."""
+
+    @property
+    def identity(self) -> WireIdentity:
+        """What tells it from other wires."""
+        ...
+
+    def send(self, method: str, url: str, *, ends: float, **options: Any) -> WireResponse:
+        """Send it and read the whole answer, by monotonic time `ends`."""
+        ...
+
+    def close(self) -> None:
+        """Close idle connections."""
+        ...
 
 
 def followed(

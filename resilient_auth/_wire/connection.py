@@ -4,59 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import ssl
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import httpcore
 import httpx
-import requests
 
-from .._policy.endpoint import WireIdentity
 from .._process import forks
-from .._process.resources import exhausted
+from .._process.causes import causes_of
 from ..clock import Clock
 from ..errors import (
-    AttemptTimeout,
     ConfigurationError,
-    ConnectionFailed,
-    LocalResourcesExhausted,
-    NameNotResolved,
-    ProviderUnavailable,
-    TLSFailed,
 )
 from .answers import WireResponse, followed, read
-from .connect import NO_SUCH_NAME, racing
+from .connect import racing
 from .environment import Authorities, check_proxies, proxy_for, proxy_setting
+from .failures import is_unknown_name
 from .identity import identity_of
 
-__all__ = ["HttpxWire", "Wire", "WireResponse", "as_failure"]
+__all__ = ["HttpxWire"]
 
 _log = logging.getLogger("resilient_auth")
-
-#: OpenSSL's X509_V_ERR_*: self-signed, and no issuer to be found.
-_UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
-
-
-class Wire(Protocol):
-    """Send one request."""
-
-    @property
-    def identity(self) -> WireIdentity:
-        """What tells it from other wires."""
-        ...
-
-    def send(self, method: str, url: str, *, ends: float, **options: Any) -> WireResponse:
-        """Send it and read the whole answer, by monotonic time `ends`."""
-        ...
-
-    def close(self) -> None:
-        """Close idle connections."""
-        ...
 
 
 class _Bounded(threading.local):
@@ -302,75 +274,9 @@ class HttpxWire:
 def _fault_of_proxy(error: Exception) -> str | None:
     if isinstance(error, httpx.ProxyError):
         return "that wants a user and a password, or other ones" if str(error).startswith("407") else None
-    return "whose name doesn't exist" if _is_unknown_name(_causes(error)) else None
-
-
-def _is_unknown_name(causes: Iterable[BaseException]) -> bool:
-    return any(isinstance(cause, socket.gaierror) and cause.errno in NO_SUCH_NAME for cause in causes)
+    return "whose name doesn't exist" if is_unknown_name(causes_of(error)) else None
 
 
 def _form(fields: Mapping[str, Any]) -> str:
     """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
     return urlencode([(k, v) for k, v in fields.items() if v is not None], doseq=True)
-
-
-def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
-    """Turn what a client raised into the error that says what happened, to whom."""
-    if isinstance(error, ProviderUnavailable):
-        error.authority = error.authority or authority
-        return error
-    if exhausted(error):
-        return LocalResourcesExhausted(
-            f"{authority} can't be reached: this process or machine has no file descriptor, memory or port left",
-            authority=authority,
-        )
-    causes = list(_causes(error))
-
-    def any_of(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
-
-    names = {type(cause).__name__ for cause in causes}
-    if any_of(socket.gaierror) or "NameResolutionError" in names:
-        unknown = _is_unknown_name(causes)
-        told = ": there is no such name; look at the authority, and at this machine's DNS" if unknown else ""
-        failure: ProviderUnavailable = NameNotResolved(
-            f"the name of {authority} could not be resolved{told}", authority=authority
-        )
-        failure.sent, failure.heals = False, not unknown
-        return failure
-    if any_of(ssl.SSLError, requests.exceptions.SSLError):
-        reason, untrusted = _tls_reason(causes)
-        failure = TLSFailed(f"no trusted TLS connection to {authority}: {reason}", authority=authority)
-        failure.heals = not untrusted
-        return failure
-    never_sent = any_of(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, requests.ConnectTimeout)
-    if never_sent or "NewConnectionError" in names or any_of(ConnectionRefusedError):
-        refused = any_of(ConnectionRefusedError) or any("refused" in str(cause).lower() for cause in causes[:2])
-        how = "refused the connection" if refused else "could not be reached"
-        failure = ConnectionFailed(f"{authority} {how}", authority=authority)
-        failure.sent = False
-        return failure
-    if any_of(httpx.TimeoutException, requests.Timeout, TimeoutError):
-        return AttemptTimeout(f"{authority} didn't answer in time", authority=authority)
-    return ConnectionFailed(f"the connection to {authority} broke: {type(error).__name__}", authority=authority)
-
-
-def _tls_reason(causes: list[BaseException]) -> tuple[str, bool]:
-    """Return what is wrong, and whether it is the certificate."""
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            reason = cause.verify_message or "the certificate is not trusted"
-            fix = "; name the CA that signed it: verify=<CA file>, or REQUESTS_CA_BUNDLE"
-            return reason + (fix if cause.verify_code in _UNKNOWN_ISSUER else ""), True
-    return "the handshake failed", False
-
-
-def _causes(error: BaseException) -> Iterable[BaseException]:
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending and len(seen) < 20:
-        cause = pending.pop(0)
-        if isinstance(cause, BaseException) and id(cause) not in seen:
-            seen.add(id(cause))
-            yield cause
-            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

@@ -1,55 +1,18 @@
-"""Discovery documents: the last known good one, refreshed in the background (G14, G15)."""
+"""What discovery documents may say, and the names of Microsoft's clouds."""
 
 from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import cachetools
-
 from .._policy.endpoint import host_of
 from .._policy.failure import Purpose
-from .connection import WireResponse
 
-__all__ = ["ALIASES", "Document", "Documents", "Hosts", "aliases_of", "fault_in", "hosts_for"]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Document:
-    """A document as it came, and when; times are on the monotonic clock."""
-
-    answer: WireResponse
-    obtained_at: float
-    #: When a newer one was last asked for in vain.
-    tried_at: float = float("-inf")
-
-
-class Documents:
-    """Hold documents by what was asked."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._documents: cachetools.LRUCache[Hashable, Document] = cachetools.LRUCache(1024)
-
-    def get(self, key: Hashable) -> Document | None:
-        """Find a document."""
-        with self._lock:
-            found: Document | None = self._documents.get(key)
-            return found
-
-    def put(self, key: Hashable, document: Document) -> None:
-        """Keep a document."""
-        with self._lock:
-            self._documents[key] = document
-
-    def after_fork(self) -> None:
-        """Take a lock of its own in a forked child."""
-        self._lock = threading.Lock()
+__all__ = ["ALIASES", "Hosts", "aliases_of", "fault_in", "hosts_for"]
 
 
 @dataclass(frozen=True, slots=True)

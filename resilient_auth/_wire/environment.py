@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import certifi
-import httpx
 import requests
 from requests.utils import resolve_proxies, select_proxy
 
@@ -86,7 +85,7 @@ def _checked(proxy: object, setting: str) -> str:
         raise ConfigurationError(f"{setting} isn't a proxy's URL: {fix}")
     if scheme not in _SCHEMES:
         raise ConfigurationError(
-            f"{setting} names a proxy of a kind that isn't spoken here: {fix}, or socks5h:// in place of socks://"
+            f"{setting} names a proxy of an unsupported kind: {fix}, or socks5h:// in place of socks://"
         )
     if scheme in _SOCKS and importlib.util.find_spec("socksio") is None:
         raise ConfigurationError(
@@ -144,6 +143,8 @@ class Authorities:
             return self._verify
         path, setting = self._bundle()
         if path is None:
+            import httpx  # which who asks has loaded
+
             return httpx.create_ssl_context(verify=False)
         setting = setting or "certifi"
         try:

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from .._engine.threads import on_a_thread
-from .._policy.checks import require
+from .._policy.checks import is_scope, require
 from ..errors import ConfigurationError
 from .errors import TokenUnavailable
 
-__all__ = ["ForgettingCredential", "TokenSource", "check_scopes"]
+__all__ = ["ForgettingCredential", "TokenSource"]
 
 
 class ForgettingCredential(Protocol):
@@ -27,15 +27,6 @@ class ForgettingCredential(Protocol):
         May be a coroutine function where `get_token` is one.
         """
         ...
-
-
-def check_scopes(scopes: tuple[object, ...]) -> None:
-    """Raise `ConfigurationError` for what isn't a scope."""
-    for scope in scopes:
-        require(
-            isinstance(scope, str) and bool(scope) and not any(c.isspace() for c in scope),
-            f"each scope must be a string such as 'api://orders/.default', not {scope!r}",
-        )
 
 
 class TokenSource:
@@ -60,7 +51,11 @@ class TokenSource:
         tenant_id: str | None,
         unavailable: type[TokenUnavailable] = TokenUnavailable,
     ) -> None:
-        check_scopes(scopes)
+        for scope in scopes:
+            require(
+                is_scope(scope) and len(scope.split()) == 1,
+                f"each scope must be a string such as 'api://orders/.default', not {scope!r}",
+            )
         self._unavailable = unavailable
         self._options = {
             name: value for name, value in (("tenant_id", tenant_id), ("enable_cae", cae or None)) if value is not None

@@ -1,4 +1,4 @@
-"""The events, each with its fields, its level and the words in which it is told."""
+"""The events, each with its fields, its level and the words in which it is told: one list, and so a long file."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _guarded(guard: Guard, view: Callable[..., Any], public: frozenset[str] = fr
 
         return markcoroutinefunction(guarded_async)
 
-    require(not guard.asynchronous, "this verifier is asyncio's, and the view isn't: use resilient_auth.ClaimsVerifier")
+    require(not guard.asynchronous, "an asyncio verifier for a sync view: use resilient_auth.ClaimsVerifier")
 
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if request.path not in public:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias
 
-from .._engine.engine import Engine, engine_for
+from .._engine.engine import Engine
 from .._engine.single_flight import Flight, Outcome
+from .._fleet.engines import engine_for
 from .._policy.checks import require, require_number
 from .._process import forks
 from .._wire.connection import HttpxWire

@@ -16,16 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from resilient_auth._engine import refresh
+from resilient_auth._engine import schedule
 from resilient_auth._engine.acquire import Acquisition, Served, acquiring
-from resilient_auth._engine.cache import CacheEntry, Exchange, Memory
+from resilient_auth._engine.cache import CacheEntry, Memory
 from resilient_auth._engine.engine import Engine
-from resilient_auth._engine.single_flight import Flight, Outcome
-from resilient_auth._engine.workers import Job
+from resilient_auth._engine.lanes import Job
+from resilient_auth._engine.single_flight import Exchange, Flight, Outcome
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
 from resilient_auth._policy.freshness import due_after
-from resilient_auth._wire.connection import WireResponse
-from resilient_auth._wire.http_client import ExchangeContext, Transport
+from resilient_auth._wire.answers import WireResponse
+from resilient_auth._wire.exchange_context import ExchangeContext
+from resilient_auth._wire.http_client import Transport
 from resilient_auth.clock import Jitter
 from resilient_auth.errors import AttemptTimeout, ConnectionFailed
 from resilient_auth.settings import Settings
@@ -355,7 +356,7 @@ class Process:
         return Caller(self.world, acquiring(self.engine, self.entry, self.exchange, **options))
 
     def keep_fresh(self) -> None:
-        refresh.keep_fresh(self.engine, self.entry)
+        schedule.keep_fresh(self.engine, self.entry)
 
 
 def exchange_over(engine: Engine, provider: Provider, who: object) -> Exchange:

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from resilient_auth._engine import schedule
 from resilient_auth._engine.cache import CacheEntry, Memory
-from resilient_auth._engine.engine import Engine, engine_for
+from resilient_auth._engine.engine import Engine
+from resilient_auth._fleet.engines import engine_for
 from resilient_auth._policy.breaker import breakers
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
@@ -87,7 +89,7 @@ def given_up(scene: Scene) -> None:
 
 def pinned_and_gone(scene: Scene) -> None:
     entry = scene.entry(life=3600)
-    entry.pinned = True
+    entry.reschedule = schedule.schedule
     scene.clock.advance(10_000)
     scene.fail(entry)
 

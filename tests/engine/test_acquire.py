@@ -551,7 +551,7 @@ class TestRefused:
     def test_a_second_authority_is_asked_when_the_first_may_not_be(self) -> None:
         """A refusal needs all of them."""
         bench = Bench()
-        bench.entry.authorities = (HERE, Endpoint("https://global.example"))
+        bench.entry.ask_of((HERE, Endpoint("https://global.example")))
         bench.open_breaker()
         assert bench.ask().source is Source.IDENTITY_PROVIDER
 
@@ -804,7 +804,7 @@ class TestGrace:
     def test_not_while_another_authority_works(self) -> None:
         """All that could answer must be down."""
         bench = self.make()
-        bench.entry.authorities = (HERE, Endpoint("https://global.example"))
+        bench.entry.ask_of((HERE, Endpoint("https://global.example")))
         bench.open_breaker()
         bench.exchanges.fail(failed())
         with pytest.raises(ServerFailed):

@@ -15,11 +15,12 @@ from collections.abc import Callable
 import pytest
 from flow_bench import HERE, HOST, until
 
-from resilient_auth._engine import refresh
+from resilient_auth._engine import recovery, schedule
 from resilient_auth._engine.acquire import acquire, acquiring
 from resilient_auth._engine.cache import CacheEntry, Memory
-from resilient_auth._engine.engine import Engine, engine_for
+from resilient_auth._engine.engine import Engine
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._fleet.engines import engine_for
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
 from resilient_auth._policy.levels import ProviderRequest
@@ -94,9 +95,9 @@ class TestFork:
         warm = Warm()
         held, cold, wanted = warm.entry("held"), warm.entry("cold"), warm.entry("wanted")
         warm.ask(held)
-        refresh.keep_fresh(warm.engine, held)
+        schedule.keep_fresh(warm.engine, held)
         for n in range(8):
-            refresh.begin(warm.engine, wanted if n == 0 else warm.entry(f"hung {n}"), warm.hang)
+            recovery.begin(warm.engine, wanted if n == 0 else warm.entry(f"hung {n}"), warm.hang)
         for _ in range(8):
             assert warm.hanging.acquire(timeout=5.0)
         parent = os.getpid()
@@ -112,7 +113,7 @@ class TestFork:
             assert in_a_child(work) == "served"
         finally:
             warm.gate.set()
-            refresh.release(held)
+            schedule.release(held)
 
     def test_whatever_the_parent_is_in_the_middle_of(self) -> None:
         """Forked again and again while sixteen threads look up, drop, fail and subscribe."""
@@ -151,7 +152,7 @@ class TestFork:
         """On timers of its own."""
         warm = Warm()
         entry = warm.entry("pinned")
-        refresh.keep_fresh(warm.engine, entry)
+        schedule.keep_fresh(warm.engine, entry)
         until(lambda: entry.token is not None)
         clock = warm.engine.clock
         old = Token("old", "Bearer", clock.wall(), clock.monotonic(), 4.0, 0.2)
@@ -170,7 +171,7 @@ class TestFork:
             assert said.startswith("by ")
             assert said != f"by {os.getpid()}"
         finally:
-            refresh.release(entry)
+            schedule.release(entry)
 
     def test_the_child_knows_what_the_parent_knew(self) -> None:
         """An open breaker stays open, a cool-down lasts."""

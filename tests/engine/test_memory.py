@@ -8,6 +8,7 @@ import weakref
 import pytest
 from flow_bench import HERE, HOST, Bench, Threads, until
 
+from resilient_auth._engine import schedule
 from resilient_auth._engine.cache import CacheEntry, Memory
 from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth.events import TokenDropped
@@ -60,7 +61,7 @@ class TestBound:
         memory = Memory(4, bench.engine)
         pinned = [slot_for(bench, name, memory=memory) for name in "ab"]
         for entry in pinned:
-            entry.pinned = True
+            entry.reschedule = schedule.schedule
         for n in range(50):
             slot_for(bench, str(n), memory=memory)
         for entry in pinned:
@@ -74,7 +75,7 @@ class TestBound:
         bench = Bench()
         memory = Memory(most, bench.engine)
         for n in range(most + 2):
-            slot_for(bench, f"pinned {n}", memory=memory).pinned = True
+            slot_for(bench, f"pinned {n}", memory=memory).reschedule = schedule.schedule
         assert [entry.request.scopes[0] for entry in memory] == [f"pinned {n}" for n in range(2, most + 2)]
 
     def test_an_evicted_slot_is_let_go(self) -> None:
@@ -248,7 +249,7 @@ class TestSweep:
         """A pinned one, one that was asked for a moment ago, and one that an API has refused."""
         bench = Bench()
         pinned, asked, refused = (slot_for(bench, "x", subject=who) for who in ("pinned", "asked", "refused"))
-        pinned.pinned = True
+        pinned.reschedule = schedule.schedule
         token = refused.token
         assert token is not None
         bench.memory.drop_token(refused, token, "an API refused it")

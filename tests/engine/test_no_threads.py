@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from flow_bench import Bench, until
 
-from resilient_auth._engine import refresh
+from resilient_auth._engine import schedule
+from resilient_auth._engine.lanes import Job
 from resilient_auth._engine.timers import Timers
-from resilient_auth._engine.workers import Job, Workers
+from resilient_auth._engine.workers import Workers
 from resilient_auth.errors import Overloaded, ServerFailed
 from resilient_auth.testing import ManualClock
 
@@ -67,7 +68,7 @@ def test_a_recovery_that_found_no_thread_goes_on(threads: Callable[[bool], None]
         if bench.entry.token is not None:
             break
     until(lambda: bench.entry.token is not None)
-    refresh.release(bench.entry)
+    schedule.release(bench.entry)
 
 
 def test_an_accepted_job_isnt_lost_with_the_thread_before_it(threads: Callable[[bool], None]) -> None:

@@ -26,7 +26,6 @@ class Day:
         self.end = self.begin + OUTAGE
         self.provider = Provider(self.world, dark=[(self.begin, self.end, mode)], life=600.0, refresh_in=300.0)
         self.process = Process.make(self.world, self.provider, jitter=seeded(seed))
-        self.process.entry.pinned = not traffic
         # Due when the lights go out, and so much left.
         self.process.hold(age=300.0, life=300.0 + token_left, due=300.0)
         self.callers = []

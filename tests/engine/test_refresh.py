@@ -10,7 +10,7 @@ import pytest
 from flow_bench import Bench, until
 from flow_world import HERE, HOST, Caller, Process, Provider, World, check_patience, exchange_over, seeded
 
-from resilient_auth._engine import refresh
+from resilient_auth._engine import recovery, schedule
 from resilient_auth._engine.acquire import acquiring
 from resilient_auth._engine.cache import CacheEntry
 from resilient_auth._engine.single_flight import Flight, Outcome
@@ -81,11 +81,11 @@ class TestKeepFresh:
         world, provider, process = make(jitter=lambda low, high: low)
         world.advance(uptime)
         token = process.hold(life=600.0, due=0.1 + 0.2)
-        process.entry.pinned = True
+        process.entry.reschedule = schedule.schedule
         with capture_events() as events:
             # The clock stands where the timer was set for, and the token's age is a little less than due.
             world.now = token.obtained_at + token.due_after - 1e-9
-            refresh._refresh_if_due(process.engine, process.entry)
+            schedule._refresh_if_due(process.engine, process.entry)
             world.advance(5.0)
             events.wait_for(TokenAcquired)
         assert len(provider.ledger) == 1
@@ -126,7 +126,7 @@ class TestKeepFresh:
         world, provider, process = make()
         process.keep_fresh()
         world.advance(1.0)
-        refresh.release(process.entry)
+        schedule.release(process.entry)
         world.advance(10_000.0)
         assert len(provider.ledger) == 1
 
@@ -366,7 +366,7 @@ class TestRecovery:
             one.keep_fresh()
         world.advance(100.0)
         for entry in process.memory:
-            refresh.release(entry)
+            schedule.release(entry)
             entry.renew = None
         process.memory.drop_all("closed")
         provider.ledger.clear()
@@ -391,7 +391,7 @@ class TestRecovery:
         made = len(provider.ledger)
         world.advance(6000.0)
         assert len(provider.ledger) == made
-        assert not engine.recoveries
+        assert not recovery._recovering.get(engine)
         assert engine.breaker(HERE, Purpose.TOKEN).closed
 
 
@@ -414,14 +414,14 @@ class TestOnRealThreads:
         """Ten lives long."""
         bench = Bench()
         with capture_events() as events:
-            refresh.keep_fresh(bench.engine, bench.entry)
+            schedule.keep_fresh(bench.engine, bench.entry)
             for n in range(1, 11):
                 events.wait_for(TokenAcquired, count=n)
                 until(lambda: bench.entry.timer is not None and bench.entry.timer.pending)
                 bench.rest()
                 bench.clock.advance(1990.0)
         assert bench.exchanges.made >= 10
-        refresh.release(bench.entry)
+        schedule.release(bench.entry)
 
     def test_recovery_is_probed_with_nobody_asking(self) -> None:
         """One request, then only time."""

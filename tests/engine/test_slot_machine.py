@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from resilient_auth._engine import refresh
+from resilient_auth._engine import schedule
 from resilient_auth.token import Token
 
 logging.getLogger("resilient_auth").addHandler(logging.NullHandler())
@@ -100,11 +100,11 @@ class OneToken(RuleBasedStateMachine):
 
     @rule()
     def pins(self) -> None:
-        refresh.keep_fresh(self.process.engine, self.process.entry)
+        schedule.keep_fresh(self.process.engine, self.process.entry)
 
     @rule()
     def unpins(self) -> None:
-        refresh.release(self.process.entry)
+        schedule.release(self.process.entry)
 
     @rule(seconds=st.sampled_from([-86_400.0, -60.0, 60.0, 1000.0]))
     def sets_the_clock(self, seconds: float) -> None:

@@ -38,7 +38,7 @@ class Asking(logging.Handler):
                 begun = time.monotonic()
                 with contextlib.suppress(ra.ProviderUnavailable):
                     self.app.acquire_token_for_client(scope)
-                self.took.append((f"{record.getMessage().split()[0]} {scope}", time.monotonic() - begun))
+                self.took.append((f"{vars(record).get('ra_event')} {scope}", time.monotonic() - begun))
         finally:
             self._inside.on = False
 
@@ -123,7 +123,7 @@ def test_a_log_handler_that_is_told_of_a_refused_file_may_use_the_store(
     begun = time.monotonic()
     assert app.acquire_token_for_client(SCOPE)["access_token"]
     assert time.monotonic() - begun < 4
-    eventually(lambda: any(name.startswith("StoreRejected") for name, _ in asking.took))
+    eventually(lambda: any(name.startswith("store_rejected") for name, _ in asking.took))
     asking.app = None
     assert max(took for _, took in asking.took) < 3, asking.took
     store.close()

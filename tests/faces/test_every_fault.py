@@ -341,9 +341,9 @@ def test_health_tells_of_the_outage(idp: Emulator, daemon, settings, clock, even
     def mine() -> Any:
         return next(token for token in ra.health().tokens if token.client_id == "told-by-health")
 
-    eventually(lambda: mine().last_error)
+    eventually(lambda: mine().last_code)
     found = mine()
     assert found.state == "due"
-    assert found.last_error == "server_failed"
+    assert found.last_code == "server_failed"
     assert 3500 < found.time_to_dark < 3540
     assert found.failures == 1

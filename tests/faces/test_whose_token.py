@@ -104,7 +104,7 @@ def _sign_in(app: Any, idps: tuple[Emulator, ...], username: str = "ann@contoso.
 
 def _settle(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shared_cache.settled:
+    while not app._ra_session.shared_cache.settled:
         assert time.monotonic() < ends
         time.sleep(0.005)
 

@@ -150,7 +150,7 @@ class Process:
         return {}
 
     def _settled(self) -> bool:
-        shared_cache = self.app._ra_session.memory.shared_cache
+        shared_cache = self.app._ra_session.shared_cache
         return bool(shared_cache.settled)
 
     def _shown(self, result: Any) -> dict[str, Any]:

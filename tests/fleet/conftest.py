@@ -12,7 +12,7 @@ from fleet_world import USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
 from resilient_auth import msal
-from resilient_auth._wire import http_client as transport
+from resilient_auth._wire import documents
 from resilient_auth.emulator import Emulator
 
 
@@ -39,7 +39,7 @@ def life(idp: Emulator, backend: BreakableBackend, clock: Any) -> Iterator[Calla
 
     def build(client_id: str = "daemon", *, store: Any = None, wrap: bool = False, **options: Any) -> Any:
         # What one process shares among its applications, another one hasn't got.
-        transport.documents = transport.Documents()
+        documents.last_good = documents.Documents()
         store = ra.SealedStore(backend, key=key, clock=clock) if store is None else store
         settings = ra.Settings(**({"clock": clock, "store": store} | options))
         where = {"authority": idp.authority("contoso"), "instance_discovery": False, "verify": idp.ca_file}
@@ -64,7 +64,7 @@ def sign_in(idp: Emulator, backend: BreakableBackend) -> Callable[..., dict[str,
         account = app.get_accounts(username)[0]
         # The first silent call finds the sign-in's token, and has it written down.
         assert app.acquire_token_silent(scopes, account)["token_source"] == "cache"
-        shared_cache = app._ra_session.memory.shared_cache
+        shared_cache = app._ra_session.shared_cache
         while not (shared_cache.settled or backend.failing):
             time.sleep(0.001)
         return account

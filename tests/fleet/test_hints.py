@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
-from resilient_auth._fleet.records import Hint, Records
+from resilient_auth._fleet.hints import Hint
+from resilient_auth._fleet.records import Records
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault
@@ -53,7 +54,7 @@ def test_nobody_asks_too_early_whatever_the_clocks_say(
     clock = ManualClock(start=1_700_000_000.0)
     store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
     here = Records(store, Machine(clock, reader, 123.0), 0.0)
-    Records(store, Machine(clock, poster), 0.0).post_hint("it fails", seconds, "throttled", "429")
+    Records(store, Machine(clock, poster), 0.0).hints.post("it fails", seconds, "throttled", "429")
     passed = 0.0
     for at in looks:
         clock.advance(at - passed)
@@ -70,7 +71,7 @@ def test_clocks_that_agree_say_when_it_ends() -> None:
     """Who comes late is told what is left, and not the whole."""
     clock = ManualClock()
     store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
-    Records(store, clock, 0.0).post_hint("it fails", 60.0, "throttled", "429")
+    Records(store, clock, 0.0).hints.post("it fails", 60.0, "throttled", "429")
     clock.advance(40.0)
     hint = _look(Records(store, clock, 0.0))
     assert hint is not None

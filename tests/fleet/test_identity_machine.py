@@ -19,8 +19,9 @@ from msal.authority import canonicalize
 import resilient_auth as ra
 from resilient_auth._fleet.user_record import StoredToken
 from resilient_auth._msal.identity import Ownership, identity_given
+from resilient_auth._msal.results import read
 from resilient_auth._msal.session import Session
-from resilient_auth._msal.token_cache import ExchangeView, read
+from resilient_auth._msal.token_cache import ExchangeView
 from resilient_auth._msal.user_cache import UserCache
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.token import Token, TokenRequest
@@ -144,7 +145,7 @@ class Crossings(RuleBasedStateMachine):
     def obtain(self, number: int, who: str | None, scope: str, says_who: bool) -> None:
         """An exchange brings a token; the answer to a user's may not say whose it is."""
         app, session = self.apps[number], self.sessions[number]
-        shared_cache = session.memory.shared_cache
+        shared_cache = session.shared_cache
         with ExitStack() as stack:
             if shared_cache is not None:
                 stack.enter_context(shared_cache.signing_in())
@@ -156,8 +157,8 @@ class Crossings(RuleBasedStateMachine):
                     None, app.request(None, scope), Token(secret, "Bearer", now, time.monotonic(), 3600.0, 1800.0)
                 )
             for each in self.sessions:
-                assert each.memory.shared_cache is not None
-                each.memory.shared_cache.flush()
+                assert each.shared_cache is not None
+                each.shared_cache.flush()
 
     @rule(number=NUMBER)
     def restart(self, number: int) -> None:
@@ -193,7 +194,7 @@ class Crossings(RuleBasedStateMachine):
             return
         app = self.apps[number]
         session = app.begin(self.settings, UserCache(), known=known)
-        shared_cache = session.memory.shared_cache
+        shared_cache = session.shared_cache
         assert shared_cache is not None
         home, wall = self._home(who), time.time()
         request = app.request(home, scope)

@@ -45,14 +45,14 @@ def backend(clock: Any) -> WeighingBackend:
 
 def settled(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shared_cache.settled:
+    while not app._ra_session.shared_cache.settled:
         assert time.monotonic() < ends, "it isn't written"
         time.sleep(0.01)
 
 
 def keep(app: Any, number: int, variant: str = "") -> TokenRequest:
     """Keep a token of the application's own, as an exchange does."""
-    shared_cache: SharedCache = app._ra_session.memory.shared_cache
+    shared_cache: SharedCache = app._ra_session.shared_cache
     scopes = (f"https://api-{number}.example/.default",)
     request = TokenRequest(app._ra_identity.authority, app.client_id, "client_credentials", scopes, None, variant)
     clock = app._ra_session.engine.clock
@@ -68,7 +68,7 @@ class TestManyAudiences:
         requests = [keep(app, number) for number in range(1000)]
         assert max(backend.written) < 2 * max(backend.written[:10])
         again = life()
-        shared_cache, clock = again._ra_session.memory.shared_cache, again._ra_session.engine.clock
+        shared_cache, clock = again._ra_session.shared_cache, again._ra_session.engine.clock
         for number, request in enumerate(requests):
             user_record = shared_cache.load(None, request)
             assert user_record is not None
@@ -90,7 +90,7 @@ class TestManyAudiences:
         app = life(max_stored_tokens=8)
         first = keep(app, 1)
         variants = [keep(app, 2, f"v{number}") for number in range(20)]
-        shared_cache = life()._ra_session.memory.shared_cache
+        shared_cache = life()._ra_session.shared_cache
         kept = shared_cache.load(None, first)
         assert kept is not None
         assert len(kept.tokens) == 1
@@ -118,7 +118,7 @@ class TestManyAudiences:
         """Whatever a provider calls its users: names of the two kinds never meet."""
         app = life()
         request = keep(app, 1)
-        shared_cache = app._ra_session.memory.shared_cache
+        shared_cache = app._ra_session.shared_cache
         for subject in (json.dumps(request.scopes), f"\n{json.dumps(request.scopes)}", str(request.scopes)):
             assert shared_cache.load(subject) is None
 

@@ -161,8 +161,8 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
     stored.save("ann", None, "b", {RT: Change(None, _rt("r"))}, {}, anew=math.inf)
     stored.note_name("ann", "ann.t")
     wire = WireIdentity("w", fleet="w", verified=True)
-    stored.put_document("ann", wire, {"text": "{}", "obtained_on": 0.0})
-    stored.post_hint("ann", 60.0, "server_failed", "503")
+    stored.publish("ann", wire, {"text": "{}", "obtained_on": 0.0})
+    stored.hints.post("ann", 60.0, "server_failed", "503")
     reads = {
         "user_record": stored.user_record,
         "usernames": lambda name: stored.names(name) or None,

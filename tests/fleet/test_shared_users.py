@@ -30,7 +30,7 @@ def _rt(secret: str, at: int) -> dict[str, Any]:
 
 
 def _settled(app: Any) -> bool:
-    return bool(app._ra_session.memory.shared_cache.settled)
+    return bool(app._ra_session.shared_cache.settled)
 
 
 class SlowBackend(BreakableBackend):
@@ -308,7 +308,7 @@ def test_who_cant_be_written_down_can_sign_out(life: Callable[..., Any]) -> None
     app.remove_account(account)
     _eventually_settled(app)
     assert app.get_accounts("u") == []
-    assert app._ra_session.memory.shared_cache.removals_pending == 0
+    assert app._ra_session.shared_cache.removals_pending == 0
 
 
 def test_memory_is_bounded_and_users_come_back(
@@ -322,7 +322,7 @@ def test_memory_is_bounded_and_users_come_back(
         sign_in(app, name)
     held = {e["home_account_id"] for e in app.token_cache.search("RefreshToken")}
     assert len(held) <= 5
-    assert len(app._ra_session.memory.shared_cache._partitions) <= 6
+    assert len(app._ra_session.shared_cache._partitions) <= 6
     idp.fail(Refuse())
     for name in names:
         (account,) = app.get_accounts(name)
@@ -369,7 +369,7 @@ def test_an_application_that_was_let_go_is_collected(
     backend.failing = True
     app.acquire_token_for_client(SCOPE)
     assert not _settled(app)
-    gone = [weakref.ref(app._ra_session), weakref.ref(app._ra_session.memory.shared_cache)]
+    gone = [weakref.ref(app._ra_session), weakref.ref(app._ra_session.shared_cache)]
     _forget(life)
     del app
     ends = time.monotonic() + 3  # what is tried again is so after 5

@@ -24,7 +24,7 @@ DAY = 24 * 3600.0
 
 def settled(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shared_cache.settled:
+    while not app._ra_session.shared_cache.settled:
         assert time.monotonic() < ends, "it isn't written"
         time.sleep(0.01)
 
@@ -107,7 +107,7 @@ class TestByName:
     ) -> None:
         """A process that starts lists 10,000 in seconds; who waits for less is told, and finds them next time."""
         app = life()
-        shared_cache = app._ra_session.memory.shared_cache
+        shared_cache = app._ra_session.shared_cache
         host = app._ra_origin.authority.instance
         for number in range(10_000):
             who = f"u{number}.t"

@@ -36,8 +36,8 @@ class Process:
         identity = identity_given({"client_id": "app", "authority": AUTHORITY})
         about = type("Authority", (), {"token_endpoint": ENDPOINT, "instance": HOST, "tenant": REALM})
         self.session.identify(identity, lambda: Ownership.of(identity, about))
-        assert self.session.memory.shared_cache is not None
-        self.shared_cache = self.session.memory.shared_cache
+        assert self.session.shared_cache is not None
+        self.shared_cache = self.session.shared_cache
 
     def add(self, who: str, secret: str, *, grant: str) -> None:
         """Add what an exchange brought, as MSAL does."""
@@ -185,7 +185,7 @@ class Users(RuleBasedStateMachine):
     def stored(self, who: str) -> UserRecord | None:
         """What the store has of a user."""
         was, self.backend.failing = self.backend.failing, False
-        user_record = Process(self.backend, self.clock, [NEW, OLD]).shared_cache.stored.partition(
+        user_record = Process(self.backend, self.clock, [NEW, OLD]).shared_cache.stored.user_record(
             f"{self.processes[0].shared_cache.label} {who}.t"
         )
         self.backend.failing = was

@@ -24,7 +24,7 @@ MAIL = ["https://graph.microsoft.com/Mail.Read"]
 
 def settled(app: Any) -> None:
     ends = time.monotonic() + 8
-    while not app._ra_session.memory.shared_cache.settled:
+    while not app._ra_session.shared_cache.settled:
         assert time.monotonic() < ends, "it isn't written"
         time.sleep(0.01)
 
@@ -182,7 +182,7 @@ class TestARecordThatCantBeOpened:
         again = with_keys(NEW)
         assert again.get_accounts("ann@contoso.com") == [account]
         assert again.acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
-        assert app._ra_session.engine.stored.store._gate.status().unreadable == 0
+        assert app._ra_session.engine.shared.store._gate.status().unreadable == 0
 
     def test_a_newer_keys_record_gives_way_to_a_sign_in(
         self, with_keys: Callable[..., Any], sign_in: Callable[..., Any]
@@ -283,7 +283,7 @@ class TestARecordThatOthersWrite:
         backend.failing = True
         with pytest.raises(ra.StoreUnavailable):
             app.remove_account(account)
-        shared_cache = weakref.ref(app._ra_session.memory.shared_cache)
+        shared_cache = weakref.ref(app._ra_session.shared_cache)
         app._ra_transport.close()
         forget(life)
         del app

@@ -1,6 +1,6 @@
 """Every interleaving of a few processes that want one token, to so many preemptions: who ever asks at the same time?
 
-The processes run the product's own code: `coordination.shared`, the shared cache, the transport with its attempts and
+The processes run the product's own code: `Coordinator.exchange`, the shared cache, the transport with its attempts and
 back-offs. The store, the provider's wire and the clock are the model's. One process runs at a time; at each call to
 the store another may go on in its place, or it may stall for longer than a lease, be killed, or lose its lease; the
 provider may take until the last moment, fail, or never answer. Each of these is a choice, and all sequences of
@@ -16,15 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient_auth._engine.cache import CacheEntry, Memory
-from resilient_auth._engine.engine import Engine
 from resilient_auth._engine.single_flight import Flight, Outcome
-from resilient_auth._fleet import coordination as fleet
 from resilient_auth._fleet.accounts import SharedCache
+from resilient_auth._fleet.coordination import Coordinator
+from resilient_auth._fleet.engines import new_engine
+from resilient_auth._fleet.records import Records
 from resilient_auth._fleet.user_record import decode
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
 from resilient_auth._policy.failure import Purpose
-from resilient_auth._wire.connection import WireResponse
-from resilient_auth._wire.http_client import ExchangeContext, Transport
+from resilient_auth._wire.answers import WireResponse
+from resilient_auth._wire.exchange_context import ExchangeContext
+from resilient_auth._wire.http_client import Transport
 from resilient_auth.errors import AttemptTimeout, ProviderUnavailable, StoreUnavailable
 from resilient_auth.settings import Settings
 from resilient_auth.store import ANY, NONE_READABLE, Lease, Record
@@ -111,12 +113,13 @@ class Process:
         # Each with a pace of its own: two that always came at the same moment would double the runs each time.
         pace = 0.4 + 0.07 * self.number
         settings = Settings(clock=world, jitter=lambda low, high: low + (high - low) * pace, store=world.store)
-        engine = Engine(settings)
+        engine = new_engine(settings)
         memory = Memory(10, engine)
         entry = CacheEntry(REQUEST, memory, (Endpoint(HOST, "", WIRE),), Purpose.TOKEN)
-        assert engine.stored is not None
+        records = engine.shared
+        assert isinstance(records, Records)
         owner = _Owner()
-        shared_cache = SharedCache(engine, engine.stored, "app", None, owner)
+        shared_cache = SharedCache(engine, records, "app", None, owner)
         transport = Transport(engine, world.wire, "app")
 
         def exchange(flight: Flight) -> Outcome:
@@ -133,7 +136,7 @@ class Process:
             return Outcome(token, body)
 
         flight = Flight("token", world.monotonic() + engine.settings.deadline, world)
-        return fleet.shared(engine, entry, shared_cache, exchange, reuse=True)(flight)
+        return Coordinator(engine, shared_cache).exchange(entry, exchange, reuse=True)(flight)
 
 
 class _Owner:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from flow_world import HERE, HOST, Process, Provider, World, exchange_over, seeded
 
-from resilient_auth._engine import refresh
+from resilient_auth._engine import schedule
 from resilient_auth._engine.cache import Memory
 from resilient_auth.token import TokenRequest
 
@@ -66,7 +66,7 @@ def _beside(process: Process, who: str) -> Process:
 def _close(process: Process) -> None:
     """Do what an application object's close() does."""
     for entry in process.memory:
-        refresh.release(entry)
+        schedule.release(entry)
         entry.renew = None
     process.memory.drop_all("closed")
 

@@ -8,7 +8,8 @@ import pytest
 from interleavings import Run, search
 
 from resilient_auth._engine import workers as searched_module
-from resilient_auth._engine.workers import OWNERS_CODE, Job, Workers
+from resilient_auth._engine.lanes import Job
+from resilient_auth._engine.workers import OWNERS_CODE, Workers
 from resilient_auth.errors import Overloaded
 
 

@@ -16,7 +16,8 @@ from httpcore._backends.sync import SyncStream
 
 from resilient_auth import errors
 from resilient_auth._wire.connect import connect, racing
-from resilient_auth._wire.connection import HttpxWire, as_failure
+from resilient_auth._wire.connection import HttpxWire
+from resilient_auth._wire.failures import as_failure
 from resilient_auth.clock import SystemClock
 
 CLOCK = SystemClock()

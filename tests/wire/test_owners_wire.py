@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from resilient_auth import errors
-from resilient_auth._wire.connection import as_failure
+from resilient_auth._wire.failures import as_failure
 from resilient_auth._wire.owners_client import OwnersClient, built_by_msal
 from resilient_auth.clock import SystemClock
 from resilient_auth.emulator import Emulator, Fault

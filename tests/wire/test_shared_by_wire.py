@@ -18,7 +18,7 @@ import trustme
 import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth._store.memory import MemoryBackend
-from resilient_auth._wire import http_client as transport
+from resilient_auth._wire import documents
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.emulator.provider.realms import tenant_id
 from resilient_auth.events import DiscoveryRejected
@@ -84,7 +84,7 @@ def store(request: pytest.FixtureRequest, clock: Any, tmp_path: Any) -> Iterator
 
 def another_process() -> None:
     """Forget what one process's applications share."""
-    transport.documents = transport.Documents()
+    documents.last_good = documents.Documents()
 
 
 def session(verify: Any) -> requests.Session:

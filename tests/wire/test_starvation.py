@@ -18,7 +18,7 @@ import resilient_auth as ra
 from resilient_auth import errors
 from resilient_auth._process.resources import exhausted
 from resilient_auth._store.memory import MemoryBackend
-from resilient_auth._wire.connection import as_failure
+from resilient_auth._wire.failures import as_failure
 from resilient_auth.emulator import Emulator
 
 WORKER = Path(__file__).with_name("starved_process.py")

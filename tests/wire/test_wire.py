@@ -20,8 +20,9 @@ import pytest
 import requests
 
 from resilient_auth import errors
-from resilient_auth._wire.answers import LARGEST_ANSWER
-from resilient_auth._wire.connection import HttpxWire, WireResponse, as_failure
+from resilient_auth._wire.answers import LARGEST_ANSWER, WireResponse
+from resilient_auth._wire.connection import HttpxWire
+from resilient_auth._wire.failures import as_failure
 from resilient_auth._wire.owners_client import OwnersClient
 from resilient_auth.clock import SystemClock
 from resilient_auth.emulator import Emulator, Fault

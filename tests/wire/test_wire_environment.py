@@ -17,8 +17,9 @@ import trustme
 from requests.utils import select_proxy
 
 from resilient_auth import errors
-from resilient_auth._wire.connection import HttpxWire, as_failure
+from resilient_auth._wire.connection import HttpxWire
 from resilient_auth._wire.environment import check_proxies, proxy_for
+from resilient_auth._wire.failures import as_failure
 from resilient_auth.clock import SystemClock
 from resilient_auth.emulator import Emulator
 

@@ -22,8 +22,9 @@ from resilient_auth._msal.identity import Identity
 from resilient_auth._msal.session import Session
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
 from resilient_auth._store.memory import MemoryBackend
-from resilient_auth._wire.connection import WireResponse
-from resilient_auth._wire.http_client import ExchangeContext, Transport
+from resilient_auth._wire.answers import WireResponse
+from resilient_auth._wire.exchange_context import ExchangeContext
+from resilient_auth._wire.http_client import Transport
 from resilient_auth._wire.identity import identity_of, identity_of_client, number_of
 from resilient_auth.token import Token, TokenRequest
 

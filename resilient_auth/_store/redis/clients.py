@@ -139,7 +139,7 @@ def _check_bounds(client: Any) -> None:
         default = next((each.default for each in defaults if each is not None), None)
         require(
             getattr(pool, "connection_kwargs", {}).get("socket_timeout", default) is not None,
-            "the client has no socket_timeout, so that a server which hangs would keep its threads for ever: make it "
+            "the client has no socket_timeout, so a server that hangs would block its threads for ever: make it "
             "with socket_timeout=0.2, say (less than half of the store's timeout leaves time for a second try), and "
             "with socket_keepalive=True; or give a URL",
         )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .keys import SealingKey
+from .keys import SealingKey, framed
 
 __all__ = ["SCHEMA", "Sealer", "UnsealableError"]
 
@@ -88,5 +88,4 @@ class Sealer:
         return found
 
     def _context(self, header: bytes, kind: str, key: str) -> bytes:
-        parts = (part.encode() for part in (*self._bound_to, kind, key))
-        return header + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return header + framed((*self._bound_to, kind, key))

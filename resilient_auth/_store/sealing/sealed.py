@@ -7,16 +7,16 @@ import hmac
 import itertools
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..._policy.checks import require, require_number
 from ...clock import Clock, Jitter, SystemClock, system_jitter
-from ...errors import StoreUnavailable
+from ...errors import ConfigurationError, StoreUnavailable
 from ...store import ANY, NONE_READABLE, Backend, BackendFailed, Expected, Lease, Record, _NoneReadable
 from ..gate import Gate
-from .keys import KeySource, SealingKey, load_keys
+from .keys import KeySource, SealingKey, framed, load_keys
 from .names import first_names_key, later_keys, open_names_key, seal_names_key
 from .seal import Sealer, UnsealableError
 
@@ -43,6 +43,8 @@ class _Names:
     """The key under which names are hashed, and until when it counts without another look."""
 
     key: bytes
+    #: Begins all of this owner's keys, behind the kind: who scans must not come upon those of others.
+    mark: str
     #: Of the record in which it was found; None where it couldn't be written.
     version: str | None
     generation: object
@@ -104,8 +106,8 @@ class SealedStore:
             load: Gives the keys when they are first needed; a failure of it is one of the medium.
             place: Given where the whole medium belongs to this store alone: where that is.
         """
-        require(owner is None or (isinstance(owner, str) and bool(owner)), f"owner must be a text, not {owner!r}")
-        require(isinstance(purpose, str) and bool(purpose), f"purpose must be a text, not {purpose!r}")
+        require(owner is None or (isinstance(owner, str) and bool(owner)), f"owner must be a string, not {owner!r}")
+        require(isinstance(purpose, str) and bool(purpose), f"purpose must be a string, not {purpose!r}")
         clock = clock or SystemClock()
         self._backend = backend
         self._now = clock.monotonic
@@ -137,8 +139,7 @@ class SealedStore:
         Raises:
             StoreUnavailable: The medium fails.
         """
-        for kind, name in wanted:
-            _check(kind, name)
+        _check(wanted)
         if not wanted:
             return []
         names, together = self._names, getattr(self._backend, "get_many", None)
@@ -146,15 +147,15 @@ class SealedStore:
         keys: list[str] = []
         if names is not None and together is not None and self._is_stale(names):
             # The look at the names' key that is due costs no round trip of its own where it hasn't changed.
-            keys = [_key(names.key, *each) for each in wanted]
+            keys = [_key(names, *each) for each in wanted]
             there, *found = self._gate.read(together, [self._names_at, *keys])
             if there is None or there[1] != names.version:
                 found = None
             else:
                 self._names = replace(names, good_until=self._now() + _RECHECK)
         if found is None:
-            names_key = self._names_key()
-            keys = [_key(names_key, *each) for each in wanted]
+            names = self._names_key()
+            keys = [_key(names, *each) for each in wanted]
             if together is not None and len(keys) > 1:
                 found = self._gate.read(together, keys)
             else:
@@ -281,10 +282,10 @@ class SealedStore:
         return f"<{type(self).__name__} {self.label}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a store isn't pickled, since it holds keys: make one in each process")
+        raise TypeError("a store can't be pickled, since it holds keys: make one in each process")
 
     def _scan(self, kind: str) -> Iterator[Record]:
-        keys = self._gate.read(self._backend.keys, _prefix(self._names_key(), kind))
+        keys = self._gate.read(self._backend.keys, f"{kind}.{self._names_key().mark}.")
         seen: set[str] = set()
         while (key := self._gate.read(next, keys, None)) is not None:
             if key in seen:
@@ -297,7 +298,7 @@ class SealedStore:
 
     def _key(self, kind: str, name: str) -> str:
         """Return the medium's key for a name that is to be written."""
-        _check(kind, name)
+        _check([(kind, name)])
         return _key(self._names_key(reads=False), kind, name)
 
     def _judged(self, kind: str, key: str, found: tuple[bytes, str] | None) -> Record | None:
@@ -354,25 +355,26 @@ class SealedStore:
             self._loaded = Sealer(self._load(), (*self._owned, self._place or ""))
         return self._loaded
 
-    def _names_key(self, *, reads: bool = True) -> bytes:
+    def _names_key(self, *, reads: bool = True) -> _Names:
         names = self._names
         if names is not None and names.generation == self._generation() and self._now() < names.good_until:
-            return names.key
+            return names
         try:
             found = self._gate.read(self._find_names_key)
         except StoreUnavailable:
             # What was good before the medium failed is good enough for a write, which may still work.
             if reads or names is None or names.generation != self._generation():
                 raise
-            self._names = replace(names, good_until=self._now() + _RECHECK)
-            return names.key
+            self._names = names = replace(names, good_until=self._now() + _RECHECK)
+            return names
         if found is None:
             # The medium was emptied, or its file set aside: those that work with it go on as they did.
             names_key, version = self._write_names_key(None if names is None else names.key)
         else:
             names_key, version = found
-        self._names = _Names(names_key, version, self._generation(), self._now() + _RECHECK)
-        return names_key
+        mark = _digest(names_key)[:16]
+        self._names = names = _Names(names_key, mark, version, self._generation(), self._now() + _RECHECK)
+        return names
 
     def _is_stale(self, names: _Names) -> bool:
         return names.generation == self._generation() and self._now() >= names.good_until
@@ -422,10 +424,16 @@ class SealedStore:
         return names_key, None
 
 
-def _check(kind: str, name: str) -> None:
-    _check_kind(kind)
-    require(isinstance(name, str) and bool(name), f"name must be a text, not {type(name).__name__}")
-    require(len(name) <= _LONGEST_NAME, f"name is {len(name)} characters long: {_LONGEST_NAME} at most")
+def _check(wanted: Iterable[tuple[str, str]]) -> None:
+    """Refuse kinds and names that can't be."""
+    checked: object = None
+    for kind, name in wanted:
+        if kind is None or kind is not checked:
+            _check_kind(kind)
+            checked = kind
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+            require(isinstance(name, str) and bool(name), f"name must be a string, not {type(name).__name__}")
+            raise ConfigurationError(f"name is {len(name)} characters long: {_LONGEST_NAME} at most")
 
 
 def _check_kind(kind: str) -> None:
@@ -433,16 +441,10 @@ def _check_kind(kind: str) -> None:
     require(fits, f"kind must be up to 32 of a-z, 0-9, - and _, beginning with a letter, not {kind!r}")
 
 
-def _key(names_key: bytes, kind: str, name: str) -> str:
+def _key(names: _Names, kind: str, name: str) -> str:
     """Return the medium's key for a name; the names themselves travel sealed."""
-    return f"{_prefix(names_key, kind)}{_digest(names_key, kind, name)}"
-
-
-def _prefix(names_key: bytes, kind: str) -> str:
-    """Return what this owner's keys of a kind start with: who scans must not come upon those of others."""
-    return f"{kind}.{_digest(names_key)[:16]}."
+    return f"{kind}.{names.mark}.{_digest(names.key, kind, name)}"
 
 
 def _digest(key: bytes, *parts: str) -> str:
-    text = b"".join(len(part).to_bytes(4, "big") + part for part in (part.encode() for part in parts))
-    return hmac.digest(key, text, "sha256")[:20].hex()
+    return hmac.digest(key, framed(parts), "sha256")[:20].hex()

@@ -6,7 +6,7 @@ import threading
 
 import cachetools
 
-from ..._policy.breaker import Breaker, BreakerStatus, Dependency
+from ..._policy.breaker import Breaker, BreakerStatus, Dependency, prepare
 from ..._policy.retry import Budget
 from ..options import TransportOptions
 from .bulkhead import Bulkhead
@@ -40,6 +40,7 @@ class Circuits:
     """Keep a transport's circuits by key, the most recently used ones."""
 
     def __init__(self, options: TransportOptions) -> None:
+        prepare()
         self._options = options
         self._lock = threading.Lock()
         self._kept: cachetools.LRUCache[str, Circuit] = cachetools.LRUCache(_MOST_KEYS)

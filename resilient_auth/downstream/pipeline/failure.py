@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
+from ..._process.causes import causes_of
 from ..._process.resources import exhausted
 from ..._wire.connect import NO_SUCH_NAME
 from .. import errors as ours
@@ -68,7 +68,7 @@ def _explain(error: Exception, name: str, dialect: Dialect) -> Failure:
     if isinstance(error, library.PoolTimeout):
         return Failure(error, None, sent=False, transient=False)
     if isinstance(error, (library.ConnectTimeout, library.ConnectError)):
-        causes = list(_causes(error))
+        causes = list(causes_of(error))
         told: ApiUnavailable | None = None
         lookups = [cause for cause in causes if isinstance(cause, socket.gaierror)]
         if lookups:
@@ -89,15 +89,3 @@ def _explain(error: Exception, name: str, dialect: Dialect) -> Failure:
         return Failure(error, type(error).__name__, sent=True, transient=True)
     # A proxy, an unsupported scheme, a request that breaks the protocol, a bug: not the API's doing.
     return Failure(error, None, sent=True, transient=False)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    pending: list[BaseException | None] = [error]
-    while pending and len(seen) < 20:
-        cause = pending.pop(0)
-        if cause is None or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        pending += [cause.__cause__, cause.__context__, *getattr(cause, "exceptions", ())]

@@ -5,6 +5,7 @@ Not with tenacity, as at the provider: one generator decides for threads and tas
 
 from __future__ import annotations
 
+from ..._policy import retry
 from ...clock import Jitter
 from ..options import TransportOptions
 
@@ -43,8 +44,5 @@ def may_repeat(
 
 def delay_before(number: int, retry_after: float | None, options: TransportOptions, jitter: Jitter) -> float:
     """Return the seconds to wait before retry `number`: as the API asked, else exponentially longer with jitter."""
-    if retry_after is not None:
-        # Never sooner than asked; a little later, so that those who were told the same don't come at once.
-        return retry_after + jitter(0.0, min(1.0, 0.1 * retry_after))
-    first = options.first_delay
-    return min(options.longest_delay, first + jitter(0.0, first * 2.0 ** (number - 1)))
+    first, longest = options.first_delay, options.longest_delay
+    return retry.delay_before(number, retry_after, first=first, longest=longest, jitter=jitter, spread=0.1)

@@ -296,11 +296,10 @@ class KeySource:
                 refused=found.refused,
             )
         )
-        if self.engine.stored is not None:
-            body = {"discovery": self._discovery_text, "keys": text, "obtained_on": wall}
-            # A store that fails has no say in whether the keys are good.
-            with suppress(StoreUnavailable):
-                self.engine.stored.put_document(self._document, self.wire.identity, body)
+        body = {"discovery": self._discovery_text, "keys": text, "obtained_on": wall}
+        # A store that fails has no say in whether the keys are good.
+        with suppress(StoreUnavailable):
+            self.engine.shared.publish(self._document, self.wire.identity, body)
         return sent_at
 
     def _discover(self, ends: float, urgent: bool) -> Facts:
@@ -330,11 +329,9 @@ class KeySource:
 
     def _restore(self) -> bool:
         """Take in what another process, or this one in an earlier life, has kept, unless it is too old."""
-        if self.engine.stored is None:
-            return False
         clock = self.engine.clock
         try:
-            kept = self.engine.stored.document(self._document, self.wire.identity)
+            kept = self.engine.shared.document(self._document, self.wire.identity)
             if kept is None:
                 return False
             facts = facts_in(str(kept["discovery"]), self.trust, self._hosts)

@@ -1,0 +1,1 @@
+"""What a breaker is made of: its options, the permits it gives, and what pybreaker decides by."""
