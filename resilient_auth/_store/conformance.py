@@ -73,7 +73,7 @@ def _put(backend: Backend, key: str, value: bytes, *, ttl: float = 600.0, expect
 
 def _check_values(backend: Backend) -> None:
     _must(isinstance(backend.label, str) and backend.label, "label must be a string")
-    _must(backend.get("check.absent") is None, "get of what isn't there must give None")
+    _must(backend.get("check.absent") is None, "get of an absent key must return None")
     for name, value in (
         ("empty", b""),
         ("zeros", b"\0" * 100),
@@ -95,9 +95,9 @@ def _check_values(backend: Backend) -> None:
     _put(backend, longest, b"x")
     found = backend.get(longest)
     _must(found is not None and found[0] == b"x", "keys of 100 characters must work")
-    _must(backend.delete(longest), "delete must tell True of what was there")
-    _must(not backend.delete(longest), "delete must tell False of what wasn't there")
-    _must(backend.get(longest) is None, "get of what was deleted must give None")
+    _must(backend.delete(longest), "delete must return True for a key that was there")
+    _must(not backend.delete(longest), "delete must return False for an absent key")
+    _must(backend.get(longest) is None, "get of a deleted key must return None")
 
 
 def _check_comparisons(backend: Backend) -> None:
@@ -149,7 +149,7 @@ def _check_locks(backend: Backend, pass_time: Callable[[float], object]) -> None
     _must(backend.lock("check.lock", "two", 600.0) is None, "lock must give None while another one holds it")
     _must(backend.lock("check.other", "two", 600.0) is not None, "locks of different names must be independent")
     backend.unlock("check.other", "two")
-    _must(not backend.relock("check.lock", "two", 600.0), "relock must refuse whoever doesn't hold it")
+    _must(not backend.relock("check.lock", "two", 600.0), "relock must refuse a holder that doesn't have it")
     backend.unlock("check.lock", "two")
     _must(backend.lock("check.lock", "two", 600.0) is None, "unlock by another one must change nothing")
     _must(backend.relock("check.lock", "one", 0.2), "relock must extend, or shorten, its holder's")

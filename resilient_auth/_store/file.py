@@ -36,14 +36,14 @@ class FileStore(SealedStore):
 
     The file is SQLite's, with mode 0600 from its first byte, and so is what lies beside it: its log while it is open,
     and `.lock`. It is bound to its purpose, owner and path: a copy elsewhere is refused, and so is another
-    application's database. A file that is torn or edited is set aside as `<path>.refused-1` to `-3`, told as
+    application's database. A file that is torn or edited is set aside as `<path>.refused-1` to `-3`, reported as
     `StoreRejected`, and a new one is begun.
 
     Args:
-        path: Where; a directory that isn't there is made, for this user alone. It must be on a disk of this machine, in
+        path: Where; a missing directory is made, for this user alone. It must be on a disk of this machine, in
             a directory that nobody else can write to.
         key: As for `SealedStore`. When not given, a key file `<path>.key` of mode 0600 is made at first use: that keeps
-            the tokens from whoever gets a copy of the file alone, and not from whoever can read both.
+            the tokens from somebody who gets a copy of the file alone, not from somebody who can read both.
         owner: Whose file it is, where several applications of one user must not read each other's.
         timeout: Seconds that a call waits for other threads, and as long again for other processes, at most.
         purpose: What it is for; works as `owner` does.
@@ -129,16 +129,15 @@ class FileStore(SealedStore):
     def _open(self) -> None:
         """Find what the owner must put right; what heals by itself is left to later calls."""
         try:
-            found = self._gate.read(self._find_names_key)
-            if found is None:
-                self._names_key()
+            if self._gate.read(self._names.find) is None:
+                self._names.current()
         except StoreUnavailable as error:
             if error.reason in _OWNERS and isinstance(self._backend, SqliteBackend):
                 path = self._backend.path
                 self._backend.close()
                 using = users(path) if error.reason == "foreign" else []
-                told = f" (open in process {', '.join(map(str, using))})" if using else ""
-                raise ConfigurationError(_OWNERS[error.reason].format(path=path, users=told)) from None
+                processes = f" (open in process {', '.join(map(str, using))})" if using else ""
+                raise ConfigurationError(_OWNERS[error.reason].format(path=path, users=processes)) from None
 
 
 def _expanded(path: str | os.PathLike[str]) -> Path:
@@ -154,11 +153,11 @@ def _check(backend: SqliteBackend) -> None:
     try:
         backend.check()
     except FileNotFoundError:
-        raise ConfigurationError(f"the directory above {backend.path.parent} isn't there: make it") from None
+        raise ConfigurationError(f"the directory above {backend.path.parent} doesn't exist: make it") from None
     except NotADirectoryError:
         raise ConfigurationError(f"{backend.path.parent} isn't a directory") from None
     except OSError:
-        return  # a disk that is full or read-only: the app goes on, and the store comes when it can
+        return  # a disk that is full or read-only: the app goes on, and the store works when the disk does
 
 
 def _own_key(path: Path, group: int | None) -> tuple[SealingKey, ...]:

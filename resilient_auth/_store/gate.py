@@ -27,9 +27,9 @@ __all__ = ["Gate", "StoreStatus", "stores"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: A store is asked again soon: its failures cost little and are often short.
+#: A store is tried again soon: its failures cost little and are often short.
 _OPTIONS = BreakerOptions(consecutive_failures=2, first_break=5.0, longest_break=10.0, urgent_break=(5.0, 5.5))
-#: Seconds without a failure after which a medium counts as recovered; one that flaps is told of once.
+#: Seconds without a failure after which a medium counts as recovered; one that flaps is reported once.
 _CALM = 5.0
 _BETWEEN_REJECTIONS = 60.0
 _UNREADABLE = 1024
@@ -39,18 +39,18 @@ State = Literal["ok", "failing", "read_only", "unavailable", "closed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """How a store stands."""
+    """Describe the state of a store."""
 
     target: str
-    #: "failing": it failed a moment ago, and is asked; "read_only": writes are refused for some seconds; "unavailable":
-    #: everything is.
+    #: "failing": it failed a moment ago, and is still used; "read_only": writes are refused for some seconds;
+    #: "unavailable": reads are, too.
     state: State
     #: The code of the last failure since it last worked, such as `timeout` or `full`.
     last_code: str | None
     #: Records that couldn't be verified, since the process started.
     rejected: int
     #: Records, 1,024 at most, that were seen and can't be opened here, though another process may be able to: their key
-    #: isn't given, or a newer release wrote them. Whom they belong to signs in again.
+    #: isn't given, or a newer release wrote them. Their users sign in again.
     unreadable: int = 0
     #: The kind of the last one and why: "partition: unknown_key", for example.
     last_unreadable: str | None = None
@@ -63,13 +63,11 @@ class Gate:
         label: The medium's name.
         clock: Gives the time.
         jitter: Draws breaks.
-        tell: Called with each event.
     """
 
-    def __init__(self, label: str, *, clock: Clock, jitter: Jitter, tell: Callable[[Event], None] = emit) -> None:
+    def __init__(self, label: str, *, clock: Clock, jitter: Jitter) -> None:
         self.label = label
         self._clock = clock
-        self._tell = tell
         self._lock = threading.Lock()
         self._reads, self._writes = (
             Breaker(Dependency(target=label, purpose=side), _OPTIONS, clock=clock, jitter=jitter, tell=_ignore)
@@ -81,10 +79,11 @@ class Gate:
         self._rejected = 0
         self._unreadable: cachetools.LRUCache[str, str] = cachetools.LRUCache(_UNREADABLE)
         self._last_unreadable: str | None = None
-        #: When each kind and reason was last told, and how many came since.
+        #: When each kind and reason was last reported, and how many came since.
         self._rejections: dict[tuple[str, str], tuple[float, int]] = {}
         self._closed = False
         _stores.add(self)
+        forks.renew_in_children(self)
 
     def read(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Make a call that changes nothing.
@@ -116,14 +115,14 @@ class Gate:
             self._rejected += 1
             if stays is not None:
                 self._unreadable[stays] = self._last_unreadable = f"{kind}: {reason}"
-            told_at, since = self._rejections.get((kind, reason), (-math.inf, 0))
-            due = now - told_at >= _BETWEEN_REJECTIONS
-            self._rejections[kind, reason] = (now, 0) if due else (told_at, since + 1)
+            reported_at, since = self._rejections.get((kind, reason), (-math.inf, 0))
+            due = now - reported_at >= _BETWEEN_REJECTIONS
+            self._rejections[kind, reason] = (now, 0) if due else (reported_at, since + 1)
         if due:
-            self._tell(StoreRejected(at=self._clock.wall(), target=self.label, kind=kind, code=reason, count=since + 1))
+            emit(StoreRejected(at=self._clock.wall(), target=self.label, kind=kind, code=reason, count=since + 1))
 
     def opened(self, key: str) -> None:
-        """Note that what is under a key can be opened, or isn't there any more."""
+        """Note that what is under a key can be opened, or is gone."""
         if self._unreadable:
             with self._lock:
                 self._unreadable.pop(key, None)
@@ -131,16 +130,16 @@ class Gate:
                     self._last_unreadable = None
 
     def close(self) -> bool:
-        """Refuse every call from now on; tell whether it was open."""
+        """Refuse every call from now on; return whether it was open."""
         forks.notice()
         with self._lock:
             was, self._closed = self._closed, True
         for breaker in (self._reads, self._writes):
-            breaker.reset()  # what was closed troubles nobody's health
+            breaker.reset()  # a closed store is no part of health
         return not was
 
     def status(self) -> StoreStatus:
-        """Return how it stands."""
+        """Return its state."""
         reads, writes = (breaker.status().state in ("open", "isolated") for breaker in (self._reads, self._writes))
         state: State = "ok"
         if self._closed:
@@ -203,7 +202,7 @@ class Gate:
                 self._failing_at = now
             self._last_failure, self._last_error = now, code
         if first:
-            self._tell(StoreFailed(at=self._clock.wall(), target=self.label, code=code, detail=detail))
+            emit(StoreFailed(at=self._clock.wall(), target=self.label, code=code, detail=detail))
 
     def _succeeded(self) -> None:
         now = self._clock.monotonic()
@@ -213,23 +212,17 @@ class Gate:
             if began is None or not well or now - self._last_failure < _CALM:
                 return
             self._failing_at = self._last_error = None
-        self._tell(StoreRecovered(at=self._clock.wall(), target=self.label, seconds=now - began))
+        emit(StoreRecovered(at=self._clock.wall(), target=self.label, seconds=now - began))
 
 
 def _ignore(event: Event) -> None:
-    """Emit nothing: the store's own events say it better."""
+    """Emit nothing: the store has events of its own."""
 
 
 _stores: LiveObjects[Gate] = LiveObjects()
 
 
 def stores() -> list[StoreStatus]:
-    """Return how the stores of this process stand, the closed ones left out."""
+    """Return the state of each open store of this process."""
     found = (gate.status() for gate in _stores.all())
     return sorted((status for status in found if status.state != "closed"), key=lambda status: status.target)
-
-
-@forks.renewed
-def _after_fork() -> None:
-    for gate in _stores.all():
-        gate.after_fork()

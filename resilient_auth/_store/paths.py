@@ -33,7 +33,7 @@ def code_of(error: OSError) -> str:
 
 
 def private_directory(path: Path, group: int | None = None) -> None:
-    """Check that nobody else can put files into a directory; make it, for this user alone, where it isn't there.
+    """Check that nobody else can put files into a directory; make it, for this user alone, where it is missing.
 
     Args:
         path: The directory's.
@@ -66,7 +66,7 @@ def private_directory(path: Path, group: int | None = None) -> None:
     if status.st_mode & (0o002 if trusted else 0o022):
         raise ConfigurationError(
             f"others can write to the directory {path} (mode {stat.S_IMODE(status.st_mode):o}): chmod go-w {path}, "
-            "or give a path in a directory that isn't there yet, which is made for this user alone"
+            "or give a path in a directory that doesn't exist yet, which is made for this user alone"
             f"{_on_volumes(status)}"
         )
 

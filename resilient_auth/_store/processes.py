@@ -1,4 +1,4 @@
-"""Which process holds a lease, told so that another one on this machine can see whether it lives."""
+"""Which process holds a lease, named so that another one on this machine can see whether it lives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["boot_offset", "gone", "identity", "users"]
 
 
 def identity() -> str:
-    """Name this process: its namespaces, number and start; empty where the system doesn't tell."""
+    """Name this process: its namespaces, number and start; empty where the system doesn't say."""
     return _identity(os.getpid())
 
 
@@ -82,7 +82,7 @@ def boot_offset() -> float:
 @functools.lru_cache(maxsize=4)
 def _boot_offset(pid: int) -> float:
     with contextlib.suppress(OSError, ValueError), open("/proc/self/timens_offsets") as file:
-        # What the file tells is for children; a process that has just made a namespace for them isn't in it.
+        # The file's offsets are for children; a process that has just made a namespace for them isn't in it.
         if os.readlink("/proc/self/ns/time") == os.readlink("/proc/self/ns/time_for_children"):
             for line in file:
                 name, seconds, nanoseconds = line.split()

@@ -24,7 +24,7 @@ from .._policy.checks import require
 from ..errors import ConfigurationError
 from ..verify.claims import Claims
 from ..verify.errors import InvalidToken, VerificationUnavailable
-from ..verify.http import Guard, Refusal, challenged
+from ..verify.http import Guard, Refusal, challenged, public_paths
 
 __all__ = ["authenticated", "challenge", "claims_middleware"]
 
@@ -55,7 +55,7 @@ def authenticated(
         A decorator. Refused requests get 401, 403 or 503, with a stable code and a message in JSON.
 
     Raises:
-        ConfigurationError: An argument is wrong; or, when it decorates, the verifier is asyncio's and the view isn't.
+        ConfigurationError: An argument is wrong; or, when it decorates a sync view, the verifier is async.
     """
     guard = Guard(verifier, scopes=scopes, roles=roles, app_only=app_only, grace=grace, realm=realm)
 
@@ -91,14 +91,11 @@ def claims_middleware(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    require(
-        not isinstance(public, str) and all(isinstance(path, str) and path.startswith("/") for path in public),
-        f"public must be paths such as ('/health',), not {public!r}",
-    )
+    open_to_all = public_paths(public)
     guard = Guard(verifier, scopes=scopes, roles=roles, app_only=app_only, grace=grace, realm=realm)
 
     def middleware(get_response: Callable[..., Any]) -> Callable[..., Any]:
-        return _guarded(guard, get_response, frozenset(public))
+        return _guarded(guard, get_response, open_to_all)
 
     middleware.sync_capable = True  # type: ignore[attr-defined]
     middleware.async_capable = True  # type: ignore[attr-defined]
@@ -133,7 +130,7 @@ def _guarded(guard: Guard, view: Callable[..., Any], public: frozenset[str] = fr
 
         return markcoroutinefunction(guarded_async)
 
-    require(not guard.asynchronous, "an asyncio verifier for a sync view: use resilient_auth.ClaimsVerifier")
+    require(not guard.asynchronous, "an asyncio verifier in a sync view: use resilient_auth.ClaimsVerifier")
 
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if request.path not in public:

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from .._policy.checks import require
 from ..verify.claims import Claims
 from ..verify.errors import InvalidToken, VerificationUnavailable
-from ..verify.http import Guard, Refusal, challenged
+from ..verify.http import Guard, Refusal, challenged, public_paths
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -67,7 +67,9 @@ class Authenticated(SecurityBase):
         description: str | None = None,
         openid_connect_url: str | None = None,
     ) -> None:
-        self._guard = _asynchronous(verifier, scopes, roles, app_only, grace, realm)
+        self._guard = _nonblocking(
+            Guard(verifier, scopes=scopes, roles=roles, app_only=app_only, grace=grace, realm=realm)
+        )
         self.scheme_name = scheme_name
         self.model = (
             HTTPBearer(bearerFormat="JWT", description=description)
@@ -121,13 +123,11 @@ class ClaimsMiddleware:
         realm: str | None = None,
         public: Collection[str] = (),
     ) -> None:
-        require(
-            not isinstance(public, str) and all(isinstance(path, str) and path.startswith("/") for path in public),
-            f"public must be paths such as ('/health',), not {public!r}",
-        )
+        self._public = public_paths(public)
         self._app = app
-        self._guard = _asynchronous(verifier, scopes, roles, app_only, grace, realm)
-        self._public = frozenset(public)
+        self._guard = _nonblocking(
+            Guard(verifier, scopes=scopes, roles=roles, app_only=app_only, grace=grace, realm=realm)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -165,15 +165,7 @@ def challenge(
     return _exception(challenged(claims, required, realm=realm, authorization_uri=authorization_uri))
 
 
-def _asynchronous(
-    verifier: Any,
-    scopes: str | Collection[str],
-    roles: str | Collection[str],
-    app_only: bool | None,
-    grace: bool,
-    realm: str | None,
-) -> Guard:
-    guard = Guard(verifier, scopes=scopes, roles=roles, app_only=app_only, grace=grace, realm=realm)
+def _nonblocking(guard: Guard) -> Guard:
     require(guard.asynchronous, "this verifier would block the event loop: use resilient_auth.aio.ClaimsVerifier")
     return guard
 

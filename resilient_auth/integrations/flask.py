@@ -84,7 +84,7 @@ def authenticated(
         ConfigurationError: An argument is wrong.
     """
     guard = Guard(verifier, scopes=scopes, roles=roles, app_only=app_only, grace=grace, realm=realm)
-    require(not guard.asynchronous, "an asyncio verifier in a Flask app: use resilient_auth.ClaimsVerifier")
+    require(not guard.asynchronous, "an asyncio verifier in Flask: use resilient_auth.ClaimsVerifier")
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(view)

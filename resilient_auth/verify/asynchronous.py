@@ -71,5 +71,5 @@ async def _carry_out(steps: Generator[tuple[Flight, float], Outcome | None, _T])
         result: _T = end.value
         return result
     finally:
-        # Who gives up leaves his place at once, and not when his traceback is forgotten.
+        # A caller that gives up leaves its place at once, not when its traceback is collected.
         steps.close()

@@ -1,4 +1,4 @@
-"""Ask a caller for more than its token has: a claims challenge, or a plain no (continuous access evaluation, G17)."""
+"""Ask a caller for more than its token has: a claims challenge, or a plain 403 (continuous access evaluation, G17)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from .claims import Claims
-from .errors import quoted
+from .errors import bearer_challenge
 
 __all__ = ["claims_challenge"]
 
@@ -24,7 +24,7 @@ def claims_challenge(
     """Answer a caller whose token is good and lacks claims, such as an authentication context.
 
     Only a client that declared `cp1` knows what to do with a challenge; another one would send the same token again
-    for ever, so it is told 403.
+    for ever, so it gets 403.
 
     Args:
         claims: The verified token's.
@@ -40,16 +40,13 @@ def claims_challenge(
     Raises:
         ConfigurationError: `required` asks for nothing, or isn't JSON.
     """
-    parts = [] if realm is None else [f"realm={quoted(realm)}"]
     asked = _asked(required)
     if not _declared(claims):
-        parts += ['error="insufficient_scope"', 'error_description="the token lacks required claims"']
-        return 403, f"Bearer {', '.join(parts)}"
-    if authorization_uri is not None:
-        parts.append(f"authorization_uri={quoted(authorization_uri)}")
+        refusal = {"error": "insufficient_scope", "error_description": "the token lacks required claims"}
+        return 403, bearer_challenge(realm, refusal)
+    where = {} if authorization_uri is None else {"authorization_uri": authorization_uri}
     encoded = base64.b64encode(json.dumps(asked, separators=(",", ":")).encode()).decode()
-    parts += ['error="insufficient_claims"', f'claims="{encoded}"']
-    return 401, f"Bearer {', '.join(parts)}"
+    return 401, bearer_challenge(realm, where | {"error": "insufficient_claims", "claims": encoded})
 
 
 def _declared(claims: Claims) -> bool:

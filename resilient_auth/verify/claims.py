@@ -12,11 +12,11 @@ __all__ = ["Claims", "Provenance", "frozen"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Return what a verification stands on.
+    """State what a verification is based on.
 
     Attributes:
-        keys: "fresh": fetched lately; "stale": the last known good ones, since newer ones can't be had; "pinned": from
-            the owner's file, since none could be fetched yet.
+        keys: "fresh": fetched lately; "stale": the last known good ones, while newer ones are unavailable; "pinned":
+            from the owner's file, since none could be fetched yet.
         keys_age: Seconds since the keys were last fetched, to the minute; None for pinned ones.
         grace: Whether the token has expired and was accepted by the owner's grace.
         past_expiry: Seconds by which it has, in that case.
@@ -43,7 +43,7 @@ class Claims:
         roles: `roles`: what the client, or the user, was assigned.
         app_only: Whether the client acts for itself: there is neither a `sub` nor an `oid`, or `sub` is the client;
             `idtyp` or `gty` says so; there is no scope and `sub` is `oid`; or the owner's `is_application` says so,
-            where no claim tells. Scopes alone make no token a user's.
+            where no claim does. Scopes alone don't make a token a user's.
         issued_at, not_before, expires_at: Seconds since the epoch.
         token_id: `uti` or `jti`.
         session_id: `sid`.
@@ -53,7 +53,7 @@ class Claims:
             decide nothing by it.
         name: A name to show.
         raw: All claims as they came.
-        provenance: What this stands on.
+        provenance: What this is based on.
     """
 
     subject: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""An emergency list of what is no longer believed, which works with the provider gone."""
+"""An emergency deny-list, which works while the provider is unreachable."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from .._engine.engine import Engine
 from .._engine.single_flight import Flight, Outcome
 from .._policy.checks import require, require_number
 from .._process import forks
-from .._process.living import LiveObjects
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..events import DenyListRejected, emit
 from .jose.compact import LARGEST_TOKEN, LONGEST_KID
 from .keys.documents import read_owners
 
-__all__ = ["Denied", "DenyFile", "DenyList", "deny_lists"]
+__all__ = ["Denied", "DenyFile", "DenyList"]
 
 #: Bytes of a file, at most.
 _LARGEST: Final = 64 * 1024 * 1024
@@ -38,7 +37,7 @@ _GUID = re.compile(
 _BETWEEN = re.compile(r"[ \t\r\n,:]*")
 #: Blanks that `str.strip` leaves, and that come along when something is copied from a page.
 _INVISIBLE: Final = "\u200b\u2060\ufeff"
-#: Seconds for which a file that was just written isn't known by its times: they may be too coarse to tell two writes.
+#: Seconds for which a new file isn't known by its times: those may be too coarse to tell two writes apart.
 _SETTLED: Final = 2.0
 
 
@@ -83,7 +82,7 @@ class DenyList:
     mean nothing, and a GUID may be written in any way: in upper case, in braces, without hyphens.
 
     Args:
-        kids: Keys that aren't believed any more: one that leaked, for example.
+        kids: Keys that are no longer trusted: one that leaked, for example.
         oids: Users and service principals, by `oid`, or by `sub` where a provider knows no `oid`.
         sids: Sessions, by `sid`.
         token_ids: Tokens, by `uti` or `jti`.
@@ -114,28 +113,23 @@ class DenyList:
         self.look_every = look_every
         self.check = check
         self.file = None if file is None else fspath(file)
-        self._own = {
-            "kids": _strings("kids", kids),
-            "oids": _strings("oids", oids),
-            "sids": _strings("sids", sids),
-            "token_ids": _strings("token_ids", token_ids),
-        }
+        self._own: Mapping[str, frozenset[str]] = dict.fromkeys(_NAMES, frozenset())
         self._listed: Mapping[str, frozenset[str]] = {}
         #: What tells the file that was looked at last from another one; None where only its content does.
         self._known: tuple[int, ...] | None = None
         self._looks = 0
         self._taken = 0
-        self.renew_lock()
+        self.after_fork()
+        forks.renew_in_children(self)
         self.current = Denied()
+        self._change(frozenset.union, kids, oids, sids, token_ids)
         if self.file is not None:
             try:
                 self.look()
             except (OSError, ValueError) as error:
                 raise ConfigurationError(f"file can't be read as a deny-list: {error}") from None
-        self._publish()
-        deny_lists.add(self)
 
-    def renew_lock(self) -> None:
+    def after_fork(self) -> None:
         """Take a lock of its own in a forked child."""
         self._lock = threading.Lock()
 
@@ -165,12 +159,12 @@ class DenyList:
         """Return whether the file must be read again to know: costs one call of `stat`.
 
         Raises:
-            OSError: It isn't there.
+            OSError: It is missing.
         """
         return self.file is not None and (self._known is None or _identity_of(os.stat(self.file)) != self._known)
 
     def look(self) -> bool:
-        """Read the file again; tells whether it has changed.
+        """Read the file again; return whether it has changed.
 
         Raises:
             OSError: It can't be read.
@@ -193,7 +187,7 @@ class DenyList:
         return self._take(mine, known, listed)
 
     def _take(self, mine: int, known: tuple[int, ...] | None, listed: Mapping[str, frozenset[str]] | None) -> bool:
-        """Take in what a look found; tells whether the list is another one now."""
+        """Take in what a look found; return whether the list has changed."""
         with self._lock:
             # Of two who read at the same time, the one who began later knows better.
             if mine < self._taken:
@@ -222,10 +216,6 @@ class DenyList:
         return f"DenyList({sizes})"
 
 
-#: Those that are alive, for forks.
-deny_lists: LiveObjects[DenyList] = LiveObjects()
-
-
 class DenyFile:
     """Have a deny-list's file looked at before it judges: what is older than the owner wants judges nobody.
 
@@ -248,7 +238,7 @@ class DenyFile:
         try:
             changed = self._deny.may_have_changed()
         except OSError:
-            return True  # reading it tells what is wrong
+            return True  # reading it says what is wrong
         if not changed:
             self._due_at = now + self._deny.look_every
         return changed
@@ -271,7 +261,7 @@ class DenyFile:
         # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
         self._due_at = now + deny.look_every
         if outcome is None or outcome.error is not None:
-            self._tell("timeout", "it couldn't be read in time")
+            self._report("timeout", "it couldn't be read in time")
 
     def _read(self, flight: Flight) -> None:
         """Read it, on a worker."""
@@ -286,9 +276,9 @@ class DenyFile:
             self._engine.flights.end(flight)
             flight.land(Outcome())
         if code:
-            self._tell(code, detail)
+            self._report(code, detail)
 
-    def _tell(self, code: str, detail: str) -> None:
+    def _report(self, code: str, detail: str) -> None:
         emit(DenyListRejected(at=self._engine.clock.wall(), target=str(self._deny.file), code=code, detail=detail))
 
 

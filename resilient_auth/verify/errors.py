@@ -3,19 +3,20 @@
     ResilientAuthError
     ├── InvalidToken                                    the token is bad, or isn't enough: 401 or 403
     └── ProviderUnavailable (also requests.RequestException)
-        └── VerificationUnavailable                     nobody can tell right now: 503 with Retry-After
+        └── VerificationUnavailable                     it can't be verified now: 503 with Retry-After
 
-A 401 makes every client sign its users in again at once; that is the last thing that a provider needs which can't hand
-out its keys. So what can't be verified now is never an `InvalidToken`.
+A 401 makes every client sign its users in again at once: the last thing that a struggling provider needs. So what can't
+be verified now is never an `InvalidToken`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from ..errors import ProviderUnavailable, ResilientAuthError, printable
 
-__all__ = ["CODES", "InvalidToken", "VerificationUnavailable", "quoted"]
+__all__ = ["CODES", "InvalidToken", "VerificationUnavailable", "bearer_challenge", "quoted"]
 
 #: Codes of tokens that are good, and not for this: 403.
 _FORBIDDEN = frozenset({"insufficient_scope", "insufficient_role", "app_only", "user_only"})
@@ -40,7 +41,7 @@ class InvalidToken(ResilientAuthError):
     Args:
         code: A stable name of the reason, one of `CODES`, such as `expired`, `signature` or `graph_token`.
         message: What is wrong, for a log: no part of the token is in it.
-        scope: What was asked for and isn't there, for the client.
+        scope: The scopes that are required and missing, for the client.
     """
 
     code = "invalid_token"
@@ -63,24 +64,20 @@ class InvalidToken(ResilientAuthError):
         Args:
             realm: The protection space's name; left out when not given.
         """
-        parts = [] if realm is None else [f"realm={quoted(realm)}"]
-        # Who sent no token at all is told no error (RFC 6750, section 3.1).
+        parameters = {}
+        # Who sent no token at all learns of no error (RFC 6750, section 3.1).
         if self.code != "missing":
             error = "insufficient_scope" if self.status == 403 else "invalid_token"
-            parts += [f'error="{error}"', f"error_description={quoted(self.message)}"]
+            parameters = {"error": error, "error_description": self.message}
             if self.scope and self.code == "insufficient_scope":
-                parts.append(f"scope={quoted(' '.join(self.scope))}")
-        return f"Bearer {', '.join(parts)}" if parts else "Bearer"
+                parameters["scope"] = " ".join(self.scope)
+        return bearer_challenge(realm, parameters)
 
     def __repr__(self) -> str:
         return f"InvalidToken({self.code!r}, {self.message!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_invalid, (self.code, self.message, self.scope)
-
-
-def _rebuild_invalid(code: str, message: str, scope: tuple[str, ...]) -> InvalidToken:
-    return InvalidToken(code, message, scope=scope)
+        return InvalidToken, (self.code, self.message), {"scope": self.scope}
 
 
 class VerificationUnavailable(ProviderUnavailable):
@@ -98,6 +95,12 @@ class VerificationUnavailable(ProviderUnavailable):
     def headers(self) -> dict[str, str]:
         """Return the headers to answer with."""
         return {"Retry-After": str(math.ceil(self.retry_after))}
+
+
+def bearer_challenge(realm: str | None, parameters: Mapping[str, str]) -> str:
+    """Write a `WWW-Authenticate` header of the bearer scheme (RFC 6750, section 3)."""
+    named = parameters if realm is None else {"realm": realm, **parameters}
+    return f"Bearer {', '.join(f'{name}={quoted(value)}' for name, value in named.items())}".rstrip()
 
 
 def quoted(text: str) -> str:

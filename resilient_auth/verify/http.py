@@ -7,18 +7,17 @@ Authorization ──▶ one bearer token? ──▶ verified, with what the rout
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from .._policy.checks import require
 from .challenge import claims_challenge
 from .claims import Claims
 from .errors import InvalidToken, VerificationUnavailable
 
-__all__ = ["Guard", "Refusal", "bearer_token", "challenged", "refused"]
+__all__ = ["Guard", "Refusal", "bearer_token", "challenged", "public_paths", "refused"]
 
 #: RFC 6750, section 2.1: the scheme in any case, one space or more, and a b64token.
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
@@ -46,7 +45,7 @@ class Refusal:
     headers: Mapping[str, str]
     #: Stable, for programs.
     code: str
-    #: For whoever waits in front of a screen.
+    #: For the user.
     message: str
 
     @property
@@ -69,7 +68,7 @@ def bearer_token(values: Sequence[str]) -> str:
     if not values:
         raise InvalidToken("missing", "the request has no bearer token")
     if len(values) > 1:
-        # Two readers of the same request might each believe another one.
+        # Two readers of the same request might each take a different one.
         raise InvalidToken("duplicated_header", "the request has more than one Authorization header")
     found = _BEARER.fullmatch(values[0].strip(" \t"))
     if found is not None:
@@ -83,20 +82,12 @@ def bearer_token(values: Sequence[str]) -> str:
 def refused(error: InvalidToken | VerificationUnavailable, *, realm: str | None = None) -> Refusal:
     """Make the answer to an error of a verification."""
     if isinstance(error, VerificationUnavailable):
-        seconds = max(1, math.ceil(error.retry_after))
-        return Refusal(
-            status=503,
-            headers={"Retry-After": str(seconds), "Cache-Control": "no-store"},
-            code=error.code,
-            message="Your sign-in can't be checked right now. "
-            f"Please try again in {seconds} second{'s' if seconds > 1 else ''}.",
-        )
-    return Refusal(
-        status=error.status,
-        headers={"WWW-Authenticate": error.www_authenticate(realm), "Cache-Control": "no-store"},
-        code=error.code,
-        message=_MESSAGES.get(error.code) or _OF_STATUS[error.status],
-    )
+        seconds = error.headers["Retry-After"]
+        wait = f"{seconds} second{'' if seconds == '1' else 's'}"
+        message = f"Your sign-in can't be checked right now. Please try again in {wait}."
+        return _refusal(503, error.code, message, error.headers)
+    message = _MESSAGES.get(error.code) or _OF_STATUS[error.status]
+    return _refusal(error.status, error.code, message, {"WWW-Authenticate": error.www_authenticate(realm)})
 
 
 def challenged(
@@ -108,12 +99,11 @@ def challenged(
 ) -> Refusal:
     """Make the answer that asks for more than a token has; see `claims_challenge` (G17)."""
     status, header = claims_challenge(claims, required, realm=realm, authorization_uri=authorization_uri)
-    return Refusal(
-        status=status,
-        headers={"WWW-Authenticate": header, "Cache-Control": "no-store"},
-        code="insufficient_claims",
-        message=_MESSAGES["insufficient_claims"],
-    )
+    return _refusal(status, "insufficient_claims", _MESSAGES["insufficient_claims"], {"WWW-Authenticate": header})
+
+
+def _refusal(status: int, code: str, message: str, headers: Mapping[str, str]) -> Refusal:
+    return Refusal(status=status, headers={**headers, "Cache-Control": "no-store"}, code=code, message=message)
 
 
 class Guard:
@@ -165,7 +155,7 @@ class Guard:
 
         Raises:
             InvalidToken: It is bad, or isn't enough.
-            VerificationUnavailable: Nobody can tell right now.
+            VerificationUnavailable: It can't be verified now.
         """
         claims: Claims = self._verify(bearer_token(authorization), **self._options)
         return claims
@@ -183,14 +173,21 @@ class Guard:
         return refused(error, realm=self.realm)
 
 
-def _names(argument: str, names: object) -> tuple[str, ...]:
-    given = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Collection) else _wrong(argument)
-    for name in given:
-        if not isinstance(name, str) or not name or any(c.isspace() for c in name):
-            _wrong(argument)
-    return given
+def public_paths(given: Collection[str]) -> frozenset[str]:
+    """Check the paths that a middleware lets through without a token.
+
+    Raises:
+        ConfigurationError: They aren't paths.
+    """
+    fits = not isinstance(given, str) and all(isinstance(path, str) and path.startswith("/") for path in given)
+    require(fits, f"public must be paths such as ('/health',), not {given!r}")
+    return frozenset(given)
 
 
-def _wrong(argument: str) -> NoReturn:
-    require(False, f"{argument} must be names without spaces, such as ('orders.read',)")
-    raise AssertionError
+def _names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
+    fits = isinstance(names, Collection) and all(
+        isinstance(name, str) and name and not any(c.isspace() for c in name) for name in names
+    )
+    require(fits, f"{argument} must be names without spaces, such as ('orders.read',)")
+    return tuple(names)

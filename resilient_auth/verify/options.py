@@ -17,14 +17,15 @@ class KeyOptions:
     """Choose how an issuer's signing keys are fetched and how long they serve (G15).
 
     Args:
-        refresh_every: Seconds after which the keys are fetched again, in the background. Older keys are stale.
+        refresh_every: Seconds after which the keys are fetched again, in the background. Older keys are reported as
+            stale.
         last_known_good: Seconds for which keys serve after a refresh was due and failed: the longest outage of the
             provider through which every token with a known key is verified. A key that the provider no longer
             publishes serves as long after it was last seen.
-        discovery_every: Seconds after which the discovery document is fetched anew, before the keys.
+        discovery_every: Seconds after which the discovery document is fetched again, before the keys.
         unknown_every: Seconds between two fetches that tokens with an unknown `kid` cause, at least, whether they
             succeed or not. Until the next one may be made, such a token is answered with 503.
-        wait: Seconds that a caller waits for keys, at most. Only one whose token's key isn't there waits.
+        wait: Seconds that a caller waits for keys, at most. Only one whose token's key is missing waits.
         waiters: Callers that may wait at the same time.
         waiting_kids: Different unknown `kid`s that may be waited for at the same time.
         largest: Bytes of a discovery document or a key set, at most.

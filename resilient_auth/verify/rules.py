@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from .claims import Claims, Provenance, frozen
 from .errors import InvalidToken, VerificationUnavailable
-from .trust import Trust
+from .trust import PERSONAL, Trust
 
 __all__ = ["Accepted", "Rules", "check", "check_asked", "check_times", "claims_of", "expired", "types_for"]
 
@@ -24,7 +24,6 @@ _GRAPH: Final = frozenset(
         "https://graph.windows.net/",
     }
 )
-_PERSONAL: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
 _LATEST: Final = 253_402_300_799  # the end of the year 9999
 #: What access tokens have and ID tokens don't, and the other way round; a nonce is in B2C's access tokens too.
 _OF_ACCESS: Final = ("scp", "scope", "azpacr", "appidacr", "idtyp", "client_id", "gty")
@@ -46,7 +45,7 @@ class Rules:
         tenants: Tenants whose tokens are accepted; empty for those that the trust accepts.
         clients: Clients whose tokens are accepted; empty for all.
         leeway: Seconds by which clocks may differ.
-        is_application: The owner's answer where no claim tells whether a token is an application's; None for no.
+        is_application: The owner's answer where no claim says whether a token is an application's; None for no.
     """
 
     audiences: frozenset[str]
@@ -91,7 +90,7 @@ def check(header: Mapping[str, Any], claims: Mapping[str, Any], trusts: Iterable
             "with a scope of this API",
         )
     if "cnf" in claims:
-        # Whoever presents it must prove that a key is his (RFC 7800, RFC 8705, RFC 9449): nobody checks that here.
+        # Its bearer must prove possession of a key (RFC 7800, RFC 8705, RFC 9449), which isn't checked here.
         raise InvalidToken("sender_constrained", "the token is bound to a key, and is no bearer token")
     policy = _policy(claims)
     trust, tenant = _trust(claims, policy, trusts)
@@ -119,7 +118,7 @@ def check_times(accepted: Accepted, wall: float) -> None:
 
 
 def expired() -> InvalidToken:
-    """Say that a token has expired."""
+    """Return the error for a token that has expired."""
     return InvalidToken("expired", "the token has expired")
 
 
@@ -189,7 +188,7 @@ def _check_tenant(claims: Mapping[str, Any], trust: Trust, tenant: str, rules: R
         raise InvalidToken("tenant", "the token's tid isn't the tenant of its issuer")
     if trust.tenant is not None and tenant and tenant != trust.tenant:
         raise InvalidToken("tenant", "the token comes from another tenant")
-    if tenant == _PERSONAL and not trust.personal:
+    if tenant == PERSONAL and not trust.personal:
         raise InvalidToken("tenant", "the token is a personal account's")
     if rules.tenants and (tenant or tid) not in rules.tenants:
         raise InvalidToken("tenant", "the token comes from a tenant that isn't accepted here")
@@ -274,7 +273,7 @@ def claims_of(claims: dict[str, Any], accepted: Accepted, rules: Rules, provenan
 def _is_application(
     claims: Mapping[str, Any], scopes: frozenset[str], subject: str, object_id: str | None
 ) -> bool | None:
-    """Return whether an access token is an application's own; None where no claim tells.
+    """Return whether an access token is an application's own; None where no claim says so.
 
     Args:
         claims: As they came.
@@ -297,7 +296,7 @@ def _is_application(
 
 
 def _owners_answer(is_application: Callable[[Mapping[str, Any]], bool], claims: Mapping[str, Any]) -> bool:
-    """Ask the owner. Who can't tell lets nobody in, neither as a user nor as an application."""
+    """Ask the owner. Without an answer nobody is let in, neither as a user nor as an application."""
     try:
         answer: object = is_application(claims)
     except Exception as error:  # noqa: BLE001 - it is the owner's code
@@ -306,7 +305,7 @@ def _owners_answer(is_application: Callable[[Mapping[str, Any]], bool], claims: 
         if isinstance(answer, bool):
             return answer
         failed = f"returned {type(answer).__name__}, not True or False"
-    raise VerificationUnavailable(f"is_application {failed}: mend that function", retry_after=5.0)
+    raise VerificationUnavailable(f"is_application {failed}: fix that function", retry_after=5.0)
 
 
 def check_asked(
@@ -315,7 +314,7 @@ def check_asked(
     """Check what one call asks of a verified token.
 
     Raises:
-        InvalidToken: It isn't there.
+        InvalidToken: It is missing.
     """
     if app_only is not None and claims.app_only is not app_only:
         if app_only:

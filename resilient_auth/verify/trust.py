@@ -6,13 +6,25 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
 from .._policy.checks import require
+from .._policy.endpoint import host_of
 from ..errors import ConfigurationError
 
-__all__ = ["IS_GUID", "Trust", "b2c", "entra", "external_id", "host_of", "named_host", "of_issuers"]
+__all__ = [
+    "IS_GUID",
+    "PERSONAL",
+    "Trust",
+    "b2c",
+    "entra",
+    "external_id",
+    "host_of",
+    "is_https",
+    "named_host",
+    "of_issuers",
+]
 
 _TEMPLATE: Final = "{tenantid}"
 _GUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -20,7 +32,7 @@ IS_GUID = re.compile(_GUID)
 _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 #: The tenant of personal accounts.
-_PERSONAL: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
+PERSONAL: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
 _SHARED: Final = frozenset({"common", "organizations"})
 #: Where version 1 tokens come from, by the host that signs in.
 _VERSION_1: Final = {
@@ -109,9 +121,9 @@ def of_issuers(issuer: object, discovery: str | None) -> tuple[Trust, ...]:
     require(bool(issuers), hint)
     for one in issuers:
         # With an address of its own for the document, an issuer is but a name; ADFS's access tokens have an http one.
-        require(isinstance(one, str) and bool(one) and (discovery is not None or _is_https(one)), hint)
+        require(isinstance(one, str) and bool(one) and (discovery is not None or is_https(one)), hint)
     if discovery is not None:
-        require(_is_https(discovery), f"discovery must be an https address, not {discovery!r}")
+        require(is_https(discovery), f"discovery must be an https address, not {discovery!r}")
         return (_of_one(issuers, discovery),)
     return tuple(
         _of_one((one,), one.replace(_TEMPLATE, "common").rstrip("/") + _WELL_KNOWN) for one in dict.fromkeys(issuers)
@@ -127,8 +139,8 @@ def entra(tenant: str, authority: str = "https://login.microsoftonline.com") -> 
     """Trust a tenant of Entra, or all of `organizations`, `common` or `consumers`; tokens of version 1 and 2."""
     authority, tenant = _origin("authority", authority), _name("tenant", tenant)
     if tenant == "consumers":
-        tenant = _PERSONAL
-    version_1 = _VERSION_1.get(host_of(authority), authority)
+        tenant = PERSONAL
+    version_1 = _VERSION_1.get(host_of(authority) or "", authority)
     return (
         Trust(
             discovery=f"{authority}/{tenant}/v2.0{_WELL_KNOWN}",
@@ -179,17 +191,6 @@ def external_id(tenant: str, *, tenant_id: str | None = None, authority: str | N
     )
 
 
-def host_of(url: str) -> str:
-    """Return the host of an address, with its port where that isn't the usual one, in lower case.
-
-    An IPv6 address keeps its brackets: without them its end and a port are told apart by nothing.
-    """
-    parts = urlsplit(url)
-    host = (parts.hostname or "").lower()
-    shown = f"[{host}]" if ":" in host else host
-    return shown if parts.port in (None, 443) else f"{shown}:{parts.port}"
-
-
 def named_host(host: object) -> str:
     """Return a host that an owner named as `host` or `host:port`, written as `host_of` writes one.
 
@@ -198,26 +199,21 @@ def named_host(host: object) -> str:
     """
     hint = f'hosts must be a tuple of host names, such as ("keys.example", "[::1]:8443"), not {host!r} in it'
     plain = isinstance(host, str) and host.isascii() and host.isprintable() and set(" /\\?#@*").isdisjoint(host)
-    try:
-        found = host_of(f"https://{host}") if plain else ""
-    except ValueError:
-        found = ""
-    require(bool(found) and not found.startswith(":"), hint)
-    return found
+    found = host_of(f"https://{host}") if plain else None
+    require(found is not None, hint)
+    return found or ""
 
 
-def _is_https(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        host_of(url)
-    except ValueError:
+def is_https(url: object) -> TypeGuard[str]:
+    """Return whether something is an https address and nothing more: no user, no fragment, no blanks."""
+    if not isinstance(url, str) or len(url) > 2048 or not url.isascii() or any(c <= " " for c in url):
         return False
-    plain = not parts.username and not parts.password and not parts.fragment
-    return parts.scheme == "https" and bool(parts.hostname) and plain and url.isascii() and " " not in url
+    parts = urlsplit(url) if host_of(url) else None
+    return parts is not None and parts.scheme == "https" and "@" not in parts.netloc and not parts.fragment
 
 
 def _origin(name: str, url: object) -> str:
-    require(isinstance(url, str) and _is_https(url), f"{name} must be an https address, not {url!r}")
+    require(is_https(url), f"{name} must be an https address, not {url!r}")
     return str(url).rstrip("/")
 
 

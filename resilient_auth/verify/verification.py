@@ -1,12 +1,10 @@
-"""The way of one token: seen before? else strict text, rules, its key, its signature. Decides; the faces wait."""
+"""How one token is verified: seen before? else strict text, rules, its key, its signature; drivers do the waiting."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import ssl
-import threading
-import weakref
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias
@@ -21,16 +19,16 @@ from ..errors import Closed
 from ..events import ExpiredTokenAccepted, TokenOnDenyList, emit
 from ..settings import Settings
 from ..token import fingerprint
-from .claims import Claims, Provenance
-from .deny import DenyFile, DenyList, deny_lists
+from .claims import Claims
+from .deny import DenyFile, DenyList
 from .errors import InvalidToken, VerificationUnavailable
 from .jose.compact import LARGEST_TOKEN, check_header, strict_json, take_apart
 from .jose.jwk import VerificationKey
 from .jose.signature import check_algorithms
 from .keys.documents import pinned_from
-from .keys.source import KeySource, key_sources
+from .keys.sharing import release, shared_source
 from .options import GraceOptions, KeyOptions
-from .outage import OutageWatch, watches
+from .outage import OutageWatch, deserves_grace
 from .rules import Rules, check, check_asked, check_times, claims_of, expired, types_for
 from .seen import Remembered, SeenOptions, VerifiedTokens, digest_of
 from .trust import IS_GUID, Trust
@@ -41,10 +39,6 @@ __all__ = ["Expected", "Verification", "Verify", "Verifying"]
 Verifying = Generator[tuple[Flight, float], Outcome | None, Claims]
 
 Verify: TypeAlias = bool | str | ssl.SSLContext | None
-#: A role with one of these in its name is an administrator's.
-_OF_ADMINISTRATORS = ("admin", "privileged", "owner")
-#: In Entra's `wids`: no directory role, but a member of the tenant.
-_A_MEMBER = "b79fbf4d-3ef9-4689-8143-76b194e85509"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,7 +113,7 @@ class Verification:
             for trust in trusts:
                 require(
                     not trust.templated or trust.any_tenant or trust.tenant is not None,
-                    "pinned_keys alone don't tell the tenant: give its GUID as well (tenant_id, or as the tenant)",
+                    "pinned_keys alone don't identify the tenant: give its GUID as well (tenant_id, or as the tenant)",
                 )
         self.rules = Rules(
             audiences=_names("audience", (audience,) if isinstance(audience, str) else audience, empty=False),
@@ -139,21 +133,29 @@ class Verification:
         self._grace = grace
         self._closed = False
         self._sources = {
-            trust: _source_of(
-                self.engine, trust, accepted, options, pinned, verify=verify, proxies=proxies, timeout=timeout
+            trust: shared_source(
+                self.engine,
+                HttpxWire(
+                    self._clock, self.engine.settings.connect_timeout, verify=verify, proxies=proxies, timeout=timeout
+                ),
+                trust,
+                algorithms=accepted,
+                options=options,
+                pinned=pinned,
+                timeout=timeout,
             )
             for trust in trusts
         }
         self._watches = {} if grace is None else {s: OutageWatch(s, grace) for s in self._sources.values()}
         self._seen = VerifiedTokens(seen or SeenOptions())
-        _living.add(self)
+        forks.renew_in_children(self)
 
-    def renew(self) -> None:
+    def after_fork(self) -> None:
         """Make it usable in a forked child."""
         self._seen.renew()
 
     def seen(self, token: str) -> Claims | None:
-        """Return the claims of a token that was verified before and still holds; None for the long way.
+        """Return the claims of a token that was verified before and still holds; None where it must be verified.
 
         Raises:
             InvalidToken: It is on the deny-list.
@@ -190,7 +192,7 @@ class Verification:
 
         Raises:
             InvalidToken: It is refused.
-            VerificationUnavailable: Its key can't be had now.
+            VerificationUnavailable: Its key is unavailable.
         """
         forks.notice()
         if self._closed:
@@ -269,18 +271,12 @@ class Verification:
         down_since = self._watches[source].down_since()
         now, claims = self._clock.monotonic(), known.claims
         past = self._clock.wall() - claims.expires_at
-        if (
-            down_since is None
-            or known.seen_at >= down_since
-            or now - down_since > options.outage
-            or past > options.past_expiry
-            or claims.app_only
-            or _is_administrator(claims, options)
+        if down_since is None or not deserves_grace(
+            claims, options, past_expiry=past, seen_at=known.seen_at, down_since=down_since, now=now
         ):
             raise expired()
         check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
-        standing = source.current().provenance
-        provenance = Provenance(keys=standing.keys, keys_age=standing.keys_age, grace=True, past_expiry=max(0.0, past))
+        provenance = dataclasses.replace(source.current().provenance, grace=True, past_expiry=max(0.0, past))
         emit(
             ExpiredTokenAccepted(
                 at=self._clock.wall(),
@@ -305,7 +301,7 @@ class Verification:
         if not matched and deny.check is not None:
             try:
                 matched = "check" if deny.check(claims.raw) else ""
-            except Exception as error:  # noqa: BLE001 - who can't tell mustn't let anybody in
+            except Exception as error:  # noqa: BLE001 - without an answer, nobody is let in
                 name = type(error).__name__
                 raise VerificationUnavailable(f"the deny-list's check failed with {name}", retry_after=5.0) from None
         if matched:
@@ -323,7 +319,7 @@ class Verification:
         for watch in self._watches.values():
             watch.close()
         for source in self._sources.values():
-            _release(source)
+            release(source)
 
     def __repr__(self) -> str:
         return f"issuers={[trust.issuers[0] for trust in self._trusts]}, audience={sorted(self.rules.audiences)}"
@@ -341,83 +337,10 @@ def _check_key_issuer(key: VerificationKey, trust: Trust, tenant: str, issuer: s
         raise InvalidToken("key_issuer", "the token's key isn't for its issuer")
 
 
-def _is_administrator(claims: Claims, options: GraceOptions) -> bool:
-    directory_roles = claims.raw.get("wids", ())
-    if not isinstance(directory_roles, (list, tuple)) or any(role != _A_MEMBER for role in directory_roles):
-        return True
-    return any(
-        role in options.refused_roles or any(part in role.lower() for part in _OF_ADMINISTRATORS)
-        for role in claims.roles
-    )
-
-
 def _names(what: str, given: object, *, empty: bool = True) -> frozenset[str]:
     hint = f"{what} must be a collection of texts, not {given!r}"
     require(isinstance(given, Collection) and not isinstance(given, (str, bytes)), hint)
     found = frozenset(given) if isinstance(given, Collection) else frozenset()
     require(all(isinstance(one, str) and one for one in found), hint)
-    require(empty or bool(found), f"{what} must not be empty: a token for anybody would do")
+    require(empty or bool(found), f"{what} must not be empty: a token for any API would be accepted")
     return found
-
-
-_shared: weakref.WeakValueDictionary[Any, KeySource] = weakref.WeakValueDictionary()
-_users: weakref.WeakKeyDictionary[KeySource, int] = weakref.WeakKeyDictionary()
-_sharing = threading.Lock()
-
-
-def _source_of(
-    engine: Engine,
-    trust: Trust,
-    algorithms: frozenset[str],
-    options: KeyOptions,
-    pinned: Mapping[str, VerificationKey] | None,
-    *,
-    verify: Verify,
-    proxies: Mapping[str, str] | None,
-    timeout: float | tuple[float | None, float | None] | None,
-) -> KeySource:
-    """Find the keys of an issuer that another verifier with the same wishes holds, or begin to hold them."""
-    pins = (
-        None if pinned is None else tuple(sorted((kid, key.material, key.issuer or "") for kid, key in pinned.items()))
-    )
-    wire = HttpxWire(engine.clock, engine.settings.connect_timeout, verify=verify, proxies=proxies, timeout=timeout)
-    wishes = (engine, trust, algorithms, options, pins, wire.identity, timeout)
-    with _sharing:
-        source = _shared.get(wishes)
-        if source is None or source.closed:
-            source = KeySource(
-                engine,
-                wire,
-                trust,
-                algorithms=algorithms,
-                options=options,
-                pinned=pinned,
-            )
-            _shared[wishes] = source
-        _users[source] = _users.get(source, 0) + 1
-        return source
-
-
-def _release(source: KeySource) -> None:
-    with _sharing:
-        left = _users.get(source, 1) - 1
-        _users[source] = left
-    if left <= 0:
-        source.close()
-
-
-_living: weakref.WeakSet[Verification] = weakref.WeakSet()
-
-
-@forks.renewed
-def _after_fork() -> None:
-    global _sharing
-    _sharing = threading.Lock()
-    for deny in deny_lists.all():
-        deny.renew_lock()
-    for source in key_sources.all():
-        source.after_fork()
-    for watch in watches.all():
-        watch.after_fork()
-    for verification in list(_living):
-        verification.renew()

@@ -148,16 +148,16 @@ class Verifier:
 class ClaimsVerifier(Verifier):
     """Verify tokens that arrive, through outages of the provider that signed them (G15, G16).
 
-    Nothing is asked of anybody until the first token comes, or `warm_up` is called. It may be shared by threads; make
-    one for each kind of token, and keep it.
+    It makes no request until the first token arrives or `warm_up` is called. It may be shared by threads; make one for
+    each kind of token, and keep it.
 
     Args:
         issuer: `iss` of the tokens that are accepted, or several; `{tenantid}` in it stands for a tenant's GUID.
         audience: `aud` of the tokens that are accepted, or several: the client id, and for version 1 tokens the App ID
             URI as well.
         discovery: The address of the discovery document, for all issuers; each one's own when not given.
-        algorithms: Those that are accepted. PS256 and ES256 are done too, among others; `none` and the symmetric ones
-            never are.
+        algorithms: Those that are accepted. PS256 and ES256 are supported too, among others; `none` and symmetric
+            ones never are.
         accepts: "access" for APIs, "id" for sign-in.
         tenants: GUIDs of the tenants whose tokens are accepted; all that the issuer allows when not given.
         clients: Client ids whose tokens are accepted, by `azp`, `appid`, `client_id` or `cid`; all when not given.
@@ -168,7 +168,7 @@ class ClaimsVerifier(Verifier):
         seen: How many verified tokens are remembered.
         grace: Accept tokens a little past their expiry while the provider is down; off when not given.
         deny: An emergency deny-list.
-        is_application: Called with a verified access token's claims where none of them tells whether it is a user's or
+        is_application: Called with a verified access token's claims where none of them says whether it is a user's or
             an application's own; True makes it an application's. Without it, such a token counts as a user's. It must
             be quick and must not wait for a network: it runs on the caller's thread, or event loop. When it raises, or
             returns anything but True or False, the token can't be verified.
@@ -197,7 +197,7 @@ class ClaimsVerifier(Verifier):
         keys are there, for at most `KeyOptions.wait` seconds.
 
         Args:
-            token: As it came behind `Bearer`.
+            token: The text that follows `Bearer`.
             scopes: What must be among its scopes, all of it.
             roles: What must be among its roles, all of it.
             app_only: True for applications alone, False for users alone; see `Claims.app_only`.
@@ -205,11 +205,11 @@ class ClaimsVerifier(Verifier):
             grace: Accept it past its expiry under the owner's `GraceOptions`, where all their conditions hold.
 
         Returns:
-            What it says, and what that stands on.
+            Its claims, and the state of the keys that it was verified with.
 
         Raises:
             InvalidToken: It is refused, or isn't enough: 401 or 403.
-            VerificationUnavailable: Nobody can tell now: 503 with `Retry-After`.
+            VerificationUnavailable: It can't be verified now: 503 with `Retry-After`.
             Closed: This verifier was closed.
         """
         claims = self._core.seen(token)
@@ -224,7 +224,7 @@ class ClaimsVerifier(Verifier):
         """Fetch the keys now, so that the first token needn't wait for them.
 
         Raises:
-            VerificationUnavailable: They can't be had; tokens that come make it try again.
+            VerificationUnavailable: They are unavailable; the next token makes it try again.
         """
         _carry_out(self._core.warming())
 
@@ -249,5 +249,5 @@ def _carry_out(steps: Generator[tuple[Flight, float], Outcome | None, _T]) -> _T
         result: _T = end.value
         return result
     finally:
-        # Who gives up leaves his place at once, and not when his traceback is forgotten.
+        # A caller that gives up leaves its place at once, not when its traceback is collected.
         steps.close()

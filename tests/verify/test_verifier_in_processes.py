@@ -77,9 +77,9 @@ def test_a_fork_while_every_lock_is_held(idp: Emulator, at_idp: Any, mint: Any, 
 
 
 def _sharing() -> Any:
-    from resilient_auth.verify import verification
+    from resilient_auth.verify.keys import sharing
 
-    return verification._sharing
+    return sharing._lock
 
 
 def test_a_fork_in_the_middle_of_everything(idp: Emulator, at_idp: Any, mint: Any, tmp_path: Any) -> None:

@@ -101,7 +101,7 @@ def main() -> None:
         return f"{answer['token_source']} {'same' if same else 'other'}"
 
     _look(watch, clock)
-    for each in (app._ra_transport, source.transport):
+    for each in (app._ra_transport, source.documents.transport):
         each.wire.close()
     with starved():
         clock.skipped += 0.9 * token["expires_in"]

@@ -1,4 +1,4 @@
-"""What a Redis or Valkey, or a client of one, says when it fails: a stable code, and what the owner can do about it."""
+"""What went wrong in Redis, Valkey or a client of theirs: a stable code, and what the owner can do about it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _ANSWERS = {
     "READONLY": ("read_only", "it is a replica, on a new connection too: give the address that leads to the primary"),
     "MISCONF": ("read_only", "it can't save to its disk: see its log"),
     "NOREPLICAS": ("read_only", "fewer replicas are connected than its min-replicas-to-write asks for"),
-    "NOAUTH": ("denied", "it wants a password: put it into the URL, or give it to the client"),
+    "NOAUTH": ("denied", "it requires a password: put it into the URL, or give it to the client"),
     "WRONGPASS": ("denied", "it doesn't know this user or password: correct the URL or the client"),
     "NOPERM": ("denied", "its ACL must allow this user get, mget, set, del, exists, getrange, evalsha, eval and scan"),
-    "LOADING": ("loading", "it has just started and loads its data: nothing is to be done but wait"),
+    "LOADING": ("loading", "it has just started and is loading its data: wait"),
     "MASTERDOWN": ("loading", "it is a replica that has lost its primary: give the address that leads to the primary"),
     "CLUSTERDOWN": ("cluster_down", "slots of its cluster have no node: see CLUSTER INFO"),
-    "TRYAGAIN": ("cluster_down", "its cluster moves this slot at the moment: nothing is to be done but wait"),
+    "TRYAGAIN": ("cluster_down", "its cluster is moving this slot: wait"),
     "MOVED": ("cluster", "it is a node of a cluster: give redis+cluster:// or rediss+cluster://, or a cluster client"),
     "ASK": ("cluster", "it is a node of a cluster: give redis+cluster:// or rediss+cluster://, or a cluster client"),
-    "CROSSSLOT": ("cluster", "something in front of the cluster doesn't keep to hash tags: give the nodes themselves"),
-    "BUSY": ("busy", "somebody's script has kept it busy for seconds: see SLOWLOG, end it with SCRIPT KILL"),
+    "CROSSSLOT": ("cluster", "something in front of the cluster ignores hash tags: give the nodes themselves"),
+    "BUSY": ("busy", "a script has kept it busy for seconds: see SLOWLOG, end it with SCRIPT KILL"),
     "NOSCRIPT": ("no_script", "something in front of it sends EVALSHA and EVAL to different servers"),
 }
 _WORD = re.compile(rf"(?:^|[\s-])({'|'.join(_ANSWERS)})(?=[\s:])")

@@ -164,11 +164,11 @@ def given(client: Any) -> Callable[[], Any]:
     """Return a function that gives the owner's client; one that can't work is refused here.
 
     Raises:
-        ConfigurationError: It waits for ever, reads from replicas, decodes what it reads, or is none.
+        ConfigurationError: It waits for ever, reads from replicas, decodes what it reads, or isn't a client.
     """
     require(
         not hasattr(client, "master_for"),
-        "a Sentinel is no client: give what its master_for(name, socket_timeout=0.2) returns",
+        "a Sentinel isn't a client: give what its master_for(name, socket_timeout=0.2) returns",
     )
     for name in ("get", "mget", "set", "delete", "evalsha", "eval", "scan"):
         method = getattr(client, name, None)

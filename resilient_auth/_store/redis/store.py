@@ -14,6 +14,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..._engine.workers import Workers
@@ -36,7 +37,7 @@ _CLOCK = SystemClock()
 _SCHEMA = 1
 #: Hex digits before each value: its version.
 _VERSION = 16
-#: The version that is told of a key that holds something else than a string.
+#: The version that is given for a key that holds something else than a string.
 _OTHER_TYPE = "other-type"
 _PAGE = 500
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
@@ -73,7 +74,7 @@ local there = kind == 'string' and redis.call('GETRANGE', KEYS[1], 0, 15) or 'ot
 if there ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
-# A lock without an end isn't one of ours. Who has it may ask twice: the first answer may have been lost. The clock in
+# A lock without an end isn't one of ours. Its holder may ask twice: the first answer may have been lost. The clock in
 # the fence keeps it growing when the server forgot the last one.
 _LOCK = _Script("""
 if redis.call('PTTL', KEYS[1]) == -1 then redis.call('DEL', KEYS[1]) end
@@ -135,7 +136,7 @@ class RedisBackend:
         return self._call(read)
 
     def get_many(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
-        """Read values and their versions, in one round trip to each server; what isn't a string isn't there."""
+        """Read values and their versions, in one round trip to each server; what isn't a string counts as absent."""
         places = [self._key(key) for key in keys]
 
         def read(client: Any) -> list[bytes | None]:
@@ -239,25 +240,41 @@ class RedisBackend:
         """
         forks.notice()
 
+        ends = _CLOCK.monotonic() + self._timeout
+        call: Future[_T] = Future()
+
         def attempt() -> _T:
             client = self._connected()
             try:
                 return work(client)
             except Exception as error:
-                if call.given_up or not (is_read_only(error) or connection_was_lost(error)):
+                if _CLOCK.monotonic() >= ends or not (is_read_only(error) or connection_was_lost(error)):
                     raise
             # Its siblings have lain there as long, or lead to the same server that isn't the primary any more.
             drop_idle(client)
             return (again or work)(client)
 
-        call = _Call(attempt)
+        def run() -> None:
+            # What nobody waits for any more must not be written late, over what came after it.
+            if not call.set_running_or_notify_cancel():
+                return
+            try:
+                call.set_result(attempt())
+            except BackendFailed as error:
+                call.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - redis-py's, valkey-py's, ssl's, a credential provider's
+                call.set_exception(failure(error))
+
         try:
             # One that doesn't come back, such as in name resolution, keeps nobody's place.
-            self._workers.submit(self.label, call.run, ends=_CLOCK.monotonic() + self._timeout)
+            self._workers.submit(self.label, run, ends=ends)
         except Overloaded:
             raise BackendFailed("busy", "too many calls wait") from None
-        answer: _T = call.answer(self._timeout)
-        return answer
+        try:
+            return call.result(self._timeout)
+        except TimeoutError:
+            call.cancel()
+            raise BackendFailed("timeout", f"no answer within {self._timeout:g} s") from None
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -315,43 +332,6 @@ class RedisStore(SealedStore):
             clock=clock,
             jitter=jitter,
         )
-
-
-class _Call:
-    """One call, its answer, and whether anybody still waits for it."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work: Callable[[], Any] | None = work
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._answer: Any = None
-        self._error: BackendFailed | None = None
-
-    @property
-    def given_up(self) -> bool:
-        return self._work is None
-
-    def run(self) -> None:
-        work = self._work
-        # What nobody waits for any more must not be written late, over what came after it.
-        if work is None:
-            return
-        try:
-            self._answer = work()
-        except BackendFailed as error:
-            self._error = error
-        except Exception as error:  # noqa: BLE001 - redis-py's, valkey-py's, ssl's, a credential provider's
-            self._error = failure(error)
-        finally:
-            self._done.release()
-
-    def answer(self, seconds: float) -> Any:
-        if not self._done.acquire(timeout=seconds):
-            self._work = None
-            raise BackendFailed("timeout", f"no answer within {seconds:g} s")
-        if self._error is not None:
-            raise self._error
-        return self._answer
 
 
 def _page(node: Any, cursor: Any, pattern: str, _: Any) -> Any:

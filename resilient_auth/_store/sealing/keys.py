@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..._policy.checks import require
 from ...errors import ConfigurationError, StoreUnavailable
+from ..paths import make_private
 
 __all__ = ["EnvironmentKey", "KeySource", "MountedKey", "SealingKey", "framed", "key_file", "load_keys"]
 
@@ -55,7 +56,7 @@ class EnvironmentKey:
 class MountedKey:
     """A key in a file that the platform mounts into this container: a Secret of Kubernetes or Docker.
 
-    Such files are root's, and whoever is in the container may read them: modes up to 0444 are accepted here, but only
+    Such files are root's, and everybody in the container may read them: modes up to 0444 are accepted here, but only
     on a file system that is mounted read-only. `pathlib.Path` is for every other key file.
 
     Args:
@@ -87,7 +88,7 @@ class SealingKey:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        #: Eight bytes that name it and tell nothing of it.
+        #: Eight bytes that name it and reveal nothing of it.
         self.id = self.derive("id", length=8)
 
     def derive(self, *purpose: str, length: int = 32) -> bytes:
@@ -149,22 +150,16 @@ def key_file(path: Path, group: int | None = None) -> bytes:
     text = base64.urlsafe_b64encode(secrets.token_bytes(32)) + b"\n"
     # Written aside and linked into place: nobody ever sees a key file that holds half a key.
     draft = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(6)}")
-    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
-        try:
-            if hasattr(os, "fchmod"):
-                if group is not None:
-                    os.fchown(handle, -1, group)
-                # A umask may have taken the owner's own rights.
-                os.fchmod(handle, 0o600 if group is None else 0o660)
-            os.write(handle, text)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        make_private(draft, group)
+        with open(draft, "r+b") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
     finally:
-        os.unlink(draft)
+        draft.unlink(missing_ok=True)
     return _read_file(path, follow=False, group=group)
 
 
@@ -186,7 +181,7 @@ def _secret(source: object, label: str, wait: Callable[[float], object]) -> byte
                 return _read_file(path, follow=True, mounted=mounted)
             except FileNotFoundError:
                 fix = "mount the Secret there" if mounted else f"chmod 600 {path}"
-                raise ConfigurationError(f"there is no key file at {path}; {_HOW}, and {fix}") from None
+                raise ConfigurationError(f"no key file at {path}; {_HOW}, and {fix}") from None
             except OSError as error:
                 raise ConfigurationError(f"the key file {path} can't be read: {error.strerror}") from None
         case _ if callable(source):

@@ -5,22 +5,28 @@ first key: processes that find a medium empty at the same time agree without ask
 
     magic "RAN" · schema 1 byte │ one sealed copy for each key, 72 bytes each │ checksum 8 bytes
 
-The order of copies is that in which the keys came. Who begins a medium with several can't tell it: then the first copy
-is there twice, and a process that seals with what seemed the former key adds another copy of that; from then on the
-order of the two counts as unknown.
+The order of copies is that in which the keys came. A process that begins a medium with several can't know it: then the
+first copy is there twice, and a process that seals with what seemed the former key adds another copy of that; from then
+on the order of the two counts as unknown.
 
 The checksum tells a torn or edited medium, which may be set aside, from one whose key isn't at hand, which must not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from .keys import SealingKey
-from .seal import SCHEMA, Sealer, UnsealableError
+from ...errors import StoreUnavailable
+from ...store import Backend, BackendFailed
+from ..gate import Gate
+from .keys import SealingKey, framed
+from .seal import LONGEST_TTL, NOT_OURS, SCHEMA, Sealer, UnsealableError
 
-__all__ = ["first_names_key", "later_keys", "open_names_key", "seal_names_key"]
+__all__ = ["Names", "NamesKey", "digest", "later_keys"]
 
 _MAGIC = b"RAN"
 _KIND = "names"
@@ -29,14 +35,151 @@ _COPY = _LENGTH + Sealer.OVERHEAD
 _CHECKSUM = 8
 #: Copies that are kept, those of retired keys included.
 _COPIES = 16
+#: Seconds after which it is looked at again: the medium may have been emptied, and who starts then begins with a key of
+#: its own.
+_RECHECK = 1.0
 
 
-def first_names_key(sealer: Sealer, purpose: str, owner: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The key, and until when it counts without another look."""
+
+    key: bytes
+    #: Begins all of this owner's keys, behind the kind: who scans must not come upon those of others.
+    mark: str
+    #: Of the record in which it was found; None where it couldn't be written.
+    version: str | None
+    generation: object
+    good_until: float
+
+
+class NamesKey:
+    """Find a store's key in its medium, or begin one there; look again from time to time.
+
+    Args:
+        backend: The medium.
+        gate: Lets calls through to it.
+        sealer: Gives what seals and opens.
+        now: Gives the monotonic time.
+        at: The medium's key under which the record is.
+        alone: Whether the whole medium is this store's.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        gate: Gate,
+        sealer: Callable[[], Sealer],
+        *,
+        now: Callable[[], float],
+        at: str,
+        alone: bool,
+    ) -> None:
+        self._backend = backend
+        self._gate = gate
+        self._sealer = sealer
+        self._now = now
+        self.at = at
+        self._alone = alone
+        self._found: Names | None = None
+
+    def current(self, *, reads: bool = True) -> Names:
+        """Return the key.
+
+        Args:
+            reads: Whether it is for a read, which a medium that fails can't answer in any case.
+
+        Raises:
+            StoreUnavailable: The medium fails.
+        """
+        held, generation = self._found, self._generation()
+        if held is not None and held.generation == generation and self._now() < held.good_until:
+            return held
+        try:
+            found = self._gate.read(self.find)
+        except StoreUnavailable:
+            # What was good before the medium failed is good enough for a write, which may still work.
+            if reads or held is None or held.generation != self._generation():
+                raise
+            self._found = held = replace(held, good_until=self._now() + _RECHECK)
+            return held
+        # Where the medium was emptied, or its file set aside, those that work with it go on as they did.
+        key, version = found or self._begin(None if held is None else held.key)
+        mark = digest(key)[:16]
+        self._found = names = Names(key, mark, version, self._generation(), self._now() + _RECHECK)
+        return names
+
+    def to_confirm(self) -> Names | None:
+        """Return the key where it is time to look at it again, and the file is the same one."""
+        held = self._found
+        due = held is not None and held.generation == self._generation() and self._now() >= held.good_until
+        return held if due else None
+
+    def confirmed(self, there: tuple[bytes, str] | None) -> bool:
+        """Return whether what is in the medium now is the record that was found; if so, the key counts on."""
+        held = self._found
+        if held is None or there is None or there[1] != held.version:
+            return False
+        self._found = replace(held, good_until=self._now() + _RECHECK)
+        return True
+
+    def _generation(self) -> object:
+        """Return which of its files a medium is at, where it has such."""
+        return getattr(self._backend, "generation", None)
+
+    def find(self) -> tuple[bytes, str] | None:
+        """Return the key and its record's version; None where there is none, or none that can be verified.
+
+        What can't be verified is set aside, but never another store's whole file.
+
+        Raises:
+            BackendFailed: The medium fails, or the record is another store's.
+        """
+        sealer = self._sealer()
+        found = self._backend.get(self.at)
+        if found is None:
+            return None
+        record, version = found
+        try:
+            key, complete = _opened(sealer, self.at, record)
+        except UnsealableError as error:
+            if error.reason in NOT_OURS:
+                code = "wrong_key" if error.reason == "unknown_key" else error.reason
+                raise BackendFailed(code, "it was written with a key, or by a release, that isn't here") from None
+            refuse = getattr(self._backend, "refuse", None)
+            if not self._alone or refuse is None:
+                self._gate.reject("names", error.reason)
+                self._backend.delete(self.at, expected=version)
+            elif error.reason == "foreign":
+                # It is sound, and may well be in use: stores at odds about one file must not throw it away in turns.
+                raise BackendFailed("foreign", "the file is that of another owner, purpose or path") from None
+            else:
+                refuse(error.reason)
+            return None
+        if not complete:
+            with contextlib.suppress(BackendFailed):  # a disk that is full can still be read from
+                record = _sealed(sealer, self.at, key, record)
+                version = self._backend.put(self.at, record, ttl=LONGEST_TTL, expected=version) or version
+        return key, version
+
+    def _begin(self, known: bytes | None) -> tuple[bytes, str | None]:
+        sealer = self._sealer()
+        key = known or _first(sealer)
+        record = _sealed(sealer, self.at, key)
+        with contextlib.suppress(StoreUnavailable):
+            version = self._gate.write(self._backend.put, self.at, record, ttl=LONGEST_TTL, expected=None)
+            if version is None:
+                return self._gate.read(self.find) or (key, None)
+            return key, version
+        return key, None
+
+
+def _first(sealer: Sealer) -> bytes:
     """Return the key that a store begins with."""
-    return sealer.keys[0].derive("names", purpose, owner, length=_LENGTH)
+    return sealer.keys[0].derive("names", *sealer.bound_to[:2], length=_LENGTH)
 
 
-def seal_names_key(sealer: Sealer, key: str, names_key: bytes, before: bytes = b"") -> bytes:
+def _sealed(sealer: Sealer, key: str, names_key: bytes, before: bytes = b"") -> bytes:
     """Write the record that holds it, with a copy for each key that has none `before`."""
     copies = _copies(before) if before else []
     sealed_by = {copy[4:12] for copy in copies}
@@ -51,8 +194,8 @@ def seal_names_key(sealer: Sealer, key: str, names_key: bytes, before: bytes = b
     return record + _checksum(record)
 
 
-def open_names_key(sealer: Sealer, key: str, record: bytes) -> tuple[bytes, bool]:
-    """Read it, and tell whether every key has a copy in an order that can be.
+def _opened(sealer: Sealer, key: str, record: bytes) -> tuple[bytes, bool]:
+    """Return the key of names, and whether every sealing key has a copy in an order that can be.
 
     Raises:
         UnsealableError: As for any value; `foreign` where it is whole and was sealed for another purpose or place.
@@ -74,7 +217,7 @@ def open_names_key(sealer: Sealer, key: str, record: bytes) -> tuple[bytes, bool
 
 
 def later_keys(sealer: Sealer, record: bytes) -> frozenset[bytes] | None:
-    """Return the ids of the keys that came after the one that seals here; None where the record doesn't tell."""
+    """Return the ids of the keys that came after the one that seals here; None where the record doesn't say."""
     try:
         ids = [copy[4:12] for copy in _copies(record)]
     except UnsealableError:
@@ -88,7 +231,7 @@ def _came_later(ids: Sequence[bytes], one: bytes, than: bytes) -> bool:
 
 
 def _is_disputed(sealer: Sealer, ids: Sequence[bytes]) -> bool:
-    """Return whether who began couldn't tell which key came first, and this process seals with the other one."""
+    """Return whether it was never known which key came first, and this process seals with the other one."""
     mine, held = sealer.keys[0].id, {one.id for one in sealer.keys}
     return list(ids[:2]) == [mine, mine] and len(ids) > 2 and ids[2] in held and _came_later(ids, ids[2], mine)
 
@@ -98,6 +241,11 @@ def _copies(record: bytes) -> list[bytes]:
     if len(body) % _COPY:
         raise UnsealableError("malformed")
     return [body[at : at + _COPY] for at in range(0, len(body), _COPY)]
+
+
+def digest(key: bytes, *parts: str) -> str:
+    """Return what a name is hashed to."""
+    return hmac.digest(key, framed(parts), "sha256")[:20].hex()
 
 
 def _checksum(record: bytes) -> bytes:

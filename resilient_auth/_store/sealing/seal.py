@@ -16,16 +16,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .keys import SealingKey, framed
 
-__all__ = ["SCHEMA", "Sealer", "UnsealableError"]
+__all__ = ["LONGEST_TTL", "NOT_OURS", "SCHEMA", "Sealer", "UnsealableError"]
 
 SCHEMA = 1
+LONGEST_TTL = 10 * 366 * 86_400.0
+#: Verdicts on a record that say nothing against it: another process may well open it.
+NOT_OURS = ("unknown_key", "newer_schema")
 _MAGIC = b"RAS"
 _HEADER = len(_MAGIC) + 1 + 8 + 12
 _TAG = 16
 
 
 class UnsealableError(Exception):
-    """A value that can't be verified; `reason` is the code that `StoreRejected` tells."""
+    """A value that can't be verified; `reason` is the code in `StoreRejected`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -45,7 +48,7 @@ class Sealer:
 
     def __init__(self, keys: Sequence[SealingKey], bound_to: Sequence[str]) -> None:
         self.keys = tuple(keys)
-        self._bound_to = tuple(bound_to)
+        self.bound_to = tuple(bound_to)
         self._ciphers: dict[tuple[bytes, str], AESGCM] = {}
 
     def seal(self, kind: str, key: str, value: bytes, *, by: SealingKey | None = None) -> bytes:
@@ -82,10 +85,10 @@ class Sealer:
     def _cipher(self, key: SealingKey, kind: str) -> AESGCM:
         found = self._ciphers.get((key.id, kind))
         if found is None:
-            found = AESGCM(key.derive("seal", *self._bound_to[:2], kind))
+            found = AESGCM(key.derive("seal", *self.bound_to[:2], kind))
             if len(self._ciphers) < 256:
                 self._ciphers[key.id, kind] = found
         return found
 
     def _context(self, header: bytes, kind: str, key: str) -> bytes:
-        return header + framed((*self._bound_to, kind, key))
+        return header + framed((*self.bound_to, kind, key))

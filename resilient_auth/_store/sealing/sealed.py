@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..._policy.checks import require, require_number
 from ...clock import Clock, Jitter, SystemClock, system_jitter
 from ...errors import ConfigurationError, StoreUnavailable
-from ...store import ANY, NONE_READABLE, Backend, BackendFailed, Expected, Lease, Record, _NoneReadable
+from ...store import ANY, NONE_READABLE, Backend, Expected, Lease, Record, _NoneReadable
 from ..gate import Gate
-from .keys import KeySource, SealingKey, framed, load_keys
-from .names import first_names_key, later_keys, open_names_key, seal_names_key
-from .seal import Sealer, UnsealableError
+from .keys import KeySource, SealingKey, load_keys
+from .names import Names, NamesKey, digest, later_keys
+from .seal import LONGEST_TTL, NOT_OURS, Sealer, UnsealableError
 
 __all__ = ["SealedStore"]
 
@@ -27,37 +25,18 @@ _KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _OWN_KINDS = ("names", "refused")
 _LONGEST_NAME = 4096
 _LARGEST_VALUE = 4 * 1024 * 1024 - 8192
-_LONGEST_TTL = 10 * 366 * 86_400.0
-#: Records that couldn't be verified are kept for whoever looks into it: so many, so long.
+#: Records that couldn't be verified are kept for investigation: so many, so long.
 _REFUSED = 8
 _REFUSED_FOR = 7 * 86_400.0
-#: Seconds after which the names' key is looked at again: the medium may have been emptied, and who starts then begins
-#: with a key of its own.
-_RECHECK = 1.0
-#: Verdicts on a record that say nothing against it: another process may well open it.
-_NOT_OURS = ("unknown_key", "newer_schema")
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """The key under which names are hashed, and until when it counts without another look."""
-
-    key: bytes
-    #: Begins all of this owner's keys, behind the kind: who scans must not come upon those of others.
-    mark: str
-    #: Of the record in which it was found; None where it couldn't be written.
-    version: str | None
-    generation: object
-    good_until: float
 
 
 class SealedStore:
     """Keep sealed records in a medium of your own (G3).
 
     Values are sealed with AES-256-GCM, and names are hashed, before the medium sees them. What can't be verified when
-    it is read counts as absent, is told as `StoreRejected` and set aside; what was sealed with a key that isn't given
-    here, or by a newer release, is left where it is; a retired key's gives way to a new record. While the medium fails,
-    calls raise `StoreUnavailable` at once.
+    it is read is treated as absent, reported as `StoreRejected` and set aside; what was sealed with a key that isn't
+    given here, or by a newer release, is left where it is; a retired key's gives way to a new record. While the medium
+    fails, calls raise `StoreUnavailable` at once.
 
     Args:
         backend: The medium.
@@ -111,14 +90,19 @@ class SealedStore:
         clock = clock or SystemClock()
         self._backend = backend
         self._now = clock.monotonic
-        self._owned = (purpose, owner or "")
-        self._place = place
         self._load = load
+        self._bound_to = (purpose, owner or "", place or "")
         self._loaded: Sealer | None = None
-        self._names_at = f"names.{_digest(b'', *self._owned)}" if place is None else "names.keys"
-        self._names: _Names | None = None
         self._refused = itertools.count()
         self._gate = Gate(backend.label, clock=clock, jitter=jitter)
+        self._names = NamesKey(
+            backend,
+            self._gate,
+            self._sealer,
+            now=clock.monotonic,
+            at=f"names.{digest(b'', *self._bound_to[:2])}" if place is None else "names.keys",
+            alone=place is not None,
+        )
 
     @property
     def label(self) -> str:
@@ -142,19 +126,18 @@ class SealedStore:
         _check(wanted)
         if not wanted:
             return []
-        names, together = self._names, getattr(self._backend, "get_many", None)
+        together = getattr(self._backend, "get_many", None)
         found: list[tuple[bytes, str] | None] | None = None
         keys: list[str] = []
-        if names is not None and together is not None and self._is_stale(names):
+        names = None if together is None else self._names.to_confirm()
+        if names is not None and together is not None:
             # The look at the names' key that is due costs no round trip of its own where it hasn't changed.
             keys = [_key(names, *each) for each in wanted]
-            there, *found = self._gate.read(together, [self._names_at, *keys])
-            if there is None or there[1] != names.version:
+            there, *found = self._gate.read(together, [self._names.at, *keys])
+            if not self._names.confirmed(there):
                 found = None
-            else:
-                self._names = replace(names, good_until=self._now() + _RECHECK)
         if found is None:
-            names = self._names_key()
+            names = self._names.current()
             keys = [_key(names, *each) for each in wanted]
             if together is not None and len(keys) > 1:
                 found = self._gate.read(together, keys)
@@ -195,7 +178,7 @@ class SealedStore:
             raise StoreUnavailable(self.label, "too_large", f"{len(value)} bytes in one record of kind {kind}")
         plain_name = name.encode()
         sealed = self._sealer().seal(kind, key, len(plain_name).to_bytes(2, "big") + plain_name + value)
-        lasts = min(ttl, _LONGEST_TTL)
+        lasts = min(ttl, LONGEST_TTL)
         there: Expected = None if expected is NONE_READABLE else expected
         version = self._gate.write(self._backend.put, key, sealed, ttl=lasts, expected=there)
         if version is None and there is None:
@@ -207,7 +190,7 @@ class SealedStore:
         return version
 
     def erase(self, kind: str, name: str, *, expected: Expected = ANY) -> bool:
-        """Remove a record; tell whether there was one of the expected version.
+        """Remove a record; return whether there was one of the expected version.
 
         Raises:
             StoreUnavailable: The medium fails.
@@ -285,7 +268,7 @@ class SealedStore:
         raise TypeError("a store can't be pickled, since it holds keys: make one in each process")
 
     def _scan(self, kind: str) -> Iterator[Record]:
-        keys = self._gate.read(self._backend.keys, f"{kind}.{self._names_key().mark}.")
+        keys = self._gate.read(self._backend.keys, f"{kind}.{self._names.current().mark}.")
         seen: set[str] = set()
         while (key := self._gate.read(next, keys, None)) is not None:
             if key in seen:
@@ -299,7 +282,7 @@ class SealedStore:
     def _key(self, kind: str, name: str) -> str:
         """Return the medium's key for a name that is to be written."""
         _check([(kind, name)])
-        return _key(self._names_key(reads=False), kind, name)
+        return _key(self._names.current(reads=False), kind, name)
 
     def _judged(self, kind: str, key: str, found: tuple[bytes, str] | None) -> Record | None:
         if found is None:
@@ -311,7 +294,7 @@ class SealedStore:
         try:
             payload = self._sealer().open(kind, key, sealed)
         except UnsealableError as error:
-            stays = error.reason in _NOT_OURS
+            stays = error.reason in NOT_OURS
             self._gate.reject(kind, error.reason, stays=key if stays else None)
             if not stays:
                 self._set_aside(key, sealed, version)
@@ -335,9 +318,9 @@ class SealedStore:
         try:
             self._sealer().open(kind, key, sealed)
         except UnsealableError as error:
-            gives_way = whatever or error.reason not in _NOT_OURS
+            gives_way = whatever or error.reason not in NOT_OURS
             if error.reason == "unknown_key" and not gives_way:
-                names = self._gate.read(self._backend.get, self._names_at)
+                names = self._gate.read(self._backend.get, self._names.at)
                 later = None if names is None else later_keys(self._sealer(), names[0])
                 gives_way = later is not None and Sealer.sealed_by(sealed) not in later
             return version if gives_way else None
@@ -352,76 +335,8 @@ class SealedStore:
 
     def _sealer(self) -> Sealer:
         if self._loaded is None:
-            self._loaded = Sealer(self._load(), (*self._owned, self._place or ""))
+            self._loaded = Sealer(self._load(), self._bound_to)
         return self._loaded
-
-    def _names_key(self, *, reads: bool = True) -> _Names:
-        names = self._names
-        if names is not None and names.generation == self._generation() and self._now() < names.good_until:
-            return names
-        try:
-            found = self._gate.read(self._find_names_key)
-        except StoreUnavailable:
-            # What was good before the medium failed is good enough for a write, which may still work.
-            if reads or names is None or names.generation != self._generation():
-                raise
-            self._names = names = replace(names, good_until=self._now() + _RECHECK)
-            return names
-        if found is None:
-            # The medium was emptied, or its file set aside: those that work with it go on as they did.
-            names_key, version = self._write_names_key(None if names is None else names.key)
-        else:
-            names_key, version = found
-        mark = _digest(names_key)[:16]
-        self._names = names = _Names(names_key, mark, version, self._generation(), self._now() + _RECHECK)
-        return names
-
-    def _is_stale(self, names: _Names) -> bool:
-        return names.generation == self._generation() and self._now() >= names.good_until
-
-    def _generation(self) -> object:
-        """Return which of its files a medium is at, where it has such."""
-        return getattr(self._backend, "generation", None)
-
-    def _find_names_key(self) -> tuple[bytes, str] | None:
-        """Find it, and its record's version; set what can't be verified aside, but never another store's whole file."""
-        sealer = self._sealer()
-        found = self._backend.get(self._names_at)
-        if found is None:
-            return None
-        record, version = found
-        try:
-            names_key, complete = open_names_key(sealer, self._names_at, record)
-        except UnsealableError as error:
-            if error.reason in _NOT_OURS:
-                code = "wrong_key" if error.reason == "unknown_key" else error.reason
-                raise BackendFailed(code, "it was written with a key, or by a release, that isn't here") from None
-            refuse = getattr(self._backend, "refuse", None)
-            if self._place is None or refuse is None:
-                self._gate.reject("names", error.reason)
-                self._backend.delete(self._names_at, expected=version)
-            elif error.reason == "foreign":
-                # It is sound, and may well be in use: stores at odds about one file must not throw it away in turns.
-                raise BackendFailed("foreign", "the file is that of another owner, purpose or path") from None
-            else:
-                refuse(error.reason)
-            return None
-        if not complete:
-            with contextlib.suppress(BackendFailed):  # a disk that is full can still be read from
-                record = seal_names_key(sealer, self._names_at, names_key, record)
-                version = self._backend.put(self._names_at, record, ttl=_LONGEST_TTL, expected=version) or version
-        return names_key, version
-
-    def _write_names_key(self, known: bytes | None) -> tuple[bytes, str | None]:
-        sealer = self._sealer()
-        names_key = known or first_names_key(sealer, *self._owned)
-        record = seal_names_key(sealer, self._names_at, names_key)
-        with contextlib.suppress(StoreUnavailable):
-            version = self._gate.write(self._backend.put, self._names_at, record, ttl=_LONGEST_TTL, expected=None)
-            if version is None:
-                return self._gate.read(self._find_names_key) or (names_key, None)
-            return names_key, version
-        return names_key, None
 
 
 def _check(wanted: Iterable[tuple[str, str]]) -> None:
@@ -441,10 +356,6 @@ def _check_kind(kind: str) -> None:
     require(fits, f"kind must be up to 32 of a-z, 0-9, - and _, beginning with a letter, not {kind!r}")
 
 
-def _key(names: _Names, kind: str, name: str) -> str:
+def _key(names: Names, kind: str, name: str) -> str:
     """Return the medium's key for a name; the names themselves travel sealed."""
-    return f"{kind}.{names.mark}.{_digest(names.key, kind, name)}"
-
-
-def _digest(key: bytes, *parts: str) -> str:
-    return hmac.digest(key, framed(parts), "sha256")[:20].hex()
+    return f"{kind}.{names.mark}.{digest(names.key, kind, name)}"

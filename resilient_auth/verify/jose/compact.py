@@ -1,7 +1,7 @@
 """Strict token text: what isn't exactly a signed token in compact form (RFC 7515, section 3.1) gets no further.
 
-Nothing that a token brings along is believed here, or leads anywhere: keys and addresses in its header (`jwk`, `jku`,
-`x5c`, `x5u`) aren't so much as looked at.
+Nothing that a token carries is trusted here, or followed: keys and addresses in its header (`jwk`, `jku`, `x5c`,
+`x5u`) are ignored.
 """
 
 from __future__ import annotations
@@ -158,14 +158,14 @@ def _check_depth(text: str) -> None:
 
 
 def check_header(header: Mapping[str, Any], types: frozenset[str]) -> tuple[str, str | None]:
-    """Check a header's rules, and tell its algorithm and `kid`.
+    """Check a header, and return its algorithm and `kid`.
 
     Args:
         header: As it came.
         types: Values of `typ` that are accepted, in lower case and without `application/`.
 
     Raises:
-        InvalidToken: It asks for what isn't done here (RFC 7515, section 4.1.11; RFC 7797; RFC 8725, section 3.11).
+        InvalidToken: It asks for what isn't supported (RFC 7515, section 4.1.11; RFC 7797; RFC 8725, section 3.11).
     """
     algorithm = header.get("alg")
     if not isinstance(algorithm, str):

@@ -31,7 +31,7 @@ def verify_signature(token: str, jwk: Mapping[str, Any], *, algorithms: Collecti
 
     Raises:
         InvalidToken: The text, the key or the signature isn't good.
-        ConfigurationError: `algorithms` names one that isn't done here: `none` and the symmetric ones never are.
+        ConfigurationError: `algorithms` names one that isn't supported: `none` and symmetric ones never are.
     """
     accepted = check_algorithms(algorithms)
     compact = take_apart(token)
@@ -54,7 +54,7 @@ def check_algorithms(algorithms: object) -> frozenset[str]:
     """Check what an owner accepts.
 
     Raises:
-        ConfigurationError: It is nothing, or more than is done here.
+        ConfigurationError: It is empty, or names one that isn't supported.
     """
     hint = f"algorithms must be names of {', '.join(sorted(ALGORITHMS))}, not {algorithms!r}"
     require(isinstance(algorithms, Collection) and not isinstance(algorithms, (str, bytes)), hint)

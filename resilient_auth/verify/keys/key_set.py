@@ -9,6 +9,7 @@ A set is never replaced wholesale: Entra's own flap during a roll-over (G15).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -37,7 +38,7 @@ class HeldKey:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """Return what is odd about a fetched set."""
+    """Describe what is odd about a fetched set."""
 
     kind: Literal["empty", "changed", "shrank"]
     kids: tuple[str, ...] = ()
@@ -98,7 +99,7 @@ class KeySet:
                 held[kid] = HeldKey(key, now)
             elif holder.key.material == key.material:
                 # The same object, unless what it is for has changed: what was verified with it stays verified.
-                same = holder.key.issuer == key.issuer and holder.key.checks.keys() == key.checks.keys()
+                same = holder.key.issuer == key.issuer and holder.key.keys.keys() == key.keys.keys()
                 held[kid] = HeldKey(holder.key if same else key, now)
             else:
                 changed.append(kid)
@@ -130,10 +131,10 @@ class KeySet:
         alive = self._alive(now, options)
         ends = [_end_of(holder, options) for holder in alive.values()]
         unfit = frozenset[str]()
-        if self.unfit_at is not None and now < (told_until := self.unfit_at + options.refresh_every):
+        if self.unfit_at is not None and now < (unfit_until := self.unfit_at + options.refresh_every):
             # Older than that it may have been mended; then the issuer is asked.
             unfit = self.unfit
-            ends.append(told_until)
+            ends.append(unfit_until)
         if self.obtained_at is None or not alive:
             pinned = Provenance(keys="pinned" if self.pinned else "stale", keys_age=None)
             return View(MappingProxyType(dict(self.pinned)), unfit, pinned, min((now + _MINUTE, *ends)))
@@ -165,7 +166,7 @@ def _end_of(holder: HeldKey, options: KeyOptions) -> float:
 
 
 class FetchSchedule:
-    """Decide when an issuer is asked for keys, and who may wait; its owner holds a lock around every call."""
+    """Decide when an issuer's keys are fetched, and who may wait; its owner holds a lock around every call."""
 
     def __init__(self, options: KeyOptions) -> None:
         self._options = options
@@ -174,14 +175,14 @@ class FetchSchedule:
         self.not_before = -inf
         self._rests_until = -inf
         self._asked_at = -inf
-        self._waiting: dict[str, int] = {}
+        self._waiting: Counter[str] = Counter()
 
     def succeeded(self) -> None:
         """Note a good set."""
         self.failures, self.not_before, self._rests_until = 0, -inf, -inf
 
     def failed(self, now: float, *, urgent: bool, retry_after: float | None) -> float:
-        """Note a failed attempt; tell for how many seconds none follows (G8, G9, G10)."""
+        """Note a failed attempt; return for how many seconds none follows (G8, G9, G10)."""
         self.failures += 1
         first, most = _URGENT if urgent else _CALM
         delay = max(min(most, first * 2.0 ** min(self.failures - 1, 10)), retry_after or 0.0)
@@ -194,28 +195,26 @@ class FetchSchedule:
         return max(0.0, self._asked_at + self._options.unknown_every - now, self._rests_until - now)
 
     def may_load(self, now: float) -> float:
-        """Return for how many seconds nobody can ask who has no key at all; 0 when he can."""
+        """Return for how many seconds a caller without any key can't cause a fetch; 0 when it can."""
         return max(0.0, self.not_before - now)
 
     def asked(self, now: float) -> None:
-        """Note that one did."""
+        """Note that an unknown `kid` caused a fetch."""
         self._asked_at = now
 
     def enter(self, kid: str) -> bool:
-        """Let a caller wait, "" being whoever waits for any key at all; tells whether there is room."""
+        """Let a caller wait, "" for any key at all; return whether there is room."""
         options, waiting = self._options, self._waiting
-        if sum(waiting.values()) >= options.waiters or (kid not in waiting and len(waiting) >= options.waiting_kids):
+        if waiting.total() >= options.waiters or (kid not in waiting and len(waiting) >= options.waiting_kids):
             return False
-        waiting[kid] = waiting.get(kid, 0) + 1
+        waiting[kid] += 1
         return True
 
     def leave(self, kid: str) -> None:
         """Note that a caller waits no more."""
-        left = self._waiting.get(kid, 0) - 1
-        if left > 0:
-            self._waiting[kid] = left
-        else:
-            self._waiting.pop(kid, None)
+        self._waiting[kid] -= 1
+        if self._waiting[kid] <= 0:
+            del self._waiting[kid]
 
     def forget_waiting(self) -> None:
         """Forget who waits: a forked child's callers are its own."""

@@ -1,7 +1,7 @@
-"""An issuer's keys, fetched on the engine's workers: behind, on time, and once for all who need a new one (G15).
+"""An issuer's keys, fetched on the engine's workers: in the background, on time, and once for all who wait (G15).
 
-A caller whose token's key is held reads a view, and neither waits nor locks. One whose key isn't joins the one fetch
-that there is, as long as his patience lasts.
+A caller whose token's key is held reads a view, and neither waits nor locks. One whose key isn't joins the one
+fetch that is under way, for as long as it may wait.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Generator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 from ..._engine.acquire import patience_of
@@ -21,32 +20,24 @@ from ..._engine.timers import Timer
 from ..._policy.endpoint import Endpoint, origin_of
 from ..._policy.failure import Purpose
 from ..._policy.key_reports import KeysHealth, reporters
-from ..._process.living import LiveObjects
+from ..._process import forks
 from ..._wire.connection import HttpxWire
-from ..._wire.http_client import Transport
-from ...errors import Closed, ConfigurationError, MalformedAnswer, ProviderUnavailable, StoreUnavailable
+from ...errors import Closed, ConfigurationError, MalformedAnswer, ProviderUnavailable
 from ...events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse, emit, told_later
 from ..errors import InvalidToken, VerificationUnavailable
 from ..jose.jwk import VerificationKey
 from ..options import KeyOptions
-from ..trust import Trust, host_of, named_host
-from .documents import Facts, UnusableDocument, facts_in, keys_in
+from ..trust import Trust
+from .fetching import DocumentFetcher
 from .key_set import FetchSchedule, KeySet, View
 
-__all__ = ["KeySource", "Obtaining", "key_sources"]
+__all__ = ["KeySource", "Obtaining"]
 
 #: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
 Obtaining = Generator[tuple[Flight, float], Outcome | None, VerificationKey]
 
 #: The share of `refresh_every` after which a refresh is made, so that a fleet's don't come at once.
 _EARLY = (0.8, 0.95)
-
-
-@dataclass(slots=True)
-class _Fetched:
-    """What one fetch brought, and when it was sent: it knows of no key that was published after that."""
-
-    sent_at: float
 
 
 class KeySource:
@@ -75,58 +66,49 @@ class KeySource:
         self.wire = wire
         self.trust = trust
         self.issuer = trust.issuers[0]
-        self._algorithms = algorithms
         self._options = options
-        self._hosts = frozenset({host_of(trust.discovery), *map(named_host, options.hosts)})
         self._origin = origin_of(trust.discovery)
         self.site = Endpoint(self._origin, wire=wire.identity)
         self._asking = FetchSchedule(options)
+        self.documents = DocumentFetcher(engine, wire, trust, algorithms, options)
         self._keys = KeySet(pinned=dict(pinned or {}))
-        self._facts: Facts | None = None
-        self._facts_at = -inf
-        self._discovery_text = ""
         self._last_error: str | None = None
-        self._told_pinned = False
+        self._reported_pinned = False
         self.closed = False
         #: Read without a lock.
         self.view = View()
         self._renew()
-        # A verifier that is forgotten and not closed leaves no connection behind.
+        # A verifier that is dropped without being closed leaves no connection open.
         weakref.finalize(self, wire.abandon).atexit = False
-        key_sources.add(self)
         reporters.add(self)
+        forks.renew_in_children(self)
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        #: The places of those who wait no more, until somebody with the lock clears them.
+        #: The places of callers that wait no more, until one that holds the lock clears them.
         self._left: deque[str] = deque()
         self._timer: Timer | None = None
-        self.transport = Transport(self.engine, self.wire, "keys")
         self._asking.forget_waiting()
-        # The next one who looks sees to it that refreshes go on.
+        # The next look schedules refreshes again.
         self.view = replace(self.view, until=-inf)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, which has none of its parent's threads."""
+        self.documents.renew()
         self._renew()
 
     @property
     def tenant(self) -> str | None:
         """The tenant whose tokens are accepted, where the trust or the discovery document names one."""
-        facts = self._facts
+        facts = self.documents.facts
         return self.trust.tenant or (None if facts is None else facts.tenant)
 
-    @property
-    def facts(self) -> Facts | None:
-        """What the discovery document tells, once it was there."""
-        return self._facts
-
     def look(self) -> View:
-        """Take a new view, and see to it that the keys are refreshed."""
+        """Take a new view, and schedule the next refresh."""
         now = self.engine.clock.monotonic()
         with self._lock:
             self._publish(now)
-            # Where there is no key at all, whoever needs one sees to it.
+            # Where there is no key at all, the first caller that needs one fetches it.
             if self._timer is None and self.view.keys and not self.closed:
                 due = now if self._keys.obtained_at is None else self._keys.obtained_at + self._after()
                 self._refresh_at(max(now, due, self._asking.not_before))
@@ -145,7 +127,7 @@ class KeySource:
 
         Raises:
             InvalidToken: The issuer was asked for this token, and has no such key, or one that can't be used.
-            VerificationUnavailable: It can't be asked now.
+            VerificationUnavailable: The keys are unavailable.
         """
         clock = self.engine.clock
         arrived = clock.monotonic()
@@ -168,11 +150,11 @@ class KeySource:
             if outcome is None:
                 raise self._unavailable("it hasn't answered yet", 1.0)
             if outcome.error is not None:
-                raise self._unavailable(_told(outcome.error), self._wait_after_failure())
-            fetched: _Fetched = outcome.result
+                raise self._unavailable(_detail_of(outcome.error), self._wait_after_failure())
+            sent_at: float = outcome.result
             # A fetch that was under way before this token came may have missed its key: then once more. And what was
             # missed for this token is no verdict on the next: keys are published at any time, replicas may be late.
-            if kid is not None and fetched.sent_at >= arrived:
+            if kid is not None and sent_at >= arrived:
                 raise InvalidToken("unknown_key", "the token's key isn't one of its issuer's")
 
     def _key_or_flight(self, kid: str | None) -> VerificationKey | tuple[Flight, str]:
@@ -195,10 +177,12 @@ class KeySource:
             if flight is None:
                 wait = asking.may_ask(now) if place else asking.may_load(now)
                 if wait > 0:
-                    why = "a key that isn't known was asked for a moment ago" if place else "it failed a moment ago"
+                    why = (
+                        "an unknown key was requested a moment ago" if place else "the last request failed a moment ago"
+                    )
                     raise self._unavailable(why, wait)
             if not asking.enter(place):
-                raise self._unavailable("too many wait for its keys already", 1.0)
+                raise self._unavailable("too many wait for them already", 1.0)
             if flight is None:
                 if place:
                     asking.asked(now)
@@ -230,7 +214,7 @@ class KeySource:
         return flight
 
     def _fly(self, flight: Flight) -> None:
-        """Fetch, on a worker, and tell of it when nobody waits any more."""
+        """Fetch, on a worker, and emit events when nobody waits any more."""
         with carrying(flight.key), told_later():
             self._carry_out(flight)
 
@@ -239,16 +223,16 @@ class KeySource:
         restored = False
         try:
             if self._keys.obtained_at is None and self._restore():
-                # Who waits for these needn't wait for newer ones, which may not be to be had.
-                outcome = Outcome(result=_Fetched(-inf))
+                # Callers that wait for these needn't wait for newer ones, which may be unavailable.
+                outcome = Outcome(result=-inf)
                 restored = True
             else:
-                outcome = Outcome(result=_Fetched(self._fetch(flight.deadline)))
+                outcome = Outcome(result=self._fetch(flight.deadline))
         except ProviderUnavailable as error:
             outcome = Outcome(error=error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-            told = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
-            text = f"the keys of {self._origin} couldn't be read: {told}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get it
+            detail = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+            text = f"the keys of {self._origin} couldn't be read: {detail}"
             outcome = Outcome(error=MalformedAnswer(text, authority=self._origin))
         finally:
             if isinstance(outcome.error, ProviderUnavailable):
@@ -259,17 +243,9 @@ class KeySource:
                 self.refresh()
 
     def _fetch(self, ends: float) -> float:
-        """Fetch what is due and take it in; tell when the keys were asked for."""
-        clock, options, urgent = self.engine.clock, self._options, not self.view.keys
-        facts = self._discover(ends, urgent)
-        sent_at = clock.monotonic()
-        text = self.transport.fetch(Purpose.KEYS, facts.jwks_uri, ends=ends, largest=options.largest, urgent=urgent)
-        try:
-            found = keys_in(text, self._algorithms, options.most_keys)
-        except UnusableDocument as error:
-            # Its address may have moved.
-            self._facts_at = -inf
-            raise MalformedAnswer(f"{self._origin} gave a key set that can't be used: {error}") from None
+        """Fetch what is due and take it in; return when the keys were asked for."""
+        clock, options = self.engine.clock, self._options
+        found, text, sent_at = self.documents.fetch(ends, urgent=not self.view.keys)
         now = clock.monotonic()
         with self._lock:
             before = self._keys
@@ -296,54 +272,18 @@ class KeySource:
                 refused=found.refused,
             )
         )
-        body = {"discovery": self._discovery_text, "keys": text, "obtained_on": wall}
-        # A store that fails has no say in whether the keys are good.
-        with suppress(StoreUnavailable):
-            self.engine.shared.publish(self._document, self.wire.identity, body)
+        self.documents.keep(text, wall)
         return sent_at
 
-    def _discover(self, ends: float, urgent: bool) -> Facts:
-        """Return the facts, from a new discovery document where one is due and can be had."""
-        now = self.engine.clock.monotonic()
-        if self._facts is not None and now - self._facts_at < self._options.discovery_every:
-            return self._facts
-        try:
-            text = self.transport.fetch(
-                Purpose.DISCOVERY, self.trust.discovery, ends=ends, largest=self._options.largest, urgent=urgent
-            )
-            try:
-                self._facts = facts_in(text, self.trust, self._hosts)
-            except UnusableDocument as error:
-                message = f"{self._origin} gave a discovery document that can't be used: {error}"
-                raise MalformedAnswer(message, authority=self._origin) from None
-        except ProviderUnavailable:
-            if self._facts is None:
-                raise
-            return self._facts
-        self._facts_at, self._discovery_text = now, text
-        return self._facts
-
-    @property
-    def _document(self) -> str:
-        return f"keys {self.trust.discovery}"
-
     def _restore(self) -> bool:
-        """Take in what another process, or this one in an earlier life, has kept, unless it is too old."""
-        clock = self.engine.clock
-        try:
-            kept = self.engine.shared.document(self._document, self.wire.identity)
-            if kept is None:
-                return False
-            facts = facts_in(str(kept["discovery"]), self.trust, self._hosts)
-            found = keys_in(str(kept["keys"]), self._algorithms, self._options.most_keys)
-            age = max(0.0, clock.wall() - float(kept["obtained_on"]))
-        except (StoreUnavailable, UnusableDocument, KeyError, TypeError, ValueError):
+        """Take in what the store has kept, unless it is too old; return whether it was."""
+        kept = self.documents.restore()
+        if kept is None:
             return False
-        now = clock.monotonic()
+        found, age = kept
+        now = self.engine.clock.monotonic()
         with self._lock:
             self._keys = self._keys.restored(found.usable, now - age, found.unfit)
-            self._facts = self._facts or facts
-            self._discovery_text = self._discovery_text or str(kept["discovery"])
             self._publish(now, anew=True)
             return self._keys.obtained_at is not None
 
@@ -367,8 +307,8 @@ class KeySource:
                 retry_after=delay,
             )
         )
-        if self.view.provenance.keys == "pinned" and not self._told_pinned:
-            self._told_pinned = True
+        if self.view.provenance.keys == "pinned" and not self._reported_pinned:
+            self._reported_pinned = True
             emit(PinnedKeysInUse(at=clock.wall(), issuer=self.issuer, count=keys))
 
     def _after(self) -> float:
@@ -402,7 +342,7 @@ class KeySource:
             return self._asking.may_ask(now) if self.view.keys else self._asking.may_load(now)
 
     def _unavailable(self, why: str, retry_after: float) -> VerificationUnavailable:
-        message = f"the keys of {self._origin} can't be had right now ({why}); try again in {retry_after:.0f} s"
+        message = f"signing keys of {self._origin} are unavailable ({why}); try again in {retry_after:.0f} s"
         return VerificationUnavailable(message, authority=self._origin, retry_after=retry_after)
 
     def report(self) -> KeysHealth:
@@ -427,11 +367,7 @@ class KeySource:
             self.closed = True
             if self._timer is not None:
                 self._timer.cancel()
-        self.transport.close()
-
-
-#: Those that are alive, for forks.
-key_sources: LiveObjects[KeySource] = LiveObjects()
+        self.documents.transport.close()
 
 
 def _key_in(view: View, kid: str | None) -> VerificationKey | None:
@@ -444,5 +380,5 @@ def _check_fit(view: View, kid: str | None) -> None:
         raise InvalidToken("key", "the token's key is listed by its issuer, and isn't fit to verify with")
 
 
-def _told(error: BaseException) -> str:
+def _detail_of(error: BaseException) -> str:
     return error.message if isinstance(error, ProviderUnavailable) else type(error).__name__
