@@ -7,21 +7,20 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._credentials.credential import Credential, Step, Steps
+from ._credentials.credential import Credential
 from ._credentials.third_party import where_it_belongs
-from ._engine.acquire import Served, acquire_async
+from ._engine.steps import run_async
 from ._engine.threads import on_a_thread
 from ._msal.applications import ManagedIdentityClient
 from ._msal.plans import Plan
 from ._msal.wrapped import wrap as _wrap
+from ._policy.checks import called
 from .claims_service.remote import AsyncRemoteClaimsVerifier as RemoteClaimsVerifier
 from .downstream import async_api_client as api_client
-from .errors import ProviderUnavailable
 from .settings import Settings
 
 if TYPE_CHECKING:
     from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
-    from ._credentials.cached_answer import CachedAnswer
     from .verify.asynchronous import AsyncClaimsVerifier as ClaimsVerifier
 
 __all__ = [
@@ -35,23 +34,15 @@ __all__ = [
 ]
 
 
-async def _plan(planned: Callable[[], Plan | None], claims: str | None) -> Plan | None:
-    """Plan a call; with a challenge on a thread, since the token goes out of MSAL's cache, which may be a file."""
-    return await on_a_thread(planned) if claims else planned()
+async def _carry_out(planned: Callable[[], Plan | None], claims: str | None = None) -> Any:
+    """Carry a call out in this task.
 
-
-async def _carry_out(plan: Plan | None) -> Any:
-    """Carry a plan out in this task; what may read a file runs on a thread."""
-    if plan is None:
-        return None
-    if plan.load is not None:
-        await on_a_thread(plan.load)
-    try:
-        return plan.finish(await acquire_async(plan.acquisition))
-    except ProviderUnavailable:
-        if plan.moot is None or not await on_a_thread(plan.moot):
-            raise
-        return None
+    Args:
+        planned: Plans it.
+        claims: A challenge, with which a thread plans: the token goes out of MSAL's cache, which may be a file.
+    """
+    plan = await on_a_thread(planned) if claims else planned()
+    return None if plan is None else await run_async(plan.steps())
 
 
 class Application:
@@ -91,7 +82,7 @@ class Application:
         planned = functools.partial(
             app._ra_for_client, scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs
         )
-        result: dict[str, Any] = await _carry_out(await _plan(planned, claims_challenge))
+        result: dict[str, Any] = await _carry_out(planned, claims_challenge)
         return result
 
     async def acquire_token_silent(self, scopes: list[str], account: Any, **kwargs: Any) -> dict[str, Any] | None:
@@ -118,7 +109,7 @@ class Application:
         options = dict(kwargs)
         given = [options.pop(name, default) for name, default in named.items()]
         planned = functools.partial(app._ra_silent, scopes, account, *given, options, silent=silent)
-        result: dict[str, Any] | None = await _carry_out(await _plan(planned, kwargs.get("claims_challenge")))
+        result: dict[str, Any] | None = await _carry_out(planned, kwargs.get("claims_challenge"))
         return result
 
     async def acquire_token_on_behalf_of(
@@ -163,7 +154,7 @@ class Application:
         return await self._planned("_ra_initiate_device_flow", scopes, **kwargs)
 
     async def _planned(self, name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        result: dict[str, Any] = await _carry_out(getattr(self._app, name)(*args, **kwargs))
+        result: dict[str, Any] = await _carry_out(functools.partial(getattr(self._app, name), *args, **kwargs))
         return result
 
     async def close(self) -> None:
@@ -213,7 +204,7 @@ class ManagedIdentity:
             if answer is not None:
                 return answer
         planned = functools.partial(self._app._ra_for_client, resource=resource, claims_challenge=claims_challenge)
-        result: dict[str, Any] = await _carry_out(await _plan(planned, claims_challenge))
+        result: dict[str, Any] = await _carry_out(planned, claims_challenge)
         return result
 
     def keep_fresh(self, *, resource: str) -> None:
@@ -240,7 +231,7 @@ class ResilientCredential(Credential):
             caller's loop, such as one with a session that was opened there, in that one. What blocks is asked on a
             thread.
         account: As there.
-        resilience: As there.
+        settings: As there.
         additionally_allowed_tenants: As there.
         failover_after: As there, in seconds.
         subject: As there; not a coroutine function.
@@ -272,7 +263,7 @@ class ResilientCredential(Credential):
                 return answer.access
         except (KeyError, TypeError):  # not asked for before, or no scopes at all: told where they are looked at
             pass
-        return (await _step_through(self._core.steps(scopes, claims, tenant_id, enable_cae))).access
+        return (await run_async(self._core.steps(scopes, claims, tenant_id, enable_cae))).access
 
     async def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
         """Get an access token for scopes, and the time from which to ask again; as the blocking one does."""
@@ -287,7 +278,7 @@ class ResilientCredential(Credential):
                 return answer.info
         except (KeyError, TypeError):
             pass
-        return (await _step_through(self._core.steps_with(scopes, options))).info
+        return (await run_async(self._core.steps_with(scopes, options))).info
 
     async def invalidate(self, token: str) -> None:
         """Forget a token that an API refused, if it is still held; its successor stays."""
@@ -312,33 +303,7 @@ class ResilientCredential(Credential):
         await self.close()
 
 
-async def _step_through(steps: Steps) -> CachedAnswer:
-    """Carry a call through in this task."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                with step.limits():
-                    served = await _take(step)
-            except Exception as error:  # noqa: BLE001 - the steps decide what it means
-                step = steps.throw(error)
-            else:
-                step = steps.send(served)
-    except StopIteration as end:
-        answer: CachedAnswer = end.value
-        return answer
-
-
-async def _take(step: Step) -> Served | None:
-    plan = step.plan
-    if plan is None:
-        await on_a_thread(step.run)
-        return None
-    if plan.load is not None:
-        await on_a_thread(plan.load)
-    return await acquire_async(plan.acquisition)
-
-
+@called("resilience", elsewhere="settings")
 def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
     """Give an application coroutines in place of its methods.
 

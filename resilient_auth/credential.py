@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
-from ._credentials.cached_answer import CachedAnswer
-from ._credentials.credential import Credential, Steps
+from ._credentials.credential import Credential
+from ._engine.steps import run
 
 __all__ = ["AccessToken", "AccessTokenInfo", "ResilientCredential"]
 
@@ -25,9 +25,9 @@ class ResilientCredential(Credential):
             What they give is held once for all callers: without `subject`, a function or a credential must answer for
             the same identity always, and never for "the current user".
         account: Whose tokens MSAL applications are to give, as from `get_accounts()`; None for the application's own.
-        resilience: For those sources that aren't resilient already.
+        settings: For those sources that aren't resilient already.
         additionally_allowed_tenants: Tenants besides an application's own for which a caller may ask; `*` for any.
-        failover_after: Seconds that a source may take before the next one is asked, at most.
+        failover_after: Seconds that a source may take before the next one is asked, at most; 2 when not given.
         subject: For sources that answer for the current user: a function of no argument that returns the user's id, a
             string; None for the application itself. It is called at each `get_token`, on the caller's thread or in
             their task, and again in a copy of the caller's context where a source is asked. Everything is kept by what
@@ -68,7 +68,7 @@ class ResilientCredential(Credential):
             answer = self._core.find(scopes)
             if answer is not None:
                 return answer.access
-        return _carry_out(self._core.steps(scopes, claims, tenant_id, enable_cae)).access
+        return run(self._core.steps(scopes, claims, tenant_id, enable_cae)).access
 
     def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
         """Get an access token for scopes, and the time from which to ask again.
@@ -91,7 +91,7 @@ class ResilientCredential(Credential):
             answer = self._core.find(scopes)
             if answer is not None:
                 return answer.info
-        return _carry_out(self._core.steps_with(scopes, options)).info
+        return run(self._core.steps_with(scopes, options)).info
 
     def invalidate(self, token: str) -> None:
         """Forget a token that an API refused, if it is still held; its successor stays."""
@@ -109,20 +109,3 @@ class ResilientCredential(Credential):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _carry_out(steps: Steps) -> CachedAnswer:
-    """Carry a call through on this thread."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                with step.limits():
-                    served = step.run()
-            except Exception as error:  # noqa: BLE001 - the steps decide what it means
-                step = steps.throw(error)
-            else:
-                step = steps.send(served)
-    except StopIteration as end:
-        answer: CachedAnswer = end.value
-        return answer

@@ -40,6 +40,12 @@ def for_azure(error: ProviderUnavailable | TokenDenied) -> ResilientAuthError:
     return told
 
 
+#: What azure-core's constructors would have set.
+_AZURE_ATTRIBUTES = (
+    "reason", "status_code", "response", "model", "error", "inner_exception", "exc_type", "exc_value", "exc_traceback",
+)  # fmt: skip
+
+
 @functools.cache
 def _both(ours: type[Any], theirs: type[Any]) -> type[Any]:
     def reduce(error: Any) -> Any:
@@ -48,17 +54,7 @@ def _both(ours: type[Any], theirs: type[Any]) -> type[Any]:
             return _rebuild, (ours, (error.message,), {"authority": error.authority, "retry_after": error.retry_after})
         return _rebuild, (ours, (error.error, error.description), {"claims": error.claims})
 
-    # What azure-core's constructors would have set.
-    attributes = {
-        "reason": None,
-        "status_code": None,
-        "response": None,
-        "model": None,
-        "error": None,
-        "inner_exception": None,
-        "exc_type": None,
-        "exc_value": None,
-        "exc_traceback": None,
+    attributes = dict.fromkeys(_AZURE_ATTRIBUTES) | {
         "exc_msg": "",
         "continuation_token": None,
         "__reduce__": reduce,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,24 +21,14 @@ else:
             def __repr__(self) -> str:
                 return f"AccessToken(expires_on={self.expires_on})"
 
+        @dataclass(eq=False)
         class AccessTokenInfo:
             """An access token, its end of validity and the time of its refresh, in seconds since the epoch."""
 
-            def __init__(
-                self,
-                token: str,
-                expires_on: int,
-                *,
-                token_type: str = "Bearer",  # noqa: S107
-                refresh_on: int | None = None,
-            ) -> None:
-                self.token = token
-                self.expires_on = expires_on
-                self.token_type = token_type
-                self.refresh_on = refresh_on
-
-            def __repr__(self) -> str:
-                return f"AccessTokenInfo(expires_on={self.expires_on}, refresh_on={self.refresh_on})"
+            token: str = field(repr=False)
+            expires_on: int
+            token_type: str = field(default="Bearer", kw_only=True, repr=False)
+            refresh_on: int | None = field(default=None, kw_only=True)
 
 
 __all__ = ["AccessToken", "AccessTokenInfo"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .._engine.cache import CacheEntry
@@ -17,9 +18,13 @@ __all__ = ["CachedAnswer"]
 _SURE = 1.0
 
 
+@dataclass(slots=True, init=False, repr=False, eq=False)
 class CachedAnswer:
     """A token in both of azure-core's shapes, with all that tells whether it may still be served."""
 
+    token: Token
+    access: AccessToken
+    info: AccessTokenInfo
     #: What `keep` sets.
     entry: CacheEntry
     home: Mapping[str, Any]
@@ -34,22 +39,6 @@ class CachedAnswer:
     sure_from: float
     sure_until: float
 
-    __slots__ = (
-        "access",
-        "cache",
-        "cache_name",
-        "due_at",
-        "due_on",
-        "entry",
-        "home",
-        "info",
-        "monotonic",
-        "sure_from",
-        "sure_until",
-        "token",
-        "wall",
-    )
-
     def __init__(self, token: Token) -> None:
         expires_on = int(token.expires_on)
         self.token = token
@@ -59,7 +48,7 @@ class CachedAnswer:
         self.info = AccessTokenInfo(token.secret, expires_on, token_type=token.token_type, refresh_on=refresh_on)
 
     def keep(self, session: Session, entry: CacheEntry, *, at_most: float | None) -> bool:
-        """Note what must stay as it is for this to be served again; tells whether it may be at all.
+        """Note what must stay as it is for this to be served again; return whether it may be at all.
 
         Args:
             session: Whose token it is.

@@ -5,25 +5,26 @@ one source        ask it ─┬─ token ─▶ serve
                           └─ failure ─▶ ProviderUnavailable
 several, in order ask the first that isn't known to fail ─┬─ token or denial ─▶ as above
                                                           └─ failure ─▶ the next one
-                  a source that failed is asked in the background, and comes first again as soon as it has given a token
+                  a source that failed is asked in the background, and comes first again once it has given a token
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import cachetools
 
-from .._engine.acquire import Served, acquire, patience_of, wait_at_most
+from .._engine.acquire import Served, patience_of, wait_at_most
+from .._engine.steps import Steps
+from .._engine.threads import OnThread
 from .._msal.plans import Plan
 from .._msal.results import token_from
 from .._policy.challenge import IN_VAIN_FOR, same_claims
-from .._policy.checks import require_number
+from .._policy.checks import called, require, require_number
 from .._policy.subject import SubjectOf, check_subject, subject_now
 from .._process import forks
 from .._process.living import LiveObjects
@@ -41,43 +42,12 @@ from .third_party import AnyCredential
 if TYPE_CHECKING:
     from .cached_answer import CachedAnswer
 
-__all__ = ["Credential", "CredentialCore", "Step", "Steps"]
+__all__ = ["Credential", "CredentialCore"]
 
 #: Seconds after which a token of another source than the first is looked at again: the first may have recovered.
 _LOOK_AGAIN = 1.0
 _MOST_READY = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a face is to do next: something that may block for a moment, or a plan."""
-
-    call: Callable[[], object] | None = None
-    plan: Plan | None = None
-    #: Seconds for which to wait for it, where there is another source to ask.
-    patience: float | None = None
-
-    def run(self) -> Served | None:
-        """Do it on this thread."""
-        if self.plan is None:
-            assert self.call is not None  # noqa: S101 - it is one or the other
-            self.call()
-            return None
-        if self.plan.load is not None:
-            self.plan.load()
-        return acquire(self.plan.acquisition)
-
-    def limits(self) -> AbstractContextManager[object]:
-        """Give the plan no more time, and no more attempts, than another source leaves it."""
-        if self.patience is None:
-            return nullcontext()
-        both = ExitStack()
-        both.enter_context(wait_at_most(self.patience))
-        both.enter_context(once_then_elsewhere())
-        return both
-
-
-Steps = Generator[Step, Served | None, "CachedAnswer"]
+_FAILOVER_AFTER = 2.0
 
 
 class CredentialCore:
@@ -120,7 +90,9 @@ class CredentialCore:
             return None
         return answer if answer is not None and answer.stands() else None
 
-    def steps(self, scopes: tuple[str, ...], claims: str | None, tenant_id: str | None, enable_cae: bool) -> Steps:
+    def steps(
+        self, scopes: tuple[str, ...], claims: str | None, tenant_id: str | None, enable_cae: bool
+    ) -> Steps[CachedAnswer]:
         """Take one call through; ends with the answer.
 
         Raises:
@@ -155,7 +127,7 @@ class CredentialCore:
             answer, until = self._challenged.get((wanted.key, same_claims(wanted.claims or "{}")), (None, now))
         return answer if answer is not None and now < until and answer.stands() else None
 
-    def steps_with(self, scopes: tuple[str, ...], options: Any) -> Steps:
+    def steps_with(self, scopes: tuple[str, ...], options: Any) -> Steps[CachedAnswer]:
         """Take one call through whose options come as a mapping."""
         if options is not None and not isinstance(options, Mapping):
             raise ConfigurationError(f"options must be a mapping, not {type(options).__name__}")
@@ -164,18 +136,18 @@ class CredentialCore:
         cae = False if enable_cae is None else enable_cae
         return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae)
 
-    def _ask(self, wanted: CredentialRequest) -> Steps:
+    def _ask(self, wanted: CredentialRequest) -> Steps[CachedAnswer]:
         failures: list[tuple[Source, ProviderUnavailable]] = []
         last = len(self._sources) - 1
         for index, source in enumerate(self._sources):
             patience = self._patience(source) if index < last else None
             while (prepare := source.prepare(wanted)) is not None:
-                yield Step(call=prepare, patience=patience)
+                with _within(patience):
+                    yield OnThread(prepare)
             if wanted.claims and not isinstance(source, AnyCredential):
                 # The token that was refused goes out of MSAL's cache, which may be a file on a slow disk.
-                made: list[Plan] = []
-                yield Step(call=partial(_plan_into, made, source, wanted), patience=patience)
-                plan = made[0]
+                with _within(patience):
+                    plan: Plan = yield OnThread(partial(source.plan, wanted))
             else:
                 plan = source.plan(wanted)
             error = known_failure(source, plan, wanted) if index < last else None
@@ -184,13 +156,15 @@ class CredentialCore:
                 failures.append((source, error))
                 continue
             try:
-                served = yield Step(plan=plan, patience=patience)
+                with _within(patience):
+                    if plan.load is not None:
+                        yield OnThread(plan.load)
+                    served = yield from plan.acquisition
             except ProviderUnavailable as raised:
                 if index < last:
                     doubt(source, plan)
                 failures.append((source, raised))
                 continue
-            assert served is not None  # noqa: S101 - a plan ends with one
             answer = self._answer(wanted, source, plan, served)
             self._note(wanted, index, failures)
             return answer
@@ -222,7 +196,7 @@ class CredentialCore:
         return answer
 
     def _note(self, wanted: CredentialRequest, index: int, failures: list[tuple[Source, ProviderUnavailable]]) -> None:
-        """Tell of a switch, once."""
+        """Emit a switch between sources, once."""
         key = wanted.key
         if self._serving.get(key, 0) == index:
             return
@@ -254,7 +228,7 @@ class CredentialCore:
             source.forget(token)
 
     def close(self) -> list[Any]:
-        """Let go of what is held; tells which of the owner's credentials are to be closed too, as in a chain."""
+        """Let go of what is held; return the owner's credentials that are to be closed too, as in a chain."""
         forks.notice()
         with self._lock:
             self._closed = True
@@ -273,13 +247,14 @@ class Credential:
 
     _asynchronous: ClassVar[bool]
 
+    @called("settings", elsewhere="resilience")
     def __init__(
         self,
         *sources: Any,
         account: Mapping[str, Any] | None = None,
-        resilience: Settings | None = None,
+        settings: Settings | None = None,
         additionally_allowed_tenants: Iterable[str] = (),
-        failover_after: float = 2.0,
+        failover_after: float | None = None,
         subject: SubjectOf | None = None,
     ) -> None:
         # Where azure-core is installed it is imported there, which costs more than this package.
@@ -294,8 +269,15 @@ class Credential:
             raise ConfigurationError(
                 "account must be one that get_accounts() returned, or None for the application's own"
             )
-        if resilience is not None and not isinstance(resilience, Settings):
-            raise ConfigurationError(f"resilience must be Settings(...), not {type(resilience).__name__}")
+        require(
+            settings is None or isinstance(settings, Settings),
+            f"settings must be Settings(...), not {type(settings).__name__}",
+        )
+        require(
+            failover_after is None or len(sources) > 1,
+            "failover_after has no effect: there is one source, and none to turn to after it",
+        )
+        failover_after = _FAILOVER_AFTER if failover_after is None else failover_after
         require_number("failover_after", failover_after, low=0.01, high=3600.0)
         check_subject(subject)
         tenants = allowed_tenants(additionally_allowed_tenants)
@@ -304,13 +286,19 @@ class Credential:
                 source,
                 position=position,
                 account=account,
-                settings=resilience,
+                settings=settings,
                 tenants=tenants,
                 asynchronous=self._asynchronous,
                 subject=subject,
             )
             for position, source in enumerate(sources)
         ]
+        for name, given, reason in (
+            ("account", account, "none of the sources is an application of MSAL's"),
+            ("additionally_allowed_tenants", tenants, "none of the sources is an application in Entra"),
+            ("settings", settings, "every source is resilient already, and has settings of its own"),
+        ):
+            require(not given or any(name in source.takes for source in made), f"{name} has no effect: {reason}")
         self._core = CredentialCore(made, failover_after, CachedAnswer, subject)
         self._ready = self._core.ready
 
@@ -321,8 +309,14 @@ class Credential:
         raise TypeError("a ResilientCredential can't be pickled: make one in each process")
 
 
-def _plan_into(made: list[Plan], source: Source, wanted: CredentialRequest) -> None:
-    made.append(source.plan(wanted))
+@contextmanager
+def _within(patience: float | None) -> Iterator[None]:
+    """Give a source no more time, and no more attempts, than another one behind it leaves."""
+    if patience is None:
+        yield
+        return
+    with wait_at_most(patience), once_then_elsewhere():
+        yield
 
 
 _cores: LiveObjects[CredentialCore] = LiveObjects()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import msal
@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 from ..settings import Settings
 from .refused import drop, slots_with
 from .request import CredentialRequest
-from .tenants import TenantApplications
+from .tenants import TenantApplications, entra
 from .third_party import AnyCredential
 
 __all__ = ["Source", "source_for"]
@@ -27,6 +27,11 @@ class Source(Protocol):
     """Plan how a token is had from one place."""
 
     name: str
+
+    @property
+    def takes(self) -> Collection[str]:
+        """Return which of `account`, `additionally_allowed_tenants` and `settings` mean something to it."""
+        ...
 
     @property
     def session(self) -> Session:
@@ -66,6 +71,8 @@ class _Application:
         self._app = app
         self._account = account
         self._ours = ours
+        in_entra = ("additionally_allowed_tenants",) if entra(app) is not None else ()
+        self.takes = ("account", *in_entra, *(("settings",) if ours else ()))
         self._siblings = TenantApplications(app, tenants, shared_cache=account is not None)
 
     @property
@@ -107,6 +114,7 @@ class _ManagedIdentity:
 
     def __init__(self, app: ManagedIdentityClient, *, ours: bool) -> None:
         self.name = "managed identity"
+        self.takes = ("settings",) if ours else ()
         self.session = app._ra_session
         self._app = app
         self._ours = ours

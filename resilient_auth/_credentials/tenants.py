@@ -17,7 +17,7 @@ from .._msal.applications import ConfidentialClientApplication, PublicClientAppl
 from .._wire.exchange_context import ExchangeContext
 from ..errors import ConfigurationError
 
-__all__ = ["TenantApplications"]
+__all__ = ["TenantApplications", "entra"]
 
 _CAE = "cp1"
 #: How many are kept at most. A caller, and so an API's challenge, may name any tenant where that is allowed.
@@ -105,7 +105,7 @@ class TenantApplications:
         return None if app is None else self._keep(key, app)
 
     def _keep(self, key: tuple[str | None, bool], app: Any) -> Any:
-        """Keep a sibling, unless another thread was faster; tells which one is kept."""
+        """Keep a sibling, unless another thread was faster; return the one that is kept."""
         with self._lock:
             kept = self._made.setdefault(key, app)
             self._let_go.pop(key, None)
@@ -125,7 +125,7 @@ class TenantApplications:
             app._ra_session.close()
 
     def _key(self, tenant_id: str | None, cae: bool) -> tuple[str | None, bool]:
-        authority = _entra(self._app)
+        authority = entra(self._app)
         if authority is None:  # B2C, ADFS and others have one tenant and no CAE
             return None, False
         own = _own_tenants(self._app, authority[1])
@@ -145,7 +145,7 @@ class TenantApplications:
 
     def _make(self, tenant_id: str | None, cae: bool) -> Any:
         app = self._app
-        origin, tenant = _entra(app) or ("", "")
+        origin, tenant = entra(app) or ("", "")
         given = app.__dict__.get("_ra_arguments")
         arguments = dict(given) if given else {name: _argument(app, name) for name in _KEPT}
         for name in ("verify", "proxies", "timeout"):
@@ -174,7 +174,7 @@ def _argument(app: Any, name: str) -> Any:
     return given.get(name) if given else app._ra_origin.__dict__.get(_KEPT[name])
 
 
-def _entra(app: Any) -> tuple[str, str] | None:
+def entra(app: Any) -> tuple[str, str] | None:
     """Return an application's origin and tenant, where it is one of Entra's."""
     given = app.__dict__.get("_ra_arguments")
     if given is None:

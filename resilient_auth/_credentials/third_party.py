@@ -23,6 +23,7 @@ from .._policy.failure import Purpose
 from .._policy.levels import ProviderRequest
 from .._policy.provider_errors import Propagation
 from .._policy.subject import Subject, SubjectOf, subject_now
+from ..downstream.source import CredentialCall
 from ..errors import (
     AttemptTimeout,
     Closed,
@@ -42,11 +43,11 @@ __all__ = ["AnyCredential", "where_it_belongs"]
 
 _numbers = itertools.count(1)
 
-#: What is being asked for here: who asks for the same again would wait for himself.
+#: What is being asked for here: whoever asks for the same again would wait for themselves.
 _asking: contextvars.ContextVar[frozenset[TokenRequest]] = contextvars.ContextVar(
     "resilient_auth_asking", default=frozenset()
 )
-#: What was asked for last in this context, and the event loop of who did: a flight that he began may be awaited there.
+#: What was asked for last in this context, and its caller's event loop: a flight that they began may be awaited there.
 _asked_in: contextvars.ContextVar[tuple[TokenRequest, weakref.ref[asyncio.AbstractEventLoop]] | None]
 _asked_in = contextvars.ContextVar("resilient_auth_asked_in", default=None)
 #: What is said of a session, a lock or a connection that belongs to another event loop: by aiohttp and asyncio.
@@ -69,13 +70,14 @@ class AnyCredential:
             against somebody is kept by subject then, and nobody is asked but in a context of that subject's.
     """
 
+    takes = ("settings",)
+
     def __init__(
         self, credential: Any, settings: Settings | None, *, asynchronous: bool, subject: SubjectOf | None = None
     ) -> None:
-        ask = _way_to_ask(credential)
-        self._coroutine = inspect.iscoroutinefunction(ask.method)
+        ask = CredentialCall(credential)
         self._asynchronous = asynchronous
-        if self._coroutine and not asynchronous:
+        if ask.is_async and not asynchronous:
             raise _to_be_awaited(ask.name)
         # Two of a kind may ask different providers: each has a breaker of its own.
         self.name = f"{ask.name}-{next(_numbers)}"
@@ -83,7 +85,7 @@ class AnyCredential:
         self.session = Session(settings, {"cache": None}, "cache")
         self.session.name_lane(self.name, calls_owner=True)
         self._credential = credential
-        self._ask = ask
+        self._call = ask
         self._subject = subject
         self._propagation = Propagation()
         self.after_fork()
@@ -235,7 +237,7 @@ class AnyCredential:
 
     def _answer(self, request: TokenRequest, wanted: CredentialRequest, flight: Flight) -> Any:
         """Ask on this worker; what is to be awaited, in an event loop."""
-        if self._coroutine:
+        if self._call.is_async:
             return self._await(request, lambda: self._ask(wanted), flight)
         answer = self._ask(wanted)
         if not inspect.isawaitable(answer):
@@ -243,9 +245,18 @@ class AnyCredential:
         if not self._asynchronous:
             if inspect.iscoroutine(answer):
                 answer.close()
-            raise _to_be_awaited(self._ask.name)
+            raise _to_be_awaited(self._call.name)
         made = iter([answer])
         return self._await(request, lambda: next(made, None) or self._ask(wanted), flight)
+
+    def _ask(self, wanted: CredentialRequest) -> Any:
+        options: dict[str, Any] = {"claims": wanted.claims, "tenant_id": wanted.tenant_id}
+        if wanted.enable_cae:
+            options["enable_cae"] = True
+        options = {name: value for name, value in options.items() if value is not None}
+        if not self._call.is_function:
+            return self._call.bound(*wanted.scopes, **options)()
+        return self._call.bound(wanted.scopes, **{name: options[name] for name in options.keys() & self._call.takes})()
 
     def _await(self, request: TokenRequest, ask: Callable[[], Awaitable[Any]], flight: Flight) -> Any:
         """Await in the loop that lasts: a caller's may end at any moment, as where each job is an `asyncio.run`.
@@ -326,51 +337,6 @@ async def where_it_belongs(call: Callable[[], Awaitable[Any]]) -> Any:
 
 async def _made(call: Callable[[], Awaitable[Any]]) -> Any:
     return await call()
-
-
-class _CredentialCall:
-    """Call a credential or a function by the richest of the ways that it knows."""
-
-    def __init__(self, name: str, method: Callable[..., Any], way: str) -> None:
-        self.name = name
-        self.method = method
-        self._way = way
-        self._takes = _keywords(method) if way == "function" else None
-
-    def __call__(self, wanted: CredentialRequest) -> Any:
-        given: dict[str, Any] = {"claims": wanted.claims, "tenant_id": wanted.tenant_id}
-        if wanted.enable_cae:
-            given["enable_cae"] = True
-        given = {name: value for name, value in given.items() if value is not None}
-        if self._way == "get_token_info":
-            return self.method(*wanted.scopes, options=given) if given else self.method(*wanted.scopes)
-        if self._way == "get_token":
-            return self.method(*wanted.scopes, **given)
-        taken = {n: v for n, v in given.items() if self._takes is None or n in self._takes}
-        return self.method(wanted.scopes, **taken)
-
-
-def _way_to_ask(source: Any) -> _CredentialCall:
-    for way in ("get_token_info", "get_token"):
-        method = getattr(source, way, None)
-        if callable(method) and not isinstance(source, type):
-            return _CredentialCall(type(source).__name__, method, way)
-    name = getattr(source, "__name__", None) or type(source).__name__
-    if inspect.isfunction(source) or inspect.ismethod(source) or inspect.isbuiltin(source):
-        return _CredentialCall(name.strip("<>"), source, "function")
-    called = source.__call__ if inspect.iscoroutinefunction(getattr(source, "__call__", None)) else source  # noqa: B004
-    return _CredentialCall(name, called, "function")
-
-
-def _keywords(function: Callable[..., Any]) -> frozenset[str] | None:
-    """Return which keywords a function takes; None for any."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return frozenset()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
 def _to_be_awaited(name: str) -> ConfigurationError:

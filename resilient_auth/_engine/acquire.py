@@ -21,14 +21,12 @@ from ..token import Token
 from . import recovery
 from .cache import CacheEntry
 from .engine import Engine
-from .single_flight import Exchange, Flight, Outcome, carrying
+from .single_flight import Exchange, Flight, Outcome, WaitFor, carrying
 
 __all__ = [
     "Acquisition",
     "Served",
     "Source",
-    "acquire",
-    "acquire_async",
     "acquiring",
     "asking_once",
     "restore",
@@ -97,8 +95,8 @@ class Served:
     error: ProviderUnavailable | None = None
 
 
-#: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
-Acquisition = Generator[tuple[Flight, float], Outcome | None, Served]
+#: Is sent the outcome of each flight that it waits for, or None when the time for that has passed.
+Acquisition = Generator[WaitFor, Outcome | None, Served]
 
 
 def acquiring(
@@ -109,7 +107,7 @@ def acquiring(
     claims: str | None = None,
     force: bool = False,
 ) -> Acquisition:
-    """Decide step by step how one caller gets a token; the drivers below do the waiting.
+    """Decide step by step how one caller gets a token; the drivers of `steps` do the waiting.
 
     Args:
         engine: Whose policies hold.
@@ -142,12 +140,12 @@ def acquiring(
         return _after_failure(engine, entry, token, error)
     if patience < longest and flight.doubted:
         patience = 0.0
-    outcome = yield flight, patience
+    outcome = yield WaitFor(flight, patience)
     if outcome is None and patience < longest:
         # One wait in vain is enough: who comes next is served at once what is still valid.
         flight.doubted = True
         if token is None or token.remaining(clock.wall(), clock.monotonic()) <= 0:
-            outcome = yield flight, longest - patience
+            outcome = yield WaitFor(flight, longest - patience)
     if entry.token is not token:
         # Removed or challenged meanwhile, or replaced by a newer one.
         token = None if claims or force else entry.token
@@ -259,31 +257,9 @@ def asking_once(
 
     engine.run(authorities[0], job, flight, own=own)
     patience = _patience.get() or engine.settings.wait
-    outcome = yield flight, patience
+    outcome = yield WaitFor(flight, patience)
     if outcome is None:
         raise _too_late(engine, authorities[0], patience, flight)
     if outcome.error is not None:
         raise _own(outcome.error)
     return Served(Source.IDENTITY_PROVIDER, result=outcome.result)
-
-
-def acquire(acquisition: Acquisition) -> Served:
-    """Carry an acquisition through on this thread."""
-    try:
-        flight, patience = next(acquisition)
-        while True:
-            flight, patience = acquisition.send(flight.wait(patience))
-    except StopIteration as end:
-        served: Served = end.value
-        return served
-
-
-async def acquire_async(acquisition: Acquisition) -> Served:
-    """Carry an acquisition through in this task, which alone waits."""
-    try:
-        flight, patience = next(acquisition)
-        while True:
-            flight, patience = acquisition.send(await flight.wait_async(patience))
-    except StopIteration as end:
-        served: Served = end.value
-        return served

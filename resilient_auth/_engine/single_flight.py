@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._policy.levels import ProviderRequest
 from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
 from ..token import Token, TokenRequest
 
-__all__ = ["Exchange", "Flight", "Flights", "LeaseLost", "Outcome", "carrying"]
+__all__ = ["Exchange", "Flight", "Flights", "LeaseLost", "Outcome", "WaitFor", "carrying"]
 
 #: Hashes of the keys of the flights that this context carries out: no key, since contexts may live for long.
 _carried: ContextVar[frozenset[int]] = ContextVar("resilient_auth_carried", default=frozenset())
@@ -222,6 +222,21 @@ class Flight:
             if callbacks is not None:
                 callbacks.pop(me, None)
         return self.outcome
+
+
+class WaitFor(NamedTuple):
+    """The step that waits for a flight; gives its outcome, or None when it isn't over after `seconds`."""
+
+    flight: Flight
+    seconds: float
+
+    def run(self) -> Outcome | None:
+        """Wait on this thread."""
+        return self.flight.wait(self.seconds)
+
+    def run_async(self) -> Awaitable[Outcome | None]:
+        """Wait in this task."""
+        return self.flight.wait_async(self.seconds)
 
 
 #: Ask the provider: given the flight, which has the deadline, return how it ended. Runs on a worker.

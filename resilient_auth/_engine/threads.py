@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from .._process import forks
 from .workers import Workers
 
-__all__ = ["lasting_loop", "on_a_thread"]
+__all__ = ["OnThread", "lasting_loop", "on_a_thread"]
 
 #: Calls at the same time, and those that may wait: a person at the keyboard may hold one for minutes.
 _MOST, _QUEUE = 256, 10_000
@@ -80,6 +80,16 @@ async def on_a_thread(call: Callable[[], Any]) -> Any:
 
     _workers.submit("asyncio", run)
     return await done
+
+
+class OnThread(NamedTuple):
+    """The step that makes a call which may block: a thread makes it itself, a task has another one make it."""
+
+    run: Callable[[], Any]
+
+    def run_async(self) -> Awaitable[Any]:
+        """Have it made on a daemon thread."""
+        return on_a_thread(self.run)
 
 
 @forks.renewed

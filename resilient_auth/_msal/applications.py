@@ -12,7 +12,7 @@ from typing import Any
 
 import msal
 
-from .._policy.checks import check_scopes
+from .._policy.checks import called, check_scopes
 from .._process import forks
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..settings import Settings
@@ -59,6 +59,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         ValueError: The authority says that there is no such tenant.
     """
 
+    @called("resilience", elsewhere="settings")
     def __init__(self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Any) -> None:
         arguments = _arguments(type(self), (client_id, *args), kwargs)
         authority = authority_of(arguments)

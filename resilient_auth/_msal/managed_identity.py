@@ -10,6 +10,7 @@ import msal
 from .._engine import schedule
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange, Flight, Outcome
+from .._policy.checks import called
 from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
 from .._wire.exchange_context import ExchangeContext
@@ -53,6 +54,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
     _ra_session: Session
     _ra_transport: Transport
 
+    @called("resilience", elsewhere="settings")
     def __init__(
         self,
         managed_identity: Any,

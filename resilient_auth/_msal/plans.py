@@ -1,4 +1,4 @@
-"""How a call is carried out: planned as an acquisition, which any driver may run, and finished as an answer."""
+"""How a call is carried out: planned as an acquisition, carried out step by step, and finished as an answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .._engine.acquire import Acquisition, Served, acquire, acquiring, asking_once
+from .._engine.acquire import Acquisition, Served, acquiring, asking_once
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange, Flight, Outcome
+from .._engine.steps import Steps, run
+from .._engine.threads import OnThread
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._process import forks
@@ -47,12 +49,16 @@ class Plan:
 
     def run(self) -> Any:
         """Carry it out on this thread."""
-        if self.load is not None:
-            self.load()
+        return run(self.steps())
+
+    def steps(self) -> Steps[Any]:
+        """Take the call through; ends with MSAL's kind of answer."""
         try:
-            return self.finish(acquire(self.acquisition))
+            if self.load is not None:
+                yield OnThread(self.load)
+            return self.finish((yield from self.acquisition))
         except ProviderUnavailable:
-            if self.moot is None or not self.moot():
+            if self.moot is None or not (yield OnThread(self.moot)):
                 raise
             return None
 

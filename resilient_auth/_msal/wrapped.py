@@ -8,6 +8,7 @@ from typing import Any
 
 import msal
 
+from .._policy.checks import called
 from .._policy.endpoint import origin_of
 from .._wire.owners_client import built_by_msal
 from ..errors import ConfigurationError
@@ -52,6 +53,7 @@ class _WrappedConfidentialClient(_Wrapped, ConfidentialClientApplication):
     pass
 
 
+@called("resilience", elsewhere="settings")
 def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
     """Make an MSAL application resilient that was built elsewhere.
 

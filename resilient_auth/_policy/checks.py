@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from ..errors import ConfigurationError
 
-__all__ = ["check_scopes", "is_scope", "require", "require_number", "require_whole"]
+__all__ = ["called", "check_scopes", "is_scope", "require", "require_number", "require_whole"]
 
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def called(name: str, *, elsewhere: str) -> Callable[[_F], _F]:
+    """Have a function whose keyword is `name` say so to who gives it by the name that it has elsewhere.
+
+    Settings are `settings` in what is ours, and `resilience` where MSAL's signatures are kept.
+    """
+
+    def decorate(function: _F) -> _F:
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            require(elsewhere not in kwargs, f"{elsewhere} is called {name} here: give {name}=Settings(...)")
+            return function(*args, **kwargs)
+
+        return cast("_F", checked)
+
+    return decorate
 
 
 def require(holds: bool, message: str) -> None:

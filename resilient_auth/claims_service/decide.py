@@ -1,4 +1,4 @@
-"""One question to a claims service, from the claims to the decision: a generator that decides, for drivers that wait.
+"""One question to a claims service, from the claims to the decision, step by step for the drivers of `_engine.steps`.
 
 ask ──┬─ a decision ─────────────────────────────────────────────▶ the service's
       ├─ another 3xx or 4xx, or no token to ask with ────────────▶ denied: the service is up, and set up wrongly
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import httpx
 import requests
 
+from .._engine.steps import Invoke, Steps
 from .._policy.checks import require
 from .._policy.failure import parse_retry_after
 from .._process.resources import exhausted
@@ -28,25 +30,12 @@ from ..verify.claims import Claims
 from .decision import Decision, MalformedDecision, Unavailable, read_answer, shaped
 from .last_decisions import LastDecisions
 
-__all__ = ["MOST_ANSWER", "CallService", "Reduce", "Rules", "ServiceAnswer", "Steps"]
+__all__ = ["MOST_ANSWER", "Rules", "ServiceAnswer"]
 
 #: Bytes of an answer, at most: a decision needs less, and the last ones of many users are kept.
 MOST_ANSWER = 16 * 1024
 _MOST_QUESTION = 64 * 1024
 _REFUSED_MESSAGE = "This can't be checked right now. Please contact support."
-
-
-class CallService(NamedTuple):
-    """Ask the service; send back an `ServiceAnswer`, or throw in what was raised."""
-
-    body: bytes
-
-
-class Reduce(NamedTuple):
-    """Ask the owner's function; send back what it returns."""
-
-    claims: Any
-    unavailable: Unavailable
 
 
 class ServiceAnswer(NamedTuple):
@@ -70,9 +59,6 @@ class ServiceAnswer(NamedTuple):
         return status in (408, 429) or status >= 500
 
 
-Steps = Generator[CallService | Reduce, Any, Decision]
-
-
 class _Body(NamedTuple):
     body: bytes
     #: Digests; no subject where the claims name none, or nothing is kept.
@@ -90,15 +76,20 @@ class Rules:
     sends: tuple[str, ...]
     request: Callable[[Any], Mapping[str, Any]] | None
     parse: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None
-    reduces: bool
+    reduced: Callable[[Any, Unavailable], Any] | None
     last: LastDecisions | None
     wall: Callable[[], float]
 
-    def steps(self, claims: Any) -> Steps:
-        """Take one question through."""
+    def steps(self, claims: Any, ask: Callable[[bytes], Any]) -> Steps[Decision]:
+        """Take one question through.
+
+        Args:
+            claims: What it is about.
+            ask: Sends a question; returns a `ServiceAnswer`, to be awaited in tasks.
+        """
         question = self._question(claims)
         try:
-            answer: ServiceAnswer = yield CallService(question.body)
+            answer: ServiceAnswer = yield Invoke(partial(ask, question.body))
             outcome = self._judge(answer, question)
         except (TokenUnavailable, TokenDenied) as error:
             outcome = self._refused(0, f"the credential gave no token ({error.code})")
@@ -112,8 +103,9 @@ class Rules:
             )
         if isinstance(outcome, Decision):
             return outcome
-        if self.reduces:
-            return self._substituted(_owners((yield Reduce(claims, outcome))), "reduced", outcome)
+        if self.reduced is not None:
+            made = yield Invoke(partial(self.reduced, claims, outcome))
+            return self._substituted(_owners(made), "reduced", outcome)
         # A last decision is for outages of the service's: where nothing could be asked, none is seen.
         if self.last is not None and question.subject is not None and outcome.code != LocalResourcesExhausted.code:
             found = self.last.find(question.subject, question.digest)

@@ -25,7 +25,7 @@ class MalformedDecision(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Return whether a user may go on, and who says so.
+    """Whether a user may go on, and who says so.
 
     What the service said about a user is personal: the text of this object shows neither `reason` nor `attributes`.
     """
@@ -57,7 +57,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unavailable:
-    """Tell an owner's function why the service couldn't be asked."""
+    """Why the service couldn't be asked, for the owner's function."""
 
     #: Stable, such as `api_circuit_open`, `api_attempt_timeout`, `api_name_not_resolved` or `malformed_decision`.
     code: str

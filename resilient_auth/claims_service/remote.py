@@ -2,35 +2,40 @@
 
 Is the call needed for the authentication decision at all (G18)? If a claim of the token has the answer, use that (G14):
 this is one more thing that can fail. Where it is needed, it goes through the pipeline of `downstream`, and the owner
-says what happens when it can't be asked (G11, G19, G20). `decide` decides; these two drivers wait.
+says what happens when it can't be asked (G11, G19, G20). `decide` decides; these two ask.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ssl
 import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, ClassVar, Literal
 
 import httpx
 
+from .._engine.steps import Steps, run, run_async
 from .._policy.checks import require, require_number, require_whole
 from .._process import forks
 from ..downstream import TransportOptions, api_client, async_api_client
 from ..downstream.origins import named_origin
 from ..errors import Closed, ConfigurationError
 from ..verify.claims import Claims
-from .decide import MOST_ANSWER, CallService, Reduce, Rules, ServiceAnswer, Steps
+from .decide import MOST_ANSWER, Rules, ServiceAnswer
 from .decision import Decision, Unavailable
 from .last_decisions import LastDecisions
 
 __all__ = ["AsyncRemoteClaimsVerifier", "RemoteClaimsVerifier", "WhenUnavailable"]
 
 WhenUnavailable = Literal["deny", "last_decision", "reduced"]
+
+_DECISION_AGE = 900.0
+_MOST_DECISIONS = 10_000
 
 
 def _default_options(deadline: float) -> TransportOptions:
@@ -49,6 +54,7 @@ class _Verifier:
     """What the verifiers for threads and for asyncio share; see `RemoteClaimsVerifier`."""
 
     _make: ClassVar[Callable[..., Any]]
+    _awaits: ClassVar[bool]
 
     def __init__(
         self,
@@ -62,8 +68,8 @@ class _Verifier:
         headers: Mapping[str, str] | None = None,
         when_unavailable: WhenUnavailable = "deny",
         reduced: Callable[[Any, Unavailable], Any] | None = None,
-        decision_age: float = 900.0,
-        most_decisions: int = 10_000,
+        decision_age: float | None = None,
+        most_decisions: int | None = None,
         deadline: float | None = None,
         options: TransportOptions | None = None,
         verify: ssl.SSLContext | bool = True,
@@ -83,27 +89,34 @@ class _Verifier:
             "when_unavailable='reduced' and reduced=, a function of the claims and what failed, go together",
         )
         require(
+            self._awaits or not inspect.iscoroutinefunction(reduced),
+            "an async reduced in a sync verifier: use resilient_auth.aio.RemoteClaimsVerifier, or a plain function",
+        )
+        require(
             options is None or isinstance(options, TransportOptions),
             f"options must be TransportOptions(...), not {options!r}",
         )
         require(deadline is None or options is None, "deadline is one of the options: give it there")
+        keeps = when_unavailable == "last_decision"
+        for name, given in (("decision_age", decision_age), ("most_decisions", most_decisions)):
+            require(given is None or keeps, f"{name} has no effect without when_unavailable='last_decision'")
+        decision_age = _DECISION_AGE if decision_age is None else decision_age
+        most_decisions = _MOST_DECISIONS if most_decisions is None else most_decisions
         require_number("decision_age", decision_age, low=1.0, high=24 * 3600.0)
         require_whole("most_decisions", most_decisions, low=1)
         if deadline is None:
             deadline = 5.0
         require_number("deadline", deadline, low=0.05, high=3600.0)
         options = options or _default_options(deadline)
-        keeps = when_unavailable == "last_decision"
         self._rules = Rules(
             origin=self._origin,
             sends=_names(sends),
             request=request,
             parse=parse,
-            reduces=when_unavailable == "reduced",
+            reduced=reduced,
             last=LastDecisions(most_decisions, decision_age, options.clock.monotonic) if keeps else None,
             wall=options.clock.wall,
         )
-        self._reduced = reduced
         self._url = httpx.URL(url)
         self._when_unavailable = when_unavailable
         self._about_client: dict[str, Any] = {
@@ -117,6 +130,8 @@ class _Verifier:
             "follow_redirects": False,
         }
         self._closed = False
+        #: Of tasks: the client of each event loop.
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self.after_fork()
         forks.renew_in_children(self)
         # What is wrong with the arguments is told here, and not to the first user.
@@ -138,10 +153,10 @@ class _Verifier:
         no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=()))
         return type(self)._make(self._url, cookies=no_cookies, **self._about_client)
 
-    def _steps(self, claims: Any) -> Steps:
+    def _steps(self, claims: Any, ask: Callable[[bytes], Any]) -> Steps[Decision]:
         forks.notice()
         self._refuse_if_closed()
-        return self._rules.steps(claims)
+        return self._rules.steps(claims, ask)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -180,8 +195,8 @@ class RemoteClaimsVerifier(_Verifier):
             about the same subject (`iss` and `sub`) and the same question, unless it refused that subject since; or
             `reduced`, what the function of that name says.
         reduced: Called with the claims and `Unavailable`; returns a `Decision`, or a mapping like the service's answer.
-        decision_age: Seconds for which a last decision may stand in, from 1 to 86,400.
-        most_decisions: Last decisions that are kept, at most; the least recently used go first.
+        decision_age: Seconds for which a last decision may stand in, from 1 to 86,400; 900 when not given.
+        most_decisions: Last decisions that are kept, at most, 10,000 when not given; the least recently used go first.
         deadline: Seconds that asking may take, retries and the token included; 5 when not given. A deadline of the
             calls around holds too.
         options: More about the calls, in place of `deadline`; see `TransportOptions`.
@@ -194,6 +209,7 @@ class RemoteClaimsVerifier(_Verifier):
     """
 
     _make = staticmethod(api_client)
+    _awaits = False
 
     def verify(self, claims: Claims | Mapping[str, Any]) -> Decision:
         """Ask the service about claims that were verified before.
@@ -208,21 +224,7 @@ class RemoteClaimsVerifier(_Verifier):
             ConfigurationError: What is to be sent isn't JSON, or what `reduced` returned is no decision.
             Closed: The verifier was closed.
         """
-        steps = self._steps(claims)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    told = self._ask(step.body) if isinstance(step, CallService) else self._consult(step)
-                except Exception as error:  # noqa: BLE001 - the generator decides about it
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(told)
-        except StopIteration as end:
-            decision: Decision = end.value
-            return decision
-        finally:
-            steps.close()
+        return run(self._steps(claims, self._ask))
 
     def close(self) -> None:
         """Close the connections when the calls under way are over; nothing can be asked any more."""
@@ -263,41 +265,20 @@ class RemoteClaimsVerifier(_Verifier):
                         break
         return _answer(response, read)
 
-    def _consult(self, step: Reduce) -> Any:
-        assert self._reduced is not None  # noqa: S101 - the constructor saw to it
-        return self._reduced(step.claims, step.unavailable)
-
 
 class AsyncRemoteClaimsVerifier(_Verifier):
     """Do for asyncio what `RemoteClaimsVerifier` does for threads; see there for the arguments.
 
     `reduced` may be a coroutine function; other functions are called in the loop, and must not block it. A credential
-    may be asyncio's; one that blocks is asked on a thread.
+    may be async; one that blocks is asked on a thread.
     """
 
     _make = staticmethod(async_api_client)
-
-    def __init__(self, url: str | httpx.URL, **options: Any) -> None:
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
-        super().__init__(url, **options)
+    _awaits = True
 
     async def verify(self, claims: Claims | Mapping[str, Any]) -> Decision:
         """Ask the service about claims that were verified before; as `RemoteClaimsVerifier.verify` does."""
-        steps = self._steps(claims)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    told = await (self._ask(step.body) if isinstance(step, CallService) else self._consult(step))
-                except Exception as error:  # noqa: BLE001 - the generator decides about it
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(told)
-        except StopIteration as end:
-            decision: Decision = end.value
-            return decision
-        finally:
-            steps.close()
+        return await run_async(self._steps(claims, self._ask))
 
     async def close(self) -> None:
         """Close the connections that belong to this event loop; nothing can be asked any more."""
@@ -330,11 +311,6 @@ class AsyncRemoteClaimsVerifier(_Verifier):
                     if len(read) > MOST_ANSWER:
                         break
         return _answer(response, read)
-
-    async def _consult(self, step: Reduce) -> Any:
-        assert self._reduced is not None  # noqa: S101 - the constructor saw to it
-        made: Any = self._reduced(step.claims, step.unavailable)
-        return await made if isinstance(made, Awaitable) else made
 
 
 def _is_readable(response: httpx.Response) -> bool:

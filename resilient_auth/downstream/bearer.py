@@ -5,21 +5,23 @@
                    ├─ plain 401 ────────▶ forget, ask ─────────────────┘   └─ the same ──────────────────▶ the answer
                    └─ malformed challenge, a body that is gone, or nothing new to be had ▶ the answer
 
-One generator decides; the drivers of httpx, httpx2 and requests send.
+`BearerCall` decides; the flows of httpx, httpx2 and requests send.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import cachetools
 import httpx
 
 from .._engine.acquire import wait_at_most
+from .._engine.steps import Step, Steps, run, run_async
 from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
 from .._policy.subject import Subject, SubjectOf, check_subject, subject_now
@@ -27,47 +29,64 @@ from .._process import forks
 from ..clock import Clock, SystemClock
 from ..events import ApiRefusedToken, emit
 from ..token import fingerprint
-from .challenge import Remedy, read
+from .challenge import Remedy
+from .challenge import read as parse
 from .deadlines import shared
 from .errors import TokenUnavailable
 from .origins import Origins, origin_of
 from .replay import replayable
 from .source import TokenSource
 
-__all__ = ["BearerAuth", "BearerFlow", "BearerRules", "GetToken", "Send"]
+__all__ = ["BearerAuth", "BearerCall", "BearerFlow", "BearerRules"]
 
 _MOST_REMEMBERED = 1024
 _NEVER = float("inf")
 _SYSTEM = SystemClock()
 
 
-class GetToken(NamedTuple):
-    """Ask the credential, and send its token back into the generator."""
+class _GetToken(NamedTuple):
+    """The step that asks the credential, which may be anybody's and hang."""
 
+    source: TokenSource
     claims: str | None
-    #: The token that was refused, to be forgotten first where `forget` is set.
+    #: The token that was refused, where it is to be forgotten first.
     refused: str | None
-    forget: bool
+    #: Seconds that this may take.
+    seconds: float
 
+    def run(self) -> str:
+        """Ask on this thread."""
+        with self._patience():
+            if self.refused is not None:
+                self.source.forget(self.refused)
+            return self.source.token(self.claims)
 
-class Send(NamedTuple):
-    """Send the request with this token; send back the challenges of a 401 to it, or None for any other answer."""
+    async def run_async(self) -> str:
+        """Ask in this task."""
+        try:
+            with self._patience():
+                async with asyncio.timeout(None if self.seconds == _NEVER else self.seconds) as limit:
+                    if self.refused is not None:
+                        await self.source.forget_async(self.refused)
+                    return await self.source.token_async(self.claims)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self.source.too_late() from error
 
-    token: str
-
-
-Steps = Generator[GetToken | Send, Any, None]
+    def _patience(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.seconds == _NEVER else wait_at_most(min(max(self.seconds, 0.001), 3600.0))
 
 
 class BearerRules:
-    """Decide what to do about each answer, and remember which tokens were refused.
+    """Ask for tokens, and remember which ones were refused.
 
     What is remembered belongs to a token, or to the subject where the owner tells one: nobody's refusals are another's.
     """
 
-    def __init__(self, *, takes_claims: bool, clock: Clock = _SYSTEM, subject: SubjectOf | None = None) -> None:
+    def __init__(self, source: TokenSource, *, clock: Clock = _SYSTEM, subject: SubjectOf | None = None) -> None:
         check_subject(subject)
-        self._takes_claims = takes_claims
+        self._source = source
         self._clock = clock
         self._subject = subject
         self.after_fork()
@@ -81,48 +100,99 @@ class BearerRules:
         #: Until when nothing is asked for any more, since a successor was refused in the same way.
         self._in_vain: cachetools.LRUCache[_Refusal, float] = cachetools.LRUCache(_MOST_REMEMBERED)
 
-    def steps(self, origin: str, body_is_there: Callable[[], bool]) -> Steps:
-        """Take one request through; begun on the caller's thread or in their task."""
+    def begin(self, origin: str, left: Callable[[], float] = lambda: _NEVER) -> Steps[BearerCall]:
+        """Get a token for one request; begun on the caller's thread or in their task.
+
+        Args:
+            origin: The API's.
+            left: Returns how many seconds the call may still take.
+        """
         forks.notice()
         subject = None if self._subject is None else subject_now(self._subject)
-        token = yield GetToken(None, None, False)
-        challenges: Sequence[str] | None = yield Send(token)
-        if challenges is None:
-            return
-        wanted = read(challenges)
-        claims = wanted if isinstance(wanted, str) else None
-        emit(ApiRefusedToken(at=self._clock.wall(), target=origin, claims=claims is not None))
-        if wanted is Remedy.UNCLEAR or not body_is_there() or (claims is not None and not self._takes_claims):
-            return
-        asked = None if claims is None else same_claims(claims)
-        with self._lock:
-            if self._clock.monotonic() < self._in_vain.get((subject or fingerprint(token), origin, asked), -_NEVER):
-                return
-            # Many requests were on their way with this token. The first to be refused has it replaced, the others
-            # find its successor.
-            key = (fingerprint(token), asked)
-            met = key in self._met
-        successor = yield GetToken(None if met else claims, token, not met)
-        with self._lock:
-            self._met[key] = True
-        if successor == token:
-            return
-        challenges = yield Send(successor)
-        if challenges is not None and (claims is None or _asks_for(challenges) == asked):
-            self._give_up(subject, successor, origin, asked)
-
-    def _give_up(self, subject: Subject | None, token: str, origin: str, asked: str | None) -> None:
-        with self._lock:
-            self._in_vain[subject or fingerprint(token), origin, asked] = self._clock.monotonic() + IN_VAIN_FOR
+        token = yield _GetToken(self._source, None, None, left())
+        return BearerCall(self, origin, left, subject, token)
 
 
 #: The subject, or a token's fingerprint; the API's origin; the claims that it asked for, None for a plain 401.
 _Refusal = tuple[Subject | str, str, str | None]
 
 
+class BearerCall:
+    """One request on its way: the token that it is sent with, and what its answers mean."""
+
+    __slots__ = ("_asked", "_claims", "_decided", "_left", "_origin", "_rules", "_subject", "token")
+
+    def __init__(
+        self, rules: BearerRules, origin: str, left: Callable[[], float], subject: Subject | None, token: str
+    ) -> None:
+        self._rules = rules
+        self._origin = origin
+        self._left = left
+        self._subject = subject
+        self._decided = False
+        #: To be sent.
+        self.token = token
+
+    def go_on(self, challenges: Sequence[str], *, replayable: Callable[[], bool], read: Step) -> Steps[bool]:
+        """Get another token where the answer wants that; return whether to send the request again, with it.
+
+        Args:
+            challenges: Those of a 401 to the token.
+            replayable: Returns whether the request's body is there to be sent again.
+            read: Reads the answer, which frees its connection while the provider is asked.
+        """
+        rules, source, token = self._rules, self._rules._source, self.token
+        if self._decided:
+            return False
+        self._decided = True
+        wanted = parse(challenges)
+        claims = self._claims = wanted if isinstance(wanted, str) else None
+        emit(ApiRefusedToken(at=rules._clock.wall(), target=self._origin, claims=claims is not None))
+        if wanted is Remedy.UNCLEAR or not replayable() or (claims is not None and not source.takes_claims):
+            return False
+        asked = self._asked = None if claims is None else same_claims(claims)
+        with rules._lock:
+            if rules._clock.monotonic() < rules._in_vain.get(self._refusal(), -_NEVER):
+                return False
+            # Many requests were on their way with this token. The first to be refused has it replaced, the others
+            # find its successor.
+            key = (fingerprint(token), asked)
+            met = key in rules._met
+        yield read
+        self.token = yield _GetToken(source, None if met else claims, None if met else token, self._left())
+        with rules._lock:
+            rules._met[key] = True
+        return self.token != token
+
+    def end(self, challenges: Sequence[str] | None) -> None:
+        """Take note of the answer to the second token: a 401's challenges, or None."""
+        if challenges is not None and (self._claims is None or _asks_for(challenges) == self._asked):
+            rules = self._rules
+            with rules._lock:
+                rules._in_vain[self._refusal()] = rules._clock.monotonic() + IN_VAIN_FOR
+
+    def _refusal(self) -> _Refusal:
+        return self._subject or fingerprint(self.token), self._origin, self._asked
+
+
 def _asks_for(challenges: Sequence[str]) -> str | None:
-    wanted = read(challenges)
+    wanted = parse(challenges)
     return same_claims(wanted) if isinstance(wanted, str) else None
+
+
+class _Read(NamedTuple):
+    """The step that reads an answer."""
+
+    response: Any
+
+    def run(self) -> Any:
+        """Read it on this thread."""
+        return self.response.read()
+
+    def run_async(self) -> Awaitable[Any]:
+        """Read it in this task."""
+        reading: Awaitable[Any] = self.response.aread()
+        return reading
 
 
 class BearerFlow:
@@ -146,109 +216,66 @@ class BearerFlow:
     ) -> None:
         if deadline is not None:
             require_number("deadline", deadline, low=0.01, high=3600.0)
-        self._source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=self._unavailable)
+        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=self._unavailable)
         self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        self._rules = BearerRules(takes_claims=self._source.takes_claims, clock=clock, subject=subject)
+        self._rules = BearerRules(source, clock=clock, subject=subject)
         self._deadline = _NEVER if deadline is None else deadline
         self._clock = clock
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Take a request through, blocking while a token is fetched."""
-        flow = _Flow(self, request)
-        if flow.steps is None:
+        begun = self._begin(request)
+        if begun is None:
             yield request
             return
-        step = next(flow.steps)
-        while True:
-            if isinstance(step, GetToken):
-                if flow.response is not None:
-                    # Read, it frees its connection while the provider is asked.
-                    flow.response.read()
-                with flow.patience():
-                    if step.forget and step.refused is not None:
-                        self._source.forget(step.refused)
-                    told: Any = self._source.token(step.claims)
-            else:
-                flow.sign(step.token)
-                flow.response = yield request
-                told = flow.refusal(step.token)
-            try:
-                step = flow.steps.send(told)
-            except StopIteration:
-                return
+        call = run(begun)
+        response = yield _signed(request, call.token)
+        challenges = self._refusal(call.token, request, response)
+        if challenges is not None and run(self._go_on(call, challenges, request, response)):
+            call.end(self._refusal(call.token, request, (yield _signed(request, call.token))))
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Take a request through in a task."""
-        flow = _Flow(self, request)
-        if flow.steps is None:
+        begun = self._begin(request)
+        if begun is None:
             yield request
             return
-        step = next(flow.steps)
-        while True:
-            if isinstance(step, GetToken):
-                if flow.response is not None:
-                    await flow.response.aread()
-                with flow.patience():
-                    told: Any = await self._told_in_time(step, flow.deadline.left())
-            else:
-                flow.sign(step.token)
-                flow.response = yield request
-                told = flow.refusal(step.token)
-            try:
-                step = flow.steps.send(told)
-            except StopIteration:
-                return
+        call = await run_async(begun)
+        response = yield _signed(request, call.token)
+        challenges = self._refusal(call.token, request, response)
+        if challenges is not None and await run_async(self._go_on(call, challenges, request, response)):
+            call.end(self._refusal(call.token, request, (yield _signed(request, call.token))))
 
-    async def _told_in_time(self, step: GetToken, left: float) -> str:
-        """Ask the credential, which may be anybody's and hang."""
-        try:
-            async with asyncio.timeout(None if left == _NEVER else left) as limit:
-                if step.forget and step.refused is not None:
-                    await self._source.forget_async(step.refused)
-                return await self._source.token_async(step.claims)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise self._unavailable("the credential gave no token before the time for the call was over") from error
-
-
-class _Flow:
-    """One request on its way."""
-
-    def __init__(self, auth: BearerFlow, request: Any) -> None:
-        self.request = request
-        self.response: Any = None
-        self.steps: Steps | None = None
+    def _begin(self, request: Any) -> Steps[BearerCall] | None:
+        """Return how to begin a call; None where the request goes without a token."""
         url = request.url
-        self._allow = auth._origins.allow
         host = url.raw_host.decode("ascii")
-        if self._allow(url.scheme, host, url.port):
-            self.deadline = shared(request.extensions, auth._deadline, auth._clock.monotonic)
-            self.steps = auth._rules.steps(
-                origin_of(url.scheme, host, url.port), lambda: replayable(request.stream, auth._library)
-            )
+        if not self._origins.allow(url.scheme, host, url.port):
+            return None
+        deadline = shared(request.extensions, self._deadline, self._clock.monotonic)
+        return self._rules.begin(origin_of(url.scheme, host, url.port), deadline.left)
 
-    def sign(self, token: str) -> None:
-        self.request.headers["Authorization"] = f"Bearer {token}"
+    def _go_on(self, call: BearerCall, challenges: list[str], request: Any, response: Any) -> Steps[bool]:
+        there = partial(replayable, request.stream, self._library)
+        return call.go_on(challenges, replayable=there, read=_Read(response))
 
-    def patience(self) -> AbstractContextManager[None]:
-        """Bound the wait for a token by what is left of the call's time."""
-        left = self.deadline.left()
-        return nullcontext() if left == _NEVER else wait_at_most(min(max(left, 0.001), 3600.0))
-
-    def refusal(self, token: str) -> list[str] | None:
+    def _refusal(self, token: str, request: Any, response: Any) -> list[str] | None:
         """Return a 401's challenges, if it answers our token: a redirect may have led elsewhere, without it."""
-        response = self.response
         if response.status_code != 401:
             return None
-        asked = response.request if response._request is not None else self.request
+        asked = response.request if response._request is not None else request
         url = asked.url
         if asked.headers.get("Authorization") != f"Bearer {token}":
             return None
-        if not self._allow(url.scheme, url.raw_host.decode("ascii"), url.port):
+        if not self._origins.allow(url.scheme, url.raw_host.decode("ascii"), url.port):
             return None
         challenges: list[str] = response.headers.get_list("WWW-Authenticate")
         return challenges
+
+
+def _signed(request: Any, token: str) -> Any:
+    request.headers["Authorization"] = f"Bearer {token}"
+    return request
 
 
 class BearerAuth(BearerFlow, httpx.Auth):
@@ -256,7 +283,7 @@ class BearerAuth(BearerFlow, httpx.Auth):
 
     Args:
         credential: Anything with azure-core's `get_token` or `get_token_info`, such as `ResilientCredential`, or a
-            function; see `TokenSource`. asyncio's kind in an `httpx.AsyncClient` alone. A credential that offers
+            function; see `TokenSource`. An async one in an `httpx.AsyncClient` only. A credential that offers
             `invalidate(token)` has refused tokens replaced; see `ForgettingCredential`.
         scopes: What the token is for; none where the credential is a function.
         origins: Where the token may go, such as `https://api.example`. Requests to other origins go without it. When

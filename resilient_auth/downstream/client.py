@@ -60,7 +60,7 @@ def api_client(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    options = _checked(options)
+    options = _checked(options, transport, verify, client)
     parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
     wrapped = transport or httpx.HTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.Client(
@@ -92,7 +92,7 @@ def async_api_client(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    options = _checked(options)
+    options = _checked(options, transport, verify, client)
     parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
     wrapped = transport or httpx.AsyncHTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.AsyncClient(
@@ -100,11 +100,19 @@ def async_api_client(
     )
 
 
-def _checked(options: TransportOptions | None) -> TransportOptions:
+def _checked(
+    options: TransportOptions | None, transport: object, verify: ssl.SSLContext | bool, client: dict[str, Any]
+) -> TransportOptions:
     require(
         options is None or isinstance(options, TransportOptions),
         f"options must be TransportOptions(...), not {options!r}",
     )
+    for name in ("auth", "mounts", "proxy", "cert"):
+        require(name not in client, f"{name} has no place here: use transport=, or make an httpx.Client of your own")
+    if transport is not None:
+        for name in ("verify", "http1", "http2", "limits"):
+            given = verify is not True if name == "verify" else name in client
+            require(not given, f"{name} has no effect beside transport=: give it to the transport")
     return options or TransportOptions()
 
 
@@ -119,8 +127,6 @@ def _parts(
     allow_http_loopback: bool,
     client: dict[str, Any],
 ) -> dict[str, Any]:
-    for name in ("auth", "mounts", "proxy", "cert"):
-        require(name not in client, f"{name} has no place here: use transport=, or make an httpx.Client of your own")
     origin = named_origin("base_url", base_url, allow_http_loopback=allow_http_loopback, bare=False)
     parts: dict[str, Any] = {"base_url": base_url}
     if credential is not None:
@@ -135,8 +141,8 @@ def _parts(
             clock=options.clock,
         )
     else:
-        require(subject is None, "subject is for whom a credential's token is: give the credential as well")
-        require(not scopes, "scopes are of a credential's token: give the credential as well")
+        for name, given in (("scopes", scopes), ("origins", origins), ("tenant_id", tenant_id), ("subject", subject)):
+            require(not given, f"{name} has no effect without a token: give the credential as well")
     if "timeout" not in client:
         parts["timeout"] = httpx.Timeout(options.attempt_timeout, connect=options.connect_timeout)
     return parts

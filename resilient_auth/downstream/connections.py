@@ -39,7 +39,7 @@ def _left(timeout: float | None) -> float | None:
         return timeout
     left = timeout.ends - timeout.now()
     if left <= 0:
-        raise TimeoutError("the time for this request is over")
+        raise TimeoutError("deadline exceeded")
     return left if left < timeout else timeout
 
 

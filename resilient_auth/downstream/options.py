@@ -93,6 +93,10 @@ class TransportOptions:
                 f"{name} of {seconds} s exceeds {limit} of {most} s: lower the one or raise the other",
             )
         require(
+            self.hedge_after is None or self.retry_budget > 0,
+            "hedge_after has no effect: a retry_budget of 0 leaves no second request",
+        )
+        require(
             self.attempts == 1 or self.first_delay < self.deadline,
             f"first_delay of {self.first_delay:g} s leaves no time for a retry within the deadline of "
             f"{self.deadline:g} s",

@@ -12,7 +12,9 @@ from .._policy.checks import is_scope, require
 from ..errors import ConfigurationError
 from .errors import TokenUnavailable
 
-__all__ = ["ForgettingCredential", "TokenSource"]
+__all__ = ["CredentialCall", "ForgettingCredential", "TokenSource"]
+
+_KEYWORDS = frozenset({"claims", "tenant_id", "enable_cae"})
 
 
 class ForgettingCredential(Protocol):
@@ -29,13 +31,42 @@ class ForgettingCredential(Protocol):
         ...
 
 
+class CredentialCall:
+    """Call a credential, or a function, by the richest of the ways that it knows.
+
+    Args:
+        credential: Has `get_token_info(*scopes, options={...})` or `get_token(*scopes, ...)`, as azure-core's do, or is
+            a function.
+    """
+
+    def __init__(self, credential: Any) -> None:
+        ways = [] if isinstance(credential, type) else ["get_token_info", "get_token"]
+        way = next((way for way in ways if callable(getattr(credential, way, None))), None)
+        method: Callable[..., Any] = credential if way is None else getattr(credential, way)
+        self._method = method
+        self._by_options = way == "get_token_info"
+        self.is_function = way is None
+        self.is_async = inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(
+            getattr(method, "__call__", None)  # noqa: B004 - not whether it can be called, but how
+        )
+        #: Which of `claims`, `tenant_id` and `enable_cae` it knows.
+        self.takes = _KEYWORDS if self._by_options else _keywords(method)
+        named = credential if self.is_function and hasattr(credential, "__name__") else type(credential)
+        self.name: str = named.__name__.strip("<>")
+
+    def bound(self, *args: Any, **options: Any) -> Callable[[], Any]:
+        """Return the call with these arguments; `options` are what `takes` names."""
+        if self._by_options and options:
+            return partial(self._method, *args, options=options)
+        return partial(self._method, *args, **options)
+
+
 class TokenSource:
     """Ask a credential for one set of scopes, in whichever of the usual shapes it has.
 
     Args:
-        credential: Has `get_token_info(*scopes, options={...})` or `get_token(*scopes, ...)`, as azure-core's do, or is
-            a function. A function is called with `claims=` if it takes that, and gives the token, something with a
-            `token`, or a result of MSAL's.
+        credential: As for `CredentialCall`. A function is called with `claims=` if it takes that, and gives the token,
+            something with a `token`, or a result of MSAL's.
         scopes: What the token is for.
         cae: Whether to ask for tokens that can be revoked early (G17).
         tenant_id: Another tenant than the credential's own.
@@ -56,36 +87,26 @@ class TokenSource:
                 is_scope(scope) and len(scope.split()) == 1,
                 f"each scope must be a string such as 'api://orders/.default', not {scope!r}",
             )
+        require(not isinstance(credential, type), f"{credential!r} is a class: make an object of it")
+        self._ask = ask = CredentialCall(credential)
+        require(
+            callable(credential) or not ask.is_function,
+            f"the credential must have get_token or get_token_info, or be a function, not {type(credential).__name__}",
+        )
         self._unavailable = unavailable
-        self._options = {
-            name: value for name, value in (("tenant_id", tenant_id), ("enable_cae", cae or None)) if value is not None
-        }
-        self._scopes = scopes
         self._invalidate = getattr(credential, "invalidate", None)
-        self._by_options = callable(getattr(credential, "get_token_info", None))
-        ask = getattr(credential, "get_token_info", None) or getattr(credential, "get_token", None)
-        if ask is None:
-            require(
-                callable(credential),
-                "the credential must have get_token or get_token_info, or be a function, "
-                f"not {type(credential).__name__}",
-            )
-            ask = credential
-            self._takes = _keywords(ask)
-            if "claims" not in self._takes:
-                self._takes = frozenset()
-            self._arguments: tuple[str, ...] = ()
-            self._takes &= {"claims"}
-            require(not tenant_id, "a function gets its tokens wherever it wants: tenant_id means nothing to it")
+        self._scopes = scopes
+        if ask.is_function:
+            for name, given in (("scopes", scopes), ("tenant_id", tenant_id), ("cae=False", not cae)):
+                require(not given, f"a function gets its tokens wherever it wants: {name} means nothing to it")
+            self._takes = ask.takes & {"claims"}
         else:
             require(bool(scopes), "name at least one scope, such as 'api://orders/.default'")
-            self._takes = frozenset({"claims", "tenant_id", "enable_cae"}) if self._by_options else _keywords(ask)
-            self._arguments = scopes
-        self._ask: Callable[..., Any] = ask
-        self._is_async = inspect.iscoroutinefunction(ask) or inspect.iscoroutinefunction(
-            getattr(ask, "__call__", None)  # noqa: B004 - not whether it can be called, but how
-        )
-        self._usual = self._keywords_for(None)
+            require(tenant_id is None or "tenant_id" in ask.takes, f"get_token of {ask.name} takes no tenant_id")
+            self._takes = ask.takes
+        options = {"tenant_id": tenant_id, "enable_cae": cae or None}
+        self._options = {name: value for name, value in options.items() if value is not None and name in self._takes}
+        self._usual = ask.bound(*scopes, **self._options)
 
     @property
     def takes_claims(self) -> bool:
@@ -94,10 +115,8 @@ class TokenSource:
 
     def token(self, claims: str | None) -> str:
         """Ask, blocking."""
-        if self._is_async:
-            raise ConfigurationError(_ASYNC_IN_SYNC)
-        answer = self._ask(*self._arguments, **(self._usual if claims is None else self._keywords_for(claims)))
-        if inspect.isawaitable(answer):
+        answer = None if self._ask.is_async else self._call(claims)()
+        if self._ask.is_async or inspect.isawaitable(answer):
             if inspect.iscoroutine(answer):
                 answer.close()
             raise ConfigurationError(_ASYNC_IN_SYNC)
@@ -105,10 +124,8 @@ class TokenSource:
 
     async def token_async(self, claims: str | None) -> str:
         """Ask in a task; a blocking credential is asked on a thread."""
-        keywords = self._usual if claims is None else self._keywords_for(claims)
-        if self._is_async:
-            return self._text_of(await self._ask(*self._arguments, **keywords))
-        answer = await on_a_thread(partial(self._ask, *self._arguments, **keywords))
+        ask = self._call(claims)
+        answer = ask() if self._ask.is_async else await on_a_thread(ask)
         return self._text_of(await answer if inspect.isawaitable(answer) else answer)
 
     def forget(self, token: str) -> None:
@@ -123,6 +140,10 @@ class TokenSource:
             if inspect.isawaitable(done):
                 await done
 
+    def too_late(self) -> TokenUnavailable:
+        """Make the error of a call that ran out of time here."""
+        return self._unavailable("deadline exceeded waiting for the credential's token")
+
     def _text_of(self, answer: object) -> str:
         if isinstance(answer, Mapping):
             if "access_token" not in answer:
@@ -136,23 +157,20 @@ class TokenSource:
             raise self._unavailable(f"the credential gave {type(text).__name__} that can't be a token")
         return text
 
-    def _keywords_for(self, claims: str | None) -> dict[str, Any]:
-        options = self._options if claims is None else {**self._options, "claims": claims}
-        options = {name: value for name, value in options.items() if name in self._takes}
-        return {"options": options} if self._by_options else options
+    def _call(self, claims: str | None) -> Callable[[], Any]:
+        if claims is None or not self.takes_claims:
+            return self._usual
+        return self._ask.bound(*self._scopes, **self._options, claims=claims)
 
 
-_ASYNC_IN_SYNC = (
-    "this credential is asyncio's, and the client isn't: use httpx.AsyncClient, or a credential whose get_token blocks"
-)
+_ASYNC_IN_SYNC = "an async credential in a sync client: use httpx.AsyncClient, or a credential whose get_token blocks"
 
 
 def _keywords(call: Callable[..., Any]) -> frozenset[str]:
-    known = frozenset({"claims", "tenant_id", "enable_cae"})
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
         return frozenset()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return known
-    return known & {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+        return _KEYWORDS
+    return _KEYWORDS & {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}

@@ -13,7 +13,7 @@ from ..downstream import errors
 from ..downstream.bearer import BearerFlow
 from ..downstream.pipeline.failure import Dialect
 from ..downstream.pipeline.stream import AsyncTracked, SyncTracked
-from ..downstream.transport import AsyncDriver, Driver
+from ..downstream.transport import Awaiting, Blocking
 
 __all__ = ["AsyncResilientTransport", "BearerAuth", "ResilientTransport"]
 
@@ -77,14 +77,14 @@ class BearerAuth(BearerFlow, httpx2.Auth):
     _unavailable = TokenUnavailable
 
 
-class ResilientTransport(Driver, httpx2.BaseTransport):
+class ResilientTransport(Blocking, httpx2.BaseTransport):
     """Keep calls of an `httpx2.Client` from hanging and hammering; see `resilient_auth.ResilientTransport`."""
 
     _dialect = _HTTPX2
     _body = _Body
 
 
-class AsyncResilientTransport(AsyncDriver, httpx2.AsyncBaseTransport):
+class AsyncResilientTransport(Awaiting, httpx2.AsyncBaseTransport):
     """Do the same for an `httpx2.AsyncClient`."""
 
     _dialect = _HTTPX2

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import requests
 import requests.auth
 from urllib3.util import parse_url
 
+from .._engine.steps import Invoke, run
 from .._policy.subject import SubjectOf
 from ..clock import Clock, SystemClock
-from ..downstream.bearer import BearerRules, GetToken, Send, Steps
+from ..downstream.bearer import BearerCall, BearerRules
 from ..downstream.origins import Origins, origin_of
 from ..downstream.source import TokenSource
 
@@ -24,7 +26,7 @@ class BearerAuth(requests.auth.AuthBase):
     """Send a token with each request of a requests session (G17, G22).
 
     Args:
-        credential: Anything with azure-core's `get_token` or `get_token_info`, or a function; none of asyncio's.
+        credential: Anything with azure-core's `get_token` or `get_token_info`, or a function; not an async one.
         scopes: What the token is for; none where the credential is a function.
         origins: Where the token may go, such as `https://api.example`. Requests to other origins go without it. When
             not given, the origin of the first request is the one.
@@ -51,9 +53,9 @@ class BearerAuth(requests.auth.AuthBase):
         allow_http_loopback: bool = False,
         clock: Clock = _SYSTEM,
     ) -> None:
-        self._source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id)
         self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        self._rules = BearerRules(takes_claims=self._source.takes_claims, clock=clock, subject=subject)
+        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id)
+        self._rules = BearerRules(source, clock=clock, subject=subject)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign a request, and see to its answer."""
@@ -62,60 +64,37 @@ class BearerAuth(requests.auth.AuthBase):
         if not self._origins.allow(scheme, host, port):
             return request
         start = _position(request.body)
-        steps = self._rules.steps(origin_of(scheme, host, port), lambda: start is not None)
-        step = self._answer_asks(steps, next(steps))
-        if isinstance(step, Send):
-            _sign(request, step.token)
-            token = step.token
-
-            def on_response(response: requests.Response, **options: Any) -> requests.Response:
-                return self._go_on(steps, token, start, response, options)
-
-            request.hooks["response"].append(on_response)
+        call = run(self._rules.begin(origin_of(scheme, host, port)))
+        _sign(request, call.token)
+        request.hooks["response"].append(partial(self._answered, call, start))
         return request
 
-    def _go_on(
-        self, steps: Steps, token: str, start: int | None, response: requests.Response, options: dict[str, Any]
+    def _answered(
+        self, call: BearerCall, start: int | None, response: requests.Response, **options: Any
     ) -> requests.Response:
+        def read() -> None:
+            _ = response.content
+            response.close()
+
+        challenges = _challenges(response)
         # A redirect carries the hook along, and perhaps not the token.
-        if response.request.headers.get("Authorization") != f"Bearer {token}":
+        if challenges is None or response.request.headers.get("Authorization") != f"Bearer {call.token}":
             return response
         if not self._origins.allow(*_parts(response.request.url)):
             return response
-        if response.status_code != 401:
-            return response
-        try:
-            step: GetToken | Send | None = steps.send(_challenges(response))
-            if isinstance(step, GetToken):
-                _ = response.content  # read, it frees its connection while the provider is asked
-                response.close()
-            step = self._answer_asks(steps, step)
-        except StopIteration:
-            return response
-        if not isinstance(step, Send):
+        if not run(call.go_on(challenges, replayable=lambda: start is not None, read=Invoke(read))):
             return response
         again = response.request.copy()
         again.hooks["response"] = []
-        _sign(again, step.token)
+        _sign(again, call.token)
         body: Any = again.body
         if hasattr(body, "seek"):
             body.seek(start)
         retried: requests.Response = response.connection.send(again, **options)
         retried.history.append(response)
         retried.request = again
-        try:
-            refused = retried.status_code == 401
-            steps.send(_challenges(retried) if refused else None)
-        except StopIteration:
-            pass
+        call.end(_challenges(retried))
         return retried
-
-    def _answer_asks(self, steps: Steps, step: GetToken | Send | None) -> GetToken | Send | None:
-        while isinstance(step, GetToken):
-            if step.forget and step.refused is not None:
-                self._source.forget(step.refused)
-            step = steps.send(self._source.token(step.claims))
-        return step
 
 
 def _sign(request: requests.PreparedRequest, token: str) -> None:
@@ -137,7 +116,10 @@ def _position(body: Any) -> int | None:
         return None
 
 
-def _challenges(response: requests.Response) -> list[str]:
+def _challenges(response: requests.Response) -> list[str] | None:
+    """Return a 401's challenges; None for any other answer."""
+    if response.status_code != 401:
+        return None
     raw: Any = getattr(response.raw, "headers", None)
     if hasattr(raw, "getlist"):
         return [str(value) for value in raw.getlist("WWW-Authenticate")]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
-from typing import Self, TypeVar
+from collections.abc import Collection
+from typing import Self
 
-from .._engine.single_flight import Flight, Outcome
+from .._engine.steps import run_async
 from .._engine.threads import on_a_thread
 from .claims import Claims
 from .rules import check_asked
@@ -13,8 +13,6 @@ from .verification import Expected
 from .verifier import Verifier
 
 __all__ = ["AsyncClaimsVerifier"]
-
-_T = TypeVar("_T")
 
 
 class AsyncClaimsVerifier(Verifier):
@@ -37,14 +35,14 @@ class AsyncClaimsVerifier(Verifier):
         claims = self._core.seen(token)
         if claims is None:
             asked = Expected(scopes, roles, app_only, nonce, grace)
-            return await _carry_out(self._core.verifying(token, asked))
+            return await run_async(self._core.verifying(token, asked))
         if scopes or roles or app_only is not None or nonce is not None:
             check_asked(claims, scopes, roles, app_only, nonce)
         return claims
 
     async def warm_up(self) -> None:
         """Fetch the keys now, so that the first token needn't wait for them; as the blocking one does."""
-        await _carry_out(self._core.warming())
+        await run_async(self._core.warming())
 
     async def close(self) -> None:
         """Forget the tokens that were verified, and end refreshes unless another verifier shares them."""
@@ -59,17 +57,3 @@ class AsyncClaimsVerifier(Verifier):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-async def _carry_out(steps: Generator[tuple[Flight, float], Outcome | None, _T]) -> _T:
-    """Carry a verification through in this task, which alone waits."""
-    try:
-        flight, patience = next(steps)
-        while True:
-            flight, patience = steps.send(await flight.wait_async(patience))
-    except StopIteration as end:
-        result: _T = end.value
-        return result
-    finally:
-        # A caller that gives up leaves its place at once, not when its traceback is collected.
-        steps.close()

@@ -15,7 +15,7 @@ from typing import Final
 
 from .._engine.acquire import patience_of
 from .._engine.engine import Engine
-from .._engine.single_flight import Flight, Outcome
+from .._engine.single_flight import Flight, Outcome, WaitFor
 from .._policy.checks import require, require_number
 from .._process import forks
 from ..errors import ConfigurationError, ProviderUnavailable
@@ -243,7 +243,7 @@ class DenyFile:
             self._due_at = now + self._deny.look_every
         return changed
 
-    def reading(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
+    def reading(self) -> Generator[WaitFor, Outcome | None, None]:
         """Have it read where it must be, once for all who wait; the drivers do the waiting."""
         engine, deny = self._engine, self._deny
         now = engine.clock.monotonic()
@@ -257,7 +257,7 @@ class DenyFile:
             except ProviderUnavailable as error:
                 engine.flights.end(flight)
                 flight.land(Outcome(error=error))
-        outcome = yield flight, patience
+        outcome = yield WaitFor(flight, patience)
         # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
         self._due_at = now + deny.look_every
         if outcome is None or outcome.error is not None:

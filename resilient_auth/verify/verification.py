@@ -10,9 +10,9 @@ from os import PathLike
 from typing import Any, Literal, TypeAlias
 
 from .._engine.engine import Engine
-from .._engine.single_flight import Flight, Outcome
+from .._engine.single_flight import Outcome, WaitFor
 from .._fleet.engines import engine_for
-from .._policy.checks import require, require_number
+from .._policy.checks import called, require, require_number
 from .._process import forks
 from .._wire.connection import HttpxWire
 from ..errors import Closed
@@ -36,7 +36,7 @@ from .trust import IS_GUID, Trust
 __all__ = ["Expected", "Verification", "Verify", "Verifying"]
 
 #: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
-Verifying = Generator[tuple[Flight, float], Outcome | None, Claims]
+Verifying = Generator[WaitFor, Outcome | None, Claims]
 
 Verify: TypeAlias = bool | str | ssl.SSLContext | None
 
@@ -55,6 +55,7 @@ class Expected:
 class Verification:
     """Verify tokens by one owner's settings; see `ClaimsVerifier`."""
 
+    @called("settings", elsewhere="resilience")
     def __init__(
         self,
         trusts: tuple[Trust, ...],
@@ -245,7 +246,7 @@ class Verification:
         check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
         return claims
 
-    def warming(self) -> Generator[tuple[Flight, float], Outcome | None, None]:
+    def warming(self) -> Generator[WaitFor, Outcome | None, None]:
         """Get every issuer's keys, so that no token has to wait for them; step by step."""
         forks.notice()
         for source in self._sources.values():

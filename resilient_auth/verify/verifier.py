@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-from .._engine.single_flight import Flight, Outcome
+from .._engine.steps import run
+from .._policy.checks import called
 from ..settings import Settings
 from .claims import Claims
 from .deny import DenyList
@@ -18,14 +19,13 @@ from .verification import Expected, Verification, Verify
 
 __all__ = ["ClaimsVerifier", "Verifier"]
 
-_T = TypeVar("_T")
-
 
 class Verifier:
     """What the blocking verifier and asyncio's have in common: how they are made. See `ClaimsVerifier`."""
 
     _core: Verification
 
+    @called("settings", elsewhere="resilience")
     def __init__(
         self,
         *,
@@ -215,7 +215,7 @@ class ClaimsVerifier(Verifier):
         claims = self._core.seen(token)
         if claims is None:
             asked = Expected(scopes, roles, app_only, nonce, grace)
-            return _carry_out(self._core.verifying(token, asked))
+            return run(self._core.verifying(token, asked))
         if scopes or roles or app_only is not None or nonce is not None:
             check_asked(claims, scopes, roles, app_only, nonce)
         return claims
@@ -226,7 +226,7 @@ class ClaimsVerifier(Verifier):
         Raises:
             VerificationUnavailable: They are unavailable; the next token makes it try again.
         """
-        _carry_out(self._core.warming())
+        run(self._core.warming())
 
     def close(self) -> None:
         """Forget the tokens that were verified, and end refreshes unless another verifier shares them."""
@@ -237,17 +237,3 @@ class ClaimsVerifier(Verifier):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _carry_out(steps: Generator[tuple[Flight, float], Outcome | None, _T]) -> _T:
-    """Carry a verification through on this thread."""
-    try:
-        flight, patience = next(steps)
-        while True:
-            flight, patience = steps.send(flight.wait(patience))
-    except StopIteration as end:
-        result: _T = end.value
-        return result
-    finally:
-        # A caller that gives up leaves its place at once, not when its traceback is collected.
-        steps.close()

@@ -28,7 +28,7 @@ def azures(idp):
 
 def test_azure_identitys_session_outlives_the_job_that_opened_it(idp, settings):
     """Each job is an `asyncio.run`, and each asks the provider."""
-    credential = ra.aio.ResilientCredential(azures(idp), resilience=settings())
+    credential = ra.aio.ResilientCredential(azures(idp), settings=settings())
     for number in range(3):
         assert asyncio.run(credential.get_token(f"api://{number}/.default")).token
     asyncio.run(credential.close())
@@ -54,7 +54,7 @@ def test_an_outage_is_lived_through_where_each_job_is_a_run(idp, settings, clock
                 raise ConnectionError
             return (await response.json())["access_token"], clock.wall() + 3600
 
-    credential = ra.aio.ResilientCredential(ask, resilience=settings())
+    credential = ra.aio.ResilientCredential(ask, settings=settings())
 
     async def job():
         return (await credential.get_token("a")).token
@@ -81,7 +81,7 @@ def test_a_refresh_ahead_needs_no_callers_loop(settings, clock):
             await asyncio.sleep(0.01)
         return f"t{len(loops)}", clock.wall() + 3600
 
-    credential = ra.aio.ResilientCredential(ask, resilience=settings())
+    credential = ra.aio.ResilientCredential(ask, settings=settings())
 
     async def job():
         return (await credential.get_token("a")).token, asyncio.get_running_loop()
@@ -102,7 +102,7 @@ def test_a_refresh_ahead_needs_no_callers_loop(settings, clock):
 async def test_one_that_was_opened_in_the_callers_loop_is_awaited_there(idp, scope, settings):
     """Its session belongs to that loop, as after `async with`."""
     async with azures(idp) as theirs:
-        credential = ra.aio.ResilientCredential(theirs, resilience=settings())
+        credential = ra.aio.ResilientCredential(theirs, settings=settings())
         got = await asyncio.gather(*(credential.get_token(scope) for _ in range(20)))
         assert len({one.token for one in got}) == 1
         await credential.close()
@@ -125,7 +125,7 @@ async def test_a_callers_loop_is_never_used_for_anothers_call(settings):
         except asyncio.CancelledError:
             return f"t of {asyncio.get_running_loop() is mine}", time.time() + 3600
 
-    credential = ra.aio.ResilientCredential(ask, resilience=settings())
+    credential = ra.aio.ResilientCredential(ask, settings=settings())
     assert (await credential.get_token("here")).token == "t of True"
     with pytest.raises(RuntimeError, match="different event loop"):
         await asyncio.to_thread(lambda: asyncio.run(credential.get_token("elsewhere")))
@@ -139,7 +139,7 @@ def test_a_forked_childs_loop_is_its_own(settings):
     async def ask(_):
         return f"of {os.getpid()}", time.time() + 3600
 
-    credential = ra.aio.ResilientCredential(ask, resilience=settings())
+    credential = ra.aio.ResilientCredential(ask, settings=settings())
     asyncio.run(credential.get_token("a"))
 
     def work():

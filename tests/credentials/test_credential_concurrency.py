@@ -26,7 +26,7 @@ class TestClose:
             go.wait(5)
             return "late", time.time() + 3600
 
-        credential = ra.ResilientCredential(ask, resilience=settings())
+        credential = ra.ResilientCredential(ask, settings=settings())
         got = []
         waiter = threading.Thread(target=lambda: got.append(credential.get_token("a").token))
         waiter.start()
@@ -47,7 +47,7 @@ class TestClose:
             calls.append(1)
             raise ConnectionError
 
-        credential = ra.ResilientCredential(ask, resilience=settings(wait=0.2))
+        credential = ra.ResilientCredential(ask, settings=settings(wait=0.2))
         for _ in range(2):
             with pytest.raises(ra.ProviderUnavailable):
                 credential.get_token("a")
@@ -82,7 +82,7 @@ class TestTasks:
             await asyncio.sleep(0.3)
             return "t0ken", time.time() + 3600
 
-        async with ra.aio.ResilientCredential(ask, resilience=settings()) as credential:
+        async with ra.aio.ResilientCredential(ask, settings=settings()) as credential:
             tasks = [asyncio.create_task(credential.get_token("a")) for _ in range(50)]
             await asyncio.sleep(0.1)
             for task in tasks[:25]:
@@ -98,7 +98,7 @@ class TestTasks:
         async def ask(_):
             return f"t{next(numbers)}", clock.wall() + 3600
 
-        credential = ra.aio.ResilientCredential(ask, resilience=settings())
+        credential = ra.aio.ResilientCredential(ask, settings=settings())
 
         async def get():
             return (await credential.get_token("a")).token
@@ -115,7 +115,7 @@ class TestTasks:
         async def ask():
             return "t", time.time() + 60
 
-        credential = ra.ResilientCredential(lambda _: ask(), resilience=settings())
+        credential = ra.ResilientCredential(lambda _: ask(), settings=settings())
         with pytest.raises(ra.ConfigurationError, match=r"aio\.ResilientCredential"):
             credential.get_token("a")
 
@@ -125,23 +125,23 @@ class TestFromWithin:
 
     def test_a_function_may_ask_another_and_itself_for_something_else(self, settings):
         """A token exchange: one token is had with another one."""
-        inner = ra.ResilientCredential(lambda _: ("assertion", time.time() + 3600), resilience=settings())
+        inner = ra.ResilientCredential(lambda _: ("assertion", time.time() + 3600), settings=settings())
 
         def ask(scopes):
             with_what = outer.get_token("base").token if scopes != ("base",) else inner.get_token("x").token
             return f"{scopes[0]} with {with_what}", time.time() + 3600
 
-        outer = ra.ResilientCredential(ask, resilience=settings())
+        outer = ra.ResilientCredential(ask, settings=settings())
         assert outer.get_token("api").token == "api with base with assertion"
 
     async def test_a_function_that_asks_for_its_own_token_is_told_at_once(self, settings):
         """It would wait for itself until its deadline."""
-        blocking = ra.ResilientCredential(lambda scopes: blocking.get_token(*scopes), resilience=settings())
+        blocking = ra.ResilientCredential(lambda scopes: blocking.get_token(*scopes), settings=settings())
 
         async def ask(scopes):
             return await awaited.get_token(*scopes)
 
-        awaited = ra.aio.ResilientCredential(ask, resilience=settings())
+        awaited = ra.aio.ResilientCredential(ask, settings=settings())
         begun = time.monotonic()
         with pytest.raises(ra.ConfigurationError, match="very token"):
             blocking.get_token("a")
@@ -187,8 +187,8 @@ class TestClocks:
     async def test_the_time_that_has_passed_counts(self, scene, set_ahead, passes, renewed):
         """For both faces, and in azure-core's both ways; no answer is good for longer than it was looked at."""
         clock, ask, options = scene
-        blocking = ra.ResilientCredential(ask, resilience=options)
-        awaited = ra.aio.ResilientCredential(ask, resilience=options)
+        blocking = ra.ResilientCredential(ask, settings=options)
+        awaited = ra.aio.ResilientCredential(ask, settings=options)
         first = blocking.get_token("a").token, (await awaited.get_token("a")).token
         clock.ahead += set_ahead
         clock.advance(passes)
@@ -205,7 +205,7 @@ class TestClocks:
 def test_each_switch_between_three_sources_is_told_once_with_its_reason(idp, second_idp, app_at, scope, settings):
     """Further and further, and back."""
     function = lambda _: ("f", time.time() + 3600)  # noqa: E731
-    credential = ra.ResilientCredential(app_at(idp), app_at(second_idp), function, resilience=settings())
+    credential = ra.ResilientCredential(app_at(idp), app_at(second_idp), function, settings=settings())
     with capture_events() as told:
         idp.fail(Fault.http_503())
         for _ in range(3):

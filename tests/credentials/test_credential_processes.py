@@ -27,7 +27,7 @@ class TestFork:
     def test_a_warm_credential_serves_in_the_child(self, idp, app_at, scope, settings):
         """What is held is served, and what isn't is asked for; siblings' tokens too."""
         credential = ra.ResilientCredential(app_at(idp))
-        function = ra.ResilientCredential(lambda _: (f"of {os.getpid()}", time.time() + 3600), resilience=settings())
+        function = ra.ResilientCredential(lambda _: (f"of {os.getpid()}", time.time() + 3600), settings=settings())
         held, cae = credential.get_token(scope).token, credential.get_token(scope, enable_cae=True).token
         made = function.get_token("a").token
 
@@ -66,7 +66,7 @@ class TestFork:
                 time.sleep(0.5)
             return f"of {os.getpid()}", time.time() + 3600
 
-        credential = ra.ResilientCredential(ask, resilience=settings())
+        credential = ra.ResilientCredential(ask, settings=settings())
         first = threading.Thread(target=credential.get_token, args=("a",))
         first.start()
         asked.wait(5)
@@ -88,7 +88,7 @@ class TestFork:
                 raise ConnectionError
             return f"t {scopes[0]}", time.time() + 3600
 
-        credential = ra.ResilientCredential(ask, app_at(idp), resilience=settings())
+        credential = ra.ResilientCredential(ask, app_at(idp), settings=settings())
         over = threading.Event()
 
         def traffic() -> None:
@@ -125,7 +125,7 @@ class TestFork:
         def ask(_):
             raise ConnectionError
 
-        credential = ra.ResilientCredential(ask, resilience=settings(clock=Holding(), wait=0.2))
+        credential = ra.ResilientCredential(ask, settings=settings(clock=Holding(), wait=0.2))
         for _ in range(2):
             with pytest.raises(ra.ProviderUnavailable):
                 credential.get_token("a")
@@ -139,7 +139,7 @@ class TestFork:
             await asyncio.sleep(0)
             return f"of {os.getpid()}", time.time() + 3600
 
-        credential = ra.aio.ResilientCredential(ask, resilience=settings())
+        credential = ra.aio.ResilientCredential(ask, settings=settings())
         loop = asyncio.new_event_loop()
         runner = threading.Thread(target=loop.run_forever)
         runner.start()
@@ -200,7 +200,7 @@ with Emulator() as idp:
     idp.fail(Fault.refuse())
     down = failure_of(credential, "https://down/.default")
     assert type(down) is ra.ConnectionFailed, down
-    both = ra.ResilientCredential(app, lambda _: ("t", 2e9), resilience=quick)
+    both = ra.ResilientCredential(app, lambda _: ("t", 2e9), settings=quick)
     assert both.get_token("https://f/.default").token == "t"
     app.close()
 assert not any(name.partition(".")[0] == "azure" for name in sys.modules)

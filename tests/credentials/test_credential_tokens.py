@@ -93,12 +93,12 @@ def test_a_plain_application_and_a_managed_identity_are_wrapped(idp, scope, sett
     """Who has MSAL's own objects gets the same."""
     plain = plain_msal.ConfidentialClientApplication("daemon", "secret", authority=idp.authority("contoso"),
                                                      instance_discovery=False, verify=idp.ca_file)  # fmt: skip
-    assert ra.ResilientCredential(plain, resilience=settings()).get_token(scope).token
+    assert ra.ResilientCredential(plain, settings=settings()).get_token(scope).token
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", idp.metadata_url)
     import requests
 
     mine = plain_msal.ManagedIdentityClient(plain_msal.SystemAssignedManagedIdentity(), http_client=requests.Session())
-    credential = ra.ResilientCredential(mine, resilience=settings())
+    credential = ra.ResilientCredential(mine, settings=settings())
     first = credential.get_token(scope).token
     assert idp.ledger.lookup(first) is not None
     assert credential.get_token(scope).token == first
@@ -108,7 +108,7 @@ def test_any_credential_gets_memory_and_fallback(idp, scope, settings, clock):
     """azure-identity's raises while its token is valid; around it, nobody notices."""
     theirs = ClientSecretCredential("contoso", "daemon", "secret", authority=idp.url, disable_instance_discovery=True,
                                     connection_verify=idp.ca_file, retry_total=0)  # fmt: skip
-    with ra.ResilientCredential(theirs, resilience=settings()) as credential:
+    with ra.ResilientCredential(theirs, settings=settings()) as credential:
         held = credential.get_token_info(scope)
         idp.fail(Fault.http_503())
         clock.skip(3599)
@@ -119,7 +119,7 @@ async def test_an_awaited_credential_asks_once_for_all_tasks(idp, scope, setting
     """And is closed with the one around it."""
     theirs = AwaitedSecretCredential("contoso", "daemon", "secret", authority=idp.url, disable_instance_discovery=True,
                                      connection_verify=idp.ca_file)  # fmt: skip
-    async with ra.aio.ResilientCredential(theirs, resilience=settings()) as credential:
+    async with ra.aio.ResilientCredential(theirs, settings=settings()) as credential:
         got = await asyncio.gather(*(credential.get_token(scope) for _ in range(50)))
     assert len({one.token for one in got}) == 1
     assert len(token_calls(idp)) == 1
@@ -146,12 +146,12 @@ async def test_a_function_may_give_anything_like_a_token(settings, answer):
     async def awaited(scopes):
         return blocking(scopes)
 
-    credential = ra.ResilientCredential(blocking, resilience=settings())
+    credential = ra.ResilientCredential(blocking, settings=settings())
     assert {credential.get_token("a", "b").token for _ in range(5)} == {"t0ken"}
     assert asked == [("a", "b")]
-    both = ra.aio.ResilientCredential(awaited, resilience=settings())
+    both = ra.aio.ResilientCredential(awaited, settings=settings())
     assert (await both.get_token_info("a")).token == "t0ken"
-    assert (await ra.aio.ResilientCredential(blocking, resilience=settings()).get_token("a")).token == "t0ken"
+    assert (await ra.aio.ResilientCredential(blocking, settings=settings()).get_token("a")).token == "t0ken"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_a_function_may_give_anything_like_a_token(settings, answer):
 def test_what_is_no_valid_token_is_told_and_takes_no_valid_ones_place(settings, clock, answer, kind):
     """A function that goes wrong later doesn't spoil what is held."""
     answers = [("good", time.time() + 3600)]
-    credential = ra.ResilientCredential(lambda _: answers[-1], resilience=settings())
+    credential = ra.ResilientCredential(lambda _: answers[-1], settings=settings())
     assert credential.get_token("a").token == "good"
     answers.append(answer)
     clock.skip(3000)
@@ -302,7 +302,7 @@ def test_invalidate_forgets_this_token_and_no_other(idp, app_at, scope):
 def test_a_wrong_argument_is_named_before_anything_is_sent(settings, call, named):
     """Nobody is asked."""
     asked = []
-    credential = ra.ResilientCredential(lambda scopes: asked.append(scopes), resilience=settings())
+    credential = ra.ResilientCredential(lambda scopes: asked.append(scopes), settings=settings())
     with pytest.raises(ra.ConfigurationError, match=named):
         call(credential)
     assert asked == []
@@ -316,10 +316,14 @@ def test_a_wrong_argument_is_named_before_anything_is_sent(settings, call, named
         ((7,), {}, r"sources\[0\]"),
         ((lambda s: s, "x"), {}, r"sources\[1\]"),
         ((ClientSecretCredential,), {}, "class"),
-        ((lambda s: s,), {"resilience": {}}, "resilience"),
+        ((lambda s: s,), {"settings": {}}, "settings"),
         ((lambda s: s,), {"account": "ann"}, "account"),
-        ((lambda s: s,), {"failover_after": 0}, "failover_after"),
-        ((lambda s: s,), {"failover_after": "1"}, "failover_after"),
+        ((lambda s: s, lambda s: s), {"failover_after": 0}, "failover_after"),
+        ((lambda s: s, lambda s: s), {"failover_after": "1"}, "failover_after"),
+        ((lambda s: s,), {"failover_after": 1.0}, "failover_after has no effect"),
+        ((lambda s: s,), {"account": {"home_account_id": "a.b"}}, "account has no effect"),
+        ((lambda s: s,), {"additionally_allowed_tenants": ["*"]}, "additionally_allowed_tenants has no effect"),
+        ((lambda s: s,), {"resilience": ra.Settings()}, "resilience is called settings here"),
         ((lambda s: s,), {"additionally_allowed_tenants": "contoso"}, "additionally_allowed_tenants"),
         ((lambda s: s,), {"additionally_allowed_tenants": [7]}, "additionally_allowed_tenants"),
         ((lambda s: s,), {"additionally_allowed_tenants": None}, "additionally_allowed_tenants"),
@@ -329,6 +333,15 @@ def test_a_wrong_construction_is_named(make, sources, options, named):
     """With the argument and the fix."""
     with pytest.raises(ra.ConfigurationError, match=named):
         make(*sources, **options)
+
+
+def test_an_option_that_an_application_has_no_use_for_is_refused(idp, app_at, settings):
+    """Its settings are its own, and B2C knows no other tenants."""
+    with pytest.raises(ra.ConfigurationError, match="settings has no effect: every source is resilient already"):
+        ra.ResilientCredential(app_at(idp), settings=settings())
+    b2c = app_at(idp, authority=f"{idp.authority('contoso.onmicrosoft.com')}/b2c_1_signin")
+    with pytest.raises(ra.ConfigurationError, match="additionally_allowed_tenants has no effect"):
+        ra.ResilientCredential(b2c, additionally_allowed_tenants=["*"])
 
 
 def test_what_is_awaited_has_no_place_in_the_blocking_one(idp):
@@ -362,7 +375,7 @@ def test_a_function_of_the_owners_that_is_wrong_is_shown_as_it_is(settings):
     def buggy(scopes):
         raise KeyError("oops")
 
-    credential = ra.ResilientCredential(buggy, resilience=settings())
+    credential = ra.ResilientCredential(buggy, settings=settings())
     for _ in range(20):
         with pytest.raises(KeyError):
             credential.get_token("a")
@@ -376,7 +389,7 @@ def test_a_function_that_fails_on_the_network_opens_its_breaker(settings, clock)
         asked.append(scopes)
         raise ConnectionResetError
 
-    credential = ra.ResilientCredential(dead, resilience=settings())
+    credential = ra.ResilientCredential(dead, settings=settings())
     with capture_events() as told:
         for _ in range(40):
             clock.skip(6)

@@ -54,7 +54,7 @@ def state_of(credential: Any) -> str:
 @pytest.mark.parametrize("text", ["AADSTS90033: A transient error has occurred.", "server_error", "AADSTS90090: busy"])
 def test_a_failure_told_like_a_denial_is_one(source, hasty, clock, scope, text):
     """A valid token is served, and with none the error is a failure's; the breaker opens."""
-    credential = ra.ResilientCredential(source, resilience=hasty)
+    credential = ra.ResilientCredential(source, settings=hasty)
     held = credential.get_token(scope).token
     source.raises(text)
     clock.skip(3600 - 100)
@@ -70,14 +70,14 @@ def test_a_failure_told_like_a_denial_is_one(source, hasty, clock, scope, text):
 @pytest.mark.parametrize("error", ["temporarily_unavailable", "server_error"])
 def test_so_is_one_that_a_function_returns(hasty, clock, scope, error):
     """MSAL's own error dict, as an application of MSAL's gives it."""
-    credential = ra.ResilientCredential(lambda scopes: {"error": error, "error_description": "x"}, resilience=hasty)
+    credential = ra.ResilientCredential(lambda scopes: {"error": error, "error_description": "x"}, settings=hasty)
     with pytest.raises(ra.ServerFailed):
         credential.get_token(scope)
 
 
 def test_a_federated_credential_on_its_way_opens_no_breaker(source, hasty, clock, scope):
     """It is a failure for ten minutes, and a denial from then on; once known, it counts anew."""
-    credential = ra.ResilientCredential(source, resilience=hasty)
+    credential = ra.ResilientCredential(source, settings=hasty)
     source.raises("AADSTS700213: No matching federated identity record found for presented assertion subject 'x'.")
     for _ in range(6):
         with pytest.raises(ra.ServerFailed, match="AADSTS700213"):
@@ -95,7 +95,7 @@ def test_a_federated_credential_on_its_way_opens_no_breaker(source, hasty, clock
 
 def test_one_odd_token_opens_no_breaker(source, hasty, clock, scope):
     """It was asked, and it answered: this answer alone can't be used."""
-    credential = ra.ResilientCredential(source, resilience=hasty)
+    credential = ra.ResilientCredential(source, settings=hasty)
     source.says = lambda: AccessToken("odd", 0)
     for _ in range(5):
         with pytest.raises(ra.MalformedAnswer):

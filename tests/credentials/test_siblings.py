@@ -30,7 +30,7 @@ def plain(idp):
 def test_a_plain_daemon_has_tokens_under_cae_and_of_other_tenants(idp, plain, scope, settings):
     """Each is kept apart, asked for once, and what the owner holds is the application's own token alone."""
     app = plain(app_name="sample", app_version="1.2")
-    credential = ra.ResilientCredential(app, resilience=settings(), additionally_allowed_tenants=["*"])
+    credential = ra.ResilientCredential(app, settings=settings(), additionally_allowed_tenants=["*"])
     own, cae = credential.get_token(scope).token, credential.get_token(scope, enable_cae=True).token
     far = credential.get_token(scope, tenant_id="fabrikam").token
     assert len({own, cae, far}) == 3
@@ -48,7 +48,7 @@ def test_a_plain_daemon_has_tokens_under_cae_and_of_other_tenants(idp, plain, sc
 
 def test_what_a_sibling_holds_is_served_through_an_outage(idp, plain, scope, settings, clock):
     """It is as resilient as the application around the plain one."""
-    credential = ra.ResilientCredential(plain(), resilience=settings())
+    credential = ra.ResilientCredential(plain(), settings=settings())
     cae = credential.get_token(scope, enable_cae=True).token
     idp.fail(Fault.http_503())
     clock.skip(3500)
@@ -59,7 +59,7 @@ def test_what_a_sibling_holds_is_served_through_an_outage(idp, plain, scope, set
 
 def test_a_plain_daemon_that_declares_cp1_itself_needs_no_sibling(idp, plain, scope, settings):
     """One token for both."""
-    credential = ra.ResilientCredential(plain(client_capabilities=["cp1"]), resilience=settings())
+    credential = ra.ResilientCredential(plain(client_capabilities=["cp1"]), settings=settings())
     own = credential.get_token(scope).token
     assert idp.ledger.lookup(own).cae
     assert credential.get_token(scope, enable_cae=True).token == own
@@ -73,7 +73,7 @@ def test_a_siblings_wire_is_the_owners(idp, plain, scope, settings):
     seen = []
     session.hooks["response"].append(lambda response, **_: seen.append(response.url))
     app = plain(http_client=session, verify=True)
-    credential = ra.ResilientCredential(app, resilience=settings(), additionally_allowed_tenants=["fabrikam"])
+    credential = ra.ResilientCredential(app, settings=settings(), additionally_allowed_tenants=["fabrikam"])
     seen.clear()
     assert credential.get_token(scope, tenant_id="fabrikam").token
     assert any("/fabrikam/" in url for url in seen)
@@ -90,7 +90,7 @@ def test_a_plain_desktops_user_has_tokens_under_cae(idp, scope, settings):
     )
     own = app.acquire_token_by_auth_code_flow(flow, idp.sign_in(flow["auth_uri"], "ann@contoso.com"))["access_token"]
     (account,) = app.get_accounts()
-    credential = ra.ResilientCredential(app, account=account, resilience=settings())
+    credential = ra.ResilientCredential(app, account=account, settings=settings())
     assert credential.get_token("api://x/read").token == own
     cae = credential.get_token("api://x/read", enable_cae=True).token
     assert idp.ledger.lookup(cae).cae
@@ -104,7 +104,7 @@ def test_a_plain_desktops_user_has_tokens_under_cae(idp, scope, settings):
 
 def test_claims_and_invalidation_reach_the_sibling_that_holds_the_token(idp, plain, scope, settings):
     """And no other's token."""
-    credential = ra.ResilientCredential(plain(), resilience=settings())
+    credential = ra.ResilientCredential(plain(), settings=settings())
     own, cae = credential.get_token(scope).token, credential.get_token(scope, enable_cae=True).token
     challenged = credential.get_token(scope, enable_cae=True, claims='{"access_token":{"nbf":{"value":"1"}}}').token
     assert challenged not in (own, cae)
@@ -116,7 +116,7 @@ def test_claims_and_invalidation_reach_the_sibling_that_holds_the_token(idp, pla
 
 def test_sixty_four_threads_make_one_sibling_and_one_exchange(idp, plain, scope, settings, together):
     """Where there was none before."""
-    credential = ra.ResilientCredential(plain(), resilience=settings())
+    credential = ra.ResilientCredential(plain(), settings=settings())
     got = together(64, lambda: credential.get_token(scope, enable_cae=True).token)
     assert len(set(got)) == 1
     assert len(idp.ledger.token_calls()) == 1

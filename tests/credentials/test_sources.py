@@ -129,5 +129,5 @@ def _token():
 def test_a_function_takes_over_from_an_application(idp, app_at, scope, settings):
     """Sources of all kinds mix."""
     idp.fail(Fault.http_503())
-    credential = ra.ResilientCredential(app_at(idp), lambda _: ("spare", time.time() + 600), resilience=settings())
+    credential = ra.ResilientCredential(app_at(idp), lambda _: ("spare", time.time() + 600), settings=settings())
     assert credential.get_token(scope).token == "spare"

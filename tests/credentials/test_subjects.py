@@ -62,7 +62,7 @@ def provider(clock):
 
 @pytest.fixture
 def credential(provider, settings):
-    with ra.ResilientCredential(provider, resilience=settings(), subject=user.get) as made:
+    with ra.ResilientCredential(provider, settings=settings(), subject=user.get) as made:
         yield made
 
 
@@ -94,7 +94,7 @@ def test_each_user_has_a_token_of_their_own_and_it_is_held(provider, credential)
 
 def test_without_a_subject_the_function_answers_for_everybody(provider, settings):
     """That is what it promises then: it is asked once, and its docstring says so."""
-    with ra.ResilientCredential(provider, resilience=settings()) as credential:
+    with ra.ResilientCredential(provider, settings=settings()) as credential:
         assert whose(as_user("ada", credential.get_token, "s").token) == "ada"
         assert whose(as_user("bob", credential.get_token, "s").token) == "ada"
     assert "same identity always" in " ".join(ra.ResilientCredential.__doc__.split())
@@ -102,7 +102,7 @@ def test_without_a_subject_the_function_answers_for_everybody(provider, settings
 
 async def test_tasks_of_two_users_never_meet(provider, settings):
     """Awaited functions see the variables of the task that asks."""
-    async with ra.aio.ResilientCredential(provider.coroutine, resilience=settings(), subject=user.get) as credential:
+    async with ra.aio.ResilientCredential(provider.coroutine, settings=settings(), subject=user.get) as credential:
 
         async def serve(name):
             user.set(name)
@@ -173,7 +173,7 @@ def test_nobody_is_asked_for_a_user_who_has_signed_out_meanwhile(settings, clock
             raise ConnectionError("down")
         return f"{current.get()['user']}|", clock.wall() + 3600
 
-    with ra.ResilientCredential(token, resilience=settings(), subject=lambda: current.get()["user"]) as credential:
+    with ra.ResilientCredential(token, settings=settings(), subject=lambda: current.get()["user"]) as credential:
         with ra.wait_at_most(0.2), pytest.raises(ra.ProviderUnavailable):
             credential.get_token("s")
         with capture_events() as told:
@@ -214,7 +214,7 @@ def test_a_user_who_changes_while_the_function_runs_gives_no_token_to_either(set
         request["user"] = "bob"
         return "whose?", clock.wall() + 3600
 
-    with ra.ResilientCredential(token, resilience=settings(), subject=lambda: current.get()["user"]) as credential:
+    with ra.ResilientCredential(token, settings=settings(), subject=lambda: current.get()["user"]) as credential:
         with pytest.raises(ra.ConfigurationError, match="subject named somebody else"):
             credential.get_token("s")
         assert not credential._ready
@@ -247,7 +247,7 @@ def test_each_user_switches_sources_alone(provider, settings, clock):
     """The first source fails for Ada alone: she is served by the second one, and Bob by the first."""
     first, second = Provider(clock), Provider(clock)
     first.down = {"ada"}
-    with ra.ResilientCredential(first, second, resilience=settings(), subject=user.get) as credential:
+    with ra.ResilientCredential(first, second, settings=settings(), subject=user.get) as credential:
         with capture_events() as told:
             for name in ("ada", "bob", "ada"):
                 assert whose(as_user(name, credential.get_token, "s").token) == name
@@ -323,7 +323,7 @@ def test_what_names_nobody_is_refused_before_anybody_is_asked(provider, settings
     """An empty name would be everybody's who has none; a proxy would be another one at the next call."""
     subject = (lambda: name()) if name is _coroutine else lambda: name
     with (
-        ra.ResilientCredential(provider, resilience=settings(), subject=subject) as credential,
+        ra.ResilientCredential(provider, settings=settings(), subject=subject) as credential,
         pytest.raises(ra.ConfigurationError, match="subject must return a non-empty string"),
     ):
         credential.get_token("s")
@@ -337,7 +337,7 @@ def test_what_a_subject_raises_is_the_callers(provider, settings):
         raise LookupError("outside of a request")
 
     with (
-        ra.ResilientCredential(provider, resilience=settings(), subject=subject) as credential,
+        ra.ResilientCredential(provider, settings=settings(), subject=subject) as credential,
         pytest.raises(LookupError, match="outside of a request"),
     ):
         credential.get_token("s")
@@ -368,8 +368,8 @@ def test_no_user_is_ever_given_another_users_token(new_clock, steps, seed):
     settings = ra.Settings(clock=clock, wait=0.2, exchange_deadline=5.0, attempt_timeout=2.0, connect_timeout=2.0)
     crossings, last = [], {}
     order = random.Random(seed)
-    blocking = ra.ResilientCredential(provider, resilience=settings, subject=user.get)
-    awaited = ra.aio.ResilientCredential(provider.coroutine, resilience=settings, subject=user.get)
+    blocking = ra.ResilientCredential(provider, settings=settings, subject=user.get)
+    awaited = ra.aio.ResilientCredential(provider.coroutine, settings=settings, subject=user.get)
 
     def note(name, scope, token):
         if token.split("|")[:2] != [str(name), scope]:

@@ -528,7 +528,7 @@ class TestBulkhead:
         circuit = transport._pipeline.circuit(API)
         while not circuit.bulkhead.waiting:
             pass
-        with pytest.raises(ApiBulkheadFull, match="as many") as full:
+        with pytest.raises(ApiBulkheadFull, match=r"the queue for .* is full") as full:
             transport.handle_request(httpx.Request("GET", API))
         assert isinstance(full.value, httpx.PoolTimeout)
         assert full.value.retry_after
@@ -642,6 +642,7 @@ class TestHedging:
         ({"first_delay": 6.0}, "longest_delay"),
         ({"slow_call": 11.0}, "attempt_timeout"),
         ({"hedge_after": 11.0}, "attempt_timeout"),
+        ({"hedge_after": 1.0, "retry_budget": 0}, "hedge_after has no effect"),
         ({"queue_wait": 31.0}, "deadline"),
         ({"attempts": 0}, "attempts"),
         ({"concurrency": 0}, "concurrency"),
@@ -670,3 +671,41 @@ def test_an_api_that_wants_no_token_gets_none() -> None:
     assert "authorization" not in seen[0]
     with pytest.raises(ConfigurationError, match="give the credential"):
         ra.api_client("https://api.example", None, "scope")
+
+
+@pytest.mark.parametrize("make", [ra.api_client, ra.aio.api_client])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"credential": None, "scopes": "scope"},
+        {"credential": None, "origins": ["https://other.example"]},
+        {"credential": None, "tenant_id": "t"},
+        {"credential": None, "subject": lambda: "ann"},
+        {"credential": lambda: "T", "scopes": "scope"},
+        {"credential": lambda: "T", "tenant_id": "t"},
+        {"verify": False, "transport": True},
+        {"http1": False, "transport": True},
+        {"http2": True, "transport": True},
+        {"limits": httpx.Limits(max_connections=1), "transport": True},
+    ],
+    ids=lambda given: "-".join(given),
+)
+def test_an_option_without_effect_is_refused(make: Any, given: dict[str, Any]) -> None:
+    """In place of being dropped: who turns verification off beside a transport of their own must learn of it."""
+    name = next(name for name in given if name not in ("credential", "transport"))
+    arguments = {"credential": lambda: "T", **given}
+    if "transport" in arguments:
+        arguments["transport"] = httpx.MockTransport(lambda _: httpx.Response(200))
+    with pytest.raises(ConfigurationError, match=f"{name} (?:has no effect|means nothing)"):
+        make("https://api.example", **arguments)
+
+
+def test_an_async_fallback_has_no_place_in_a_sync_transport() -> None:
+    """It is told when it is made, and not in the first outage."""
+
+    async def fallback(request: httpx.Request, error: Exception) -> None:
+        return None
+
+    with pytest.raises(ConfigurationError, match="an async fallback in a sync transport"):
+        ra.ResilientTransport(fallback=fallback)
+    ra.AsyncResilientTransport(fallback=fallback)

@@ -482,6 +482,30 @@ async def test_a_credential_that_hangs_ends_with_the_deadline(kind: str) -> None
     async with httpx.AsyncClient(
         transport=httpx.MockTransport(lambda request: httpx.Response(200)), auth=auth
     ) as client:
-        with pytest.raises(TokenUnavailable, match="time for the call"):
+        with pytest.raises(TokenUnavailable, match="deadline exceeded"):
             await client.get(API)
     release.set()
+
+
+class _WithoutTenants:
+    def get_token(self, *scopes: str, claims: str | None = None) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("credential", "scopes", "options", "says"),
+    [
+        (lambda: "T", ["scope"], {}, "scopes means nothing"),
+        (lambda: "T", [], {"tenant_id": "t"}, "tenant_id means nothing"),
+        (lambda: "T", [], {"cae": False}, "cae=False means nothing"),
+        (_WithoutTenants(), ["scope"], {"tenant_id": "t"}, "takes no tenant_id"),
+        (Tokens, ["scope"], {}, "is a class"),
+    ],
+    ids=["scopes-of-a-function", "tenant-of-a-function", "cae-of-a-function", "tenant-of-one-without", "a-class"],
+)
+def test_what_the_credential_could_not_be_told_is_refused(
+    credential: Any, scopes: list[str], options: dict[str, Any], says: str
+) -> None:
+    """A token of another tenant, or for other scopes, than the owner named would be sent otherwise."""
+    with pytest.raises(ConfigurationError, match=says):
+        BearerAuth(credential, *scopes, **options)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from resilient_auth._engine.acquire import Served, acquire, acquire_async, acquiring
+from resilient_auth._engine.acquire import Served, acquiring
 from resilient_auth._engine.cache import CacheEntry, Memory
 from resilient_auth._engine.engine import Engine
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._engine.steps import run, run_async
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
 from resilient_auth.settings import Settings
@@ -113,10 +114,10 @@ class Bench:
         return token
 
     def ask(self, entry: CacheEntry | None = None, **options: Any) -> Served:
-        return acquire(acquiring(self.engine, entry or self.entry, self.exchanges, **options))
+        return run(acquiring(self.engine, entry or self.entry, self.exchanges, **options))
 
     async def ask_async(self, entry: CacheEntry | None = None, **options: Any) -> Served:
-        return await acquire_async(acquiring(self.engine, entry or self.entry, self.exchanges, **options))
+        return await run_async(acquiring(self.engine, entry or self.entry, self.exchanges, **options))
 
     def open_breaker(self, host: str = HOST) -> None:
         breaker = self.engine.breaker(Endpoint(host), Purpose.TOKEN)

@@ -21,7 +21,7 @@ from resilient_auth._engine.acquire import Acquisition, Served, acquiring
 from resilient_auth._engine.cache import CacheEntry, Memory
 from resilient_auth._engine.engine import Engine
 from resilient_auth._engine.lanes import Job
-from resilient_auth._engine.single_flight import Exchange, Flight, Outcome
+from resilient_auth._engine.single_flight import Exchange, Flight, Outcome, WaitFor
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
 from resilient_auth._policy.freshness import due_after
 from resilient_auth._wire.answers import WireResponse
@@ -194,7 +194,7 @@ class Caller:
         world._callers.append(self)
         self._go(lambda: next(acquisition))
 
-    def _go(self, on: Callable[[], tuple[Flight, float]]) -> None:
+    def _go(self, on: Callable[[], WaitFor]) -> None:
         try:
             self._flight, patience = on()
         except StopIteration as end:

@@ -16,8 +16,9 @@ import pytest
 import requests
 from flow_bench import HERE, HOST, Bench, Threads, until
 
-from resilient_auth._engine.acquire import Served, Source, acquire, asking_once, wait_at_most
+from resilient_auth._engine.acquire import Served, Source, asking_once, wait_at_most
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._engine.steps import run
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth._policy.freshness import FreshnessOptions
@@ -896,7 +897,7 @@ class TestRemoval:
 
 class TestOnce:
     def ask(self, bench: Bench) -> Any:
-        return acquire(asking_once(bench.engine, (HERE,), "app", "ann", bench.exchanges))
+        return run(asking_once(bench.engine, (HERE,), "app", "ann", bench.exchanges))
 
     def test_each_call_has_an_exchange_of_its_own(self) -> None:
         """A code's result is nobody else's, and is held nowhere."""

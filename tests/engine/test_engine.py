@@ -16,10 +16,11 @@ import pytest
 from flow_bench import HERE, HOST, until
 
 from resilient_auth._engine import recovery, schedule
-from resilient_auth._engine.acquire import acquire, acquiring
+from resilient_auth._engine.acquire import acquiring
 from resilient_auth._engine.cache import CacheEntry, Memory
 from resilient_auth._engine.engine import Engine
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._engine.steps import run
 from resilient_auth._fleet.engines import engine_for
 from resilient_auth._policy.endpoint import Endpoint
 from resilient_auth._policy.failure import Purpose
@@ -83,7 +84,7 @@ class Warm:
         return Outcome(result={"error": "hung"})
 
     def ask(self, entry: CacheEntry) -> str:
-        served = acquire(acquiring(self.engine, entry, self.exchange))
+        served = run(acquiring(self.engine, entry, self.exchange))
         assert served.token is not None
         return served.token.secret
 

@@ -103,6 +103,40 @@ def test_resilience_must_be_settings(idp: Emulator, daemon, resilience):
 
 
 @pytest.mark.parametrize(
+    "make",
+    [
+        lambda **named: msal.ConfidentialClientApplication("d", client_credential="s", **named),
+        lambda **named: msal.PublicClientApplication("d", **named),
+        lambda **named: msal.ManagedIdentityClient(msal.SystemAssignedManagedIdentity(), **named),
+        lambda **named: ra.wrap(None, **named),
+        lambda **named: ra.aio.wrap(None, **named),
+    ],
+    ids=["confidential", "public", "managed-identity", "wrap", "aio-wrap"],
+)
+def test_settings_are_called_resilience_where_the_signature_is_msals(make):
+    """One keyword for one thing; the other one isn't dropped silently."""
+    with pytest.raises(ra.ConfigurationError, match="settings is called resilience here"):
+        make(settings=ra.Settings())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **named: ra.ClaimsVerifier(issuer="https://idp.example", audience="a", **named),
+        lambda **named: ra.ClaimsVerifier.for_entra("organizations", "a", **named),
+        lambda **named: ra.aio.ClaimsVerifier(issuer="https://idp.example", audience="a", **named),
+        lambda **named: ra.ResilientCredential(lambda scopes: None, **named),
+        lambda **named: ra.aio.ResilientCredential(lambda scopes: None, **named),
+    ],
+    ids=["verifier", "for-entra", "aio-verifier", "credential", "aio-credential"],
+)
+def test_settings_are_called_settings_in_what_is_ours(make):
+    """The other way round alike."""
+    with pytest.raises(ra.ConfigurationError, match="resilience is called settings here"):
+        make(resilience=ra.Settings())
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         ({"wait": 0}, "wait must be from 0.01"),

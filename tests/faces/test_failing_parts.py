@@ -224,7 +224,7 @@ def test_a_closed_credentials_breaker_goes_with_it(once, clock):
     def broken(scopes: tuple[str, ...]) -> Any:
         raise ConnectionError("down")
 
-    credential = ra.ResilientCredential(broken, resilience=once)
+    credential = ra.ResilientCredential(broken, settings=once)
     for _ in range(5):
         with pytest.raises(ra.ProviderUnavailable):
             credential.get_token("s")

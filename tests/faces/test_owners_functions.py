@@ -176,7 +176,7 @@ class TestFunctionsThatAsk:
                 return {"access_token": f"with {inner}", "expires_in": 3600}
             return {"access_token": scopes[0], "expires_in": 3600}
 
-        with ra.ResilientCredential(source, resilience=settings()) as credential:
+        with ra.ResilientCredential(source, settings=settings()) as credential:
             credentials.append(credential)
             calls = [lambda n=n: credential.get_token(f"outer-{n}").token for n in range(20)]
             assert all_at_once(calls) == [f"with inner-{n}" for n in range(20)]
@@ -191,7 +191,7 @@ class TestFunctionsThatAsk:
                     return {"access_token": f"with {inner}", "expires_in": 3600}
                 return {"access_token": scopes[0], "expires_in": 3600}
 
-            credential = ra.aio.ResilientCredential(source, resilience=settings())
+            credential = ra.aio.ResilientCredential(source, settings=settings())
             got = await asyncio.wait_for(asyncio.gather(*(credential.get_token(f"outer-{n}") for n in range(20))), 15.0)
             return [one.token for one in got]
 
@@ -209,7 +209,7 @@ class TestFunctionsThatAsk:
                 return {"access_token": f"with {inner}", "expires_in": 3600}
             return {"access_token": scopes[0], "expires_in": 3600}
 
-        with ra.ResilientCredential(source, resilience=settings()) as credential:
+        with ra.ResilientCredential(source, settings=settings()) as credential:
             credentials.append(credential)
             for n in range(6):
                 with pytest.raises(ra.ProviderUnavailable), ra.wait_at_most(1.0):
@@ -403,7 +403,7 @@ class TestFunctionsThatHang:
                 free.wait()
             return {"access_token": scopes[0], "expires_in": 3600}
 
-        with ra.ResilientCredential(source, resilience=settings()) as credential:
+        with ra.ResilientCredential(source, settings=settings()) as credential:
             for n in range(20):
                 threading.Thread(target=_get, args=(credential, f"scope-{n}"), daemon=True).start()
             eventually(lambda: len(calls) >= 8)

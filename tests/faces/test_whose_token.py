@@ -148,7 +148,7 @@ def test_the_faces_around_a_plain_application_share_nothing_in_a_store(pair: Pai
 
     for arguments in (one, two, one):
         assert _is_from(arguments, asyncio.run(ask(arguments)))
-        with ra.ResilientCredential(_plain(arguments), resilience=settings(store=store())) as credential:
+        with ra.ResilientCredential(_plain(arguments), settings=settings(store=store())) as credential:
             assert _is_from(arguments, credential.get_token(*SCOPE).token)
 
 
@@ -320,7 +320,7 @@ def test_a_cache_for_each_session_and_a_store_exclude_each_other(idp: Emulator, 
         _wrapped(about, settings(store=store()), token_cache=msal.SerializableTokenCache())
     with pytest.raises(ra.ConfigurationError, match="SerializableTokenCache"):
         ra.ResilientCredential(
-            _plain(about, token_cache=msal.SerializableTokenCache()), resilience=settings(store=store())
+            _plain(about, token_cache=msal.SerializableTokenCache()), settings=settings(store=store())
         )
     assert not idp.ledger.token_calls()
 

@@ -112,7 +112,8 @@ def asker(request: pytest.FixtureRequest, service: Service, trust: ssl.SSLContex
     made: list[Asker] = []
 
     def build(**arguments: Any) -> Asker:
-        given = {"url": service.url, "verify": trust, "options": HASTY} | arguments
+        trusts = {} if "transport" in arguments else {"verify": trust}
+        given = {"url": service.url, "options": HASTY} | trusts | arguments
         if "request" not in given:
             given.setdefault("sends", ("sub", "tid"))
         made.append(Asker(request.param, **given))
@@ -686,9 +687,16 @@ class TestConstruction:
             ({"when_unavailable": "allow"}, "when_unavailable"),
             ({"when_unavailable": "reduced"}, "go together"),
             ({"reduced": lambda claims, failed: None}, "go together"),
-            ({"decision_age": 0}, "decision_age"),
-            ({"decision_age": 1e6}, "decision_age"),
-            ({"most_decisions": 0}, "most_decisions"),
+            ({"when_unavailable": "last_decision", "decision_age": 0}, "decision_age"),
+            ({"when_unavailable": "last_decision", "decision_age": 1e6}, "decision_age"),
+            ({"when_unavailable": "last_decision", "most_decisions": 0}, "most_decisions"),
+            ({"decision_age": 60.0}, "decision_age has no effect"),
+            ({"most_decisions": 10}, "most_decisions has no effect"),
+            ({"scopes": "s"}, "scopes has no effect"),
+            (
+                {"transport": httpx.MockTransport(lambda _: httpx.Response(200)), "verify": False},
+                "verify has no effect",
+            ),
             ({"deadline": 0}, "deadline"),
             ({"deadline": 1.0, "options": TransportOptions()}, "deadline"),
             ({"options": 5}, "options"),
@@ -701,6 +709,15 @@ class TestConstruction:
         """Before any network call."""
         with pytest.raises(ConfigurationError, match=says):
             make(**{"url": "https://claims.example/decide", "sends": ("sub",)} | wrong)
+
+    def test_an_async_function_has_no_place_in_the_blocking_one(self) -> None:
+        """It is told when it is made, and not in the first outage."""
+
+        async def reduced(claims: Any, failed: Unavailable) -> Decision:
+            return Decision(allowed=True)
+
+        with pytest.raises(ConfigurationError, match="an async reduced in a sync verifier"):
+            ra.RemoteClaimsVerifier("https://x.example", sends="sub", when_unavailable="reduced", reduced=reduced)
 
     @pytest.mark.parametrize("claims", ["eyJ.eyJ.x", None, 5, ["sub"]])
     def test_what_is_no_set_of_claims_is_refused(self, asker: Callable[..., Asker], claims: Any) -> None:

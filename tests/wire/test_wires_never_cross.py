@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
-from resilient_auth._engine.acquire import acquire, acquiring
+from resilient_auth._engine.acquire import acquiring
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._engine.steps import run
 from resilient_auth._msal.identity import Identity
 from resilient_auth._msal.session import Session
 from resilient_auth._policy.endpoint import Endpoint, WireIdentity
@@ -119,7 +120,7 @@ class Process:
             clock = session.engine.clock
             return Outcome(Token(body["access_token"], "Bearer", clock.wall(), clock.monotonic(), 3600.0, 1800.0), body)
 
-        served = acquire(acquiring(session.engine, entry, exchange))
+        served = run(acquiring(session.engine, entry, exchange))
         assert served.token is not None
         return served.token.secret
 

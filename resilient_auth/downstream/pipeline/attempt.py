@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..._engine.steps import Steps
 from ..._policy.breaker import Permit
 from ..._policy.failure import parse_retry_after
 from ...errors import CircuitOpen
@@ -13,10 +14,10 @@ from ..connections import Until
 from ..errors import ApiUnavailable
 from ..options import TransportOptions
 from .circuit import Circuit
-from .effects import Attempt, Effect, JoinQueue, Result, Send
 from .failure import Dialect, Failure, explain
 from .lease import Lease, Turn
 from .retry import FAILING
+from .steps import Attempt, JoinQueue, Result, Send
 from .stream import BodyOptions
 
 __all__ = ["Attempts", "Call"]
@@ -41,12 +42,14 @@ class Attempts:
 
     Args:
         options: The owner's.
+        wrapped: The transport underneath.
         body: Makes the body of an answer one that gives back what the call holds.
         terms: On which such bodies are read.
     """
 
-    def __init__(self, options: TransportOptions, body: Callable[..., Any], terms: BodyOptions) -> None:
+    def __init__(self, options: TransportOptions, wrapped: Any, body: Callable[..., Any], terms: BodyOptions) -> None:
         self._options = options
+        self._wrapped = wrapped
         self._body = body
         self._terms = terms
         self._dialect: Dialect = terms.dialect
@@ -61,7 +64,7 @@ class Attempts:
         began = now()
         if began >= call.ends:
             raise self._dialect.deadline_passed(
-                f"there is no time left in which to ask {circuit.name}", origin=circuit.name
+                f"deadline exceeded before {circuit.name} could be called", origin=circuit.name
             )
         try:
             permit = circuit.breaker.admit()
@@ -96,7 +99,7 @@ class Attempts:
             },
         }
         try:
-            response = yield Send(request, seconds)
+            response = yield Send(self._wrapped, request, None if self._terms.bounded else seconds)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call ends in it
             return self._failed(error, call, lease, now() - began)
         except GeneratorExit:
@@ -114,12 +117,14 @@ class Attempts:
     def _refused(self, refusal: CircuitOpen, circuit: Circuit) -> ApiUnavailable:
         return self._dialect.circuit_open(refusal.message, origin=circuit.name, retry_after=refusal.retry_after)
 
-    def _line_up(self, call: Call, permit: Permit) -> Generator[Effect, Any, Permit]:
+    def _line_up(self, call: Call, permit: Permit) -> Steps[Permit]:
         """Wait for a slot; returns the permit to go on with."""
         circuit, bulkhead = call.circuit, call.circuit.bulkhead
         place = bulkhead.line_up()
         if place is None:
-            raise self._crowded(circuit, "queue_full", "as many calls as may wait for their turn do")
+            raise self._crowded(
+                circuit, "queue_full", f"the queue for {circuit.name} is full ({self._options.queue} waiting)"
+            )
         era = circuit.breaker.status().era
         seconds = min(self._options.queue_wait, call.ends - self._now())
         try:
@@ -135,9 +140,9 @@ class Attempts:
         if not bulkhead.give_up(place):
             if self._now() >= call.ends:
                 raise self._dialect.deadline_passed(
-                    f"the time for this call was over before its turn to ask {circuit.name} came", origin=circuit.name
+                    f"deadline exceeded in the queue for {circuit.name}", origin=circuit.name
                 )
-            raise self._crowded(circuit, "queue_timeout", f"its turn didn't come within {seconds:.1f} s")
+            raise self._crowded(circuit, "queue_timeout", f"no slot for {circuit.name} within {seconds:.1f} s")
         if circuit.breaker.status().era != era:
             # It opened, or began to be probed, while this call stood in line: its permit is from better times.
             permit.none()
@@ -150,10 +155,10 @@ class Attempts:
                 raise
         return permit
 
-    def _crowded(self, circuit: Circuit, code: str, why: str) -> ApiUnavailable:
+    def _crowded(self, circuit: Circuit, code: str, what: str) -> ApiUnavailable:
         emit(BulkheadRefused(at=self._options.clock.wall(), target=circuit.name, code=code))
         return self._dialect.bulkhead_full(
-            f"{circuit.name} isn't asked: {self._options.concurrency} calls are under way, and {why}",
+            f"{what}; {self._options.concurrency} calls are under way",
             origin=circuit.name,
             retry_after=max(1.0, self._options.queue_wait),
         )
@@ -166,7 +171,7 @@ class Attempts:
             # With hardly any time left, the API would be blamed for our hurry.
             fair = min(_FAIR_SHARE * self._longest, _FAIR_AT_MOST)
             told = self._dialect.deadline_passed(
-                f"the time for this call was over before {call.circuit.name} answered", origin=call.circuit.name
+                f"deadline exceeded waiting for {call.circuit.name}", origin=call.circuit.name
             )
             told.__cause__ = error
             failure = Failure(told, cause, sent=failure.sent, transient=False)

@@ -1,4 +1,4 @@
-"""One call, from its deadline to its answer: a generator that decides, for drivers that wait.
+"""One call, from its deadline to its answer: decided step by step, for the drivers of `_engine.steps`.
 
     deadline ─▶ retry ─▶ breaker ─▶ bulkhead ─▶ attempt ─┬─ good ───────────────────────────────▶ the answer
                   ▲        │           │                 ├─ may be repeated, in time ─ back off ──┐
@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from ..._engine.acquire import restore
+from ..._engine.steps import Invoke, Steps
 from ..._policy.breaker import BreakerStatus
 from ..._process import forks
 from ...errors import ConfigurationError
@@ -30,10 +31,11 @@ from ..options import TransportOptions
 from ..replay import replayable
 from .attempt import Attempts, Call
 from .circuit import Circuit, Circuits
-from .effects import Attempt, CallFallback, Close, Race, Result, Steps, Wait
 from .failure import Dialect
 from .lease import Lease, Turn
+from .race import Race
 from .retry import SAFE, delay_before, may_repeat
+from .steps import Attempt, Close, Result
 from .stream import BodyOptions
 
 __all__ = ["Pipeline"]
@@ -48,8 +50,10 @@ class Pipeline:
 
     Args:
         options: The owner's.
-        key: Tells which calls share a breaker and a bulkhead; their origin when not given.
-        has_fallback: Whether the driver can answer `CallFallback`.
+        key: Returns the name under which calls share a breaker and a bulkhead; their origin when not given.
+        fallback: The owner's function of request and error, if there is one; may be a coroutine function in tasks.
+        sleep: Waits between attempts.
+        wrapped: The transport underneath.
         body: Makes the body of an answer one that gives back what the call holds.
         bounded: Whether the wrapped transport honours `Until`.
         nests: Whether others' calls may be made within one, by a fallback or by the wrapped transport.
@@ -61,7 +65,9 @@ class Pipeline:
         options: TransportOptions,
         *,
         key: Callable[[Any], str] | None,
-        has_fallback: bool,
+        fallback: Callable[[Any, Any], Any] | None,
+        sleep: Callable[[float], Any],
+        wrapped: Any,
         body: Callable[..., Any],
         bounded: bool,
         nests: bool,
@@ -69,14 +75,15 @@ class Pipeline:
     ) -> None:
         self.options = options
         self._key = _origin_of if key is None else partial(_named_by, key)
-        self._has_fallback = has_fallback
+        self._fallback = fallback
+        self._sleep = sleep
         self._nests = nests
         self._dialect = dialect
         self._now = options.clock.monotonic
         self._circuits = Circuits(options)
         self._abandoned: deque[tuple[Lease | Turn, Any]] = deque()
         self._attempts = Attempts(
-            options, body, BodyOptions(dialect, self._now, bounded, options.longest_delay, self._abandoned)
+            options, wrapped, body, BodyOptions(dialect, self._now, bounded, options.longest_delay, self._abandoned)
         )
         after = options.hedge_after
         self._ask = self._attempts.make if after is None else partial(self._hedged, after)
@@ -89,7 +96,7 @@ class Pipeline:
         """Return how each breaker stands."""
         return self._circuits.statuses()
 
-    def call(self, request: Any) -> Steps:
+    def call(self, request: Any) -> Steps[Any]:
         """Take one request through; returns its answer."""
         forks.notice()
         if self._abandoned:
@@ -109,20 +116,20 @@ class Pipeline:
                     raise result.failure.error
             except self._dialect.library.TransportError as error:
                 self._locate(error, call)
-                if not self._has_fallback:
+                if self._fallback is None:
                     raise
-                answer = yield CallFallback(request, error)
+                answer = yield Invoke(partial(self._fallback, request, error))
                 if answer is None:
                     raise
                 return self._marked(answer, error, circuit)
-            if result.good or not self._has_fallback:
+            if result.good or self._fallback is None:
                 return result.response
-            return (yield from self._instead_of(result, call))
+            return (yield from self._instead_of(result, call, partial(self._fallback, request)))
         finally:
             if outer is not None:
                 restore(inherited, outer)
 
-    def _let_go(self) -> Steps:
+    def _let_go(self) -> Steps[Any]:
         """Give back what lost bodies and calls hold: slots, and connections too, or the pool would run dry."""
         while True:
             try:
@@ -151,7 +158,7 @@ class Pipeline:
                     code=_code_of(result),
                 )
             )
-            yield Wait(delay)
+            yield Invoke(partial(self._sleep, delay))
             number += 1
             try:
                 result = yield from self._ask(call)
@@ -212,14 +219,14 @@ class Pipeline:
         )
         return call._replace(request=copy)
 
-    def _instead_of(self, result: Result, call: Call) -> Steps:
+    def _instead_of(self, result: Result, call: Call, fallback: Callable[[Any], Any]) -> Steps[Any]:
         """Ask for a fallback in place of an answer that says that the API failed."""
         name, status = call.circuit.name, result.response.status_code
         error = self._dialect.answered_error(f"{name} answered {status}", origin=name, retry_after=result.retry_after)
         error.response = result.response
         self._locate(error, call)
         try:
-            answer = yield CallFallback(call.request, error)
+            answer = yield Invoke(partial(fallback, error))
         except GeneratorExit:  # its body hands over by itself
             raise
         except BaseException:

@@ -3,115 +3,93 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
-import queue
 import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from .effects import Attempt, Race, Result
+from ..._engine.steps import run, run_async
+from .steps import Attempt, Result
 
-__all__ = ["race_of_tasks", "race_of_threads"]
+__all__ = ["Race"]
 
-
-class _End(NamedTuple):
-    """How one of them ended."""
-
-    result: Result | None
-    error: BaseException | None
-
-    @property
-    def won(self) -> bool:
-        return self.result is not None and self.result.good
-
-    def close(self) -> None:
-        if self.result is not None and self.result.response is not None:
-            self.result.response.close()
+#: An attempt under way: a `concurrent.futures.Future` or an `asyncio.Task`.
+_Running = TypeVar("_Running", bound=Any)
 
 
-def race_of_threads(race: Race, drive: Callable[[Attempt], Result]) -> Result:
-    """Run attempts on threads of their own; a thread can't be stopped, so the loser closes what it gets.
+class Race(NamedTuple):
+    """Run the first attempt, and the second one beside it where `seconds` went by without a result.
 
-    Args:
-        race: What to run, and when.
-        drive: Takes an attempt to its end.
+    Brings the first good result, or else one of the others; what comes later is closed.
     """
-    ended: queue.SimpleQueue[_End] = queue.SimpleQueue()
-    lock = threading.Lock()
-    settled = False
 
-    def run(attempt: Attempt) -> None:
+    first: Attempt
+    second: Callable[[], Attempt | None]
+    seconds: float
+
+    def run(self) -> Result:
+        """Run attempts on threads of their own; a thread can't be stopped, so the loser's answer is closed by it."""
+        running = [_on_a_thread(self.first)]
         try:
-            end = _End(drive(attempt), None)
+            concurrent.futures.wait(running, timeout=self.seconds)
+            if not running[0].done() and (second := self.second()) is not None:
+                running.append(_on_a_thread(second))
+            left, winner = set(running), None
+            while left and winner is None:
+                done, left = concurrent.futures.wait(left, return_when=concurrent.futures.FIRST_COMPLETED)
+                winner = _winner(done)
+            chosen = winner or _without_error(running)
+            running.remove(chosen)
+            return chosen.result()
+        finally:
+            for loser in running:
+                loser.add_done_callback(_close)
+
+    def run_async(self) -> Awaitable[Result]:
+        """Run attempts as tasks; the loser is cancelled."""
+        return _race_of_tasks(self)
+
+
+def _winner(done: Iterable[_Running]) -> _Running | None:
+    return next((one for one in done if one.exception() is None and one.result().good), None)
+
+
+def _without_error(ended: Sequence[_Running]) -> _Running:
+    return next((one for one in ended if one.exception() is None), ended[0])
+
+
+def _on_a_thread(attempt: Attempt) -> concurrent.futures.Future[Result]:
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+    context = contextvars.copy_context()
+
+    def carry_out() -> None:
+        try:
+            future.set_result(run(attempt))
         except BaseException as error:  # noqa: BLE001 - it is raised in the caller
-            end = _End(None, error)
-        with lock:
-            if not settled:
-                ended.put(end)
-                return
-        end.close()
+            future.set_exception(error)
 
-    def start(attempt: Attempt) -> None:
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(run, attempt), name="resilient-auth-hedge", daemon=True).start()
-
-    start(race.first)
-    running = 1
-    best: _End | None = None
-    try:
-        try:
-            best = ended.get(timeout=race.seconds)
-            running -= 1
-        except queue.Empty:
-            second = race.second()
-            if second is not None:
-                start(second)
-                running += 1
-        while running and (best is None or not best.won):
-            later = ended.get()
-            running -= 1
-            best = _better(best, later)
-    finally:
-        with lock:
-            settled = True
-        while not ended.empty():
-            ended.get().close()
-    assert best is not None  # noqa: S101 - the first one ended
-    if best.error is not None:
-        raise best.error
-    assert best.result is not None  # noqa: S101 - each ends in a result or an error
-    return best.result
+    # Not of a pool's: a process joins those at its exit.
+    threading.Thread(target=context.run, args=(carry_out,), name="resilient-auth-hedge", daemon=True).start()
+    return future
 
 
-def _better(first: _End | None, second: _End) -> _End:
-    """Choose between two ends, and close the other one's answer."""
-    if first is None:
-        return second
-    keep_first = first.won or (not second.won and second.result is None)
-    (second if keep_first else first).close()
-    return first if keep_first else second
+def _close(loser: concurrent.futures.Future[Result]) -> None:
+    if loser.exception() is None and loser.result().response is not None:
+        loser.result().response.close()
 
 
-async def race_of_tasks(race: Race, drive: Callable[[Attempt], Any]) -> Result:
-    """Run attempts as tasks; the loser is cancelled.
-
-    Args:
-        race: What to run, and when.
-        drive: Takes an attempt to its end, as a coroutine function.
-    """
-    tasks: list[asyncio.Task[Result]] = [asyncio.create_task(drive(race.first))]
+async def _race_of_tasks(race: Race) -> Result:
+    tasks = [asyncio.create_task(run_async(race.first))]
     try:
         await asyncio.wait(tasks, timeout=race.seconds)
-        if not tasks[0].done():
-            second = race.second()
-            if second is not None:
-                tasks.append(asyncio.create_task(drive(second)))
-        running = set(tasks)
-        winner: asyncio.Task[Result] | None = None
+        if not tasks[0].done() and (second := race.second()) is not None:
+            tasks.append(asyncio.create_task(run_async(second)))
+        running, winner = set(tasks), None
         while running and winner is None:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            winner = next((task for task in done if task.exception() is None and task.result().good), None)
-        chosen = winner or next((task for task in tasks if task.exception() is None), tasks[0])
+            winner = _winner(done)
+        chosen = winner or _without_error(tasks)
         result = chosen.result()
         tasks.remove(chosen)
     except GeneratorExit:  # the loop was closed, and its tasks end with it

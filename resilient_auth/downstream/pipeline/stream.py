@@ -66,7 +66,7 @@ class _Tracked:
 
     def _late(self) -> Exception:
         return self._terms.dialect.deadline_passed(
-            f"the answer of {self._name} was still coming when the time for the call was over",
+            f"deadline exceeded while reading the answer of {self._name}",
             origin=self._name,
             retry_after=self._terms.patience,
         )

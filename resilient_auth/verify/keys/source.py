@@ -15,7 +15,7 @@ from math import inf
 
 from ..._engine.acquire import patience_of
 from ..._engine.engine import Engine
-from ..._engine.single_flight import Flight, Outcome, carrying
+from ..._engine.single_flight import Flight, Outcome, WaitFor, carrying
 from ..._engine.timers import Timer
 from ..._policy.endpoint import Endpoint, origin_of
 from ..._policy.failure import Purpose
@@ -34,7 +34,7 @@ from .key_set import FetchSchedule, KeySet, View
 __all__ = ["KeySource", "Obtaining"]
 
 #: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
-Obtaining = Generator[tuple[Flight, float], Outcome | None, VerificationKey]
+Obtaining = Generator[WaitFor, Outcome | None, VerificationKey]
 
 #: The share of `refresh_every` after which a refresh is made, so that a fleet's don't come at once.
 _EARLY = (0.8, 0.95)
@@ -138,7 +138,7 @@ class KeySource:
                 return found
             flight, place = found
             try:
-                outcome = yield flight, max(0.0, ends - clock.monotonic())
+                outcome = yield WaitFor(flight, max(0.0, ends - clock.monotonic()))
             finally:
                 # Without the lock: a task that is never resumed is ended by the collector, where others may hold it.
                 self._left.append(place)
