@@ -9,15 +9,16 @@ help: ## Say what there is
 # These start many processes, and would hold up what the others measure in milliseconds: they run after them.
 CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill tests/endurance
 
-# With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows.
-CONSTRAINED = $(if $(OLDEST),--constraint $(VENV)/oldest.txt)
+# With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows; with NEWEST set, all that
+# is there already is brought to the newest.
+CONSTRAINED = $(if $(OLDEST),--constraint $(VENV)/oldest.txt) $(if $(NEWEST),--upgrade --upgrade-strategy eager)
 
 # One stamp per purpose: what a target doesn't need, it doesn't install.
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" $(if $(OLDEST),packaging)
 	$(if $(OLDEST),$(BIN)/python tests/oldest.py >$(VENV)/oldest.txt)
-	$(BIN)/python -m pip install --quiet $(CONSTRAINED) --editable ".[drill]"
+	$(BIN)/python -m pip install --quiet $(CONSTRAINED) --editable ".[emulator]"
 	@touch $@
 
 $(VENV)/.%: $(VENV)/.base
@@ -37,13 +38,16 @@ ifndef TEST
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(CROWDED)
 endif
 
-matrix: ## Run the tests with each Python that is here, of 3.11 to 3.13; MATRIX_TEST= narrows them
+matrix: ## Run the tests with each Python that is here and the newest dependencies, and with the oldest; MATRIX_TEST= narrows them
 	@passed= failed=; for version in 3.11 3.12 3.13; do \
 		if python$$version -c "" 2>/dev/null; then \
-			$(MAKE) test VENV=.venv-$$version PYTHON=python$$version TEST="$(MATRIX_TEST)" \
+			rm -f .venv-$$version/.base .venv-$$version/.test; \
+			$(MAKE) test VENV=.venv-$$version PYTHON=python$$version NEWEST=1 TEST="$(MATRIX_TEST)" \
 				&& passed="$$passed $$version" || failed="$$failed $$version"; \
 		fi; \
-	done; echo "Python: passed:$${passed:- none}; failed:$${failed:- none}"; [ -n "$$passed" ] && [ -z "$$failed" ]
+	done; \
+	$(MAKE) oldest OLDEST_TEST="$(MATRIX_TEST)" && passed="$$passed oldest" || failed="$$failed oldest"; \
+	echo "passed:$${passed:- none}; failed:$${failed:- none}"; [ -n "$$passed" ] && [ -z "$$failed" ]
 
 # Old releases use what their own dependencies have deprecated since: those warnings are shown, and are no errors.
 oldest: ## Run the tests with the oldest versions that pyproject.toml allows; OLDEST_TEST= narrows them
@@ -69,6 +73,8 @@ lint: $(VENV)/.lint $(VENV)/.test ## Style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs ## Build the documentation; warnings are errors

@@ -14,7 +14,7 @@ author = "The resilient-auth authors"
 copyright = "The resilient-auth authors, MIT licence"
 version = release = resilient_auth.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "tables", "evidence"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "tables", "names"]
 exclude_patterns = ["_build", "_ext"]
 myst_heading_anchors = 3
 
@@ -27,6 +27,8 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = f"resilient-auth {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 
 def _let_plurals_follow_code(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

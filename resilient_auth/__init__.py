@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Loaded when first used: importing this package must cost next to nothing.
-_HOMES = {
+# The public names, each with the module that it is loaded from when it is first used: importing this package must cost
+# next to nothing. A name without a module is one.
+_PUBLIC = {
     "AcquisitionTimeout": "errors",
     "AsyncResilientTransport": "downstream",
     "AttemptTimeout": "errors",
@@ -32,8 +33,8 @@ _HOMES = {
     "NameNotResolved": "errors",
     "Overloaded": "errors",
     "ProviderUnavailable": "errors",
-    "RemoteClaimsVerifier": "claims_service.remote",
     "RedisStore": "_store.redis.store",
+    "RemoteClaimsVerifier": "claims_service.remote",
     "ResilientAuthError": "errors",
     "ResilientCredential": "credential",
     "ResilientTransport": "downstream",
@@ -47,119 +48,93 @@ _HOMES = {
     "TokenDenied": "errors",
     "TransportOptions": "downstream",
     "VerificationUnavailable": "verify",
+    "aio": "",
     "api_client": "downstream",
+    "downstream": "",
+    "errors": "",
+    "events": "",
     "health": "health",
     "import_msal_cache": "_msal.cache_import",
     "isolate": "health",
+    "msal": "",
     "reset": "health",
     "subscribe": "events",
+    "verify": "",
     "wait_at_most": "_engine.acquire",
     "wrap": "_msal.wrapped",
 }
-_MODULES = ("aio", "downstream", "errors", "events", "msal", "verify")
 
-__all__ = [
-    "AcquisitionTimeout",
-    "AsyncResilientTransport",
-    "AttemptTimeout",
-    "BearerAuth",
-    "BreakerOptions",
-    "CircuitOpen",
-    "Claims",
-    "ClaimsVerifier",
-    "Closed",
-    "ConfigurationError",
-    "ConnectionFailed",
-    "Decision",
-    "EnvironmentKey",
-    "FallbackOptions",
-    "FileStore",
-    "FreshnessOptions",
-    "InvalidToken",
-    "LocalResourcesExhausted",
-    "MalformedAnswer",
-    "MountedKey",
-    "NameNotResolved",
-    "Overloaded",
-    "ProviderUnavailable",
-    "RedisStore",
-    "RemoteClaimsVerifier",
-    "ResilientAuthError",
-    "ResilientCredential",
-    "ResilientTransport",
-    "RetryOptions",
-    "SealedStore",
-    "ServerFailed",
-    "Settings",
-    "StoreUnavailable",
-    "TLSFailed",
-    "Throttled",
-    "TokenDenied",
-    "TransportOptions",
-    "VerificationUnavailable",
-    "__version__",
-    "aio",
-    "api_client",
-    "downstream",
-    "errors",
-    "events",
-    "health",
-    "import_msal_cache",
-    "isolate",
-    "msal",
-    "reset",
-    "subscribe",
-    "verify",
-    "wait_at_most",
-    "wrap",
-]
+__all__ = sorted(["__version__", *_PUBLIC])
 
 if TYPE_CHECKING:
-    from . import aio, downstream, errors, events, msal, verify
-    from ._engine.acquire import wait_at_most
-    from ._msal.cache_import import import_msal_cache
-    from ._msal.wrapped import wrap
-    from ._store.file import FileStore
-    from ._store.redis.store import RedisStore
-    from ._store.sealing.keys import EnvironmentKey, MountedKey
-    from ._store.sealing.sealed import SealedStore
-    from .claims_service.decision import Decision
-    from .claims_service.remote import RemoteClaimsVerifier
-    from .credential import ResilientCredential
-    from .downstream import AsyncResilientTransport, BearerAuth, ResilientTransport, TransportOptions, api_client
-    from .errors import (
-        AcquisitionTimeout,
-        AttemptTimeout,
-        CircuitOpen,
-        Closed,
-        ConfigurationError,
-        ConnectionFailed,
-        LocalResourcesExhausted,
-        MalformedAnswer,
-        NameNotResolved,
-        Overloaded,
-        ProviderUnavailable,
-        ResilientAuthError,
-        ServerFailed,
-        StoreUnavailable,
-        Throttled,
-        TLSFailed,
-        TokenDenied,
-    )
-    from .events import subscribe
-    from .health import health, isolate, reset
-    from .settings import BreakerOptions, FallbackOptions, FreshnessOptions, RetryOptions, Settings
-    from .verify import Claims, ClaimsVerifier, InvalidToken, VerificationUnavailable
+    # For type checkers, which read no table; tests/test_import.py compares the two.
+    from . import aio as aio
+    from . import downstream as downstream
+    from . import errors as errors
+    from . import events as events
+    from . import msal as msal
+    from . import verify as verify
+    from ._engine.acquire import wait_at_most as wait_at_most
+    from ._msal.cache_import import import_msal_cache as import_msal_cache
+    from ._msal.wrapped import wrap as wrap
+    from ._store.file import FileStore as FileStore
+    from ._store.redis.store import RedisStore as RedisStore
+    from ._store.sealing.keys import EnvironmentKey as EnvironmentKey
+    from ._store.sealing.keys import MountedKey as MountedKey
+    from ._store.sealing.sealed import SealedStore as SealedStore
+    from .claims_service.decision import Decision as Decision
+    from .claims_service.remote import RemoteClaimsVerifier as RemoteClaimsVerifier
+    from .credential import ResilientCredential as ResilientCredential
+    from .downstream import AsyncResilientTransport as AsyncResilientTransport
+    from .downstream import BearerAuth as BearerAuth
+    from .downstream import ResilientTransport as ResilientTransport
+    from .downstream import TransportOptions as TransportOptions
+    from .downstream import api_client as api_client
+    from .errors import AcquisitionTimeout as AcquisitionTimeout
+    from .errors import AttemptTimeout as AttemptTimeout
+    from .errors import CircuitOpen as CircuitOpen
+    from .errors import Closed as Closed
+    from .errors import ConfigurationError as ConfigurationError
+    from .errors import ConnectionFailed as ConnectionFailed
+    from .errors import LocalResourcesExhausted as LocalResourcesExhausted
+    from .errors import MalformedAnswer as MalformedAnswer
+    from .errors import NameNotResolved as NameNotResolved
+    from .errors import Overloaded as Overloaded
+    from .errors import ProviderUnavailable as ProviderUnavailable
+    from .errors import ResilientAuthError as ResilientAuthError
+    from .errors import ServerFailed as ServerFailed
+    from .errors import StoreUnavailable as StoreUnavailable
+    from .errors import Throttled as Throttled
+    from .errors import TLSFailed as TLSFailed
+    from .errors import TokenDenied as TokenDenied
+    from .events import subscribe as subscribe
+    from .health import health as health
+    from .health import isolate as isolate
+    from .health import reset as reset
+    from .settings import BreakerOptions as BreakerOptions
+    from .settings import FallbackOptions as FallbackOptions
+    from .settings import FreshnessOptions as FreshnessOptions
+    from .settings import RetryOptions as RetryOptions
+    from .settings import Settings as Settings
+    from .verify import Claims as Claims
+    from .verify import ClaimsVerifier as ClaimsVerifier
+    from .verify import InvalidToken as InvalidToken
+    from .verify import VerificationUnavailable as VerificationUnavailable
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+def _load(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _PUBLIC[name]
+    if not home:
         return importlib.import_module(f"{__name__}.{name}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+# Under its own name, type checkers would take the package to have every name that anybody asks for.
+globals()["__getattr__"] = _load
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,14 @@
-"""The same faces for asyncio: a held token without a thread hop, everything else awaited, the loop never blocked."""
+"""The same faces for asyncio: a held token without a thread hop, everything else awaited, the loop never blocked.
+
+This is more than 400 lines because each method of MSAL's stands here as a coroutine, with its parameters.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from ._credentials.credential import Credential
 from ._credentials.third_party import where_it_belongs
@@ -21,7 +24,10 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
+    from ._msal.declared import bases
     from .verify.asynchronous import AsyncClaimsVerifier as ClaimsVerifier
+
+MYPY: bool = False  # mypy, and it alone, takes a variable of this name for true
 
 __all__ = [
     "Application",
@@ -85,31 +91,50 @@ class Application:
         result: dict[str, Any] = await _carry_out(planned, claims_challenge)
         return result
 
-    async def acquire_token_silent(self, scopes: list[str], account: Any, **kwargs: Any) -> dict[str, Any] | None:
+    async def acquire_token_silent(
+        self,
+        scopes: list[str],
+        account: Mapping[str, Any] | None,
+        authority: str | None = None,
+        force_refresh: bool | None = False,
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        auth_scheme: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any] | None:
         """Get a user's token without interaction; None when that can't be."""
-        return await self._silent(scopes, account, kwargs, silent=True)
-
-    async def acquire_token_silent_with_error(
-        self, scopes: list[str], account: Any, **kwargs: Any
-    ) -> dict[str, Any] | None:
-        """Get a user's token without interaction, with the error dict of a denial."""
-        return await self._silent(scopes, account, kwargs, silent=False)
-
-    async def _silent(
-        self, scopes: list[str], account: Any, kwargs: dict[str, Any], *, silent: bool
-    ) -> dict[str, Any] | None:
-        app = self._app
-        if not kwargs:
-            answer: dict[str, Any] | None = app._ra_hit_for(scopes, account)
+        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
+            answer: dict[str, Any] | None = self._app._ra_hit_for(scopes, account)
             if answer is not None:
                 return answer
-        named = dict.fromkeys(
-            ("authority", "force_refresh", "claims_challenge", "forwarded_client_claims", "auth_scheme")
-        )
-        options = dict(kwargs)
-        given = [options.pop(name, default) for name, default in named.items()]
-        planned = functools.partial(app._ra_silent, scopes, account, *given, options, silent=silent)
-        result: dict[str, Any] | None = await _carry_out(planned, kwargs.get("claims_challenge"))
+        given = authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme
+        return await self._silent(scopes, account, given, kwargs, silent=True)
+
+    async def acquire_token_silent_with_error(
+        self,
+        scopes: list[str],
+        account: Mapping[str, Any] | None,
+        authority: str | None = None,
+        force_refresh: bool | None = False,
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        auth_scheme: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any] | None:
+        """Get a user's token without interaction, with the error dict of a denial."""
+        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
+            answer: dict[str, Any] | None = self._app._ra_hit_for(scopes, account)
+            if answer is not None:
+                return answer
+        given = authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme
+        return await self._silent(scopes, account, given, kwargs, silent=False)
+
+    async def _silent(
+        self, scopes: list[str], account: Any, given: tuple[Any, ...], kwargs: dict[str, Any], *, silent: bool
+    ) -> dict[str, Any] | None:
+        planned = functools.partial(self._app._ra_silent, scopes, account, *given, kwargs, silent=silent)
+        _, _, claims_challenge, _, _ = given
+        result: dict[str, Any] | None = await _carry_out(planned, claims_challenge)
         return result
 
     async def acquire_token_on_behalf_of(
@@ -119,7 +144,7 @@ class Application:
         return await self._planned("_ra_on_behalf_of", user_assertion, scopes, *args, **kwargs)
 
     async def acquire_token_by_auth_code_flow(
-        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
+        self, auth_code_flow: dict[str, Any], auth_response: Mapping[str, Any], scopes: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Redeem an authorization code."""
         return await self._planned("_ra_by_auth_code_flow", auth_code_flow, auth_response, scopes, **kwargs)
@@ -149,9 +174,11 @@ class Application:
         name = "_ra_by_user_federated_identity_credential"
         return await self._planned(name, scopes, assertion, *args, **kwargs)
 
-    async def initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+    async def initiate_device_flow(
+        self, scopes: list[str] | None = None, *, claims_challenge: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Begin a device flow."""
-        return await self._planned("_ra_initiate_device_flow", scopes, **kwargs)
+        return await self._planned("_ra_initiate_device_flow", scopes, claims_challenge=claims_challenge, **kwargs)
 
     async def _planned(self, name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         result: dict[str, Any] = await _carry_out(functools.partial(getattr(self._app, name), *args, **kwargs))
@@ -171,19 +198,79 @@ class Application:
         """Refresh a token ahead of need from now on, with or without traffic (G5). Returns at once."""
         self._app.keep_fresh(scopes, account)
 
-    def __getattr__(self, name: str) -> Any:
-        # All other methods of MSAL's: get_accounts, remove_account, the interactive ones, ...
-        if name == "_app":  # a copy in the making hasn't got it yet
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = getattr(self._app, name)
-        if not callable(value) or name.startswith("_"):
-            return value
+    if TYPE_CHECKING:
+        # What `_of_msal` finds; `tests/faces/test_types.py` compares it with MSAL.
+        client_id: str
+        authority: Any
+        http_client: Any
 
-        @functools.wraps(value)
-        async def method(*args: Any, **kwargs: Any) -> Any:
-            return await on_a_thread(functools.partial(value, *args, **kwargs))
+        async def acquire_token_by_device_flow(
+            self, flow: dict[str, Any], claims_challenge: str | None = None, **kwargs: Any
+        ) -> dict[str, Any]: ...
+        async def acquire_token_interactive(
+            self,
+            scopes: list[str],
+            prompt: str | None = None,
+            login_hint: str | None = None,
+            domain_hint: str | None = None,
+            claims_challenge: str | None = None,
+            timeout: float | None = None,  # noqa: ASYNC109 - it is MSAL's
+            port: int | None = None,
+            extra_scopes_to_consent: list[str] | None = None,
+            max_age: int | None = None,
+            parent_window_handle: object = None,
+            on_before_launching_ui: Callable[..., None] | None = None,
+            auth_scheme: Any = None,
+            **kwargs: Any,
+        ) -> dict[str, Any]: ...
+        async def get_accounts(self, username: str | None = None) -> list[dict[str, Any]]: ...
+        async def get_authorization_request_url(
+            self,
+            scopes: list[str],
+            login_hint: str | None = None,
+            state: str | None = None,
+            redirect_uri: str | None = None,
+            response_type: str = "code",
+            prompt: str | None = None,
+            nonce: str | None = None,
+            domain_hint: str | None = None,
+            claims_challenge: str | None = None,
+            **kwargs: Any,
+        ) -> str: ...
+        async def initiate_auth_code_flow(
+            self,
+            scopes: list[str],
+            redirect_uri: str | None = None,
+            state: str | None = None,
+            prompt: str | None = None,
+            login_hint: str | None = None,
+            domain_hint: str | None = None,
+            claims_challenge: str | None = None,
+            max_age: int | None = None,
+            response_mode: str | None = None,
+        ) -> dict[str, Any]: ...
+        async def is_pop_supported(self) -> bool: ...
+        async def remove_account(self, account: Mapping[str, Any]) -> None: ...
+        async def remove_tokens_for_client(self) -> None: ...
 
-        return method
+
+def _of_msal(self: Application, name: str) -> Any:
+    # All other methods of MSAL's: get_accounts, remove_account, the interactive ones, ...
+    if name == "_app":  # a copy in the making hasn't got it yet
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    value = getattr(self._app, name)
+    if not callable(value) or name.startswith("_"):
+        return value
+
+    @functools.wraps(value)
+    async def method(*args: Any, **kwargs: Any) -> Any:
+        return await on_a_thread(functools.partial(value, *args, **kwargs))
+
+    return method
+
+
+# Not in the class itself: to type checkers, it would have every attribute that anybody asks for.
+Application.__getattr__ = _of_msal  # type: ignore[attr-defined]
 
 
 class ManagedIdentity:
@@ -303,20 +390,51 @@ class ResilientCredential(Credential):
         await self.close()
 
 
-@called("resilience", elsewhere="settings")
-def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
-    """Give an application coroutines in place of its methods.
+if MYPY:
+    # To mypy, an application of MSAL's is no kind in particular: what is returned is each kind.
+    class _AnyKind(Application, ManagedIdentity):  # type: ignore[misc]
+        @overload
+        async def acquire_token_for_client(
+            self,
+            scopes: list[str],
+            claims_challenge: str | None = None,
+            fmi_path: str | None = None,
+            forwarded_client_claims: str | None = None,
+            **kwargs: Any,
+        ) -> dict[str, Any]: ...
+        @overload
+        async def acquire_token_for_client(
+            self, *, resource: str, claims_challenge: str | None = None
+        ) -> dict[str, Any]: ...
+        async def acquire_token_for_client(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
+        @overload
+        def keep_fresh(self, scopes: list[str], account: dict[str, Any] | None = None) -> None: ...
+        @overload
+        def keep_fresh(self, *, resource: str) -> None: ...
+        def keep_fresh(self, *args: Any, **kwargs: Any) -> None: ...
 
-    Args:
-        app: One of ours, of MSAL's, or a subclass's; a managed identity client too.
-        resilience: As for `resilient_auth.wrap`.
+    def wrap(app: Any, *, resilience: Settings | None = None) -> _AnyKind: ...
 
-    Returns:
-        An object with the same methods, to be awaited. A token that is held is returned without leaving the loop's
-        thread; a cancelled task harms no other.
-    """
-    resilient = _wrap(app, resilience=resilience)
-    return ManagedIdentity(resilient) if isinstance(resilient, ManagedIdentityClient) else Application(resilient)
+else:
+
+    @overload
+    def wrap(app: bases.ClientApplication, *, resilience: Settings | None = None) -> Application: ...
+    @overload
+    def wrap(app: bases.ManagedIdentityClient, *, resilience: Settings | None = None) -> ManagedIdentity: ...
+    @called("resilience", elsewhere="settings")
+    def wrap(app, *, resilience=None):
+        """Give an application coroutines in place of its methods.
+
+        Args:
+            app: One of ours, of MSAL's, or a subclass's; a managed identity client too.
+            resilience: As for `resilient_auth.wrap`.
+
+        Returns:
+            An object with the same methods, to be awaited. A token that is held is returned without leaving the loop's
+            thread; a cancelled task harms no other.
+        """
+        resilient = _wrap(app, resilience=resilience)
+        return ManagedIdentity(resilient) if isinstance(resilient, ManagedIdentityClient) else Application(resilient)
 
 
 def __getattr__(name: str) -> Any:

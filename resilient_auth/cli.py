@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
+from ._process.extras import MissingExtra
 
 __all__ = ["main"]
 
@@ -38,10 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .emulator import serve
 
             return serve(arguments)
-    except ModuleNotFoundError as error:
-        if error.name not in ("h11", "trustme", "rich"):
-            raise
-        print(f"resilient-auth {command} needs {error.name}: pip install 'resilient-auth[drill]'", file=sys.stderr)
+    except MissingExtra as missing:
+        print(f"resilient-auth {command}: {missing}", file=sys.stderr)
         return 2
     print(f"resilient-auth: there is no command {command!r}\n\n{_USAGE}", end="", file=sys.stderr)
     return 2

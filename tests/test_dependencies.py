@@ -17,14 +17,10 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-#: Where an import needs an extra: the room or module, and the extra's name.
+#: Where an import needs an extra: the room or module, and the extra's name. An integration's is its own name.
 NEEDS = {
-    "emulator": "drill",
-    "drill": "drill",
-    "integrations/django.py": "django",
-    "integrations/fastapi.py": "fastapi",
-    "integrations/flask.py": "flask",
-    "integrations/httpx2.py": "httpx2",
+    "emulator": "emulator",
+    "drill": "emulator",
     "_credentials/azure_errors.py": "azure",
     "_credentials/azure_shapes.py": "azure",
     "_store/redis": "redis",
@@ -78,6 +74,7 @@ def required(lists: list[str]) -> dict[str, Requirement]:
 
 BASE = required(PROJECT["project"]["dependencies"])
 EXTRAS = {name: required(lists) for name, lists in PROJECT["project"]["optional-dependencies"].items()}
+NEEDS |= {f"integrations/{name}.py": name for name in EXTRAS}
 GROUPS = {name: required(lists) for name, lists in PROJECT["dependency-groups"].items()}
 
 
@@ -104,6 +101,21 @@ def test_what_is_imported_is_declared():
             brought_by = {canonicalize_name(one) for one in distributions.get(name, [name])}
             if not brought_by & declared.keys():
                 missing.append(f"{place}: {name}")
+    assert not missing
+
+
+@pytest.mark.parametrize(("folder", "group"), [("tests", "test"), ("docs", "docs"), ("benchmarks", "bench")])
+def test_what_is_imported_beside_the_package_is_declared(folder, group):
+    """In the group that is installed for it, or in what the package itself needs."""
+    distributions = packages_distributions()
+    declared = {*BASE, *GROUPS[group], *(name for extra in EXTRAS.values() for name in extra)}
+    ours = {path.stem for part in ("tests", "docs", "benchmarks", "examples") for path in (ROOT / part).rglob("*")}
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name in sorted(imported(path) - ours - {"tests"})
+        if not {canonicalize_name(one) for one in distributions.get(name, [name])} & declared
+    ]
     assert not missing
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msal as plain_msal
 import pytest
@@ -108,6 +111,31 @@ def test_the_exported_names_are_these():
         "wrap",
     ]
     assert set(resilient_auth.__all__) <= set(dir(resilient_auth))
+
+
+def test_type_checkers_see_the_same_names():
+    """What they are told to import is the table that the package is loaded by."""
+    tree = ast.parse(Path(resilient_auth.__file__).read_text())
+    (block,) = (n for n in tree.body if isinstance(n, ast.If))
+    told = {
+        alias.name: node.module or ""
+        for node in block.body
+        for alias in node.names
+        if alias.name == alias.asname  # else it isn't public
+    }
+    assert told == resilient_auth._PUBLIC
+
+
+def test_the_api_page_has_every_public_name():
+    """Each is described there; errors are on a page of their own, drawn from the code."""
+    page = (Path(resilient_auth.__file__).parents[1] / "docs" / "api.md").read_text()
+    for name, home in resilient_auth._PUBLIC.items():
+        described = (
+            re.search(rf"^\.\. auto\w+:: resilient_auth\.{name}$", page, re.MULTILINE)
+            if home
+            else f"\n## resilient_auth.{name}\n" in page
+        )
+        assert described or home == "errors", name
 
 
 @pytest.mark.parametrize("name", resilient_auth.__all__)

@@ -200,6 +200,18 @@ def _tree(module: ModuleType) -> str:
     return inspect.cleandoc("\n" + "\n".join(drawn))
 
 
+class NameTable(_Table):
+    """List the names of the package itself."""
+
+    head = ("Name", "What it is")
+    widths = (30, 70)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for name in resilient_auth.__all__:
+            if name != "__version__":
+                yield f"`{name}`", _summary(getattr(resilient_auth, name))
+
+
 class FaultTable(_Table):
     """List the emulator's faults."""
 
@@ -222,5 +234,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("code-table", CodeTable)
     app.add_directive("error-table", ErrorTable)
     app.add_directive("error-tree", ErrorTree)
+    app.add_directive("name-table", NameTable)
     app.add_directive("fault-table", FaultTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,7 @@
-"""MSAL's application classes, resilient."""
+"""MSAL's application classes, resilient.
+
+This is more than 400 lines because each method of MSAL's stands here with its parameters.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import copy
 import hashlib
 import inspect
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msal
 
@@ -27,6 +31,14 @@ from .plans import Plan
 from .session import Session
 from .user_cache import UserCache
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .declared import classes as originals
+    from .declared.classes import ClientArguments, PublicArguments
+else:
+    originals = msal
+
 __all__ = [
     "ClientApplication",
     "ConfidentialClientApplication",
@@ -35,7 +47,7 @@ __all__ = [
 ]
 
 
-def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Name the arguments of MSAL's constructor, which takes the first ones by position."""
     positional = [name for name in inspect.signature(msal.ClientApplication.__init__).parameters if name != "self"]
     if len(args) > len(positional):
@@ -47,7 +59,7 @@ def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return {**named, **kwargs}
 
 
-class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: ignore[misc]
+class ClientApplication(ResilientApplication, originals.ClientApplication):
     """Do what `msal.ClientApplication` does, through an outage too.
 
     Args:
@@ -59,8 +71,12 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         ValueError: The authority says that there is no such tenant.
     """
 
+    _ra_arguments: dict[str, Any]
+
     @called("resilience", elsewhere="settings")
-    def __init__(self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Unpack[ClientArguments]
+    ) -> None:
         arguments = _arguments(type(self), (client_id, *args), kwargs)
         authority = authority_of(arguments)
         named = identity_given(arguments)
@@ -108,7 +124,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         """Keep fresh what the settings name."""
 
     def _ra_by_auth_code_flow(
-        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
+        self, auth_code_flow: dict[str, Any], auth_response: Mapping[str, Any], scopes: Any = None, **kwargs: Any
     ) -> Plan:
         if scopes is not None:
             check_scopes(scopes, empty=True)
@@ -120,7 +136,7 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         )
 
     def acquire_token_by_auth_code_flow(
-        self, auth_code_flow: dict[str, Any], auth_response: dict[str, Any], scopes: Any = None, **kwargs: Any
+        self, auth_code_flow: dict[str, Any], auth_response: Mapping[str, Any], scopes: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Redeem an authorization code, as MSAL's method of this name; it is never sent twice by itself."""
         result: dict[str, Any] = self._ra_by_auth_code_flow(auth_code_flow, auth_response, scopes, **kwargs).run()
@@ -168,11 +184,17 @@ class ClientApplication(ResilientApplication, msal.ClientApplication):  # type: 
         return result
 
 
-class PublicClientApplication(ClientApplication, msal.PublicClientApplication):  # type: ignore[misc]
+class PublicClientApplication(ClientApplication, originals.PublicClientApplication):
     """Do what `msal.PublicClientApplication` does, through an outage too.
 
     Interactive sign-in and device-code polling run on the caller's thread, as MSAL has them.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Unpack[PublicArguments]
+        ) -> None: ...
 
     def keep_fresh(self, scopes: list[str], account: dict[str, Any]) -> None:
         """Refresh a user's token ahead of need from now on, with or without traffic (G5).
@@ -208,7 +230,7 @@ class PublicClientApplication(ClientApplication, msal.PublicClientApplication): 
         return result
 
 
-class ConfidentialClientApplication(ClientApplication, msal.ConfidentialClientApplication):  # type: ignore[misc]
+class ConfidentialClientApplication(ClientApplication, originals.ConfidentialClientApplication):
     """Do what `msal.ConfidentialClientApplication` does, through an outage too."""
 
     def _ra_pin(self) -> None:

@@ -25,6 +25,8 @@ class LateBound:
     State of ours begins with `_ra_`; all other state is MSAL's.
     """
 
+    client_id: str
+
     _ra_session: Session
     #: The object that has MSAL's state: this one, or the one that was wrapped.
     _ra_origin: Any
@@ -104,17 +106,6 @@ class LateBound:
         found = tuple(dict.fromkeys(Endpoint.of(endpoint, wire) for endpoint in endpoints))
         self.__dict__.update(_ra_authorities=found or self._ra_authorities, _ra_bound=True)
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached for what MSAL's initialisation would have set, and on a wrapper for all that is the original's.
-        if name.startswith(("_ra_", "__")) or "_ra_origin" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        if self._ra_origin is not self:
-            return getattr(self._ra_origin, name)
-        if not self._ra_bound and self.__dict__.get("_ra_initialising") != threading.get_ident():
-            self._ra_bind()
-            return object.__getattribute__(self, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def close(self) -> None:
         """Forget the tokens held in memory, end refreshes ahead, and close idle connections.
 
@@ -128,6 +119,22 @@ class LateBound:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _found_late(self: LateBound, name: str) -> Any:
+    # Reached for what MSAL's initialisation would have set, and on a wrapper for all that is the original's.
+    if name.startswith(("_ra_", "__")) or "_ra_origin" not in self.__dict__:
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if self._ra_origin is not self:
+        return getattr(self._ra_origin, name)
+    if not self._ra_bound and self.__dict__.get("_ra_initialising") != threading.get_ident():
+        self._ra_bind()
+        return object.__getattribute__(self, name)
+    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+# Not in the class itself: to type checkers, it would have every attribute that anybody asks for.
+LateBound.__getattr__ = _found_late  # type: ignore[attr-defined]
 
 
 def _assertion_of(app: LateBound, origin: Any) -> Callable[[], Any] | None:

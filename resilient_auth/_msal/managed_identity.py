@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msal
 
@@ -25,6 +25,11 @@ from .results import read, token_from
 from .session import Session
 from .token_cache import ExchangeView
 
+if TYPE_CHECKING:
+    from .declared import classes as originals
+else:
+    originals = msal
+
 __all__ = ["ManagedIdentityClient", "wrap_managed_identity"]
 
 _Original = msal.ManagedIdentityClient
@@ -39,7 +44,7 @@ def _endpoint() -> str:
     return _IMDS
 
 
-class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
+class ManagedIdentityClient(originals.ManagedIdentityClient):
     """Do what `msal.ManagedIdentityClient` does, through an outage too.
 
     Args:
@@ -53,6 +58,7 @@ class ManagedIdentityClient(msal.ManagedIdentityClient):  # type: ignore[misc]
 
     _ra_session: Session
     _ra_transport: Transport
+    _ra_fast: tuple[Any, ...]
 
     @called("resilience", elsewhere="settings")
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import msal
 
@@ -16,9 +16,11 @@ from ..settings import Settings
 from .applications import ClientApplication, ConfidentialClientApplication, PublicClientApplication
 from .exchange import throttled, transport_for
 from .identity import identity_of
-from .managed_identity import wrap_managed_identity
+from .managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .methods import ResilientApplication
 from .session import Session
+
+MYPY: bool = False  # mypy, and it alone, takes a variable of this name for true
 
 __all__ = ["wrap"]
 
@@ -53,21 +55,7 @@ class _WrappedConfidentialClient(_Wrapped, ConfidentialClientApplication):
     pass
 
 
-@called("resilience", elsewhere="settings")
-def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
-    """Make an MSAL application resilient that was built elsewhere.
-
-    Args:
-        app: An application of MSAL's, or a subclass's. It is left as it is; its token cache and http_client are shared.
-        resilience: What to do otherwise than by default.
-
-    Returns:
-        An object with the same methods and results, which is also an instance of the same MSAL class. One that is
-        resilient already is returned as it is.
-
-    Raises:
-        ConfigurationError: `app` is no application of MSAL's.
-    """
+def _wrapped(app: Any, resilience: Settings | None) -> Any:
     if isinstance(app, msal.ManagedIdentityClient):
         return wrap_managed_identity(app, resilience)
     if isinstance(app, ResilientApplication):
@@ -107,3 +95,57 @@ def wrap(app: Any, *, resilience: Settings | None = None) -> Any:
     session.announce()
     wrapped._ra_pin()
     return wrapped
+
+
+if MYPY:
+    # To mypy, an application of MSAL's is no kind in particular: what is returned is each kind.
+    class _AnyKind(ConfidentialClientApplication, PublicClientApplication, ManagedIdentityClient):  # type: ignore[misc]
+        @overload
+        def acquire_token_for_client(
+            self,
+            scopes: list[str],
+            claims_challenge: str | None = None,
+            fmi_path: str | None = None,
+            forwarded_client_claims: str | None = None,
+            **kwargs: Any,
+        ) -> dict[str, Any]: ...
+        @overload
+        def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]: ...
+        def acquire_token_for_client(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
+        @overload
+        def keep_fresh(self, scopes: list[str], account: dict[str, Any] | None = None) -> None: ...
+        @overload
+        def keep_fresh(self, *, resource: str) -> None: ...
+        def keep_fresh(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def wrap(app: Any, *, resilience: Settings | None = None) -> _AnyKind: ...
+
+else:
+
+    @overload
+    def wrap(
+        app: msal.ConfidentialClientApplication, *, resilience: Settings | None = None
+    ) -> ConfidentialClientApplication: ...
+    @overload
+    def wrap(app: msal.PublicClientApplication, *, resilience: Settings | None = None) -> PublicClientApplication: ...
+    @overload
+    def wrap(app: msal.ClientApplication, *, resilience: Settings | None = None) -> ClientApplication: ...
+    @overload
+    def wrap(app: msal.ManagedIdentityClient, *, resilience: Settings | None = None) -> ManagedIdentityClient: ...
+    @called("resilience", elsewhere="settings")
+    def wrap(app, *, resilience=None):
+        """Make an MSAL application resilient that was built elsewhere.
+
+        Args:
+            app: An application of MSAL's, or a subclass's. It is left as it is; its token cache and http_client are
+                shared.
+            resilience: What to do otherwise than by default.
+
+        Returns:
+            An object with the same methods and results, which is also an instance of the same MSAL class. One that is
+            resilient already is returned as it is.
+
+        Raises:
+            ConfigurationError: `app` is no application of MSAL's.
+        """
+        return _wrapped(app, resilience)

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_EXTRA = frozenset({"h11", "rich", "trustme"})
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the drill.
@@ -25,13 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 when the SDK failed a request while it held a valid token, or the drill itself broke; 2
-        for bad usage.
+        for bad usage, or where the extra `emulator` isn't installed.
     """
+    from .._process.extras import MissingExtra, raise_missing
+
     try:
-        from .command import main as run
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
-            raise
-        print(f"the drill needs {error.name}: pip install 'resilient-auth[drill]'", file=sys.stderr)
+        try:
+            from .command import main as run
+        except ImportError as error:
+            raise_missing("the drill", "emulator", error)
+    except MissingExtra as missing:
+        print(missing, file=sys.stderr)
         return 2
     return run(argv)

@@ -1,12 +1,18 @@
 """An identity provider, an API and managed-identity endpoints on loopback that fail on command.
 
 It imports nothing from the rest of the package: tests and drills judge the rest by what its ledger says.
+Needs the extra: `pip install 'resilient-auth[emulator]'`.
 """
 
-from .command import serve
-from .emulator import Emulator, InjectedFault
-from .faults import Fault
-from .ledger import Call, IssuedToken, Ledger
-from .provider.directory import User
+try:
+    from .command import serve
+    from .emulator import Emulator, InjectedFault
+    from .faults import Fault
+    from .ledger import Call, IssuedToken, Ledger
+    from .provider.directory import User
+except ImportError as error:
+    from .._process.extras import raise_missing
+
+    raise_missing("resilient_auth.emulator", "emulator", error)
 
 __all__ = ["Call", "Emulator", "Fault", "InjectedFault", "IssuedToken", "Ledger", "User", "serve"]

@@ -1,4 +1,7 @@
-"""The events, each with its fields, its level and the words in which it is told: one list, and so a long file."""
+"""The events, each with its fields, its level and the words in which it is told.
+
+This is more than 400 lines because they are one list.
+"""
 
 from __future__ import annotations
 

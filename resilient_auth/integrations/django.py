@@ -16,15 +16,19 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.http import HttpRequest, HttpResponse, JsonResponse
-
 from .._engine.threads import on_a_thread
 from .._policy.checks import require
+from .._process.extras import raise_missing
 from ..errors import ConfigurationError
 from ..verify.claims import Claims
 from ..verify.errors import InvalidToken, VerificationUnavailable
 from ..verify.http import Guard, Refusal, challenged, public_paths
+
+try:
+    from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+    from django.http import HttpRequest, HttpResponse, JsonResponse
+except ImportError as error:
+    raise_missing(__name__, "django", error)
 
 __all__ = ["authenticated", "challenge", "claims_middleware"]
 

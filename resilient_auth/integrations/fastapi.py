@@ -14,17 +14,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastapi import HTTPException
-from fastapi.openapi.models import HTTPBearer, OpenIdConnect
-from fastapi.security import SecurityScopes
-from fastapi.security.base import SecurityBase
-from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
-
 from .._policy.checks import require
+from .._process.extras import raise_missing
 from ..verify.claims import Claims
 from ..verify.errors import InvalidToken, VerificationUnavailable
 from ..verify.http import Guard, Refusal, challenged, public_paths
+
+try:
+    from fastapi import HTTPException
+    from fastapi.openapi.models import HTTPBearer, OpenIdConnect
+    from fastapi.security import SecurityScopes
+    from fastapi.security.base import SecurityBase
+    from starlette.requests import HTTPConnection
+    from starlette.responses import JSONResponse
+except ImportError as error:
+    raise_missing(__name__, "fastapi", error)
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -16,13 +16,17 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from flask import Flask, current_app, g, jsonify, request
-from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable, Unauthorized
-
 from .._policy.checks import require
+from .._process.extras import raise_missing
 from ..verify.claims import Claims
 from ..verify.errors import InvalidToken, VerificationUnavailable
 from ..verify.http import Guard, Refusal, challenged, refused
+
+try:
+    from flask import Flask, current_app, g, jsonify, request
+    from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable, Unauthorized
+except ImportError as error:
+    raise_missing(__name__, "flask", error)
 
 __all__ = ["Refused", "authenticated", "challenge", "handle_errors"]
 

@@ -7,13 +7,17 @@ does `except httpx2.TransportError`. Needs the extra: `pip install 'resilient-au
 
 from __future__ import annotations
 
-import httpx2
-
+from .._process.extras import raise_missing
 from ..downstream import errors
 from ..downstream.bearer import BearerFlow
 from ..downstream.pipeline.failure import Dialect
 from ..downstream.pipeline.stream import AsyncTracked, SyncTracked
 from ..downstream.transport import Awaiting, Blocking
+
+try:
+    import httpx2
+except ImportError as error:
+    raise_missing(__name__, "httpx2", error)
 
 __all__ = ["AsyncResilientTransport", "BearerAuth", "ResilientTransport"]
 

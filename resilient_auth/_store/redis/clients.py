@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._policy.checks import require
+from ..._process.extras import install
 from ...errors import ConfigurationError
 
 __all__ = ["CALLS_AT_ONCE", "connector", "drop_idle", "given"]
@@ -36,8 +37,8 @@ def connector(url: str, timeout: float) -> Callable[[], Any]:
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
-    except ImportError:
-        raise ConfigurationError("RedisStore needs redis-py: pip install 'resilient-auth[redis]'") from None
+    except ImportError as error:
+        raise ConfigurationError(install("RedisStore", error.name, "redis")) from error
     scheme, separator, rest = url.partition("://")
     schemes = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
     # Never quoted whole: a URL may hold a password.

@@ -1,0 +1,259 @@
+# mypy: disable-error-code="empty-body"
+"""MSAL's application classes with types, which MSAL itself hasn't. Nothing imports this at runtime.
+
+`tests/faces/test_types.py` compares them with the installed MSAL: what a release adds is to be added here, and to what
+`aio` declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, ClassVar, TypedDict
+
+from msal import PopAuthScheme, SystemAssignedManagedIdentity, TokenCache, UserAssignedManagedIdentity
+from msal.authority import AuthorityBuilder
+
+from . import bases
+
+
+class CommonArguments(TypedDict, total=False):
+    authority: str | AuthorityBuilder | None
+    validate_authority: bool
+    token_cache: TokenCache | None
+    http_client: Any
+    verify: bool | str
+    proxies: Mapping[str, str] | None
+    timeout: float | tuple[float, float] | None
+    client_claims: Mapping[str, Any] | None
+    app_name: str | None
+    app_version: str | None
+    client_capabilities: list[str] | None
+    azure_region: str | bool | None
+    exclude_scopes: list[str] | None
+    http_cache: MutableMapping[str, Any] | None
+    instance_discovery: bool | None
+    allow_broker: bool | None
+    enable_pii_log: bool | None
+    oidc_authority: str | AuthorityBuilder | None
+
+
+class ClientArguments(CommonArguments, total=False):
+    client_credential: str | Mapping[str, Any] | None
+
+
+class PublicArguments(CommonArguments, total=False):
+    enable_broker_on_windows: bool | None
+    enable_broker_on_mac: bool | None
+    enable_broker_on_linux: bool | None
+    enable_broker_on_wsl: bool | None
+
+
+class ClientApplication(bases.ClientApplication):
+    ACQUIRE_TOKEN_SILENT_ID: ClassVar[str]
+    ACQUIRE_TOKEN_BY_REFRESH_TOKEN: ClassVar[str]
+    ACQUIRE_TOKEN_BY_USERNAME_PASSWORD_ID: ClassVar[str]
+    ACQUIRE_TOKEN_BY_AUTHORIZATION_CODE_ID: ClassVar[str]
+    ACQUIRE_TOKEN_ON_BEHALF_OF_ID: ClassVar[str]
+    ACQUIRE_TOKEN_BY_DEVICE_FLOW_ID: ClassVar[str]
+    ACQUIRE_TOKEN_FOR_CLIENT_ID: ClassVar[str]
+    ACQUIRE_TOKEN_BY_USER_FIC_ID: ClassVar[str]
+    ACQUIRE_TOKEN_INTERACTIVE: ClassVar[str]
+    GET_ACCOUNTS_ID: ClassVar[str]
+    REMOVE_ACCOUNT_ID: ClassVar[str]
+    ATTEMPT_REGION_DISCOVERY: ClassVar[bool]
+    DISABLE_MSAL_FORCE_REGION: ClassVar[bool]
+
+    client_id: str
+    token_cache: Any
+    http_client: Any
+    authority: Any
+
+    def __init__(
+        self,
+        client_id: str,
+        client_credential: str | Mapping[str, Any] | None = None,
+        authority: str | AuthorityBuilder | None = None,
+        validate_authority: bool = True,
+        token_cache: TokenCache | None = None,
+        http_client: Any = None,
+        verify: bool | str = True,
+        proxies: Mapping[str, str] | None = None,
+        timeout: float | tuple[float, float] | None = None,
+        client_claims: Mapping[str, Any] | None = None,
+        app_name: str | None = None,
+        app_version: str | None = None,
+        client_capabilities: list[str] | None = None,
+        azure_region: str | bool | None = None,
+        exclude_scopes: list[str] | None = None,
+        http_cache: MutableMapping[str, Any] | None = None,
+        instance_discovery: bool | None = None,
+        allow_broker: bool | None = None,
+        enable_pii_log: bool | None = None,
+        oidc_authority: str | AuthorityBuilder | None = None,
+    ) -> None: ...
+    def is_pop_supported(self) -> bool: ...
+    def initiate_auth_code_flow(
+        self,
+        scopes: list[str],
+        redirect_uri: str | None = None,
+        state: str | None = None,
+        prompt: str | None = None,
+        login_hint: str | None = None,
+        domain_hint: str | None = None,
+        claims_challenge: str | None = None,
+        max_age: int | None = None,
+        response_mode: str | None = None,
+    ) -> dict[str, Any]: ...
+    def get_authorization_request_url(
+        self,
+        scopes: list[str],
+        login_hint: str | None = None,
+        state: str | None = None,
+        redirect_uri: str | None = None,
+        response_type: str = "code",
+        prompt: str | None = None,
+        nonce: str | None = None,
+        domain_hint: str | None = None,
+        claims_challenge: str | None = None,
+        **kwargs: Any,
+    ) -> str: ...
+    def acquire_token_by_auth_code_flow(
+        self,
+        auth_code_flow: dict[str, Any],
+        auth_response: Mapping[str, Any],
+        scopes: list[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]: ...
+    def acquire_token_by_authorization_code(
+        self,
+        code: str,
+        scopes: list[str],
+        redirect_uri: str | None = None,
+        nonce: str | None = None,
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]: ...
+    def get_accounts(self, username: str | None = None) -> list[dict[str, Any]]: ...
+    def remove_account(self, account: Mapping[str, Any]) -> None: ...
+    def acquire_token_silent(
+        self,
+        scopes: list[str],
+        account: Mapping[str, Any] | None,
+        authority: str | None = None,
+        force_refresh: bool | None = False,
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        auth_scheme: PopAuthScheme | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any] | None: ...
+    def acquire_token_silent_with_error(
+        self,
+        scopes: list[str],
+        account: Mapping[str, Any] | None,
+        authority: str | None = None,
+        force_refresh: bool | None = False,
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        auth_scheme: PopAuthScheme | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any] | None: ...
+    def acquire_token_by_refresh_token(
+        self, refresh_token: str, scopes: list[str], **kwargs: Any
+    ) -> dict[str, Any]: ...
+    def acquire_token_by_username_password(
+        self,
+        username: str,
+        password: str,
+        scopes: list[str],
+        claims_challenge: str | None = None,
+        auth_scheme: PopAuthScheme | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]: ...
+
+
+class PublicClientApplication(ClientApplication, bases.PublicClientApplication):
+    DEVICE_FLOW_CORRELATION_ID: ClassVar[str]
+    CONSOLE_WINDOW_HANDLE: ClassVar[object]
+
+    def __init__(
+        self,
+        client_id: str,
+        client_credential: None = None,
+        *,
+        enable_broker_on_windows: bool | None = None,
+        enable_broker_on_mac: bool | None = None,
+        enable_broker_on_linux: bool | None = None,
+        enable_broker_on_wsl: bool | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def acquire_token_interactive(
+        self,
+        scopes: list[str],
+        prompt: str | None = None,
+        login_hint: str | None = None,
+        domain_hint: str | None = None,
+        claims_challenge: str | None = None,
+        timeout: float | None = None,
+        port: int | None = None,
+        extra_scopes_to_consent: list[str] | None = None,
+        max_age: int | None = None,
+        parent_window_handle: object = None,
+        on_before_launching_ui: Callable[..., None] | None = None,
+        auth_scheme: PopAuthScheme | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]: ...
+    def initiate_device_flow(
+        self, scopes: list[str] | None = None, *, claims_challenge: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]: ...
+    def acquire_token_by_device_flow(
+        self, flow: dict[str, Any], claims_challenge: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]: ...
+
+
+class ConfidentialClientApplication(ClientApplication, bases.ConfidentialClientApplication):
+    def acquire_token_for_client(
+        self,
+        scopes: list[str],
+        claims_challenge: str | None = None,
+        fmi_path: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]: ...
+    def remove_tokens_for_client(self) -> None: ...
+    def acquire_token_on_behalf_of(
+        self,
+        user_assertion: str,
+        scopes: list[str],
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]: ...
+    def acquire_token_by_user_federated_identity_credential(
+        self,
+        scopes: list[str],
+        assertion: str,
+        username: str | None = None,
+        user_object_id: str | None = None,
+        claims_challenge: str | None = None,
+        forwarded_client_claims: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]: ...
+
+
+class ManagedIdentityClient(bases.ManagedIdentityClient):
+    _managed_identity: dict[str, Any]
+    _http_client: Any
+    _token_cache: Any
+    _client_capabilities: list[str] | None
+
+    def __init__(
+        self,
+        managed_identity: dict[str, Any] | SystemAssignedManagedIdentity | UserAssignedManagedIdentity,
+        *,
+        http_client: Any,
+        token_cache: TokenCache | None = None,
+        http_cache: MutableMapping[str, Any] | None = None,
+        client_capabilities: list[str] | None = None,
+    ) -> None: ...
+    def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]: ...

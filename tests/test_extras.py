@@ -1,0 +1,97 @@
+"""An extra that isn't installed is named by the error that misses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from resilient_auth._process.extras import MODULES
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+#: What a user does, the module that isn't there, and the extra that brings it.
+USES = [
+    pytest.param(f"import resilient_auth.{name}", module, extra, id=f"{name}-{module}")
+    for name, extra in (
+        ("emulator", "emulator"),
+        *((f"integrations.{extra}", extra) for extra in sorted(MODULES)),
+    )
+    for module in sorted(MODULES[extra] - {"rich"})  # which the drill alone needs
+    if (ROOT / "resilient_auth" / f"{name.replace('.', '/')}.py").exists() or name == "emulator"
+]
+_REDIS = "import resilient_auth as ra; ra.RedisStore('redis://x', key=bytes(32))"
+USES.append(pytest.param(_REDIS, "redis", "redis", id="redis"))
+
+
+def without(module: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter that can't import a module."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules[{module!r}] = None\n{code}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("code", "module", "extra"), USES)
+def test_an_error_names_the_extra(code: str, module: str, extra: str) -> None:
+    """The last line of the traceback is all that many see."""
+    ended = without(module, code)
+    last = ended.stderr.splitlines()[-1]
+    assert f"needs {module}" in last
+    assert last.endswith(f"pip install 'resilient-auth[{extra}]'")
+
+
+@pytest.mark.parametrize("module", ["h11", "trustme", "rich"])
+@pytest.mark.parametrize("command", ["cli", "drill"])
+def test_the_drill_names_the_extra(command: str, module: str) -> None:
+    """In one line, with the status for bad usage, however it is called."""
+    call = "from resilient_auth.cli import main; sys.exit(main(['drill', '--help']))"
+    if command == "drill":
+        call = "from resilient_auth.drill import main; sys.exit(main(['--help']))"
+    ended = without(module, call)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"the drill needs {module}, which isn't installed: pip install 'resilient-auth[emulator]'\n"
+    )
+
+
+def test_the_command_emulator_names_the_extra() -> None:
+    """In one line."""
+    ended = without("h11", "from resilient_auth.cli import main; sys.exit(main(['emulator', '--help']))")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.endswith("pip install 'resilient-auth[emulator]'\n")
+
+
+def test_the_fixture_names_the_extra(tmp_path: Path) -> None:
+    """A test that asks for it fails with the name; others run."""
+    (tmp_path / "test_it.py").write_text("def test_it(identity_provider): pass\ndef test_other(): pass\n")
+    arguments = ["-p", "resilient_auth.testing", "-p", "no:cacheprovider", "-q", str(tmp_path), f"--rootdir={tmp_path}"]
+    ended = without("h11", f"import pytest; sys.exit(pytest.main({arguments!r}))")
+    assert "pip install 'resilient-auth[emulator]'" in ended.stdout
+    assert "1 passed, 1 error" in ended.stdout
+
+
+def test_an_import_that_fails_otherwise_stays_what_it_is() -> None:
+    """A module that no extra brings, or a package that is there and broken, isn't mended by an extra."""
+    ended = without("flask.globals", "import resilient_auth.integrations.flask")
+    assert "resilient-auth[flask]" in ended.stderr  # a part of what the extra brings
+    ended = without("json", "import resilient_auth.integrations.flask")
+    assert "resilient-auth[" not in ended.stderr
+    assert "import of json halted" in ended.stderr
+
+
+def test_the_modules_are_those_that_the_extras_bring() -> None:
+    """Each extra of the project is known, except for azure, without which there are classes of the same shape."""
+    assert {*MODULES, "azure"} == {*EXTRAS}
+    for extra, modules in MODULES.items():
+        assert modules == {Requirement(one).name for one in EXTRAS[extra]}
