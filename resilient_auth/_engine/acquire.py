@@ -18,9 +18,10 @@ from .._policy.levels import ProviderRequest
 from ..errors import AcquisitionTimeout, LocalResourcesExhausted, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
 from ..token import Token
-from . import recovery
 from .cache import CacheEntry
 from .engine import Engine
+from .exchange import begin
+from .recovery import await_recovery, landed, refresh_in_background
 from .single_flight import Exchange, Flight, Outcome, WaitFor, carrying
 
 __all__ = [
@@ -129,14 +130,14 @@ def acquiring(
         if state is Freshness.FRESH:
             return Served(Source.CACHE, token)
         if state is Freshness.DUE or (state is Freshness.EXPIRING and entry.rest_left(now) > 0):
-            recovery.refresh_in_background(engine, entry, exchange)
+            refresh_in_background(engine, entry, exchange)
             return _serve_held(engine, entry, token, wall, now)
         elif state is Freshness.EXPIRING:
             patience = min(patience, settings.freshness.margin_wait)
     try:
-        flight = recovery.begin(engine, entry, exchange, variant=claims or ("force" if force else None))
+        flight = begin(engine, entry, exchange, landed=landed, variant=claims or ("force" if force else None))
     except ProviderUnavailable as error:
-        recovery.await_recovery(engine, entry, error)
+        await_recovery(engine, entry, error)
         return _after_failure(engine, entry, token, error)
     if patience < longest and flight.doubted:
         patience = 0.0
@@ -245,7 +246,7 @@ def asking_once(
     )
     if refusal is not None:
         raise refusal
-    flight = Flight(None, engine.clock.monotonic() + engine.settings.deadline, engine.clock)
+    flight = Flight(None, engine.clock.monotonic() + engine.deadline, engine.clock)
 
     def job() -> None:
         with carrying(("once", id(flight))):

@@ -32,7 +32,7 @@ _AT_ONCE = 64
 class CacheEntry(SharedEntry):
     """The place of one token. Its token is immutable and swapped whole; readers take no lock."""
 
-    __entries__ = (
+    __slots__ = (
         "asked_at",
         "denied",
         "discard",
@@ -149,7 +149,7 @@ class Memory:
     def entry(
         self, request: TokenRequest, authorities: tuple[Endpoint, ...], purpose: Purpose = Purpose.TOKEN
     ) -> CacheEntry:
-        """Find the entry of a request, or make it."""
+        """Find the entry of a request, or make it; its authorities are those given."""
         with self._lock:
             entry: CacheEntry | None = self._entries.get(request)
             new = entry is None
@@ -158,10 +158,13 @@ class Memory:
                 entry.made_at = self.engine.clock.monotonic()
                 self._entries[request] = entry
                 self._by_subject.setdefault(request.subject, {})[request] = entry
+            else:
+                entry.ask_of(authorities)
             evicted, self._evicted = self._evicted, []
-        self._tell(evicted, "there are more than max_tokens")
-        if new:
-            self._sweep_soon()
+        if evicted:
+            self._tell(evicted, "there are more than max_tokens")
+        if new and entry.made_at >= self._sweep_at:
+            self._sweep_soon(entry.made_at)
         return entry
 
     def remember_hit(self, entry: CacheEntry, token: Token, signature: Hashable, answer: Any) -> None:
@@ -225,11 +228,8 @@ class Memory:
                 continue
             return iter([entry for subject, entries in kept for entry in entries if entry.request.subject == subject])
 
-    def _sweep_soon(self) -> None:
+    def _sweep_soon(self, now: float) -> None:
         """Have what is over forgotten on a worker, now and then, where there is more and more to hold."""
-        now = self.engine.clock.monotonic()
-        if now < self._sweep_at:
-            return
         self._sweep_at = now + _SWEEP_EVERY
         reference = weakref.ref(self)
 

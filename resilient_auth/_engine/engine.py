@@ -42,6 +42,8 @@ class Engine:
         self.clock = settings.clock
         self.jitter = settings.jitter
         self.shared = shared
+        #: Seconds that one exchange may take.
+        self.deadline = settings.deadline
         self._begin()
         #: The breakers, by what fails together.
         self.levels = Levels(settings.breaker, clock=self.clock, jitter=self.jitter)
@@ -101,18 +103,15 @@ class Engine:
         """Raise `Throttled` while a cool-down lasts for this application as such, or for this request."""
         left = self._cooldowns.left(asked)
         if left > 0:
-            raise Throttled(
-                f"{asked.endpoint} throttled this application; next request in {left:.0f} s",
-                authority=asked.endpoint.origin,
-                retry_after=left,
-            )
+            raise _throttled(asked, left)
 
     def refusal(self, ways: Iterable[ProviderRequest]) -> ProviderUnavailable | None:
         """Return why no exchange should begin now: no authority that could answer may be asked."""
         refusal: ProviderUnavailable | None = None
         for asked in ways:
             try:
-                self.check_cooldown(asked)
+                if (left := self._cooldowns.left(asked)) > 0:
+                    raise _throttled(asked, left)
                 self.levels.check(asked)
             except ProviderUnavailable as error:
                 if refusal is None or (error.retry_after or 0.0) < (refusal.retry_after or 0.0):
@@ -147,9 +146,9 @@ class Engine:
         forks.notice()
         context = contextvars.copy_context()
         self.timers.revive()
-        names = (own, OWNERS_CODE) if own is not None else (lane if isinstance(lane, str) else lane.site.lane,)
+        names = (own, OWNERS_CODE) if own is not None else (lane if isinstance(lane, str) else lane.lane,)
         if flight is None:
-            work = Job(names, partial(context.run, job), ends=self.clock.monotonic() + self.settings.deadline)
+            work = Job(names, partial(context.run, job), ends=self.clock.monotonic() + self.deadline)
         else:
             late = None if anyhow else partial(self._too_late, flight, lane)
             work = Job(names, partial(context.run, job), ends=flight.deadline, late=late)
@@ -179,6 +178,14 @@ class Engine:
         self.levels.after_fork()
         for budget in self._budgets.values():
             budget.renew_lock()
+
+
+def _throttled(asked: ProviderRequest, left: float) -> Throttled:
+    return Throttled(
+        f"{asked.endpoint} throttled this application; next request in {left:.0f} s",
+        authority=asked.endpoint.origin,
+        retry_after=left,
+    )
 
 
 def renewed(kept: cachetools.LRUCache[Any, Any]) -> cachetools.LRUCache[Any, Any]:

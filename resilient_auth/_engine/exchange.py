@@ -69,27 +69,29 @@ def begin(
         Overloaded: Too many exchanges wait.
     """
     key = _key(entry, variant)
-    engine.timers.revive()
     flight = engine.flights.find(key)
     if flight is not None:
+        engine.timers.revive()
         return flight
     # After a claims challenge what others have won't do.
     shared = entry.memory.shared
     looks_at = shared if variant is None else None
     now = engine.clock.monotonic()
     entry.failed_at = min(entry.failed_at, now)  # the clock may have been set back
-    refusal = engine.refusal(entry.ways) or _lasting(engine, entry, now)
+    known, first_delay = entry.last_error, engine.settings.retry.first_delay
+    refusal = engine.refusal(entry.ways) or (known and _lasting(known, entry.failed_at + first_delay - now))
     # What another process has obtained can be had while the provider can't be asked.
     if refusal is not None and not (looks_at is not None and now - entry.looked_at > LOOK_AGAIN):
+        engine.timers.revive()
         raise refusal
-    gone = engine.flights.overdue(key)
-    flight, mine = engine.flights.join(key, now + engine.settings.deadline)
+    flight, mine = engine.flights.join(key, now + engine.deadline)
     if mine:
+        gone, flight.replaced = flight.replaced, None
         entry.tried_at, flight.request, flight.ways = now, entry.request, entry.ways
         # What its attempts have learned was told when they had.
         failed = _never_ended(engine, entry, gone) if gone is not None and gone.last_error is None else None
-        flight.earliest = entry.failed_at + engine.settings.retry.first_delay
-        flight.spare = variant is None and remaining(engine, entry) > 0
+        flight.earliest = entry.failed_at + first_delay
+        flight.spare = variant is None and entry.token is not None and remaining(engine, entry) > 0
         flight.on_failed_attempt = partial(_learn, engine, entry)
         if shared is not None:
             exchange = shared.exchange(entry, exchange, reuse=looks_at is not None)
@@ -108,14 +110,13 @@ def begin(
     return flight
 
 
-def _lasting(engine: Engine, entry: CacheEntry, now: float) -> ProviderUnavailable | None:
-    """Tell again, until the next attempt may be made, what waiting for that attempt wouldn't mend."""
-    left = entry.failed_at + engine.settings.retry.first_delay - now
-    if left <= 0 or entry.last_error is None or entry.last_error.heals:
+def _lasting(known: ProviderUnavailable, left: float) -> ProviderUnavailable | None:
+    """Tell again, for the seconds until the next attempt may be made, what waiting for that attempt wouldn't mend."""
+    if left <= 0 or known.heals:
         return None
-    known = copy.copy(entry.last_error)
-    known.retry_after = left
-    return known
+    again = copy.copy(known)
+    again.retry_after = left
+    return again
 
 
 def under_way(engine: Engine, entry: CacheEntry) -> Flight | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .._policy.breaker import Breaker
 from .._policy.endpoint import Endpoint
@@ -13,31 +13,13 @@ from .._policy.failure import Purpose
 from .._policy.levels import ProviderRequest
 from .._process import forks
 from ..errors import AcquisitionTimeout, ProviderUnavailable
-from . import exchange as exchanges
 from .cache import CacheEntry
 from .engine import Engine
-from .exchange import URGENT_SPREAD, Verdict, note_failure, remaining, spread, under_way
+from .exchange import URGENT_SPREAD, Verdict, begin, note_failure, remaining, spread, under_way
 from .single_flight import Exchange, Flight, carrying
 from .timers import Timer
 
-__all__ = ["await_recovery", "begin", "landed", "refresh_in_background", "watch_over", "weakly"]
-
-
-def begin(engine: Engine, entry: CacheEntry, exchange: Exchange, *, variant: str | None = None) -> Flight:
-    """Join the exchange for a cache entry, or begin one; who waits for its provider learns how it ends.
-
-    Args:
-        engine: Where it runs.
-        entry: Whose token.
-        exchange: How to ask the provider.
-        variant: Tells exchanges for one cache entry apart: the claims of a challenge.
-
-    Raises:
-        CircuitOpen: Every authority that could answer failed a moment ago.
-        Throttled: They asked for patience.
-        Overloaded: Too many exchanges wait.
-    """
-    return exchanges.begin(engine, entry, exchange, landed=landed, variant=variant)
+__all__ = ["await_recovery", "landed", "refresh_in_background", "watch_over", "weakly"]
 
 
 def refresh_in_background(engine: Engine, entry: CacheEntry, exchange: Exchange) -> None:
@@ -46,7 +28,7 @@ def refresh_in_background(engine: Engine, entry: CacheEntry, exchange: Exchange)
         return
     try:
         with carrying(None):  # it is a flight of its own, whoever has just landed
-            begin(engine, entry, exchange)
+            begin(engine, entry, exchange, landed=landed)
     except ProviderUnavailable as error:
         await_recovery(engine, entry, error)
 
@@ -259,7 +241,7 @@ class _Recovery:
             return
         probed = frozenset(breaker for breaker in self._breakers(engine, entry) if not breaker.closed)
         try:
-            flight = begin(engine, entry, renew)
+            flight = begin(engine, entry, renew, landed=landed)
         except ProviderUnavailable as error:
             await_recovery(engine, entry, error)
             return
@@ -287,10 +269,7 @@ def _sites(entry: CacheEntry) -> list[Endpoint]:
     return list(dict.fromkeys(endpoint.site for endpoint in entry.authorities))
 
 
-def _recoveries(engine: Engine, entry: CacheEntry) -> list[_Recovery]:
-    kept = _recovering.get(engine)
-    if not kept:
-        return []
+def _recoveries(kept: Mapping[tuple[Endpoint, Purpose], _Recovery], entry: CacheEntry) -> list[_Recovery]:
     found = (kept.get((site, entry.purpose)) for site in _sites(entry))
     return [recovery for recovery in found if recovery is not None]
 
@@ -304,7 +283,8 @@ def landed(engine: Engine, entry: CacheEntry, verdict: Verdict) -> None:
     if verdict is Verdict.FAILED and entry.renew is not None:
         _wait(engine, entry)
         return
-    for recovery in _recoveries(engine, entry):
+    kept = _recovering.get(engine)
+    for recovery in _recoveries(kept, entry) if kept else ():
         if verdict is Verdict.ANSWERED:
             recovery.drain(engine, entry)
         else:

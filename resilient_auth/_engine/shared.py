@@ -62,7 +62,7 @@ class SharedEntry:
         """Say which endpoints can give this token, in order of preference."""
         if authorities != self.authorities:
             self.authorities = authorities
-            self.ways = tuple(ProviderRequest.of(self.request, endpoint, self.purpose) for endpoint in authorities)
+            self.ways = tuple([ProviderRequest.of(self.request, endpoint, self.purpose) for endpoint in authorities])
 
 
 class Shared(Protocol):

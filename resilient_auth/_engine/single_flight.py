@@ -87,6 +87,7 @@ class Flight:
         "on_hurry",
         "outcome",
         "over",
+        "replaced",
         "request",
         "spare",
         "ways",
@@ -100,6 +101,8 @@ class Flight:
         self.earliest = 0.0
         #: Set when somebody with a valid token has waited for it in vain.
         self.doubted = False
+        #: The one whose place it has taken since that should have been over, and wasn't.
+        self.replaced: Flight | None = None
         #: What is asked for, where that is held: what fails with it alone is its own matter.
         self.request: TokenRequest | None = None
         #: The same for each authority that can give it.
@@ -129,10 +132,6 @@ class Flight:
         #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is
         #: ended by the collector, on a thread that may hold it.
         self._callbacks: dict[int, Callable[[], None]] | None = {}
-
-    def may_attempt(self) -> bool:
-        """Return whether an attempt may begin: no other process makes this exchange in our place."""
-        return self.before_attempt is None or self.before_attempt()
 
     def attempt_failed(self, error: ProviderUnavailable, next_attempt: float) -> None:
         """Note how an attempt failed, and the monotonic time of the next one."""
@@ -261,19 +260,14 @@ class Flights:
     def join(self, key: Hashable, deadline: float) -> tuple[Flight, bool]:
         """Join the flight for a key, or begin one; tells which of the two."""
         with self._lock:
-            flight = self.find(key)
-            if flight is not None:
+            flight = self._flights.get(key)
+            if flight is not None and flight.outcome is None and self._clock.monotonic() < flight.deadline:
                 return flight, False
-            flight = Flight(key, deadline, self._clock)
-            self._flights[key] = flight
-            return flight, True
-
-    def overdue(self, key: Hashable) -> Flight | None:
-        """Find the flight for a key that should be over, and isn't."""
-        flight = self._flights.get(key)
-        if flight is not None and flight.outcome is None and self._clock.monotonic() >= flight.deadline:
-            return flight
-        return None
+            begun = Flight(key, deadline, self._clock)
+            if flight is not None and flight.outcome is None:
+                begun.replaced, flight.replaced = flight, None
+            self._flights[key] = begun
+            return begun, True
 
     def is_current(self, flight: Flight) -> bool:
         """Return whether no other flight has taken this one's place, it being overdue."""

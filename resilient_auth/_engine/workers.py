@@ -78,7 +78,8 @@ class Workers:
     ) -> None:
         self._per_lane = per_lane
         self._queue = queue
-        self._in_owners_code = in_owners_code
+        #: Those of lanes that have other bounds.
+        self._limits = {OWNERS_CODE: in_owners_code}
         self._now = now
         self._wall = wall
         self._call_at = call_at
@@ -171,9 +172,6 @@ class Workers:
             for active, waiting in [found.get(name, (0, 0))]
         ]
 
-    def _limit(self, name: str) -> int:
-        return self._in_owners_code if name == OWNERS_CODE else self._per_lane
-
     def _staff(self) -> RuntimeError | None:
         """Have workers for what is ready, earlier jobs too for which there were none to be had; tells what failed."""
         while True:
@@ -238,7 +236,7 @@ class Workers:
         while job.held < len(job.lanes):
             name = job.lanes[job.held]
             lane = self._lanes.setdefault(name, Lane())
-            if len(lane.active) >= self._limit(name):
+            if len(lane.active) >= self._limits.get(name, self._per_lane):
                 if not job.hurried or self._beyond >= _MOST_BEYOND:
                     lane.waiting[job] = None
                     return
@@ -257,7 +255,7 @@ class Workers:
         for name in job.lanes[:held]:
             lane = self._lanes[name]
             del lane.active[job]
-            if lane.waiting and len(lane.active) < self._limit(name):
+            if lane.waiting and len(lane.active) < self._limits.get(name, self._per_lane):
                 following, _ = lane.waiting.popitem(last=False)
                 self._admit(following)
             if not lane.active and not lane.waiting:

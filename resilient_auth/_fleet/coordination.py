@@ -75,7 +75,12 @@ class Coordinator:
         user_record: UserRecord | None = None
         hints: Mapping[str, Hint] = {}
         subject = self._cache.name(entry.request.subject)
-        names = [name for asked in entry.ways for some in hint_names(subject, asked) for name in some]
+        names = [
+            name
+            for asked in entry.ways
+            for some in hint_names(subject, asked, asked.endpoint.wire.fleet)
+            for name in some
+        ]
         with suppress(StoreUnavailable):
             user_record, hints = self._cache.look(entry.request.subject, names, entry.request)
         entry.hints = tuple(hints)
@@ -130,7 +135,7 @@ class Coordinator:
         """Return why no exchange should begin now, as far as another process of the fleet knows."""
         told: ProviderUnavailable | None = None
         for asked in entry.ways if hints else ():
-            names = [name for some in hint_names(subject, asked) for name in some]
+            names = [name for some in hint_names(subject, asked, asked.endpoint.wire.fleet) for name in some]
             left = [hints[name] for name in names if name in hints and hints[name].left > 0]
             if not left:
                 return None
@@ -205,7 +210,9 @@ class Coordinator:
             CircuitOpen: Another one does.
         """
         subject = self._cache.name(entry.request.subject)
-        tokens_own = {name for asked in entry.ways for name in hint_names(subject, asked).failing[:1]}
+        tokens_own = {
+            name for asked in entry.ways for name in hint_names(subject, asked, asked.endpoint.wire.fleet).failing[:1]
+        }
         everybodys = [name for name in entry.hints if name not in tokens_own]
         # Without one, the lease on this token is enough.
         if everybodys and not turn.go_first(everybodys[0]):
@@ -297,7 +304,7 @@ class Coordinator:
         site, kind, request = engine.levels.stand(asked)
         # A failure is this token's affair; a wider breaker that opens is all of theirs who go by it.
         times = max((at for at in (site, kind, request) if at is not None), default=now), kind, site
-        names = hint_names(self._cache.name(entry.request.subject), asked).failing
+        names = hint_names(self._cache.name(entry.request.subject), asked, asked.endpoint.wire.fleet).failing
         for name, opens_at in zip(names, times, strict=False):
             if opens_at is not None:
                 seconds = max(least, opens_at - now)

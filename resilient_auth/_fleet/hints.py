@@ -53,7 +53,7 @@ class HintNames(NamedTuple):
 
 
 @functools.lru_cache(1024)
-def hint_names(subject: str, asked: ProviderRequest) -> HintNames:
+def hint_names(subject: str, asked: ProviderRequest, wire: str | None) -> HintNames:
     """Return under which names something may be known against a request.
 
     Nothing is known over a wire of which other processes can't tell whether theirs is like it.
@@ -61,8 +61,9 @@ def hint_names(subject: str, asked: ProviderRequest) -> HintNames:
     Args:
         subject: Names the application and the user in the store.
         asked: The request.
+        wire: What the request's wire is called in all processes, by which alone requests aren't told apart.
     """
-    endpoint, request, wire = asked.endpoint, asked.request, asked.endpoint.wire.fleet
+    endpoint, request = asked.endpoint, asked.request
     if wire is None or request is None:
         return HintNames()
     failing = (

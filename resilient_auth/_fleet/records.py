@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, Protocol
 
 import cachetools
@@ -104,7 +105,7 @@ class Records:
             own: Whether the partitions are of the application's own tokens.
         """
         kind = _OWN if own else _PARTITION
-        wanted = [*((kind, name) for name in names), *((HINT, name) for name in hints)]
+        wanted = [*zip(repeat(kind), names, strict=False), *zip(repeat(HINT), hints, strict=False)]
         records = self.store.read_many(wanted)
         partitions = [_partition(record, name) for record, name in zip(records, names, strict=False)]
         return partitions, self.hints.judged(dict(zip(hints, records[len(names) :], strict=True)))

@@ -139,7 +139,8 @@ class Exchanges(LateBound):
             if client is not None:
                 client = shadow.__dict__[name] = copy.copy(client)
                 client._http_client = throttled
-                client.client_assertion = _told(client.client_assertion, flight)
+                if flight is not None and callable(client.client_assertion):
+                    client.client_assertion = _told(client.client_assertion, flight)
                 client.on_obtaining_tokens = lambda event: view.add({**event, **seen})
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
@@ -172,7 +173,8 @@ class Exchanges(LateBound):
                 shadow = self._ra_shadow(view, flight)
                 shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, entry)
                 entry.ask_of(self._ra_authorities)
-                result = self._ra_try_regions(ask, shadow, exchange_context) if regional else ask(shadow)
+                has_region = regional and shadow.__dict__.get("_regional_client") is not None
+                result = self._ra_try_regions(ask, shadow, exchange_context) if has_region else ask(shadow)
             token = token_from(session, result, view.response, exchange_context, extras=extras) if result else None
             entry.unkept = token if view.unkept else None
             return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
@@ -196,8 +198,6 @@ class Exchanges(LateBound):
 
     def _ra_try_regions(self, ask: Callable[[Any], Any], shadow: Any, exchange_context: ExchangeContext) -> Any:
         """Ask the regional endpoint first and the global one when that fails (G12)."""
-        if shadow.__dict__.get("_regional_client") is None:
-            return ask(shadow)
         exchange_context.attempts = 1
         try:
             return ask(shadow)
@@ -216,10 +216,8 @@ class Exchanges(LateBound):
         return plan_once(session, self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
 
 
-def _told(assertion: Any, flight: Flight | None) -> Any:
+def _told(assertion: Callable[..., Any], flight: Flight) -> Callable[..., Any]:
     """Have a flight say, while it waits for it, that a function that makes assertions hasn't come back."""
-    if flight is None or not callable(assertion):
-        return assertion
 
     @functools.wraps(assertion)  # MSAL looks at its signature
     def make(*args: Any, **kwargs: Any) -> Any:

@@ -32,6 +32,9 @@ _MANAGED_IDENTITY = "https://localhost/managed_identity"
 #: MSAL asks for these in every user's grant, and in none of the application's own.
 _USERS_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
+#: What the hosts of Microsoft's clouds end with, beside those that are well known.
+_MICROSOFTS = (".login.microsoft.com", *(f".{domain}" for domain in WELL_KNOWN_B2C_HOSTS))
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -113,11 +116,7 @@ def _written(parts: SplitResult) -> str:
 
 
 def _is_microsofts(host: str) -> bool:
-    return (
-        host in WELL_KNOWN_AUTHORITY_HOSTS
-        or host.endswith(".login.microsoft.com")
-        or any(host.endswith(f".{domain}") for domain in WELL_KNOWN_B2C_HOSTS)
-    )
+    return host in WELL_KNOWN_AUTHORITY_HOSTS or host.endswith(_MICROSOFTS)
 
 
 def _without(endpoint: str, leaf: str, *, adfs: bool) -> str:

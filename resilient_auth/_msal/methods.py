@@ -120,9 +120,9 @@ class ResilientApplication(Exchanges):
             session,
             request,
             self._ra_authorities,
-            lambda entry: self._ra_exchange(ask, entry, extras=extras, regional=regional),
+            partial(self._ra_exchange, ask, extras=extras, regional=regional),
             repeatable=repeatable and not (claims or force),
-            read=(lambda cache: self._ra_read(cache, request)) if readable else None,
+            read=partial(self._ra_read, request=request) if readable else None,
             discard=partial(session.discard, request, partial(self._ra_entries, request)),
             signature=None if claims or force else signature,
             claims=claims,
@@ -351,7 +351,10 @@ class _Entries:
 def variant_of(kwargs: dict[str, Any], **extra: str | None) -> str:
     """Distinguish calls that MSAL's cache tells apart, by what they send beside the usual: hashes, no secrets."""
     given = kwargs.get("data")
-    data = {**(given if isinstance(given, dict) else {}), **{k: v for k, v in extra.items() if v is not None}}
+    data = dict(given) if isinstance(given, dict) else {}
+    for name, value in extra.items():
+        if value is not None:
+            data[name] = value
     if not data:
         return ""
     # MSAL leaves what usually goes out by itself out of its key: here it was given beside that.

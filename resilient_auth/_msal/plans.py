@@ -98,7 +98,6 @@ def plan_token(
         raise Closed("this application object was closed: make a new one, or close it later")
     cache = session.look_at_cache()
     entry = session.memory.entry(request, authorities, purpose)
-    entry.ask_of(authorities)
     exchange = exchange_for(entry)
     if read is not None and session.shared_cache is not None:
         entry.read = lambda: read(session.look_at_cache())

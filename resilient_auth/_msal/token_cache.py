@@ -200,6 +200,7 @@ class CacheObserver:
             return self._givers.get(parts.hostname or "", set()) <= {parts.netloc}
 
     def _on_add(self, event: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        forks.notice()
         marks = marks_of(event)
         if marks:
             self.gives(marks["token_endpoint"])
@@ -211,11 +212,12 @@ class CacheObserver:
             _obtaining.now = outer
 
     def _on_modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> Any:
-        forks.notice()
+        obtained = getattr(_obtaining, "now", None)
+        if obtained is None:
+            forks.notice()
         cache = self._cache()
         former = key = None
         if credential_type in PERSISTED and cache is not None:
-            obtained = getattr(_obtaining, "now", None)
             if obtained is not None and new_key_value_pairs:
                 marks, is_own = obtained
                 if old_entry.get("home_account_id") is None and not is_own:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 from msal import TokenCache
@@ -79,7 +80,7 @@ class UserCache(TokenCache):  # type: ignore[misc]
         user = query["home_account_id"]
         with self._lock:
             if user is None and credential_type == _ACCESS_TOKEN and wanted:
-                found = list(min((self._own.get(scope, {}) for scope in wanted), key=len).values())
+                found = list(min(map(self._own.get, wanted, repeat({})), key=len).values())
             else:
                 found = list(self._by_user.get(user, {}).get(credential_type, {}).values())
         matching = []

@@ -126,7 +126,7 @@ class Breaker:
         self._options = options
         self._monotonic = clock.monotonic
         #: When the clock was looked at last.
-        self._seen = -math.inf
+        self._seen = clock.monotonic()
         self._wall = clock.wall
         self._jitter = jitter
         self._tell = tell
@@ -144,12 +144,12 @@ class Breaker:
 
         self._window = Window(options, self._now)
         self.renew_lock()
-        self._forget(self._now())
+        self._forget(self._seen)
         _breakers.add(self)
 
     def check(self, who: Hashable = None) -> None:
         """Raise `CircuitOpen` if a call would be refused now, and take no permit."""
-        if self._state == "closed":
+        if self.closed:
             return
         with self._lock:
             self._refuse_unless_ready(who)
@@ -249,7 +249,7 @@ class Breaker:
     @property
     def closed(self) -> bool:
         """Return whether it is closed, without a lock."""
-        return self._state == "closed"
+        return not self._isolated and self._window.state == "closed"
 
     def failing(self) -> tuple[bool, float]:
         """Return whether it is observed to be down, and the seconds since its first failure after its last success.

@@ -62,11 +62,13 @@ class Endpoint:
     def of(cls, url: str, wire: WireIdentity) -> Endpoint:
         """Return the one that a URL belongs to, such as a token endpoint's or an authority's."""
         parts = urlsplit(url)
-        segments = [segment for segment in parts.path.split("/") if segment]
+        segments = list(filter(None, parts.path.split("/")))
         while segments and segments[-1].lower() in _TAIL:
             segments.pop()
         # B2C's policy may stand in the query.
-        policy = next((f"?{part}" for part in parts.query.split("&") if part.startswith("p=")), "")
+        policy = ""
+        if parts.query:
+            policy = next((f"?{part}" for part in parts.query.split("&") if part.startswith("p=")), "")
         return cls(origin_of(url), "/".join(segments) + policy, wire)
 
     @property

@@ -116,7 +116,10 @@ def _told_by(
     body: dict[str, Any], authority: str, status: int, retry_after: float | None
 ) -> ProviderUnavailable | None:
     """Return the failure that an error body tells of, whatever the status (G9); None for a denial or an answer."""
-    kind, name = kind_of(body), f"{name_of(body)}, {status}"
+    kind = kind_of(body)
+    if kind is None:
+        return None
+    name = f"{name_of(body)}, {status}"
     if kind is Fault.THROTTLED:
         return _throttled(authority, name, retry_after)
     if kind is Fault.TRANSIENT:
@@ -160,7 +163,8 @@ def _shape(purpose: Purpose, status: int, body: Any, wall: float) -> str | None:
 
 
 def _has_token(body: dict[str, Any]) -> bool:
-    return any(isinstance(body.get(name), str) and body[name] for name in ("access_token", "id_token"))
+    access, identity = body.get("access_token"), body.get("id_token")
+    return (isinstance(access, str) and access != "") or (isinstance(identity, str) and identity != "")
 
 
 def _token_shape(body: dict[str, Any], wall: float) -> str | None:
@@ -170,8 +174,8 @@ def _token_shape(body: dict[str, Any], wall: float) -> str | None:
     if not _has_token(body):
         return "no token in it"
     # What else there is of times only says when to refresh, or isn't used.
-    name = next((name for name in ("expires_in", "expires_on") if body.get(name) is not None), None)
-    if name is None:
+    name = "expires_on" if body.get("expires_in") is None else "expires_in"
+    if body.get(name) is None:
         return None
     seconds = _whole_seconds(body[name])
     if seconds is None:
@@ -192,7 +196,7 @@ def readable(text: str) -> str:
         return text
     changed = False
     for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in"):
-        if name not in body:
+        if name not in body or (type(body[name]) is int and 0 <= body[name] < _MOST_SECONDS):
             continue
         seconds = _whole_seconds(body[name])
         if seconds is None:
@@ -204,6 +208,7 @@ def readable(text: str) -> str:
     return json.dumps(body) if changed else text
 
 
+_MOST_SECONDS = 10**11
 _SECONDS = re.compile(r"\d{1,11}(?:\.\d{0,9})?", re.ASCII)
 
 
@@ -211,6 +216,6 @@ def _whole_seconds(value: object) -> int | None:
     """Read a number of seconds as providers write them: whole or not, as text in version 1 endpoints."""
     if isinstance(value, str):
         return int(float(value)) if _SECONDS.fullmatch(value) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 10**11:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MOST_SECONDS:
         return None
     return int(value)

@@ -110,10 +110,13 @@ class Permits:
         """Say that the provider gave what was asked for."""
         if not self._is_first():
             return
-        failed = [breaker for breaker, _ in self._permits if not breaker.closed]
-        for _, permit in self._permits:
+        recovered: list[Breaker] = []
+        for breaker, permit in self._permits:
+            closed = breaker.closed
             permit.success()
-        self._levels.answered(self._asked, [breaker for breaker in failed if breaker.closed])
+            if not closed and breaker.closed:
+                recovered.append(breaker)
+        self._levels.answered(self._asked, recovered)
 
     def denied(self) -> None:
         """Say that the provider works and said no: the request doesn't fail any more, and nothing is said of others."""
@@ -166,7 +169,8 @@ class Permits:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.none()
+        if self._unsaid:
+            self.none()
 
 
 class Levels:
@@ -214,11 +218,8 @@ class Levels:
 
     def check(self, asked: ProviderRequest) -> None:
         """Raise `CircuitOpen` if a call would be refused now, with the longest wait of all levels."""
-        self._check(self.around(asked))
-
-    def _check(self, around: list[tuple[Breaker, Hashable]]) -> None:
         refusal: CircuitOpen | None = None
-        for breaker, who in around:
+        for breaker, who in self.around(asked):
             try:
                 breaker.check(who)
             except CircuitOpen as error:
@@ -237,7 +238,7 @@ class Levels:
         """
         around = self.around(asked)
         if len(around) > 1:  # of one, what it says itself is all
-            self._check(around)
+            self.check(asked)
         permits: list[tuple[Breaker, Permit]] = []
         try:
             for breaker, who in around:

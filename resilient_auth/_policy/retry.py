@@ -148,8 +148,7 @@ def retrying(
     attempts: int,
     deadline: float,
     replayable: bool,
-    budget: Budget,
-    who: Hashable = None,
+    spend: Callable[[], bool],
     refused: Callable[[], bool],
     clock: Clock,
     jitter: Jitter,
@@ -159,13 +158,14 @@ def retrying(
 ) -> tenacity.Retrying:
     """Make the controller of one exchange's attempts.
 
+    It waits as long as the provider asked; else exponentially longer, fully jittered above the first delay.
+
     Args:
         options: The owner's.
         attempts: At most so many, the first included.
         deadline: Monotonic time after which no attempt starts.
         replayable: See `may_repeat`.
-        budget: The authority's.
-        who: For whom it is spent.
+        spend: Takes a retry out of the authority's budget; False when none is left.
         refused: Tells whether an attempt would be refused now.
         clock: Tells the time.
         jitter: Spreads the delays.
@@ -194,7 +194,7 @@ def retrying(
             state.attempt_number >= attempts
             or clock.monotonic() + state.upcoming_sleep >= deadline
             or refused()
-            or not budget.spend(who)
+            or not spend()
         )
 
     def tell(state: tenacity.RetryCallState) -> None:

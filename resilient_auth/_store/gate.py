@@ -121,11 +121,12 @@ class Gate:
         if due:
             emit(StoreRejected(at=self._clock.wall(), target=self.label, kind=kind, code=reason, count=since + 1))
 
-    def opened(self, key: str) -> None:
-        """Note that what is under a key can be opened, or is gone."""
+    def opened(self, *keys: str) -> None:
+        """Note that what is under keys can be opened, or is gone."""
         if self._unreadable:
             with self._lock:
-                self._unreadable.pop(key, None)
+                for key in keys:
+                    self._unreadable.pop(key, None)
                 if not self._unreadable:
                     self._last_unreadable = None
 

@@ -172,7 +172,7 @@ class HttpxWire:
         if isinstance(body, Mapping):
             body = _form(body)
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
-        query = _form(options.get("params") or {}) if first else ""
+        query = _form(options["params"]) if first and options.get("params") else ""
         if query:
             url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
         timeout = options.get("timeout")

@@ -142,6 +142,8 @@ _CLOUDS = (
     ("login-us.microsoftonline.com",),
 )
 
+_ALIASES = {host: tuple(name for name in cloud if name != host) for cloud in _CLOUDS for host in cloud}
+
 #: The same, as the endpoint would answer.
 ALIASES = json.dumps(
     {
@@ -201,4 +203,4 @@ def _name_of(host: str) -> str:
 
 def aliases_of(host: str) -> tuple[str, ...]:
     """List the other names of a Microsoft cloud's host."""
-    return next((tuple(name for name in cloud if name != host) for cloud in _CLOUDS if host in cloud), ())
+    return _ALIASES.get(host, ())

@@ -51,6 +51,8 @@ def proxy_setting(url: str, proxies: Mapping[str, str | None] | None) -> str:
 def _chosen(url: str, proxies: Mapping[str, str | None] | None, *, trust_env: bool) -> tuple[str | None, str]:
     given = dict(proxies or {})
     chosen = select_proxy(url, resolve_proxies(requests.Request(url=url), given, trust_env))  # type: ignore[arg-type]
+    if chosen is None:
+        return None, ""
     for scheme, value in given.items():
         if value == chosen:
             return chosen, f"proxies[{scheme!r}]"

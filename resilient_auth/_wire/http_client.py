@@ -253,8 +253,7 @@ class Transport:
             deadline=exchange_context.deadline - min(2.0, engine.settings.attempt_timeout / 2),
             replayable=replayable,
             spare=exchange_context.flight is not None and exchange_context.flight.spare,
-            budget=engine.budget(asked.site),
-            who=asked.party,
+            spend=lambda: engine.budget(asked.site).spend(asked.party),
             refused=lambda: not engine.levels.closed(asked),
             clock=engine.clock,
             jitter=engine.jitter,
@@ -271,11 +270,8 @@ class Transport:
         if self._closed:
             raise Closed("this application object was closed: make a new one, or close it later")
         # A document spends nothing, and others may wait for it: the lease is kept meanwhile, and found lost afterwards.
-        if (
-            exchange_context.flight is not None
-            and not exchange_context.flight.may_attempt()
-            and purpose not in DOCUMENTS
-        ):
+        asks_first = None if exchange_context.flight is None else exchange_context.flight.before_attempt
+        if asks_first is not None and not asks_first() and purpose not in DOCUMENTS:
             raise LeaseLost
         engine.check_cooldown(asked)
         with engine.levels.admit(asked) as leave:

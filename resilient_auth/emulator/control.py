@@ -6,25 +6,56 @@ For programs alone: a page in a browser on this machine must be able to command 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from .faults import Fault
+from .ledger import Ledger
+from .provider.directory import User
 from .wire.messages import Request, Response, json_response
-
-if TYPE_CHECKING:
-    from .emulator import Emulator
 
 _LOCAL_HOSTS: Final = ("127.0.0.1", "localhost")
 
 Command = Callable[[dict[str, Any]], Any]
 
 
+class Commanded(Protocol):
+    """The emulator, as commands see it; its own docstrings say what they do."""
+
+    ledger: Ledger
+
+    def state(self) -> dict[str, Any]: ...
+
+    @property
+    def fail(self) -> Callable[..., object]: ...
+
+    def schedule(self, plan: Iterable[tuple[float, float, Fault, str]]) -> None: ...
+
+    def heal(self, endpoint: str | None = None) -> None: ...
+
+    @property
+    def deny(self) -> Callable[..., None]: ...
+
+    def allow(self, grant: str | None = None) -> None: ...
+
+    def roll_keys(self) -> str: ...
+
+    def drop_old_keys(self) -> None: ...
+
+    def revoke(self, subject_or_client_id: str, *, refresh_tokens: bool = False) -> None: ...
+
+    def add_user(self, username: str, password: str | None = ..., oid: str | None = None) -> User: ...
+
+    def approve_device(self, user_code: str, username: str) -> None: ...
+
+    def change(self, changes: dict[str, Any]) -> None: ...
+
+
 class Control:
     """Maps paths to the emulator's methods."""
 
-    def __init__(self, emulator: Emulator) -> None:
+    def __init__(self, emulator: Commanded) -> None:
         self._emulator = emulator
         self._reads: dict[str, Callable[[], Any]] = {"/state": emulator.state, "/ledger": self._ledger}
         self._commands: dict[str, Command] = {

@@ -19,6 +19,7 @@ from resilient_auth._engine import recovery, schedule
 from resilient_auth._engine.acquire import acquiring
 from resilient_auth._engine.cache import CacheEntry, Memory
 from resilient_auth._engine.engine import Engine
+from resilient_auth._engine.exchange import begin
 from resilient_auth._engine.single_flight import Flight, Outcome
 from resilient_auth._engine.steps import run
 from resilient_auth._fleet.engines import engine_for
@@ -98,7 +99,7 @@ class TestFork:
         warm.ask(held)
         schedule.keep_fresh(warm.engine, held)
         for n in range(8):
-            recovery.begin(warm.engine, wanted if n == 0 else warm.entry(f"hung {n}"), warm.hang)
+            begin(warm.engine, wanted if n == 0 else warm.entry(f"hung {n}"), warm.hang, landed=recovery.landed)
         for _ in range(8):
             assert warm.hanging.acquire(timeout=5.0)
         parent = os.getpid()

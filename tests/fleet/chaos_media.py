@@ -226,7 +226,7 @@ class FileMedium:
         """Change one byte of one record."""
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=5.0)) as db:
-                rows = db.execute("SELECT key, value FROM records WHERE key GLOB 'partition.*'").fetchall()
+                rows = db.execute("SELECT key, value FROM records WHERE key GLOB 'user_record.*'").fetchall()
                 if not rows:
                     return False
                 key, value = self._rng.choice(sorted(rows))
@@ -478,7 +478,7 @@ class ValkeyMedium:
 
     def edit(self) -> bool:
         """Change one byte of one record."""
-        keys = sorted(k for k in self._client.keys("*") if b"partition." in k)
+        keys = sorted(k for k in self._client.keys("*") if b"user_record." in k)
         if not keys:
             return False
         key = self._rng.choice(keys)

@@ -65,7 +65,7 @@ class Run:
             attempts=self.attempts or self.options.attempts,
             deadline=began + self.deadline,
             replayable=self.replayable,
-            budget=self.budget,
+            spend=self.budget.spend,
             refused=self.refused,
             clock=self.clock,
             jitter=self.jitter,

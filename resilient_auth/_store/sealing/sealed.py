@@ -143,7 +143,14 @@ class SealedStore:
                 found = self._gate.read(together, keys)
             else:
                 found = [self._gate.read(self._backend.get, key) for key in keys]
-        return [self._judged(kind, *each) for (kind, _), *each in zip(wanted, keys, found, strict=True)]
+        records: list[Record | None] = []
+        absent: list[str] = []
+        for (kind, _), key, there in zip(wanted, keys, found, strict=True):
+            if there is None:
+                absent.append(key)
+            records.append(None if there is None else self._opened(kind, key, *there))
+        self._gate.opened(*absent)
+        return records
 
     def write(
         self,
@@ -283,12 +290,6 @@ class SealedStore:
         """Return the medium's key for a name that is to be written."""
         _check([(kind, name)])
         return _key(self._names.current(reads=False), kind, name)
-
-    def _judged(self, kind: str, key: str, found: tuple[bytes, str] | None) -> Record | None:
-        if found is None:
-            self._gate.opened(key)
-            return None
-        return self._opened(kind, key, *found)
 
     def _opened(self, kind: str, key: str, sealed: bytes, version: str) -> Record | None:
         try:
