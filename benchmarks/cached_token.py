@@ -38,14 +38,15 @@ def run() -> None:
         for app in (ours, wrapped, theirs):
             app.acquire_token_for_client(SCOPES)
         azure.get_token(*SCOPES)
-        headers: dict[str, str] = {}
         costs = in_turns(
             {
                 "resilient_auth.msal": lambda: ours.acquire_token_for_client(SCOPES),
                 "resilient_auth.wrap(msal app)": lambda: wrapped.acquire_token_for_client(SCOPES),
                 "msal": lambda: theirs.acquire_token_for_client(SCOPES),
                 "azure-identity": lambda: azure.get_token(*SCOPES),
-                "google-auth (before_request)": lambda: google_auth.before_request(None, "GET", "https://x", headers),
+                "google-auth (valid, then token)": lambda: google_auth.token if google_auth.valid else None,
+                # Headers of its own: it writes itself into those that it is given, behind what is there.
+                "google-auth (before_request)": lambda: google_auth.before_request(None, "GET", "https://x", {}),
             }
         )
         table("a held token", costs)

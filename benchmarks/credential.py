@@ -49,6 +49,7 @@ def run() -> None:
                         f"{name}.{method}": functools.partial(getattr(credential, method), SCOPE)
                         for name, credential in credentials.items()
                     },
+                    "google-auth (valid, then token)": lambda: google_auth.token if google_auth.valid else None,
                     "google-auth (before_request)": lambda: google_auth.before_request(None, "GET", "https://x", {}),
                 }
             )

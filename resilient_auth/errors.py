@@ -246,3 +246,4 @@ class LocalResourcesExhausted(ProviderUnavailable):
 
     code = "local_resources"
     sent = False
+    of_request = True

@@ -169,6 +169,7 @@ class TestRefusals:
             ({"keep_fresh": ((),)}, "keep_fresh"),
             ({"keep_fresh": (("a", ""),)}, "holds what isn't a scope"),
             ({"keep_fresh": (("a", 1),)}, "holds what isn't a scope"),
+            ({"keep_fresh": (("a", " b"),)}, "holds what isn't a scope"),
         ],
     )
     def test_an_option_out_of_range_is_refused_by_name(self, given: dict[str, Any], told: str) -> None:

@@ -28,7 +28,6 @@ from ..errors import (
     AttemptTimeout,
     Closed,
     ConfigurationError,
-    LocalResourcesExhausted,
     ProviderUnavailable,
     Throttled,
 )
@@ -170,7 +169,7 @@ class AnyCredential:
                     outcome.retry_after, _ = engine.cool_down(asked, wait)
                     raise outcome
                 if isinstance(outcome, ProviderUnavailable):
-                    if outcome.of_request or isinstance(outcome, LocalResourcesExhausted):
+                    if outcome.of_request:
                         leave.none()
                     else:
                         leave.failure(outcome.code)

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from msal.authority import WELL_KNOWN_AUTHORITY_HOSTS, WELL_KNOWN_B2C_HOSTS
 
+from .._policy.endpoint import origin_of
 from .._wire.discovery import aliases_of
 from ..errors import ConfigurationError
 
@@ -197,7 +198,7 @@ class Ownership:
     def _given_cloud(self) -> str | None:
         parts = urlsplit(self.identity.authority)
         is_tenant = not self.identity.openid and not parts.query and parts.path.count("/") <= 1
-        return _origin_of(self.identity.authority) if is_tenant else None
+        return origin_of(self.identity.authority) if is_tenant else None
 
     def covers(self, kind: str, entry: Mapping[str, Any], *, unmarked: bool) -> bool:
         """Return whether an entry is this application's.
@@ -250,16 +251,12 @@ def _names_of(host: str) -> frozenset[str]:
     return frozenset((host, *aliases_of(host)))
 
 
-def _origin_of(url: str) -> str:
-    return f"https://{urlsplit(url).netloc}"
-
-
 def _origin_of_tenant(endpoint: str) -> str | None:
     """Return the origin of a token endpoint that is a tenant's, as those of Entra and ADFS are; None for others."""
     parts = urlsplit(endpoint)
     _, tenant, *leaf = [*parts.path.split("/"), ""]
     usual = ["oauth2", "token", ""] if tenant == "adfs" else ["oauth2", "v2.0", "token", ""]
-    return _origin_of(endpoint) if leaf == usual and not parts.query else None
+    return origin_of(endpoint) if leaf == usual and not parts.query else None
 
 
 def _is_entras(origin: str) -> bool:

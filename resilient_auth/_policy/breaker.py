@@ -53,7 +53,7 @@ State = Literal["closed", "open", "half-open", "isolated"]
 
 
 def prepare() -> None:
-    """Load what breakers stand on: whoever will make some while holding a lock calls this before."""
+    """Load what breakers stand on: called by whoever will make some, on their owner's thread and outside of locks."""
     load("resilient_auth._policy.circuit.window")
 
 
@@ -139,7 +139,6 @@ class Breaker:
         self._others_wait = False
         #: On the monotonic clock: the end of the last break, the end that it has when hastened, the last failure.
         self._break_ends = self._urgent_ends = self._last_failure = -math.inf
-        prepare()
         from .circuit.window import Window
 
         self._window = Window(options, self._now)

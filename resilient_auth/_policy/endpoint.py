@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["PLAIN", "Endpoint", "WireIdentity", "host_of", "origin_of"]
+__all__ = ["DEFAULT_PORTS", "PLAIN", "Endpoint", "WireIdentity", "host_of", "origin_from", "origin_of"]
+
+DEFAULT_PORTS = {"https": 443, "http": 80}
 
 #: What an endpoint's path ends with behind the tenant, policy or realm, at the providers that MSAL speaks to.
 _TAIL = frozenset(
@@ -86,9 +88,19 @@ class Endpoint:
 
 
 def origin_of(url: str) -> str:
-    """Return the origin of a URL: scheme, host and port."""
+    """Return the origin of a URL, written in the one way in which origins are compared."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+    try:
+        return origin_from(parts.scheme, parts.hostname or "", parts.port)
+    except ValueError:  # a port that is none
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def origin_from(scheme: str, host: str, port: int | None) -> str:
+    """Write an origin in the one way in which origins are compared: lower case, and no default port."""
+    host = host.lower().strip("[]")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}" if port in (None, DEFAULT_PORTS.get(scheme)) else f"{scheme}://{shown}:{port}"
 
 
 def host_of(url: str) -> str | None:

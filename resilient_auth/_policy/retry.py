@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from ..clock import Clock, Jitter
 from ..errors import (
     CircuitOpen,
-    ConnectionFailed,
-    LocalResourcesExhausted,
     Overloaded,
     ProviderUnavailable,
     Throttled,
@@ -137,9 +135,7 @@ def may_repeat(error: BaseException, *, replayable: bool, spare: bool = False) -
     if replayable:
         return True
     # Nothing was taken in: the connection was never made, or the provider said that it didn't even look.
-    return isinstance(error, Throttled) or (
-        isinstance(error, (ConnectionFailed, LocalResourcesExhausted)) and not error.sent
-    )
+    return isinstance(error, Throttled) or not error.sent
 
 
 def retrying(

@@ -13,7 +13,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 import cachetools
 
-from .._policy.breaker import Breaker, BreakerOptions, Dependency
+from .._policy.breaker import Breaker, BreakerOptions, Dependency, prepare
 from .._process import forks
 from .._process.living import LiveObjects
 from .._process.resources import exhausted
@@ -66,6 +66,7 @@ class Gate:
     """
 
     def __init__(self, label: str, *, clock: Clock, jitter: Jitter) -> None:
+        prepare()
         self.label = label
         self._clock = clock
         self._lock = threading.Lock()

@@ -54,14 +54,10 @@ _under_way: contextvars.ContextVar[ExchangeContext | None] = contextvars.Context
 _elsewhere: contextvars.ContextVar[bool] = contextvars.ContextVar("resilient_auth_elsewhere", default=False)
 
 
-def current() -> ExchangeContext | None:
-    """Return what is known of the exchange under way on this thread; None outside of one."""
-    return _under_way.get()
-
-
-def has_another_source() -> bool:
-    """Return whether the exchange under way is to make one attempt, since its caller has another source to ask."""
-    return _elsewhere.get()
+#: Returns what is known of the exchange under way on this thread; None outside of one.
+current = _under_way.get
+#: Returns whether the exchange under way is to make one attempt, since its caller has another source to ask.
+has_another_source = _elsewhere.get
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from .._process.loading import load
 from ..errors import (
     Closed,
     ConfigurationError,
-    LocalResourcesExhausted,
     MalformedAnswer,
     ProviderUnavailable,
     ServerFailed,
@@ -291,10 +290,8 @@ class Transport:
                 raise wrong
             if failure is not None:
                 # Raised here and not there: what a client raises holds the request, and so its secrets.
-                if not isinstance(failure, LocalResourcesExhausted):
-                    leave.failure(
-                        failure.code, of_host=isinstance(failure, TLSFailed) or not getattr(failure, "sent", True)
-                    )
+                if not failure.of_request:
+                    leave.failure(failure.code, of_host=isinstance(failure, TLSFailed) or not failure.sent)
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)

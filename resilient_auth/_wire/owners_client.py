@@ -10,14 +10,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
 import requests.utils
 
 from .._engine.workers import pause_behind
-from .._policy.endpoint import WireIdentity
+from .._policy.endpoint import WireIdentity, origin_of
 from .._process import forks
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
@@ -169,7 +168,7 @@ class OwnersClient:
     def _ask_unknown(self, method: str, url: str, options: Mapping[str, Any], given: dict[str, Any]) -> WireResponse:
         response = (self.client.get if method == "GET" else self.client.post)(url, **given)
         came_from = getattr(response, "url", None)
-        moved = isinstance(came_from, str) and _origin(came_from) != _origin(url)
+        moved = isinstance(came_from, str) and origin_of(came_from) != origin_of(url)
         if moved or (method == "POST" and getattr(response, "history", None)):
             raise MalformedAnswer("an answer to which the http_client was redirected")
         largest = options.get("largest", LARGEST_ANSWER)
@@ -277,8 +276,3 @@ def _fault_of_this_machine(error: Exception) -> str | None:
     if isinstance(error, requests.exceptions.ProxyError) and f"[Errno {socket.EAI_NONAME}]" in text:
         return "the name of the http_client's proxy doesn't exist: see HTTPS_PROXY, ALL_PROXY and its proxies"
     return None
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme.lower(), parts.netloc.lower().rpartition("@")[2]

@@ -24,6 +24,7 @@ from .._engine.acquire import wait_at_most
 from .._engine.steps import Step, Steps, run, run_async
 from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.checks import require_number
+from .._policy.endpoint import origin_from
 from .._policy.subject import Subject, SubjectOf, check_subject, subject_now
 from .._process import forks
 from ..clock import Clock, SystemClock
@@ -33,7 +34,7 @@ from .challenge import Remedy
 from .challenge import read as parse
 from .deadlines import shared
 from .errors import TokenUnavailable
-from .origins import Origins, origin_of
+from .origins import Origins
 from .replay import replayable
 from .source import TokenSource
 
@@ -253,7 +254,7 @@ class BearerFlow:
         if not self._origins.allow(url.scheme, host, url.port):
             return None
         deadline = shared(request.extensions, self._deadline, self._clock.monotonic)
-        return self._rules.begin(origin_of(url.scheme, host, url.port), deadline.left)
+        return self._rules.begin(origin_from(url.scheme, host, url.port), deadline.left)
 
     def _go_on(self, call: BearerCall, challenges: list[str], request: Any, response: Any) -> Steps[bool]:
         there = partial(replayable, request.stream, self._library)

@@ -8,18 +8,10 @@ from collections.abc import Iterable
 import httpx
 
 from .._policy.checks import require
+from .._policy.endpoint import DEFAULT_PORTS, origin_from
 from ..errors import ConfigurationError
 
-__all__ = ["Origins", "named_origin", "origin_of"]
-
-_PORTS = {"https": 443, "http": 80}
-
-
-def origin_of(scheme: str, host: str, port: int | None) -> str:
-    """Write an origin in the one way in which origins are compared: lower case, and no default port."""
-    host = host.lower().strip("[]")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}" if port in (None, _PORTS.get(scheme)) else f"{scheme}://{shown}:{port}"
+__all__ = ["Origins", "named_origin"]
 
 
 def named_origin(name: str, value: object, *, allow_http_loopback: bool = False, bare: bool = True) -> str:
@@ -39,9 +31,9 @@ def named_origin(name: str, value: object, *, allow_http_loopback: bool = False,
         url = httpx.URL(value)  # type: ignore[arg-type]
     except (httpx.InvalidURL, ValueError) as error:
         raise ConfigurationError(f"{name} is no URL that can be read: {error}") from None
-    origin = origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
+    origin = origin_from(url.scheme, url.raw_host.decode("ascii"), url.port)
     require(
-        url.scheme in _PORTS and bool(url.host),
+        url.scheme in DEFAULT_PORTS and bool(url.host),
         f"{name} must begin with https:// and a host, such as 'https://api.example', not {origin!r}",
     )
     require(not url.userinfo, f"{name} holds a user name or password: take it out of the URL")
@@ -89,7 +81,7 @@ class Origins:
         Raises:
             ConfigurationError: It would go over http to a host whose https side was named, or that was asked first.
         """
-        origin = origin_of(scheme, host, port)
+        origin = origin_from(scheme, host, port)
         if origin in self._named:
             return True
         if not self._named:

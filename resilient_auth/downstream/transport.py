@@ -13,10 +13,10 @@ import httpx
 from .._engine.steps import run, run_async
 from .._policy.breaker import BreakerStatus
 from .._policy.checks import require
+from .._policy.endpoint import origin_from
 from .._process import forks
 from .connections import after_fork, bound
 from .options import TransportOptions
-from .origins import origin_of
 from .pipeline.call import Pipeline
 from .pipeline.failure import HTTPX, Dialect
 from .pipeline.stream import AsyncBody, Body
@@ -104,7 +104,7 @@ class _Resilient:
         if not self._by_origin:
             return key
         url = self._dialect.library.URL(key)
-        return origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
+        return origin_from(url.scheme, url.raw_host.decode("ascii"), url.port)
 
     def _limits(self) -> Any:
         # A pool that is smaller than the bulkhead would be a second queue, with errors of its own.

@@ -11,10 +11,11 @@ import requests.auth
 from urllib3.util import parse_url
 
 from .._engine.steps import Invoke, run
+from .._policy.endpoint import origin_from
 from .._policy.subject import SubjectOf
 from ..clock import Clock, SystemClock
 from ..downstream.bearer import BearerCall, BearerRules
-from ..downstream.origins import Origins, origin_of
+from ..downstream.origins import Origins
 from ..downstream.source import TokenSource
 
 __all__ = ["BearerAuth"]
@@ -64,7 +65,7 @@ class BearerAuth(requests.auth.AuthBase):
         if not self._origins.allow(scheme, host, port):
             return request
         start = _position(request.body)
-        call = run(self._rules.begin(origin_of(scheme, host, port)))
+        call = run(self._rules.begin(origin_from(scheme, host, port)))
         _sign(request, call.token)
         request.hooks["response"].append(partial(self._answered, call, start))
         return request

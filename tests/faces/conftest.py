@@ -10,10 +10,19 @@ import pytest
 
 import resilient_auth as ra
 from resilient_auth import msal
+from resilient_auth._process.loading import load
 from resilient_auth.emulator import Emulator
 
 SCOPE = ["https://graph.microsoft.com/.default"]
 USER_SCOPE = ["https://graph.microsoft.com/User.Read"]
+
+# The first application of a process loads these; a test that times a constructor needn't be the first one.
+load(
+    "tenacity",
+    "resilient_auth._wire.connection",
+    "resilient_auth._policy.circuit.window",
+    "resilient_auth._msal.wrapped",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resilient_auth as ra
-from resilient_auth.downstream.origins import origin_of
+from resilient_auth._policy.endpoint import origin_from
 from resilient_auth.verify import KeyOptions
 from resilient_auth.verify.keys.documents import UnusableDocument, facts_in
 from resilient_auth.verify.trust import host_of, named_host, of_issuers
@@ -27,7 +27,7 @@ def test_no_two_hosts_are_one(first: tuple[str, int | None], second: tuple[str, 
     """Neither here nor where tokens are sent: `[::1]:8443` isn't `[::1:8443]`."""
     same = (first[0], first[1] or 443) == (second[0], second[1] or 443)
     assert (host_of(address_of(*first)) == host_of(address_of(*second))) is same
-    assert (origin_of("https", *first) == origin_of("https", *second)) is same
+    assert (origin_from("https", *first) == origin_from("https", *second)) is same
     assert host_of(f"https://{host_of(address_of(*first))}") == host_of(address_of(*first))
 
 

@@ -43,7 +43,6 @@ class Window(pybreaker.CircuitMemoryStorage):
         self._pace = _SLICES / options.window
         #: Whether the failure that comes belongs to the rate.
         self.rated = True
-        self.renew_lock()
         self.forget()
 
     def renew_lock(self) -> None:

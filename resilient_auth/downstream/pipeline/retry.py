@@ -1,6 +1,7 @@
 """When an API is asked again, and how soon (G8, G19).
 
-Not with tenacity, as at the provider: one generator decides for threads and tasks; tenacity has a loop for each kind.
+Delays and budget are the policy's that holds at the provider. The loop isn't tenacity's, which has one for threads and
+one for tasks: here one generator decides for both.
 """
 
 from __future__ import annotations
