@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._process import forks
 from .workers import Workers
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["OnThread", "lasting_loop", "on_a_thread"]
 
@@ -30,6 +32,8 @@ def lasting_loop() -> asyncio.AbstractEventLoop:
         RuntimeError: No thread can be had.
     """
     global _loop
+    import asyncio  # only where something is awaited
+
     forks.notice()
     with _starting:
         if _loop is None:
@@ -52,6 +56,8 @@ async def on_a_thread(call: Callable[[], Any]) -> Any:
     Raises:
         Overloaded: Too many calls wait already.
     """
+    import asyncio  # only where something is awaited
+
     forks.notice()
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
