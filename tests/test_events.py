@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import json
 import logging
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import in_a_child
 
 import resilient_auth
 from resilient_auth import errors
@@ -34,6 +36,7 @@ from resilient_auth.events import (
     ExchangesOverdue,
     TokenAcquired,
     catalogue,
+    delivery,
     emit,
     subscribe,
 )
@@ -459,3 +462,44 @@ class TestSecrets:
         error = ProviderUnavailable("the host broke")
         error.__cause__ = ValueError(SECRET)
         assert "SECRET" not in f"{error} {error!r}"
+
+
+def test_a_fork_amid_a_record_leaves_the_child_its_log() -> None:
+    """The lock of a file in which a thread is writing at a fork would be held in the child for ever."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 65536)
+    os.set_blocking(writing, True)
+    handler = logging.StreamHandler(os.fdopen(writing, "w", buffering=1 << 16))
+    logger = logging.getLogger("resilient_auth")
+    logger.addHandler(handler)
+    event = BreakerIsolated(at=0.0, target="x", isolated=True)
+    logger.setLevel(logging.DEBUG)
+    drained = threading.Event()
+
+    def drain() -> None:
+        time.sleep(0.2)  # the fork comes meanwhile
+        while not drained.is_set() and select.select([reading], [], [], 0.05)[0]:
+            os.read(reading, 1 << 20)
+
+    writer, reader = threading.Thread(target=emit, args=(event,)), threading.Thread(target=drain)
+    try:
+        writer.start()
+        while not delivery._writing:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        reader.start()
+        in_a_child(lambda: emit(event), seconds=3.0)
+        writer.join(5)
+        assert not writer.is_alive()
+    finally:
+        drained.set()
+        reader.join()
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+        os.set_blocking(writing, False)
+        with contextlib.suppress(OSError):
+            handler.stream.close()
+        os.close(reading)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,13 @@ __all__ = ["Listener", "emit", "subscribe", "told_later"]
 
 _log = logging.getLogger("resilient_auth")
 _log.addHandler(logging.NullHandler())
+
+#: Seconds that a fork waits for records that are being written, and those that come meanwhile for the fork.
+_LONGEST_WRITE = 1.0
+#: The threads that are writing a record. A file's lock that one holds at a fork would be held in the child for ever.
+_writing: set[int] = set()
+_may_write = threading.Event()
+_may_write.set()
 
 
 class Listener(Protocol):
@@ -109,9 +117,24 @@ def emit(event: Event) -> None:
         held.append(event)
         return
     if _log.isEnabledFor(event.level):
-        _log.log(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
+        _write(event)
     for subscription in _subscriptions:
         subscription.put(event)
+
+
+def _write(event: Event) -> None:
+    me = threading.get_ident()
+    nested = me in _writing  # a handler may do what has something emitted
+    _writing.add(me)
+    if not nested and not _may_write.is_set():
+        _writing.discard(me)
+        _may_write.wait(_LONGEST_WRITE)
+        _writing.add(me)
+    try:
+        _log.log(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
+    finally:
+        if not nested:
+            _writing.discard(me)
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
@@ -145,9 +168,21 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     return unsubscribe
 
 
+def _before_fork() -> None:
+    _may_write.clear()
+    ends = time.monotonic() + _LONGEST_WRITE
+    while _writing - {threading.get_ident()} and time.monotonic() < ends:
+        time.sleep(0.0005)
+
+
 @forks.renewed
 def _after_fork() -> None:
-    global _changing
-    _changing = threading.Lock()
+    global _changing, _may_write
+    _changing, _may_write = threading.Lock(), threading.Event()
+    _may_write.set()
+    _writing.intersection_update({threading.get_ident()})
     for subscription in _subscriptions:
         subscription._renew()
+
+
+forks.around(_before_fork, lambda: _may_write.set())
