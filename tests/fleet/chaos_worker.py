@@ -25,11 +25,12 @@ for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
 
 import resilient_auth as ra  # noqa: E402 - after the environment is cleaned
 from resilient_auth import msal  # noqa: E402
+from resilient_auth.clock import SystemClock  # noqa: E402
 
 OWN_SCOPE = ["https://graph.microsoft.com/.default"]
 
 
-class SteppingClock(ra.clock.SystemClock):
+class SteppingClock(SystemClock):
     """A clock of which the wall clock is set by whoever administers the machine."""
 
     def __init__(self, ahead: float) -> None:

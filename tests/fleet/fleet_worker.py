@@ -14,6 +14,7 @@ for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
 
 import resilient_auth as ra  # noqa: E402 - after the environment is cleaned
 from resilient_auth import msal  # noqa: E402
+from resilient_auth.token import fingerprint  # noqa: E402
 
 SCOPE = ["https://graph.microsoft.com/.default"]
 
@@ -23,7 +24,7 @@ def _ask(app: Any, wait: float) -> dict[str, Any]:
     try:
         with ra.wait_at_most(wait):
             result = app.acquire_token_for_client(SCOPE)
-        said = {"token": ra.token.fingerprint(result["access_token"]), "source": result["token_source"]}
+        said = {"token": fingerprint(result["access_token"]), "source": result["token_source"]}
     except Exception as error:
         said = {"error": type(error).__name__, "detail": str(error)}
     return said | {"took": time.perf_counter() - begun}

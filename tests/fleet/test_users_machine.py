@@ -19,6 +19,7 @@ from resilient_auth._msal.identity import Ownership, identity_given
 from resilient_auth._msal.session import Session
 from resilient_auth._msal.user_cache import UserCache
 from resilient_auth.testing import ManualClock
+from resilient_auth.token import TokenRequest
 
 AUTHORITY, HOST, REALM = "https://sso.example/t1", "sso.example", "t1"
 ENDPOINT = f"{AUTHORITY}/oauth2/v2.0/token"
@@ -115,7 +116,7 @@ class Users(RuleBasedStateMachine):
             process.shared_cache.load(f"{who}.t")
         if process.refresh_token(who) is None:
             return
-        request = ra.token.TokenRequest(AUTHORITY, "app", "silent", ("s",), f"{who}.t")
+        request = TokenRequest(AUTHORITY, "app", "silent", ("s",), f"{who}.t")
         with contextlib.suppress(ra.StoreUnavailable):
             with process.shared_cache.saving_later():
                 process.add(who, f"{who} {next(self.numbers)}", grant="refresh_token")
