@@ -124,7 +124,8 @@ class Exchanges(LateBound):
 
     def _ra_shadow(self, view: Any, flight: Flight | None = None) -> Any:
         """Make a passing copy of the application that finds no access token in its cache, so that MSAL asks."""
-        self._ra_bind()
+        if not self._ra_bound:
+            self._ra_bind()
         origin = self._ra_origin
         shadow = object.__new__(self._ra_kind)
         shadow.__dict__.update(origin.__dict__)

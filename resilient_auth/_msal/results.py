@@ -109,12 +109,12 @@ def token_from(
     life = _seconds(result.get("expires_in"))
     if life is None:
         life = _seconds(response.get("expires_in"))
-    ends = _seconds(response.get("expires_on"))
-    if life is None and ends:
-        life = max(0.0, ends - sent_on)
+    if life is None:
+        ends = _seconds(response.get("expires_on"))
+        life = max(0.0, ends - sent_on) if ends else None
     life = 600.0 if life is None else life  # as MSAL assumes (RFC 6749, section 5.1)
-    refresh_in = _seconds(response.get("refresh_in"))
-    refresh_on = _seconds(result.get("refresh_on"))
+    refresh_in = _seconds(response.get("refresh_in")) if "refresh_in" in response else None
+    refresh_on = _seconds(result.get("refresh_on")) if "refresh_on" in result else None
     if refresh_in is None and refresh_on is not None:
         refresh_in = max(0.0, refresh_on - clock.wall())
     return Token(

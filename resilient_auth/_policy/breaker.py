@@ -104,7 +104,7 @@ class Breaker:
 
     def check(self, who: Hashable = None) -> None:
         """Raise `CircuitOpen` if a call would be refused now, and take no permit."""
-        if self.closed:
+        if self._state == "closed":
             return
         with self._lock:
             self._refuse_unless_ready(who)

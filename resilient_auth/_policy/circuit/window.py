@@ -43,7 +43,9 @@ class Window(pybreaker.CircuitMemoryStorage):
         self._pace = _SLICES / options.window
         #: Whether the failure that comes belongs to the rate.
         self.rated = True
-        self.forget()
+        self._in_a_row = 0
+        #: [number of the slice, verdicts, failures], oldest first.
+        self._slices: deque[list[int]] = deque()
 
     def renew_lock(self) -> None:
         """Take a breaker of pybreaker's anew: a forked child hasn't got the thread that may hold the lock of the one.
@@ -77,12 +79,11 @@ class Window(pybreaker.CircuitMemoryStorage):
     def forget(self) -> None:
         """Begin with an empty window."""
         self._in_a_row = 0
-        self.begin_anew()
+        self._slices = deque()
 
     def begin_anew(self) -> None:
         """Forget when what was seen, and keep the failures in a row."""
-        #: [number of the slice, verdicts, failures], oldest first.
-        self._slices: deque[list[int]] = deque()
+        self._slices = deque()
 
     def _slice(self) -> list[int]:
         number = int(self._now() * self._pace)
