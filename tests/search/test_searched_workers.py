@@ -209,7 +209,7 @@ SCRIPTS = {
     _no_thread: 0,
     _nested: 0,
     _hurried_first: 1,
-    _overdue: 1,
+    _overdue: 0,
     _late: 1,
 }
 
