@@ -371,6 +371,10 @@ class ResilientCredential(Credential):
         """Forget a token that an API refused, if it is still held; its successor stays."""
         await on_a_thread(functools.partial(self._core.forget, token))
 
+    async def suspect(self, token: str) -> None:
+        """Have a token replaced that an API refused without saying why; it is served until its successor is there."""
+        await on_a_thread(functools.partial(self._core.suspect, token))
+
     async def close(self) -> None:
         """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
         for credential in self._core.close():

@@ -97,6 +97,13 @@ class ResilientCredential(Credential):
         """Forget a token that an API refused, if it is still held; its successor stays."""
         self._core.forget(token)
 
+    def suspect(self, token: str) -> None:
+        """Have a token replaced that an API refused without saying why; it is served until its successor is there.
+
+        The next call asks the provider, and waits 2 s for it at most.
+        """
+        self._core.suspect(token)
+
     def close(self) -> None:
         """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
         for credential in self._core.close():

@@ -86,6 +86,8 @@ class Token:
     refresh_on: int | None = None
     #: What came beside the token, for grants whose result is more than that.
     extras: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    #: An API has refused it and hasn't said why: another one is asked for, and this one served until then.
+    suspect: bool = False
 
     @property
     def expires_on(self) -> float:

@@ -2,7 +2,8 @@
 
 Its retry policy stops at `ClientAuthenticationError`, and azure-identity's chains go on at
 `CredentialUnavailableError`, which is one of those. So a denial becomes the first, and an unavailable provider the
-second: the retrying has been done here, within one deadline, and another credential in a chain may work.
+second: the retrying has been done here, within one deadline, and another credential in a chain may work. An API's
+challenge for a tenant that may not be asked for ends in the first one too, as with azure-identity's credentials.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ProviderUnavailable, ResilientAuthError, TokenDenied
+from ..errors import ConfigurationError, ProviderUnavailable, ResilientAuthError, TokenDenied
 
 __all__ = ["denial", "for_azure"]
 
@@ -20,19 +21,19 @@ __all__ = ["denial", "for_azure"]
 _SIGN_IN_AGAIN = "interaction_required"
 
 
-def for_azure(error: ProviderUnavailable | TokenDenied) -> ResilientAuthError:
+def for_azure(error: ProviderUnavailable | TokenDenied | ConfigurationError) -> ResilientAuthError:
     """Make an error that is also the one that azure-core's pipeline and azure-identity's chains expect."""
     core = sys.modules.get("azure.core.exceptions")
     theirs = getattr(core, "ClientAuthenticationError", None)
     if theirs is None or isinstance(error, theirs):
         return error
-    if isinstance(error, ProviderUnavailable) or error.error == _SIGN_IN_AGAIN:
+    if isinstance(error, ProviderUnavailable) or getattr(error, "error", None) == _SIGN_IN_AGAIN:
         # A chain that could catch it has imported it.
         theirs = getattr(sys.modules.get("azure.identity"), "CredentialUnavailableError", theirs)
     kind: Any = type(error)
     both = _both(kind, theirs)
-    made: Any = both.__new__(both, error.message)
-    made.args = error.args
+    made: Any = both.__new__(both, *error.args)
+    made.args, made.message = error.args, str(error)
     made.__dict__.update(error.__dict__)
     made.__cause__ = error.__cause__
     made.__suppress_context__ = True
@@ -52,6 +53,8 @@ def _both(ours: type[Any], theirs: type[Any]) -> type[Any]:
         # azure-core need not be there where it is unpickled.
         if isinstance(error, ProviderUnavailable):
             return _rebuild, (ours, (error.message,), {"authority": error.authority, "retry_after": error.retry_after})
+        if isinstance(error, ConfigurationError):
+            return _rebuild, (ours, error.args, {})
         return _rebuild, (ours, (error.error, error.description), {"claims": error.claims})
 
     attributes = dict.fromkeys(_AZURE_ATTRIBUTES) | {

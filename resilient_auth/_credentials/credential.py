@@ -10,6 +10,7 @@ several, in order ask the first that isn't known to fail ─┬─ token or deni
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cachetools
 
 from .._engine.acquire import Served, patience_of, wait_at_most
+from .._engine.single_flight import Flights, Outcome, WaitFor
 from .._engine.steps import Steps
 from .._engine.threads import OnThread
 from .._msal.plans import Plan
@@ -29,7 +31,7 @@ from .._policy.subject import SubjectOf, check_subject, subject_now
 from .._process import forks
 from .._process.living import LiveObjects
 from .._wire.exchange_context import ExchangeContext, once_then_elsewhere
-from ..errors import Closed, ConfigurationError, ProviderUnavailable, TokenDenied
+from ..errors import AcquisitionTimeout, Closed, ConfigurationError, ProviderUnavailable, TokenDenied
 from ..events import SourceSwitched, emit
 from ..settings import Settings
 from ..token import Token
@@ -72,13 +74,16 @@ class CredentialCore:
         self._challenged: cachetools.LRUCache[tuple[Hashable, str], tuple[CachedAnswer, float]] = cachetools.LRUCache(
             1024
         )
+        #: The calls that ask with a challenge's claims.
+        self._challenges = Flights(sources[0].session.engine.clock)
         self._closed = False
         self._lock = threading.Lock()
         _cores.add(self)
 
     def after_fork(self) -> None:
-        """Start with a lock of one's own in a forked child."""
+        """Start with locks of one's own in a forked child, in which none of the parent's calls are."""
         self._lock = threading.Lock()
+        self._challenges = Flights(self._sources[0].session.engine.clock)
         for source in self._sources:
             source.after_fork()
 
@@ -108,23 +113,63 @@ class CredentialCore:
             answer = self.find(key_for(subject, scopes, tenant_id, enable_cae=enable_cae))
             if answer is not None:
                 return answer
-        wanted = wanted_by(scopes, claims, tenant_id, enable_cae, subject)
-        answer = self._brought_by(wanted) if wanted.claims else self.find(wanted.key)
-        if answer is not None:
-            return answer
         try:
-            return (yield from self._ask(wanted))
+            wanted = wanted_by(scopes, claims, tenant_id, enable_cae, subject)
+            if wanted.claims:
+                return (yield from self._ask_once(wanted, same_claims(wanted.claims)))
+            return self.find(wanted.key) or (yield from self._ask(wanted))
         except (ProviderUnavailable, TokenDenied) as error:
             raise for_azure(error) from None
+        except ConfigurationError as error:
+            if tenant_id is None:
+                raise
+            # An API's challenge may name any tenant; who calls that API knows azure-core's errors.
+            raise for_azure(error) from None
 
-    def _brought_by(self, wanted: CredentialRequest) -> CachedAnswer | None:
+    def _ask_once(self, wanted: CredentialRequest, claims: str) -> Steps[CachedAnswer]:
+        """Ask with a challenge's claims, once for all who were challenged with the same ones.
+
+        Each of them drops what is held: who came a moment later would drop what the first one has got.
+        """
+        session = self._sources[0].session
+        clock, patience = session.engine.clock, patience_of(session.settings.wait)
+        while True:
+            answer = self._brought_by(wanted, claims)
+            if answer is not None:
+                return answer
+            key = ("challenge", id(self), wanted.key, claims)
+            flight, mine = self._challenges.join(key, clock.monotonic() + patience)
+            if not mine:
+                outcome = yield WaitFor(flight, patience)
+                if outcome is None:
+                    raise AcquisitionTimeout(f"deadline of {patience:g} s exceeded waiting for another call's exchange")
+                if outcome.error is not None:
+                    raise copy.copy(outcome.error)
+                if outcome.result is not None:
+                    brought: CachedAnswer = outcome.result
+                    return brought
+                continue  # that call was cancelled
+            outcome = Outcome()
+            try:
+                answer = yield from self._ask(wanted)
+            except (ProviderUnavailable, TokenDenied) as error:
+                outcome = Outcome(error=error)
+                raise
+            else:
+                outcome = Outcome(result=answer)
+                return answer
+            finally:
+                self._challenges.end(flight)
+                flight.land(outcome)
+
+    def _brought_by(self, wanted: CredentialRequest, claims: str) -> CachedAnswer | None:
         """Find the token that these very claims have just brought, if it is still held.
 
         An API that refuses it with the same challenge would refuse the next one too, at an exchange a request.
         """
         now = self._sources[0].session.engine.clock.monotonic()
         with self._lock:
-            answer, until = self._challenged.get((wanted.key, same_claims(wanted.claims or "{}")), (None, now))
+            answer, until = self._challenged.get((wanted.key, claims), (None, now))
         return answer if answer is not None and now < until and answer.stands() else None
 
     def steps_with(self, scopes: tuple[str, ...], options: Any) -> Steps[CachedAnswer]:
@@ -138,9 +183,12 @@ class CredentialCore:
 
     def _ask(self, wanted: CredentialRequest) -> Steps[CachedAnswer]:
         failures: list[tuple[Source, ProviderUnavailable]] = []
+        suspect: tuple[int, CachedAnswer] | None = None
         last = len(self._sources) - 1
         for index, source in enumerate(self._sources):
-            patience = self._patience(source) if index < last else None
+            # Whether there is something else than this source to go by.
+            spare = index < last or suspect is not None
+            patience = self._patience(source) if spare else None
             while (prepare := source.prepare(wanted)) is not None:
                 with _within(patience):
                     yield OnThread(prepare)
@@ -150,7 +198,7 @@ class CredentialCore:
                     plan: Plan = yield OnThread(partial(source.plan, wanted))
             else:
                 plan = source.plan(wanted)
-            error = known_failure(source, plan, wanted) if index < last else None
+            error = known_failure(source, plan, wanted) if spare else None
             if error is not None:
                 plan.acquisition.close()
                 failures.append((source, error))
@@ -161,14 +209,27 @@ class CredentialCore:
                         yield OnThread(plan.load)
                     served = yield from plan.acquisition
             except ProviderUnavailable as raised:
-                if index < last:
+                if spare:
                     doubt(source, plan)
                 failures.append((source, raised))
                 continue
-            answer = self._answer(wanted, source, plan, served)
+            try:
+                answer = self._answer(wanted, source, plan, served)
+            except TokenDenied:
+                if suspect is None:
+                    raise
+                break
+            if index < last and answer.token.suspect and served.error is not None:
+                # It is valid as far as is known, and an API has refused it: another source's is better.
+                failures.append((source, served.error))
+                suspect = suspect or (index, answer)
+                continue
             self._note(wanted, index, failures)
             return answer
-        raise worst(failures)
+        if suspect is None:
+            raise worst(failures)
+        self._note(wanted, suspect[0], failures)
+        return suspect[1]
 
     def _patience(self, source: Source) -> float:
         # Half of what the caller has is left for the sources behind.
@@ -226,6 +287,14 @@ class CredentialCore:
             raise ConfigurationError(f"token must be the string that was refused, not {type(token).__name__}")
         for source in self._sources:
             source.forget(token)
+
+    def suspect(self, token: str) -> None:
+        """Have a token replaced that an API refused, in all sources; serve it until then."""
+        forks.notice()
+        if not isinstance(token, str):
+            raise ConfigurationError(f"token must be the string that was refused, not {type(token).__name__}")
+        for source in self._sources:
+            source.suspect(token)
 
     def close(self) -> list[Any]:
         """Let go of what is held; return the owner's credentials that are to be closed too, as in a chain."""

@@ -15,7 +15,7 @@ from .._msal.wrapped import wrap
 from .._policy.subject import SubjectOf
 from ..errors import ConfigurationError
 from ..settings import Settings
-from .refused import drop, slots_with
+from .refused import drop, slots_with, suspect
 from .request import CredentialRequest
 from .tenants import TenantApplications, entra
 from .third_party import AnyCredential
@@ -48,6 +48,10 @@ class Source(Protocol):
 
     def forget(self, token: str) -> None:
         """Forget this very token, which an API refused."""
+        ...
+
+    def suspect(self, token: str) -> None:
+        """Have this very token replaced, which an API refused; serve it until then."""
         ...
 
     def close(self) -> None:
@@ -100,6 +104,10 @@ class _Application:
             for entry in slots_with(app._ra_session, token):
                 app._ra_drop_challenged(entry.request)
 
+    def suspect(self, token: str) -> None:
+        for app in (self._app, *self._siblings):
+            suspect(app._ra_session, token)
+
     def close(self) -> None:
         self._siblings.close()
         if self._ours:
@@ -136,6 +144,9 @@ class _ManagedIdentity:
         for msal_entry in [e for e in cache.search("AccessToken", now=0) if e.get("secret") == token]:
             cache.remove_at(msal_entry)
         drop(self.session, token)
+
+    def suspect(self, token: str) -> None:
+        suspect(self.session, token)
 
     def close(self) -> None:
         if self._ours:

@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..settings import Settings
 from ..token import Token, TokenRequest
-from .refused import drop
+from .refused import drop, suspect
 from .request import CredentialRequest
 from .third_party_errors import denied, verdict_on
 from .third_party_tokens import is_denial, told_by
@@ -136,7 +136,7 @@ class AnyCredential:
 
     def _is_fresh(self, token: Token | None) -> bool:
         clock = self.session.engine.clock
-        return token is not None and token.age(clock.wall(), clock.monotonic()) < token.due_after
+        return token is not None and not token.suspect and token.age(clock.wall(), clock.monotonic()) < token.due_after
 
     def _exchange(self, request: TokenRequest, wanted: CredentialRequest) -> Exchange:
         engine = self.session.engine
@@ -296,6 +296,10 @@ class AnyCredential:
     def forget(self, token: str) -> None:
         """Forget this very token; what it holds by itself, somebody else's credential keeps."""
         drop(self.session, token)
+
+    def suspect(self, token: str) -> None:
+        """Have this very token replaced, and serve it until then; what it holds by itself, the credential keeps."""
+        suspect(self.session, token)
 
     def close(self) -> None:
         """Forget the tokens held in memory, and end back-offs."""

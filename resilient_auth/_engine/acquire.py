@@ -20,7 +20,7 @@ from ..events import GraceServed, TokenServed, emit
 from ..token import Token
 from .cache import CacheEntry
 from .engine import Engine
-from .exchange import begin
+from .exchange import begin, challenge_under_way
 from .recovery import await_recovery, landed, refresh_in_background
 from .single_flight import Exchange, Flight, Outcome, WaitFor, carrying
 
@@ -34,6 +34,9 @@ __all__ = [
     "wait_at_most",
 ]
 
+#: Seconds for which a caller waits, at most, for the successor of a token that an API has refused: until one has been
+#: asked for, serving it brings the same refusal.
+_SUCCESSOR_WAIT = 2.0
 
 _patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("resilient_auth_patience", default=None)
 
@@ -133,7 +136,16 @@ def acquiring(
             refresh_in_background(engine, entry, exchange)
             return _serve_held(engine, entry, token, wall, now)
         elif state is Freshness.EXPIRING:
-            patience = min(patience, settings.freshness.margin_wait)
+            margin = settings.freshness.margin_wait
+            patience = min(patience, max(margin, _SUCCESSOR_WAIT) if token.suspect else margin)
+    waits = token is None and entry.variant is not None and not (claims or force)
+    challenged = challenge_under_way(engine, entry) if waits else None
+    if challenged is not None:
+        # What it brings will do for those who want no claims: they would ask for a second token beside it.
+        outcome = yield WaitFor(challenged, patience)
+        if outcome is not None and outcome.token is not None:
+            return _conclude(engine, entry, token, outcome)
+        patience = longest = max(0.0, longest - (clock.monotonic() - now))
     try:
         flight = begin(engine, entry, exchange, landed=landed, variant=claims or ("force" if force else None))
     except ProviderUnavailable as error:
@@ -181,7 +193,7 @@ def _after_failure(engine: Engine, entry: CacheEntry, token: Token | None, error
     match after_failure(token, wall, now, down_for=down_for, options=engine.settings.fallback):
         case Fallback.SERVE if token is not None:
             return _serve_held(engine, entry, token, wall, now, error)
-        case Fallback.GRACE if token is not None and not entry.denied:
+        case Fallback.GRACE if token is not None and not entry.denied and not token.suspect:
             past = -token.remaining(wall, now)
             emit(GraceServed(at=wall, request=entry.request, past_expiry=past, outage=down_for or 0.0))
             known = entry.last_error or error

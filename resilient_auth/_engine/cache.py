@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import cachetools
@@ -51,6 +52,7 @@ class CacheEntry(SharedEntry):
         "told",
         "tried_at",
         "unkept",
+        "variant",
     )
 
     def __init__(
@@ -81,6 +83,8 @@ class CacheEntry(SharedEntry):
         self.told: Token | None = None
         #: The token that MSAL's cache couldn't take: it isn't missed there.
         self.unkept: Token | None = None
+        #: Tells the last exchange that was begun for a claims challenge apart.
+        self.variant: str | None = None
         #: The calls that the face answers from this entry; see `Memory.hits`.
         self.signatures: tuple[Hashable, ...] = ()
 
@@ -219,6 +223,15 @@ class Memory:
             entry.discard(token)
         return True
 
+    def suspect(self, entry: CacheEntry, token: Token) -> None:
+        """Have a token replaced that an API has refused, unless that has happened; it is served until then."""
+        with self._lock:
+            if entry.token is not token or token.suspect:
+                return
+            entry.refused = fingerprint(token.secret)
+            self._forget_hits(entry)
+            entry.token = replace(token, suspect=True)
+
     def __iter__(self) -> Iterator[CacheEntry]:
         """List the entries without the lock: `health` may be called by a signal's handler, amid whatever holds it."""
         while True:
@@ -281,6 +294,9 @@ class Memory:
         entry.token = None
         entry.denied = False
         entry.generation += 1
+        self._forget_hits(entry)
+
+    def _forget_hits(self, entry: CacheEntry) -> None:
         for signature in entry.signatures:
             self.hits.pop(signature, None)
         entry.signatures = ()

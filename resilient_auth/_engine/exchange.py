@@ -27,7 +27,17 @@ from .engine import Engine
 from .shared import LOOK_AGAIN, SharedTokens
 from .single_flight import Exchange, Flight, Outcome, carrying
 
-__all__ = ["URGENT_SPREAD", "Landed", "Verdict", "begin", "note_failure", "remaining", "spread", "under_way"]
+__all__ = [
+    "URGENT_SPREAD",
+    "Landed",
+    "Verdict",
+    "begin",
+    "challenge_under_way",
+    "note_failure",
+    "remaining",
+    "spread",
+    "under_way",
+]
 
 #: Seconds after a denial before a refresh is tried in the background again: MSAL replays a denial for as long.
 _AFTER_DENIAL = 60.0
@@ -86,6 +96,8 @@ def begin(
         raise refusal
     flight, mine = engine.flights.join(key, now + engine.deadline)
     if mine:
+        if variant is not None:
+            entry.variant = variant
         gone, flight.replaced = flight.replaced, None
         entry.tried_at, flight.request, flight.ways = now, entry.request, entry.ways
         # What its attempts have learned was told when they had.
@@ -122,6 +134,11 @@ def _lasting(known: ProviderUnavailable, left: float) -> ProviderUnavailable | N
 def under_way(engine: Engine, entry: CacheEntry) -> Flight | None:
     """Find the exchange for a cache entry, if one is under way."""
     return engine.flights.find(_key(entry, None))
+
+
+def challenge_under_way(engine: Engine, entry: CacheEntry) -> Flight | None:
+    """Find the exchange that a claims challenge has begun last for a cache entry, if it is under way."""
+    return engine.flights.find(_key(entry, entry.variant))
 
 
 def _key(entry: CacheEntry, variant: str | None) -> Hashable:

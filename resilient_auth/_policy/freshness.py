@@ -53,7 +53,7 @@ class Freshness(Enum):
 
     FRESH = "fresh"  # serve it
     DUE = "due"  # serve it and refresh in the background
-    EXPIRING = "expiring"  # wait a moment for a refresh, then serve it
+    EXPIRING = "expiring"  # wait a moment for a refresh, then serve it: an API's refusal makes it so too
     EXPIRED = "expired"  # wait for a new one
 
 
@@ -76,6 +76,8 @@ def assess(token: Token | None, wall: float, now: float, options: FreshnessOptio
     age = token.age(wall, now)
     if age >= token.life:
         return Freshness.EXPIRED
+    if token.suspect:
+        return Freshness.EXPIRING
     if age < token.due_after:
         return Freshness.FRESH
     # With a short-lived token, a margin of its whole life would make every caller wait.

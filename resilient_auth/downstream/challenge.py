@@ -1,6 +1,8 @@
 """Read what a 401 asks for (RFC 9110, section 11.6.1; continuous access evaluation, G17).
 
-Strict on purpose: what isn't a well-formed challenge asks for nothing, and the caller sees the API's own answer.
+Claims are read strictly: a text that isn't exactly what it should be asks for none. What surrounds them is read as real
+services write it, with addresses that aren't quoted (Dataverse, Outlook, Azure DevOps) and blanks for commas (Storage).
+Anything else is a plain 401.
 """
 
 from __future__ import annotations
@@ -11,9 +13,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 
-__all__ = ["Challenge", "Remedy", "claims_in", "parse_challenges", "read"]
+__all__ = ["Challenge", "claims_in", "parse_challenges", "read"]
 
 #: Characters; no claims challenge comes near, and JSON of this size can't hurt.
 LARGEST_HEADER = 16_384
@@ -21,7 +22,9 @@ LARGEST_HEADER = 16_384
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = r'"((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\t\x20-\x7e\x80-\U0010ffff])*)"'
 _END = r"[ \t]*(?=,|\Z)"
-_PARAMETER = re.compile(rf"({_NAME})[ \t]*=[ \t]*(?:{_QUOTED}|({_NAME})){_END}")
+#: An address as it is: whatever holds neither blanks nor commas nor quotes.
+_BARE = r"[!#-+\--<>-~][!#-+\--~]*"
+_PARAMETER = re.compile(rf"({_NAME})[ \t]*=[ \t]*(?:{_QUOTED}|({_BARE}))(?=[ \t,]|\Z)")
 _SCHEME = re.compile(rf"({_NAME})(?: +|{_END})")
 _TOKEN68 = re.compile(rf"[A-Za-z0-9\-._~+/]+=*{_END}")
 _SEPARATORS = re.compile(r"[ \t,]*")
@@ -37,26 +40,13 @@ class Challenge:
     parameters: dict[str, str] = field(default_factory=dict)
 
 
-class Remedy(Enum):
-    """What a 401 asks for where it doesn't ask for claims."""
-
-    #: Another token, or nothing in particular.
-    TOKEN = "token"  # noqa: S105 - a kind of answer, not a password
-    #: What can't be made out: the API's answer is the caller's.
-    UNCLEAR = "unclear"
-
-
-def read(headers: Iterable[str]) -> str | Remedy:
-    """Return what the `WWW-Authenticate` headers of a 401 ask for.
+def read(headers: Iterable[str]) -> str | None:
+    """Return the claims that the `WWW-Authenticate` headers of a 401 ask for, as JSON; None for a plain 401.
 
     Args:
-        headers: Each header's value; one header may hold several challenges.
-
-    Returns:
-        The claims to ask the provider for, as JSON, from the first `Bearer` challenge whose `error` is
-        `insufficient_claims`; or that another token is wanted; or that a challenge is malformed.
+        headers: Each header's value; one header may hold several challenges. The first `Bearer` challenge counts whose
+            `error` is `insufficient_claims`; in a header that can't be made out, none does.
     """
-    unclear = False
     for header in headers:
         try:
             for challenge in parse_challenges(header):
@@ -64,8 +54,8 @@ def read(headers: Iterable[str]) -> str | Remedy:
                 if claims is not None:
                     return claims
         except ValueError:
-            unclear = True
-    return Remedy.UNCLEAR if unclear else Remedy.TOKEN
+            continue
+    return None
 
 
 def claims_in(challenge: Challenge) -> str | None:

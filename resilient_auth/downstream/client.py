@@ -48,7 +48,7 @@ def api_client(
         tenant_id: As for `BearerAuth`.
         subject: As for `BearerAuth`.
         key: As for `ResilientTransport`.
-        fallback: As for `ResilientTransport`.
+        fallback: As for `ResilientTransport`; it is asked too where there is no token.
         verify: Whom to trust, as for httpx.
         transport: The transport underneath; one of httpx's with the environment's proxies when not given.
         allow_http_loopback: Let the token go to this machine over http, for tests.
@@ -62,6 +62,8 @@ def api_client(
     """
     options = _checked(options, transport, verify, client)
     parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
+    if credential is not None:
+        parts["auth"].hands_on = fallback is not None
     wrapped = transport or httpx.HTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.Client(
         transport=ResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
@@ -94,6 +96,8 @@ def async_api_client(
     """
     options = _checked(options, transport, verify, client)
     parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
+    if credential is not None:
+        parts["auth"].hands_on = fallback is not None
     wrapped = transport or httpx.AsyncHTTPTransport(**_wire(base_url, options, verify, client))
     return httpx.AsyncClient(
         transport=AsyncResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client

@@ -1,7 +1,7 @@
 """What can go wrong at an API, as exceptions that are also httpx's.
 
     ResilientAuthError
-    ├── TokenUnavailable (also httpx.TransportError)           the credential gave no token
+    ├── TokenUnavailable (also httpx.TransportError)           the credential gave no token; what it raised is both
     └── ApiUnavailable (also httpx.TransportError)             no answer could be had from the API
         ├── ApiCircuitOpen                                     not asked: it failed a moment ago
         ├── ApiDeadlinePassed (also httpx.TimeoutException)    the whole call took too long
@@ -17,12 +17,14 @@ logs, `error.user_message` for whoever waits in front of a screen (G20).
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from typing import Any, ClassVar
 
 import httpx
 
-from ..errors import ResilientAuthError, printable
+from ..errors import Closed, ConfigurationError, ResilientAuthError, printable
 
 __all__ = [
     "ApiAnsweredError",
@@ -34,6 +36,7 @@ __all__ = [
     "ApiNameNotResolved",
     "ApiUnavailable",
     "TokenUnavailable",
+    "no_token",
 ]
 
 
@@ -41,6 +44,71 @@ class TokenUnavailable(ResilientAuthError, httpx.TransportError):
     """Say that a credential gave no token, or that the provider denied it."""
 
     code = "token_unavailable"
+
+
+def no_token(error: Exception, kind: type[TokenUnavailable]) -> TokenUnavailable | None:
+    """Return what a credential raised as an error that callers of an HTTP library catch as well.
+
+    It stays what it is: whoever catches `ProviderUnavailable`, `TokenDenied` or azure-core's errors goes on doing so.
+
+    Args:
+        error: What the credential raised. It may be on its way to several callers: each gets an error of their own.
+        kind: `TokenUnavailable` of the caller's library.
+
+    Returns:
+        The error; None where this isn't how a credential says that it has no token, but a bug or a wrong argument.
+    """
+    if isinstance(error, kind):
+        return error
+    ours = isinstance(error, ResilientAuthError)
+    azure = getattr(sys.modules.get("azure.core.exceptions"), "AzureError", ())
+    theirs = isinstance(error, (OSError, httpx.HTTPError, azure))
+    if isinstance(error, (ConfigurationError, Closed)) or not (ours or theirs):
+        return None
+    made = _as_both(type(error), kind, error.args, error.__dict__)
+    made.__cause__ = error.__cause__ if ours else error
+    made.__suppress_context__ = True
+    return made
+
+
+def _as_both(
+    theirs: type[Exception], kind: type[TokenUnavailable], args: tuple[Any, ...], state: dict[str, Any]
+) -> TokenUnavailable:
+    find: Any = _both
+    both = find(theirs, kind)
+    if both is None:
+        return kind(f"the credential gave no token: {theirs.__name__}")
+    made: Any = both.__new__(both, *args)
+    if isinstance(made, OSError):  # whose number is set here or there
+        OSError.__init__(made, *args)
+    made.args = args
+    made.__dict__.update(state)
+    made._request = None
+    told: TokenUnavailable = made
+    return told
+
+
+@functools.cache
+def _both(theirs: type[Any], kind: type[Any]) -> type[Any] | None:
+    def reduce(error: Any) -> Any:
+        # The class for azure-core's callers is made when it is wanted too, and can't be found by its name.
+        named = next(c for c in theirs.__mro__ if getattr(sys.modules.get(c.__module__), c.__qualname__, None) is c)
+        state = {name: value for name, value in error.__dict__.items() if name not in ("request", "_request")}
+        return _as_both, (named, kind, error.args, state)
+
+    attributes = {
+        "__reduce__": reduce,
+        "__str__": theirs.__str__,
+        "__repr__": theirs.__repr__,
+        "__module__": theirs.__module__,
+        "__qualname__": theirs.__qualname__,
+        "__doc__": theirs.__doc__,
+    }
+    bases: tuple[Any, ...] = (kind,) if issubclass(kind, theirs) else (theirs, kind)
+    try:
+        return type(theirs.__name__, bases, attributes)
+    except TypeError:  # the two can't be one class
+        return None
 
 
 class ApiUnavailable(ResilientAuthError, httpx.TransportError):

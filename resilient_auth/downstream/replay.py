@@ -1,10 +1,10 @@
-"""Which request bodies can be sent twice."""
+"""What is sent a second time: which bodies can be, and with which cookies."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["replayable"]
+__all__ = ["merged_cookies", "replayable"]
 
 
 def replayable(stream: Any, library: Any) -> bool:
@@ -31,3 +31,9 @@ def _rewinds(file: Any) -> bool:
         return seekable is not None and bool(seekable())
     except ValueError:  # it was closed meanwhile
         return False
+
+
+def merged_cookies(sent: str | None, new: str) -> str:
+    """Return a `Cookie` header with what an answer has set, in place of what was sent under the same names."""
+    pairs = [*(sent.split("; ") if sent else ()), *new.split("; ")]
+    return "; ".join({pair.partition("=")[0]: pair for pair in pairs}.values())

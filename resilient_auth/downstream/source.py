@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from .._engine.threads import on_a_thread
 from .._policy.checks import is_scope, require
 from ..errors import ConfigurationError
-from .errors import TokenUnavailable
+from .errors import TokenUnavailable, no_token
 
 __all__ = ["CredentialCall", "ForgettingCredential", "TokenSource"]
 
@@ -20,7 +20,10 @@ _KEYWORDS = frozenset({"claims", "tenant_id", "enable_cae"})
 class ForgettingCredential(Protocol):
     """What a credential offers beside `get_token` or `get_token_info` to have a refused token replaced.
 
-    Without it, a refused token is replaced only if the credential gives another one by itself.
+    Without it, a refused token is replaced only if the credential gives another one by itself. A credential that also
+    has `suspect(token)`, as a `ResilientCredential` has, is told by that of a 401 without a claims challenge: the next
+    call asks for another token, and this one stays in use until there is one. A plain 401 doesn't prove that a token is
+    bad, and in an outage of the provider there is no other.
     """
 
     def invalidate(self, token: str, /) -> object:
@@ -95,6 +98,7 @@ class TokenSource:
         )
         self._unavailable = unavailable
         self._invalidate = getattr(credential, "invalidate", None)
+        self._suspect = getattr(credential, "suspect", self._invalidate)
         self._scopes = scopes
         if ask.is_function:
             for name, given in (("scopes", scopes), ("tenant_id", tenant_id), ("cae=False", not cae)):
@@ -128,17 +132,29 @@ class TokenSource:
         answer = ask() if self._ask.is_async else await on_a_thread(ask)
         return self._text_of(await answer if inspect.isawaitable(answer) else answer)
 
-    def forget(self, token: str) -> None:
-        """Have a refused token forgotten."""
-        if self._invalidate is not None:
-            self._invalidate(token)
+    @property
+    def replaces(self) -> bool:
+        """Return whether it can be told to give another token than the one that it holds."""
+        return self._suspect is not None
 
-    async def forget_async(self, token: str) -> None:
-        """Have a refused token forgotten, in a task."""
-        if self._invalidate is not None:
-            done = self._invalidate(token)
-            if inspect.isawaitable(done):
-                await done
+    def refused(self, token: str, *, revoked: bool) -> None:
+        """Tell the credential of a refused token; `revoked` where a claims challenge says that it is no good."""
+        tell = self._invalidate if revoked else self._suspect
+        if tell is not None:
+            tell(token)
+
+    async def refused_async(self, token: str, *, revoked: bool) -> None:
+        """Tell the credential of a refused token, in a task."""
+        tell = self._invalidate if revoked else self._suspect
+        if tell is None:
+            return
+        done = tell(token) if inspect.iscoroutinefunction(tell) else await on_a_thread(partial(tell, token))
+        if inspect.isawaitable(done):
+            await done
+
+    def told(self, error: Exception) -> TokenUnavailable | None:
+        """Return what the credential raised as an error of the caller's HTTP library too; see `no_token`."""
+        return no_token(error, self._unavailable)
 
     def too_late(self) -> TokenUnavailable:
         """Make the error of a call that ran out of time here."""

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -13,9 +14,16 @@ import jwt
 from .ledger import IssuedToken, Ledger
 from .wire.messages import Request, Response, json_response
 
+#: How the parameters of challenges are separated where they aren't quoted, by the first part of the path.
+_SEPARATORS = {"unquoted": ", ", "blanks": " "}
+
 
 class ProtectedApi:
-    """Answers whoever brings a valid access token, and challenges whoever brings a revoked one."""
+    """Answers whoever brings a valid access token, and challenges whoever brings a revoked one.
+
+    What is below `/forbidden` refuses every token. Below `/unquoted` and `/blanks` challenges are written as Dataverse
+    and Azure DevOps, and as Storage, write theirs.
+    """
 
     def __init__(self, ledger: Ledger, authorize_url: Callable[[], str]) -> None:
         self._ledger = ledger
@@ -28,6 +36,17 @@ class ProtectedApi:
 
     def respond(self, request: Request) -> Response:
         """Answer with the token's claims, or 401 with the reason in `WWW-Authenticate`."""
+        answer = self._answer(request)
+        separator = _SEPARATORS.get(request.segments[0]) if request.segments else None
+        if answer.status != 401 or separator is None:
+            return answer
+        ((name, header),) = answer.headers
+        parameters = [parameter.replace('"', "") for parameter in header.removeprefix("Bearer ").split(", ")]
+        # What isn't quoted can be neither empty nor hold blanks.
+        written = separator.join(p for p in parameters if " " not in p and not p.endswith("realm="))
+        return replace(answer, headers=((name, f"Bearer {written}"),))
+
+    def _answer(self, request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return self._challenge(None)
@@ -40,6 +59,8 @@ class ProtectedApi:
             if issued.cae:
                 return self._claims_challenge(issued)
             return self._challenge(issued, "invalid_token", "The access token has been revoked.")
+        if request.segments[:1] == ("forbidden",):
+            return self._challenge(issued, "invalid_token", "No token will do here.")
         claims: dict[str, Any] = jwt.decode(token.strip(), options={"verify_signature": False})
         payload = {"method": request.method, "path": request.path, "claims": claims, "received": len(request.body)}
         return json_response(payload, token_id=issued.jti)

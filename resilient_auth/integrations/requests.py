@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import requests
 import requests.auth
+from requests.cookies import RequestsCookieJar
 from urllib3.util import parse_url
 
-from .._engine.steps import Invoke, run
+from .._engine.steps import Invoke, Steps, run
 from .._policy.endpoint import origin_from
 from .._policy.subject import SubjectOf
 from ..clock import Clock, SystemClock
-from ..downstream.bearer import BearerCall, BearerRules
+from ..downstream import errors
 from ..downstream.origins import Origins
+from ..downstream.refusals import BearerCall, BearerRules
+from ..downstream.replay import merged_cookies
 from ..downstream.source import TokenSource
+from ..token import fingerprint
 
-__all__ = ["BearerAuth"]
+__all__ = ["BearerAuth", "TokenUnavailable"]
 
 _SYSTEM = SystemClock()
+#: Their stubs say nothing of what they take.
+_cookies: Any = requests.cookies
+_MOST_SIGNED = 8
+
+
+class TokenUnavailable(errors.TokenUnavailable, requests.RequestException):  # type: ignore[misc]
+    """Say that a credential gave no token, or that the provider denied it."""
 
 
 class BearerAuth(requests.auth.AuthBase):
@@ -55,7 +66,7 @@ class BearerAuth(requests.auth.AuthBase):
         clock: Clock = _SYSTEM,
     ) -> None:
         self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id)
+        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=TokenUnavailable)
         self._rules = BearerRules(source, clock=clock, subject=subject)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -65,41 +76,99 @@ class BearerAuth(requests.auth.AuthBase):
         if not self._origins.allow(scheme, host, port):
             return request
         start = _position(request.body)
-        call = run(self._rules.begin(origin_from(scheme, host, port)))
-        _sign(request, call.token)
-        request.hooks["response"].append(partial(self._answered, call, start))
+        try:
+            call = run(self._rules.begin(origin_from(scheme, host, port)))
+        except TokenUnavailable as error:
+            raise _about(error, request) from error.__cause__
+        request.headers["Authorization"] = f"Bearer {call.token}"
+        request.hooks["response"].append(_Answered(self._rules, self._origins, call, start))
         return request
 
-    def _answered(
-        self, call: BearerCall, start: int | None, response: requests.Response, **options: Any
-    ) -> requests.Response:
+
+class _Answered:
+    """The hook that sees to the answers of a request, which may be sent several times and copied.
+
+    Args:
+        rules: Decide.
+        origins: Where tokens may go.
+        call: The request's, as it was signed first.
+        start: Where its body begins; None where it can't be sent again.
+    """
+
+    def __init__(self, rules: BearerRules, origins: Origins, call: BearerCall, start: int | None) -> None:
+        self._rules = rules
+        self._origins = origins
+        self._start = start
+        #: The tokens that it was signed with, first and of late: a redirect carries the hook along, and perhaps not the
+        #: token. Copies are sent with the first one each time.
+        self._first = fingerprint(call.token)
+        self._latest: deque[str] = deque(maxlen=_MOST_SIGNED)
+
+    def __call__(self, response: requests.Response, **options: Any) -> requests.Response:
+        """Return the answer, or the one to the request with another token."""
+        request = response.request
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if response.status_code != 401 or fingerprint(token) not in (self._first, *self._latest):
+            return response
+        scheme, host, port = _parts(request.url)
+        if not self._origins.allow(scheme, host, port):
+            return response
+        call = self._rules.sent(origin_from(scheme, host, port), token)
+        while run(self._go_on(call, response)):
+            response = self._send_again(call, response, options)
+        return response
+
+    def _go_on(self, call: BearerCall, response: requests.Response) -> Steps[bool]:
         def read() -> None:
             _ = response.content
             response.close()
 
         challenges = _challenges(response)
-        # A redirect carries the hook along, and perhaps not the token.
-        if challenges is None or response.request.headers.get("Authorization") != f"Bearer {call.token}":
-            return response
-        if not self._origins.allow(*_parts(response.request.url)):
-            return response
-        if not run(call.go_on(challenges, replayable=lambda: start is not None, read=Invoke(read))):
-            return response
-        again = response.request.copy()
-        again.hooks["response"] = []
-        _sign(again, call.token)
+        if challenges is None:
+            return False
+        try:
+            return (yield from call.go_on(challenges, replayable=lambda: self._start is not None, read=Invoke(read)))
+        except TokenUnavailable as error:
+            raise _about(error, response.request) from error.__cause__
+
+    def _send_again(self, call: BearerCall, response: requests.Response, options: dict[str, Any]) -> requests.Response:
+        again = response.request
+        # The session goes on with this request: its redirects, and whoever sends it another time. What is left in the
+        # history is another one.
+        response.request = again.copy()
+        again.headers["Authorization"] = f"Bearer {call.token}"
+        if fingerprint(call.token) not in self._latest:
+            self._latest.append(fingerprint(call.token))
+        _keep_cookies(again, response)
         body: Any = again.body
         if hasattr(body, "seek"):
-            body.seek(start)
+            body.seek(self._start)
         retried: requests.Response = response.connection.send(again, **options)
-        retried.history.append(response)
+        retried.history = [*response.history, response]
         retried.request = again
-        call.end(_challenges(retried))
         return retried
 
 
-def _sign(request: requests.PreparedRequest, token: str) -> None:
-    request.headers["Authorization"] = f"Bearer {token}"
+def _about(error: Any, request: requests.PreparedRequest) -> TokenUnavailable:
+    """Note in an error which request it is about."""
+    error.request = request
+    told: TokenUnavailable = error
+    return told
+
+
+def _keep_cookies(request: Any, response: requests.Response) -> None:
+    """Send along what a 401 has set, here and in redirects, such as the place of a session behind a load balancer."""
+    jar = RequestsCookieJar()
+    _cookies.extract_cookies_to_jar(jar, response.request, response.raw)
+    if not jar:
+        return
+    if request._cookies is not None:
+        _cookies.merge_cookies(request._cookies, jar)
+    scratch = request.copy()
+    sent = scratch.headers.pop("Cookie", None)
+    new = _cookies.get_cookie_header(jar, scratch)
+    if new is not None:
+        request.headers["Cookie"] = merged_cookies(sent, new)
 
 
 def _parts(url: str | None) -> tuple[str, str, int | None]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 import time
 
 import pytest
+import requests
+import requests.adapters
+import urllib3
 from azure.core import PipelineClient
 from azure.core.exceptions import ClientAuthenticationError
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
@@ -101,3 +107,56 @@ def test_a_storage_client_tells_a_denial_as_its_users_know_it(idp, blob, app_at)
     ):
         client.get_blob_client("container", "blob").download_blob()
     assert isinstance(caught.value, ra.TokenDenied)
+
+
+class Challenging(requests.adapters.BaseAdapter):
+    """A storage account of another tenant than the credential's."""
+
+    def __init__(self, tenant):
+        super().__init__()
+        self.tenant = tenant
+        self.tokens = []
+
+    def send(self, request, **_):
+        self.tokens.append(request.headers.get("Authorization"))
+        authority = f"https://login.microsoftonline.com/{self.tenant}/oauth2/authorize"
+        told = f"Bearer authorization_uri={authority} resource_id=https://storage.azure.com"
+        response = requests.Response()
+        response.status_code, response.request, response.connection, response.url = 401, request, self, request.url
+        response.headers["WWW-Authenticate"] = told
+        response.raw = urllib3.HTTPResponse(io.BytesIO(b""), status=401, preload_content=False)
+        return response
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("tenant", ["fabrikam.example", "72f988bf-86f1-41af-91ab-2d7cd011db47", "%2e%2e", "a b"])
+def test_a_challenge_for_another_tenant_ends_in_the_error_of_azure_core(idp, app_at, tenant):
+    """Which its users catch, with the fix in it; and nothing is asked of that tenant."""
+    credential = ra.ResilientCredential(app_at(idp))
+    api = Challenging(tenant)
+    with requests.Session() as session:
+        session.mount("https://", api)
+        client = BlobServiceClient(
+            "https://account.blob.core.windows.net",
+            credential=credential,
+            retry_total=0,
+            transport=RequestsTransport(session=session, session_owner=False),
+        )
+        with client, pytest.raises(ClientAuthenticationError) as caught:
+            client.get_blob_client("container", "blob").download_blob()
+    assert isinstance(caught.value, ra.ConfigurationError)
+    assert "tenant_id" in caught.value.message
+    assert len(api.tokens) == 1
+    assert len(idp.ledger.token_calls()) == 1
+    for again in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+        assert isinstance(again, ra.ConfigurationError)
+        assert str(again) == str(caught.value)
+
+
+def test_a_wrong_argument_of_the_owners_is_no_error_of_azure_core(idp, app_at):
+    """Only what a challenge can bring about is."""
+    with pytest.raises(ra.ConfigurationError) as caught:
+        ra.ResilientCredential(app_at(idp)).get_token(7)
+    assert not isinstance(caught.value, ClientAuthenticationError)

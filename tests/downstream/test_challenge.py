@@ -1,4 +1,4 @@
-"""What a 401 asks for is read strictly: well-formed claims are found, everything else asks for nothing."""
+"""What a 401 asks for: claims are read strictly, what surrounds them as services write it, anything else is plain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_auth.downstream.challenge import LARGEST_HEADER, Challenge, Remedy, parse_challenges, read
+from resilient_auth.downstream.challenge import LARGEST_HEADER, Challenge, parse_challenges, read
 
 CLAIMS = '{"access_token":{"nbf":{"essential":true,"value":"1700000000"}},"ü":"?>~"}'
 B64 = base64.b64encode(CLAIMS.encode()).decode()
@@ -53,9 +53,9 @@ def test_a_quoted_string_is_unescaped() -> None:
     "headers",
     [[], ["Bearer"], ['Bearer realm=""'], ["Basic"], [asks(B64, error="invalid_token")], [f'DPoP claims="{B64}"']],
 )
-def test_a_challenge_without_claims_wants_another_token(headers: list[str]) -> None:
+def test_a_challenge_without_claims_asks_for_none(headers: list[str]) -> None:
     """Claims count in a Bearer challenge that says that they are missing, and nowhere else."""
-    assert read(headers) is Remedy.TOKEN
+    assert read(headers) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,6 @@ def test_a_challenge_without_claims_wants_another_token(headers: list[str]) -> N
     [
         'Bearer realm="unfinished',
         "Bearer =x",
-        'Bearer a="1" b="2"',
         'Bearer error="insufficient_claims"',
         asks(""),
         asks("%%%"),
@@ -81,15 +80,66 @@ def test_a_challenge_without_claims_wants_another_token(headers: list[str]) -> N
         "é",
     ],
 )
-def test_a_malformed_challenge_is_unclear(header: str) -> None:
-    """Whatever is wrong with it, it asks for nothing."""
-    assert read([header]) is Remedy.UNCLEAR
+def test_malformed_claims_are_none(header: str) -> None:
+    """Whatever is wrong with a challenge, it is a plain 401 then."""
+    assert read([header]) is None
+
+
+TENANT = "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47"
+
+
+@pytest.mark.parametrize(
+    ("header", "parameters"),
+    [
+        (
+            f"Bearer authorization_uri={TENANT}/oauth2/authorize, resource_id=https://org.crm.dynamics.com/",
+            {"authorization_uri": f"{TENANT}/oauth2/authorize", "resource_id": "https://org.crm.dynamics.com/"},
+        ),
+        (
+            f"Bearer authorization_uri={TENANT}/oauth2/authorize resource_id=https://storage.azure.com",
+            {"authorization_uri": f"{TENANT}/oauth2/authorize", "resource_id": "https://storage.azure.com"},
+        ),
+        (
+            f'Bearer authorization_uri={TENANT}, Basic realm="https://app.vssps.visualstudio.com/", TFS-Federated',
+            {"authorization_uri": TENANT},
+        ),
+        (
+            f'Bearer client_id="1", token_types="app_asserted_user_v1 service_v1", authorization_uri="{TENANT}",'
+            'error="invalid_token",Basic Realm=""',
+            {
+                "client_id": "1",
+                "token_types": "app_asserted_user_v1 service_v1",
+                "authorization_uri": TENANT,
+                "error": "invalid_token",
+            },
+        ),
+        (
+            f'Bearer authorization_uri="{TENANT}", resource_id="https://x.fhir.azurehealthcareapis.com"',
+            {"authorization_uri": TENANT, "resource_id": "https://x.fhir.azurehealthcareapis.com"},
+        ),
+    ],
+    ids=["dataverse", "storage", "devops", "outlook", "fhir"],
+)
+def test_challenges_are_read_as_services_write_them(header: str, parameters: dict[str, str]) -> None:
+    """Addresses that aren't quoted, and blanks in place of commas; none of them asks for claims."""
+    first = next(parse_challenges(header))
+    assert first == Challenge("Bearer", parameters)
+    assert read([header]) is None
+
+
+@pytest.mark.parametrize("separator", [", ", " "])
+def test_claims_are_found_beside_addresses_that_are_not_quoted(separator: str) -> None:
+    """And are read as strictly as ever."""
+    parts = [f"Bearer authorization_uri={TENANT}", "error=insufficient_claims", f'claims="{B64}"']
+    assert read([separator.join(parts)]) == CLAIMS
+    assert read([separator.join([*parts[:2], 'claims="%%%"'])]) is None
+    assert read([separator.join([*parts, f'claims="{B64}"'])]) is None
 
 
 @given(st.lists(st.text(max_size=200), max_size=4))
 def test_any_text_is_read_without_an_exception(headers: list[str]) -> None:
     """Garbage brings a verdict, never an exception."""
-    assert isinstance(read(headers), (str, Remedy))
+    assert isinstance(read(headers), (str, type(None)))
 
 
 @given(
@@ -102,7 +152,7 @@ def test_any_text_is_read_without_an_exception(headers: list[str]) -> None:
 def test_scrambled_challenges_are_read_without_an_exception(parts: list[str]) -> None:
     """Nor does what looks nearly right."""
     told = read(["".join(parts)])
-    assert isinstance(told, Remedy) or isinstance(json.loads(told), dict)
+    assert told is None or isinstance(json.loads(told), dict)
 
 
 _NAMES = st.text("abcdefghijklmnopqrstuvwxyz-_.", min_size=1, max_size=12)

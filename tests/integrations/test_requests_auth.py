@@ -86,11 +86,12 @@ def test_a_claims_challenge_is_met(idp: Emulator, session: requests.Session) -> 
 
 
 def test_a_generator_is_not_sent_again(idp: Emulator, session: requests.Session) -> None:
-    """The API's answer is the caller's."""
+    """The API's answer is the caller's, and the next request goes out with another token."""
     tokens = Tokens(idp)
     tokens.held = "no.such.token"
-    answer = session.post(f"{idp.api_url}/a", data=(p for p in [b"x"]), auth=BearerAuth(tokens, "s"))
-    assert answer.status_code == 401
+    auth = BearerAuth(tokens, "api://x/.default")
+    assert session.post(f"{idp.api_url}/a", data=(p for p in [b"x"]), auth=auth).status_code == 401
+    assert session.post(f"{idp.api_url}/a", data=(p for p in [b"x"]), auth=auth).status_code == 200
 
 
 class Wire(requests.adapters.BaseAdapter):

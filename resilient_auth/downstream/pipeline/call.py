@@ -26,9 +26,10 @@ from ..._process import forks
 from ...errors import ConfigurationError
 from ...events import FallbackServed, HedgeSent, RetryScheduled, emit
 from ..deadlines import Deadline, inherited, wanted
-from ..errors import ApiUnavailable
+from ..errors import ApiUnavailable, TokenUnavailable
 from ..options import TransportOptions
 from ..replay import replayable
+from ..signed import SIGNED, Signed
 from .attempt import Attempts, Call
 from .circuit import Circuit, Circuits
 from .failure import Dialect
@@ -107,11 +108,18 @@ class Pipeline:
         outer = inherited.set(Deadline(now, call.ends)) if self._nests and call.ends != _NEVER else None
         try:
             try:
+                signed = request.extensions.get(SIGNED)
+                if isinstance(signed, TokenUnavailable):
+                    raise signed
                 result = yield from self._ask(call)
                 if result.good:
                     circuit.budget.earn()
-                    return result.response
-                result = yield from self._repeat(call, result)
+                    if signed is None:
+                        return result.response
+                else:
+                    result = yield from self._repeat(call, result)
+                if signed is not None:
+                    result = yield from self._with_another_token(call, signed, result)
                 if result.failure is not None:
                     raise result.failure.error
             except self._dialect.library.TransportError as error:
@@ -128,6 +136,23 @@ class Pipeline:
         finally:
             if outer is not None:
                 restore(inherited, outer)
+
+    def _with_another_token(self, call: Call, signed: Signed, result: Result) -> Attempt:
+        """Send a request again whose token was refused, if there is another one."""
+        signed.below = True
+        cookies: list[tuple[str, str]] = []
+        while result.good and (response := result.response).status_code == 401:
+            if not (yield from signed.again(call.request, response)):
+                break
+            cookies += [("set-cookie", cookie) for cookie in response.headers.get_list("set-cookie")]
+            result = yield from self._ask(call)
+            if not result.good:
+                result = yield from self._repeat(call, result)
+        if cookies and result.response is not None:
+            # The client's jar learns of them by the one answer that it sees.
+            headers = result.response.headers
+            result.response.headers = type(headers)([*cookies, *headers.multi_items()])
+        return result
 
     def _let_go(self) -> Steps[Any]:
         """Give back what lost bodies and calls hold: slots, and connections too, or the pool would run dry."""
