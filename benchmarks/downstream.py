@@ -1,4 +1,4 @@
-"""What the transports cost: a call that succeeds on loopback, over raw httpx; 500 tasks at once; a refusal."""
+"""What the transports cost: a call that succeeds on loopback, over raw httpx; 100 and 500 tasks at once; a refusal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
+import httpx2
 
 import resilient_auth as ra
 from resilient_auth.downstream import ApiCircuitOpen
+from resilient_auth.integrations import httpx2 as of_httpx2
 
 from .measure import in_turns, table
 
@@ -39,6 +41,8 @@ asyncio.run(main())
 """
 #: Batches, and calls in each: single calls in turns would measure each other's cold caches.
 _ROUNDS, _BATCH = 60, 40
+#: Tasks that call at the same time, and calls of each.
+_MANY, _EACH = 100, 4
 _OPTIONS = ra.TransportOptions(retry_budget=0)
 
 
@@ -50,6 +54,7 @@ def run() -> None:
         url = f"http://127.0.0.1:{int(server.stdout.readline())}"
         _threads(f"{url}/quick")
         asyncio.run(_tasks(f"{url}/quick"))
+        asyncio.run(_among_many(url))
         asyncio.run(_at_once(f"{url}/slow"))
     finally:
         server.kill()
@@ -110,6 +115,33 @@ class _Costs:
             added = statistics.median(second[index] - first[index] for first, second in self._rounds)
             table(title + by, dict(zip(self._names, (raw, raw + added), strict=True)))
             print(f"  added: {added * 1e6:.1f} us (to stay under: 60 us)")
+
+
+async def _among_many(url: str) -> None:
+    """Let 100 tasks call beside each other, as a busy service does: httpcore looks at all connections for each call."""
+    options, costs = ra.TransportOptions(), {}
+    limits = {"max_connections": options.concurrency, "max_keepalive_connections": 100}
+    makes: dict[str, Callable[[], Any]] = {
+        "httpx": lambda: httpx.AsyncClient(base_url=url, limits=httpx.Limits(**limits), trust_env=False),
+        "aio.api_client, httpx": lambda: ra.aio.api_client(url, None, options=options, allow_http_loopback=True),
+        "httpx2": lambda: httpx2.AsyncClient(base_url=url, limits=httpx2.Limits(**limits), trust_env=False),
+        "async_api_client, httpx2": lambda: of_httpx2.async_api_client(
+            url, None, options=options, allow_http_loopback=True
+        ),
+    }
+    for name, make in makes.items():
+        async with make() as client:
+
+            async def several(client: Any = client) -> None:
+                for _ in range(_EACH):
+                    assert (await client.get("/slow")).status_code == 200
+
+            await asyncio.gather(*(client.get("/slow") for _ in range(_MANY)))  # connects
+            processor = time.process_time()
+            await asyncio.gather(*(several() for _ in range(_MANY)))
+            costs[name] = (time.process_time() - processor) / (_MANY * _EACH)
+    table(f"a call among those of {_MANY} tasks (processor time)", costs)
+    print("  take httpx2's for many tasks at once: docs/transport.md")
 
 
 async def _at_once(url: str) -> None:

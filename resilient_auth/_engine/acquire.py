@@ -32,6 +32,7 @@ __all__ = [
     "asking_once",
     "restore",
     "wait_at_most",
+    "wait_within",
 ]
 
 #: Seconds for which a caller waits, at most, for the successor of a token that an API has refused: until one has been
@@ -39,6 +40,8 @@ __all__ = [
 _SUCCESSOR_WAIT = 2.0
 
 _patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("resilient_auth_patience", default=None)
+#: Seconds that whatever is done around a wait has left.
+_time_left: contextvars.ContextVar[float | None] = contextvars.ContextVar("resilient_auth_time_left", default=None)
 
 
 @contextmanager
@@ -63,6 +66,20 @@ def wait_at_most(seconds: float) -> Iterator[None]:
         restore(_patience, token)
 
 
+@contextmanager
+def wait_within(seconds: float) -> Iterator[None]:
+    """Have the calls in this block wait for no more than `seconds`, and for no more than they would without it.
+
+    For what has a deadline and waits for a token on its way: the shorter of the deadline and `Settings.wait` holds.
+    """
+    outer = _time_left.get()
+    token = _time_left.set(seconds if outer is None else min(seconds, outer))
+    try:
+        yield
+    finally:
+        restore(_time_left, token)
+
+
 def restore(variable: contextvars.ContextVar[Any], token: contextvars.Token[Any]) -> None:
     """Set a context variable back, where this is still its context.
 
@@ -73,8 +90,9 @@ def restore(variable: contextvars.ContextVar[Any], token: contextvars.Token[Any]
 
 
 def patience_of(seconds: float) -> float:
-    """Return for how many seconds this caller waits: `seconds`, or what `wait_at_most` says."""
-    return _patience.get() or seconds
+    """Return for how many seconds this caller waits: `seconds`, or what `wait_at_most` says; or what time is left."""
+    patience, left = _patience.get() or seconds, _time_left.get()
+    return patience if left is None or patience < left else left
 
 
 class Source(StrEnum):
@@ -126,7 +144,7 @@ def acquiring(
     settings, clock = engine.settings, engine.clock
     wall, now = clock.wall(), clock.monotonic()
     entry.asked_at = now
-    patience = longest = _patience.get() or settings.wait
+    patience = longest = patience_of(settings.wait)
     token = None if claims or force else entry.token
     if token is not None:
         state = assess(token, wall, now, settings.freshness)
@@ -269,7 +287,7 @@ def asking_once(
         flight.land(outcome)
 
     engine.run(authorities[0], job, flight, own=own)
-    patience = _patience.get() or engine.settings.wait
+    patience = patience_of(engine.settings.wait)
     outcome = yield WaitFor(flight, patience)
     if outcome is None:
         raise _too_late(engine, authorities[0], patience, flight)

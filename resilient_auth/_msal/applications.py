@@ -18,6 +18,7 @@ import msal
 
 from .._policy.checks import called, check_scopes
 from .._process import forks
+from .._process.causes import causes_of
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..settings import Settings
 from ..token import TokenRequest
@@ -113,6 +114,12 @@ class ClientApplication(ResilientApplication, originals.ClientApplication):
         try:
             # From MSAL's own initialiser on: those of a subclass of ours have run, or are running.
             original(self, "__init__")(**arguments)
+        except ValueError as error:
+            # MSAL takes every ValueError of its http_client for an authority that isn't there.
+            wrong = next((cause for cause in causes_of(error) if isinstance(cause, ConfigurationError)), None)
+            if wrong is None or wrong is error:
+                raise
+            raise wrong from None
         finally:
             self.__dict__["_ra_initialising"] = None
             # MSAL replaces a cache that is falsy, such as one with a length of 0.

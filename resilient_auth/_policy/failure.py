@@ -14,10 +14,13 @@ from typing import Any
 from ..errors import MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
 from .provider_errors import Fault, kind_of, name_of
 
-__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "judge", "parse_retry_after", "readable"]
+__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "judge", "parse_retry_after", "readable", "retry_after_of"]
 
 #: Seconds; a longer `Retry-After` counts as this.
 LONGEST_RETRY_AFTER = 3600.0
+#: Of OpenAI's and Anthropic's APIs, and of Azure's.
+_IN_MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
+_MOST_DIGITS = 32
 
 
 class Purpose(StrEnum):
@@ -64,6 +67,24 @@ def parse_retry_after(value: str | None, wall: float, date: str | None = None) -
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
+def retry_after_of(headers: Mapping[str, str], wall: float) -> float | None:
+    """Read how long an answer asks to wait, by the most exact of the headers that say so.
+
+    Args:
+        headers: Looked up by lower-case names.
+        wall: Seconds since the epoch, by this machine's clock.
+
+    Returns:
+        Seconds from 0 to one hour, or None for none or what can't be read.
+    """
+    for name in _IN_MILLISECONDS:
+        value = headers.get(name, "").strip()
+        # More digits than that are no time.
+        if value.isascii() and value.replace(".", "", 1).isdigit() and len(value) < _MOST_DIGITS:
+            return min(float(value) / 1000.0, LONGEST_RETRY_AFTER)
+    return parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
+
+
 def _http_date(value: str | None) -> float | None:
     try:
         date = parsedate_to_datetime(value or "")
@@ -86,7 +107,7 @@ def judge(
         text: The body.
         wall: Seconds since the epoch, for a `Retry-After` that is a date.
     """
-    retry_after = parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
+    retry_after = retry_after_of(headers, wall)
     if status == 429:
         return _throttled(authority, "429", retry_after)
     if status >= 500 or status == 408:

@@ -14,16 +14,14 @@ from urllib.parse import urlencode, urlsplit
 import httpcore
 import httpx
 
+from .._policy.endpoint import origin_of
 from .._process import forks
-from .._process.causes import causes_of
 from ..clock import Clock
-from ..errors import (
-    ConfigurationError,
-)
+from ..errors import ConfigurationError
 from .answers import WireResponse, followed, read
 from .connect import racing
 from .environment import Authorities, check_proxies, proxy_for, proxy_setting
-from .failures import is_unknown_name
+from .failures import fault_of_proxy
 from .identity import identity_of
 
 __all__ = ["HttpxWire"]
@@ -184,10 +182,16 @@ class HttpxWire:
             with client.stream(method, url, content=body, headers=headers, **wanted) as response:
                 return read(response.status_code, response.headers, response.iter_raw(), options)
         except (httpx.ProxyError, httpx.ConnectError) as error:
-            fault = None if proxy is None else _fault_of_proxy(error)
+            fault = None if proxy is None else fault_of_proxy(error, proxy)
             if fault is None:
                 raise
-        raise ConfigurationError(f"{proxy_setting(url, self._proxies)} names a proxy {fault}")
+        # Raised here and not there: what a client raises holds the request, and so its secrets.
+        told = f"{proxy_setting(url, self._proxies)} names a proxy {fault.text}"
+        if not fault.heals:
+            raise ConfigurationError(told)
+        failure = fault.failed(f"{told}, so that {origin_of(url)} can't be reached", authority=origin_of(url))
+        failure.sent = False
+        raise failure
 
     def close(self) -> None:
         """Close connections: idle ones now, and those in use with the last request on them.
@@ -269,12 +273,6 @@ class HttpxWire:
             headers={"Accept-Encoding": "identity"},
         )
         return client, backend
-
-
-def _fault_of_proxy(error: Exception) -> str | None:
-    if isinstance(error, httpx.ProxyError):
-        return "that wants a user and a password, or other ones" if str(error).startswith("407") else None
-    return "whose name doesn't exist" if is_unknown_name(causes_of(error)) else None
 
 
 def _form(fields: Mapping[str, Any]) -> str:

@@ -1,9 +1,13 @@
-"""What this machine says of proxies and certificate authorities, by the rules of requests, which MSAL's users know."""
+"""What this machine says of proxies and certificate authorities, by the rules of requests, which MSAL's users know.
+
+`NO_PROXY` is read by the rules of httpx as well: what either asks directly is asked directly.
+"""
 
 from __future__ import annotations
 
 import errno
 import importlib.util
+import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
@@ -14,6 +18,7 @@ import certifi
 import requests
 from requests.utils import resolve_proxies, select_proxy
 
+from .._policy.endpoint import DEFAULT_PORTS
 from ..errors import ConfigurationError
 
 __all__ = ["Authorities", "bundle_of", "check_proxies", "proxy_for", "proxy_setting"]
@@ -50,6 +55,8 @@ def proxy_setting(url: str, proxies: Mapping[str, str | None] | None) -> str:
 
 def _chosen(url: str, proxies: Mapping[str, str | None] | None, *, trust_env: bool) -> tuple[str | None, str]:
     given = dict(proxies or {})
+    excepted = given.get("no_proxy") or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    trust_env = trust_env and not any(_excepts(entry.strip(), url) for entry in str(excepted).split(","))
     chosen = select_proxy(url, resolve_proxies(requests.Request(url=url), given, trust_env))  # type: ignore[arg-type]
     if chosen is None:
         return None, ""
@@ -57,6 +64,45 @@ def _chosen(url: str, proxies: Mapping[str, str | None] | None, *, trust_env: bo
         if value == chosen:
             return chosen, f"proxies[{scheme!r}]"
     return chosen, next((name for name in _PROXY_VARIABLES if os.environ.get(name) == chosen), "the system's proxy")
+
+
+def _excepts(entry: str, url: str) -> bool:
+    """Return whether an entry of `NO_PROXY` excepts a URL in a way that httpx knows and requests doesn't.
+
+    These are `*` among others, `https://host`, and an address with a port; and networks of IPv6.
+    """
+    if entry == "*":
+        return True
+    scheme, _, rest = entry.rpartition("://")
+    try:
+        asked = urlsplit(url)
+        host, port = asked.hostname or "", asked.port or DEFAULT_PORTS.get(asked.scheme)
+        if scheme and scheme.lower() not in ("all", asked.scheme):
+            return False
+        address = _network(host)
+        network = _network(rest.strip("[]"))
+        if network is not None:
+            return address is not None and address.network_address in network
+        named = urlsplit(f"//{rest}")
+        if named.port not in (None, port):
+            return False
+        if address is not None:
+            return _network(named.hostname or "") == address
+    except ValueError:  # no entry that could be read
+        return False
+    # Names alone are requests' own matter.
+    name = named.hostname or ""
+    if not scheme or not name.startswith("*"):
+        return bool(scheme) and host == name
+    bare = name.lstrip("*")
+    return host == bare or host.endswith(bare if bare.startswith(".") else f".{bare}")
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
 
 
 def check_proxies(proxies: Mapping[str, Any] | None) -> None:

@@ -21,6 +21,7 @@ from .._process import forks
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
 from .answers import LARGEST_ANSWER, WireResponse, followed, read
+from .failures import fault_of_answer
 from .identity import identity_of_client, number_of, said_by
 
 __all__ = ["OwnersClient", "built_by_msal"]
@@ -271,8 +272,11 @@ def _fault_of_this_machine(error: Exception) -> str | None:
         return f"{text} pip install 'requests[socks]', or see ALL_PROXY and the http_client's proxies"
     if isinstance(error, requests.exceptions.InvalidProxyURL) or text.startswith("Proxy URL had"):
         return "the http_client's proxy isn't one that can be used: see HTTPS_PROXY, ALL_PROXY and its proxies"
-    if "ProxyError" in type(error).__name__ and "407" in text:
-        return "the http_client's proxy wants a user and a password, or other ones: see HTTPS_PROXY and its proxies"
+    if "ProxyError" in type(error).__name__:
+        # requests says "Tunnel connection failed: 407 ..." at the end of much else, httpx just the status.
+        refusal = fault_of_answer(text.rpartition("failed: ")[2][:3])
+        if refusal is not None:
+            return f"the http_client's proxy is one {refusal}: see HTTPS_PROXY and its proxies"
     if isinstance(error, requests.exceptions.ProxyError) and f"[Errno {socket.EAI_NONAME}]" in text:
         return "the name of the http_client's proxy doesn't exist: see HTTPS_PROXY, ALL_PROXY and its proxies"
     return None

@@ -21,7 +21,7 @@ import requests
 
 from .._engine.steps import Invoke, Steps
 from .._policy.checks import require
-from .._policy.failure import parse_retry_after
+from .._policy.failure import retry_after_of
 from .._process.resources import exhausted
 from ..downstream import ApiAnsweredError, ApiAttemptTimeout, ApiUnavailable, TokenUnavailable
 from ..errors import ConfigurationError, LocalResourcesExhausted, ProviderUnavailable, TokenDenied
@@ -42,11 +42,10 @@ class ServiceAnswer(NamedTuple):
     """What the service answered."""
 
     status: int
-    retry_after: str | None
+    #: Looked up by lower-case names.
+    headers: Mapping[str, str]
     #: None for one that is too long, or in an encoding that wasn't asked for.
     body: bytes | None
-    #: When it was sent, by the service's clock.
-    date: str | None = None
 
     @staticmethod
     def may_decide(status: int) -> bool:
@@ -145,7 +144,7 @@ class Rules:
     def _judge(self, answer: ServiceAnswer, question: _Body) -> Decision | Unavailable:
         status = answer.status
         if answer.is_failure(status):
-            seconds = parse_retry_after(answer.retry_after, self.wall(), answer.date)
+            seconds = retry_after_of(answer.headers, self.wall())
             return _explained(
                 ApiAnsweredError(f"{self.origin} answered {status}", origin=self.origin, retry_after=seconds or None)
             )

@@ -320,8 +320,7 @@ def _is_readable(response: httpx.Response) -> bool:
 
 def _answer(response: httpx.Response, read: bytes) -> ServiceAnswer:
     whole = _is_readable(response) and len(read) <= MOST_ANSWER
-    headers = response.headers
-    return ServiceAnswer(response.status_code, headers.get("Retry-After"), read if whole else None, headers.get("Date"))
+    return ServiceAnswer(response.status_code, response.headers, read if whole else None)
 
 
 def _names(sends: Iterable[str] | None) -> tuple[str, ...]:

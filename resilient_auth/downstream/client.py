@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
-from .._policy.checks import require
+from .._policy.checks import require, require_number
 from .._policy.subject import SubjectOf
 from .._wire.environment import proxy_for
-from .bearer import BearerAuth
+from ..errors import ConfigurationError
+from .bearer import BearerAuth, BearerFlow
+from .connections import NO_HTTP2
 from .options import TransportOptions
 from .origins import named_origin
-from .transport import AsyncResilientTransport, ResilientTransport
+from .transport import AsyncResilientTransport, Awaiting, Blocking, ResilientTransport
 
-__all__ = ["api_client", "async_api_client"]
+__all__ = ["Given", "Kind", "api_client", "async_api_client", "made_of"]
 
 
 def api_client(
@@ -52,7 +54,8 @@ def api_client(
         verify: Whom to trust, as for httpx.
         transport: The transport underneath; one of httpx's with the environment's proxies when not given.
         allow_http_loopback: Let the token go to this machine over http, for tests.
-        client: Further arguments of `httpx.Client`.
+        client: Further arguments of `httpx.Client`. A `timeout` that is longer than the options' `attempt_timeout` goes
+            before it, as each call's own does; None leaves the deadline alone. HTTP/2 is refused.
 
     Returns:
         A client to be used and closed like any other.
@@ -60,14 +63,12 @@ def api_client(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    options = _checked(options, transport, verify, client)
-    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
-    if credential is not None:
-        parts["auth"].hands_on = fallback is not None
-    wrapped = transport or httpx.HTTPTransport(**_wire(base_url, options, verify, client))
-    return httpx.Client(
-        transport=ResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
-    )
+    given = Given(
+        base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
+        allow_http_loopback, client,
+    )  # fmt: skip
+    made: httpx.Client = made_of(_BLOCKING, given)
+    return made
 
 
 def async_api_client(
@@ -94,77 +95,149 @@ def async_api_client(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    options = _checked(options, transport, verify, client)
-    parts = _parts(base_url, credential, scopes, options, origins, tenant_id, subject, allow_http_loopback, client)
-    if credential is not None:
-        parts["auth"].hands_on = fallback is not None
-    wrapped = transport or httpx.AsyncHTTPTransport(**_wire(base_url, options, verify, client))
-    return httpx.AsyncClient(
-        transport=AsyncResilientTransport(wrapped, options=options, key=key, fallback=fallback), **parts, **client
-    )
+    given = Given(
+        base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
+        allow_http_loopback, client,
+    )  # fmt: skip
+    made: httpx.AsyncClient = made_of(_AWAITING, given)
+    return made
 
 
-def _checked(
-    options: TransportOptions | None, transport: object, verify: ssl.SSLContext | bool, client: dict[str, Any]
-) -> TransportOptions:
+class Kind(NamedTuple):
+    """A kind of client: its library, and the classes that it is made of."""
+
+    library: Any
+    client: Any
+    transport: Any
+    resilient: type[Blocking | Awaiting]
+    auth: type[BearerFlow]
+
+
+_BLOCKING = Kind(httpx, httpx.Client, httpx.HTTPTransport, ResilientTransport, BearerAuth)
+_AWAITING = Kind(httpx, httpx.AsyncClient, httpx.AsyncHTTPTransport, AsyncResilientTransport, BearerAuth)
+
+
+class Given(NamedTuple):
+    """What was given to `api_client` or to one of its twins."""
+
+    base_url: Any
+    credential: Any
+    scopes: str | Iterable[str]
+    options: TransportOptions | None
+    origins: Iterable[str]
+    tenant_id: str | None
+    subject: SubjectOf | None
+    key: Callable[[Any], str] | None
+    fallback: Callable[[Any, Any], Any] | None
+    verify: ssl.SSLContext | bool
+    transport: Any
+    allow_http_loopback: bool
+    client: dict[str, Any]
+
+
+def made_of(kind: Kind, given: Given) -> Any:
+    """Make a client of one kind."""
+    origins = given.origins
+    require(isinstance(origins, Iterable), f"origins must be URLs such as 'https://api.example', not {origins!r}")
+    given = given._replace(origins=(origins,) if isinstance(origins, str) else tuple(origins))
+    options, client = _checked(given), dict(given.client)
+    url = given.base_url
+    base_url = str(url) if isinstance(url, (httpx.URL, kind.library.URL)) else url
+    origin = named_origin("base_url", base_url, allow_http_loopback=given.allow_http_loopback, bare=False)
+    auth = _auth(kind, given, options, origin)
+    timeout = _timeout(kind.library, options, client)
+
+    def around(wrapped: Any) -> Any:
+        return kind.resilient(wrapped, options=options, key=given.key, fallback=given.fallback)
+
+    parts = {"base_url": base_url, "auth": auth, "timeout": timeout}
+    if given.transport is not None:
+        return kind.client(transport=around(given.transport), **parts, **client)
+    wire = _wire(kind.library, options, given.verify, client)
+    # A client that is given a transport doesn't look at the environment's proxies any more.
+    usual, *others = (proxy_for(at, None, trust_env=wire["trust_env"]) for at in (base_url, *given.origins))
+
+    def through(proxy: str | None) -> Any:
+        return around(kind.transport(**wire, proxy=_proxy(kind.library, proxy, given.verify)))
+
+    ways = zip(given.origins, others, strict=True)
+    mounts = {at: through(proxy) for at, proxy in ways if proxy != usual}
+    return kind.client(transport=through(usual), mounts=mounts, **parts, **client)
+
+
+def _checked(given: Given) -> TransportOptions:
+    options, client = given.options, given.client
     require(
         options is None or isinstance(options, TransportOptions),
         f"options must be TransportOptions(...), not {options!r}",
     )
     for name in ("auth", "mounts", "proxy", "cert"):
-        require(name not in client, f"{name} has no place here: use transport=, or make an httpx.Client of your own")
-    if transport is not None:
+        require(name not in client, f"{name} has no place here: use transport=, or make a client of your own")
+    if given.transport is not None:
         for name in ("verify", "http1", "http2", "limits"):
-            given = verify is not True if name == "verify" else name in client
-            require(not given, f"{name} has no effect beside transport=: give it to the transport")
+            said = given.verify is not True if name == "verify" else name in client
+            require(not said, f"{name} has no effect beside transport=: give it to the transport")
+    require(not client.get("http2"), NO_HTTP2)
     return options or TransportOptions()
 
 
-def _parts(
-    base_url: str | httpx.URL,
-    credential: Any,
-    scopes: str | Iterable[str],
-    options: TransportOptions,
-    origins: Iterable[str],
-    tenant_id: str | None,
-    subject: SubjectOf | None,
-    allow_http_loopback: bool,
-    client: dict[str, Any],
-) -> dict[str, Any]:
-    origin = named_origin("base_url", base_url, allow_http_loopback=allow_http_loopback, bare=False)
-    parts: dict[str, Any] = {"base_url": base_url}
-    if credential is not None:
-        parts["auth"] = BearerAuth(
-            credential,
+def _auth(kind: Kind, given: Given, options: TransportOptions, origin: str) -> BearerFlow | None:
+    scopes, origins = given.scopes, given.origins
+    if given.credential is not None:
+        auth = kind.auth(
+            given.credential,
             *((scopes,) if isinstance(scopes, str) else tuple(scopes)),
-            origins=[origin, *((origins,) if isinstance(origins, str) else origins)],
-            tenant_id=tenant_id,
+            origins=[origin, *origins],
+            tenant_id=given.tenant_id,
             deadline=options.deadline,
-            subject=subject,
-            allow_http_loopback=allow_http_loopback,
+            subject=given.subject,
+            allow_http_loopback=given.allow_http_loopback,
             clock=options.clock,
         )
-    else:
-        for name, given in (("scopes", scopes), ("origins", origins), ("tenant_id", tenant_id), ("subject", subject)):
-            require(not given, f"{name} has no effect without a token: give the credential as well")
+        auth.hands_on = given.fallback is not None
+        return auth
+    for name, said in (
+        ("scopes", scopes),
+        ("origins", origins),
+        ("tenant_id", given.tenant_id),
+        ("subject", given.subject),
+    ):
+        require(not said, f"{name} has no effect without a token: give the credential as well")
+    return None
+
+
+def _timeout(library: Any, options: TransportOptions, client: dict[str, Any]) -> Any:
+    """Return the client's time-outs: the options', or its own where they can hold."""
     if "timeout" not in client:
-        parts["timeout"] = httpx.Timeout(options.attempt_timeout, connect=options.connect_timeout)
-    return parts
+        return library.Timeout(options.attempt_timeout, connect=options.connect_timeout)
+    try:
+        timeout = library.Timeout(client.pop("timeout"))
+    except (TypeError, ValueError, AssertionError, IndexError) as error:
+        raise ConfigurationError(f"timeout must be a number of seconds, None, or a Timeout: {error}") from None
+    for part, seconds in timeout.as_dict().items():
+        if seconds is not None:
+            require_number(f"timeout ({part})", seconds, low=0.001)
+            require(
+                seconds <= options.deadline,
+                f"timeout of {seconds:g} s ({part}) can't hold within the deadline of {options.deadline:g} s: lower "
+                "it, or give options=TransportOptions(deadline=...) or options=TransportOptions.for_slow_apis()",
+            )
+    return timeout
 
 
 def _wire(
-    base_url: str | httpx.URL, options: TransportOptions, verify: ssl.SSLContext | bool, client: dict[str, Any]
+    library: Any, options: TransportOptions, verify: ssl.SSLContext | bool, client: dict[str, Any]
 ) -> dict[str, Any]:
     most = options.concurrency
-    trusts = client.get("trust_env", True)
-    wire: dict[str, Any] = {name: client.pop(name) for name in ("http1", "http2") if name in client} | {
+    return {name: client.pop(name) for name in ("http1", "http2") if name in client} | {
         "verify": verify,
-        "trust_env": trusts,
-        "limits": client.pop("limits", httpx.Limits(max_connections=most, max_keepalive_connections=min(most, 100))),
+        "trust_env": client.get("trust_env", True),
+        "limits": client.pop("limits", library.Limits(max_connections=most, max_keepalive_connections=min(most, 100))),
     }
-    url = httpx.URL(base_url)
-    # A client that is given a transport doesn't look at the environment's proxies any more.
-    proxy = proxy_for(str(url), None, trust_env=trusts)
-    if proxy is not None:
-        wire["proxy"] = proxy
-    return wire
+
+
+def _proxy(library: Any, proxy: str | None, verify: ssl.SSLContext | bool) -> Any:
+    if proxy is None:
+        return None
+    own = isinstance(verify, ssl.SSLContext) and proxy.startswith("https:")
+    return library.Proxy(proxy, ssl_context=verify if own else None)

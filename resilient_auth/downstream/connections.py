@@ -6,12 +6,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from .._wire.connect import racing
 
-__all__ = ["Until", "after_fork", "bound"]
+__all__ = ["NO_HTTP2", "Until", "after_fork", "bound", "proxy_of", "speaks_http2"]
+
+_NEVER = math.inf
+#: httpcore reads one connection for all of its streams, in whichever call comes first: a time-out there ends them all,
+#: and a thread that waits for another one's read has no time-out.
+NO_HTTP2 = (
+    "http2=True is refused: on a connection that calls share, the deadline of one breaks the others (httpcore has no "
+    "time-outs of a stream's own); leave it out, and HTTP/1.1 keeps a connection for each call"
+)
 
 
 class Until(float):
@@ -26,9 +35,15 @@ class Until(float):
     now: Callable[[], float]
 
     @classmethod
-    def at(cls, left: float, most: float | None, ends: float, now: Callable[[], float]) -> Until:
-        """Make one that ends at `ends` by `now`, of which `left` seconds are left, and after `most` of silence."""
-        until = cls(left if most is None or most > left else most)
+    def at(cls, left: float, most: float | None, ends: float, now: Callable[[], float]) -> Until | None:
+        """Make one that ends at `ends` by `now`, of which `left` seconds are left, and after `most` of silence.
+
+        None where neither bounds anything.
+        """
+        seconds = left if most is None or most > left else most
+        if seconds == _NEVER:
+            return None
+        until = cls(seconds)
         until.ends = ends
         until.now = now
         return until
@@ -159,6 +174,17 @@ def bound(transport: Any) -> bool:
         awaits = hasattr(pool, "handle_async_request")
         pool._network_backend = _AsyncBackend(backend) if awaits else _Backend(racing(backend))
     return True
+
+
+def speaks_http2(transport: Any) -> bool:
+    """Return whether a transport of httpx's or httpx2's own may share a connection among calls."""
+    return bool(getattr(getattr(transport, "_pool", None), "_http2", False))
+
+
+def proxy_of(transport: Any) -> str | None:
+    """Return the origin of the proxy that a transport of httpx's or httpx2's own goes through; None for none."""
+    url = getattr(getattr(transport, "_pool", None), "_proxy_url", None)
+    return None if url is None else str(url.origin)
 
 
 def after_fork(transport: Any) -> None:

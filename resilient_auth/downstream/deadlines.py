@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from .._engine.acquire import restore, wait_at_most
+from .._engine.acquire import restore, wait_within
 from .._policy.checks import require_number
 from ..clock import SystemClock
 
@@ -41,7 +41,7 @@ _SYSTEM = SystemClock()
 def deadline(seconds: float) -> Iterator[None]:
     """Have every API call in this block, with its wait for a token, be over in time (G19).
 
-    Works for threads and for asyncio tasks. The nearer one of nested deadlines holds.
+    Works for threads and for asyncio tasks. The nearer one of nested deadlines holds, and a shorter `Settings.wait`.
 
     Args:
         seconds: From now, more than 0.
@@ -54,7 +54,7 @@ def deadline(seconds: float) -> Iterator[None]:
     mine = min(seconds, outer.left()) if outer is not None else seconds
     token = inherited.set(Deadline(_SYSTEM.monotonic, _SYSTEM.monotonic() + mine))
     try:
-        with wait_at_most(max(mine, 0.001)):
+        with wait_within(max(mine, 0.001)):
             yield
     finally:
         restore(inherited, token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .._policy.breaker import BreakerOptions
 from .._policy.checks import require, require_number, require_whole
@@ -14,10 +15,12 @@ __all__ = ["TransportOptions"]
 _SYSTEM_CLOCK = SystemClock()
 
 
-def _breaker() -> BreakerOptions:
+def _breaker(probe_lease: float = 30.0) -> BreakerOptions:
     # An API has more callers than a token endpoint, and a failure there costs one of them: more must fail, and breaks
     # are shorter.
-    return BreakerOptions(consecutive_failures=5, window=30.0, first_break=5.0, longest_break=30.0)
+    return BreakerOptions(
+        consecutive_failures=5, window=30.0, first_break=5.0, longest_break=30.0, probe_lease=probe_lease
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +30,12 @@ class TransportOptions:
     Args:
         deadline: Seconds that a whole call may take: queueing, attempts, back-offs and the body of its answer. A call's
             own extension `deadline` goes before it; None there means no bound.
-        attempt_timeout: Seconds in which one attempt must bring the head of an answer.
-        connect_timeout: Seconds for making a connection.
+        attempt_timeout: Seconds in which one attempt must bring the head of an answer. A call or a client whose own
+            time-out is longer has that instead, as httpx means it: for each silence, within the deadline.
+        bound_silence: Whether `attempt_timeout` bounds each silence of an attempt, in which no byte comes or goes, and
+            not the attempt as a whole; see `for_slow_apis`.
+        connect_timeout: Seconds for making a connection; a client's or a call's own where it names one that isn't its
+            time-out for reading.
         attempts: Attempts in one call, the first one included. 1 means no retry.
         first_delay: Seconds before the first retry, at least. The 5 s of G9 and G10 are for the identity provider,
             whose tokens are held for an hour; an API's caller waits now, within the deadline and the budget.
@@ -51,6 +58,7 @@ class TransportOptions:
 
     deadline: float = 30.0
     attempt_timeout: float = 10.0
+    bound_silence: bool = False
     connect_timeout: float = 3.0
     attempts: int = 3
     first_delay: float = 0.2
@@ -65,7 +73,30 @@ class TransportOptions:
     clock: Clock = field(default=_SYSTEM_CLOCK, repr=False)
     jitter: Jitter = field(default=system_jitter, repr=False)
 
+    @classmethod
+    def for_slow_apis(cls, *, silence: float = 120.0, deadline: float = 900.0, **others: Any) -> TransportOptions:
+        """Return options for APIs that take their time, such as language models and uploads.
+
+        What is bounded is each silence, in which no byte comes or goes. An attempt that is silent for too long is made
+        once more at most, since each may cost minutes. `api_client` has its client wait as long; a client of your own
+        needs `timeout=` as well, since httpx's is 5 s.
+
+        Args:
+            silence: Seconds without a byte after which an attempt is given up.
+            deadline: Seconds that a whole call may take.
+            others: Further options.
+
+        Raises:
+            ConfigurationError: An option is wrong.
+        """
+        require_number("silence", silence, low=0.01, high=3500.0)
+        for name in ("attempt_timeout", "bound_silence"):
+            require(name not in others, f"{name} has no place here: silence= says it")
+        usual: dict[str, Any] = {"attempts": 2, "breaker": _breaker(max(30.0, silence + 30.0))}
+        return cls(**(usual | others), attempt_timeout=silence, bound_silence=True, deadline=deadline)
+
     def __post_init__(self) -> None:
+        require(isinstance(self.bound_silence, bool), f"bound_silence must be a bool, not {self.bound_silence!r}")
         if not isinstance(self.breaker, BreakerOptions):
             raise ConfigurationError(f"breaker must be BreakerOptions(...), not {self.breaker!r}")
         for name in ("deadline", "attempt_timeout", "connect_timeout"):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import cachetools
 
-from .._engine.acquire import wait_at_most
+from .._engine.acquire import wait_within
 from .._engine.single_flight import Flights, Outcome, WaitFor
 from .._engine.steps import Step, Steps
 from .._policy.challenge import IN_VAIN_FOR, same_claims
@@ -74,7 +74,7 @@ class _GetToken(NamedTuple):
             raise self.source.too_late() from error
 
     def _patience(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.seconds == _NEVER else wait_at_most(_bounded(self.seconds))
+        return nullcontext() if self.seconds == _NEVER else wait_within(max(self.seconds, 0.001))
 
 
 def _bounded(seconds: float) -> float:

@@ -15,7 +15,7 @@ from .._policy.breaker import BreakerStatus
 from .._policy.checks import require
 from .._policy.endpoint import origin_from
 from .._process import forks
-from .connections import after_fork, bound
+from .connections import NO_HTTP2, after_fork, bound, speaks_http2
 from .options import TransportOptions
 from .pipeline.call import Pipeline
 from .pipeline.failure import HTTPX, Dialect
@@ -60,6 +60,7 @@ class _Resilient:
         plain = getattr(self._dialect.library, self._plain)
         if wrapped is None:
             wrapped = plain(limits=self._limits())
+        require(not speaks_http2(wrapped), NO_HTTP2)
         self._wrapped = wrapped
         self._by_origin = key is None
         self._pipeline = Pipeline(

@@ -179,6 +179,32 @@ class TestRetries:
         assert b.ask("POST", content=b"x").status_code == 200
         assert 7.0 <= b.slept[0] <= 7.7
 
+    @pytest.mark.parametrize("name", ["retry-after-ms", "x-ms-retry-after-ms"])
+    def test_milliseconds_are_honoured(self, bench: Any, name: str) -> None:
+        """Before a `Retry-After` beside them, which is rounded."""
+        b = bench(httpx.Response(429, headers={name: "1500", "Retry-After": "2"}), 200)
+        assert b.ask("POST", content=b"x").status_code == 200
+        assert 1.5 <= b.slept[0] <= 1.65
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Retry-After": "0"},
+            {"Retry-After": "Tue, 14 Nov 2000 22:13:20 GMT"},
+            {"Retry-After": "0.05"},
+            {"retry-after-ms": "1"},
+        ],
+        ids=["zero", "past", "soon", "millisecond"],
+    )
+    def test_at_once_is_no_answer_to_when(self, bench: Any, headers: dict[str, str]) -> None:
+        """The back-off holds, and nobody is told to be back before it is over."""
+        told: list[Any] = []
+        answer = httpx.Response(503, headers=headers)
+        b = bench(answer, more={"fallback": lambda request, error: told.append(error)})
+        assert b.ask().status_code == 503
+        assert b.slept == [pytest.approx(0.3), pytest.approx(0.4)]
+        assert told[0].retry_after != 0.0
+
     def test_retry_after_beyond_the_deadline_is_the_callers(self, bench: Any) -> None:
         """Nobody waits for what can't come in time."""
         b = bench(httpx.Response(503, headers={"Retry-After": "60"}), 200)
@@ -425,7 +451,7 @@ class TestDeadline:
         assert b.state == "closed"
 
     def test_the_requests_own_time_outs_come_back(self, bench: Any) -> None:
-        """An attempt narrows them for itself alone."""
+        """An attempt narrows them to its call's deadline, for itself alone."""
         b = bench(200)
         own = {"timeout": {"read": 99.0}}
         request = httpx.Request("GET", API, extensions=own)
@@ -435,7 +461,7 @@ class TestDeadline:
             b.transport.handle_request(request)
         else:
             b._loop.run_until_complete(b.transport.handle_async_request(request))
-        assert seen == [10.0]
+        assert seen == [30.0]
         assert request.extensions == own
 
 

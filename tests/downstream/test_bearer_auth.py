@@ -355,7 +355,7 @@ class TestCredentials:
         seen: list[float | None] = []
 
         def token() -> str:
-            seen.append(acquire._patience.get())
+            seen.append(acquire.patience_of(100.0))
             return "T"
 
         next(BearerAuth(token, deadline=2.0).sync_auth_flow(httpx.Request("GET", API)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -103,3 +104,53 @@ def test_its_own_transports_are_bounded() -> None:
     """Time-outs end at a moment there too."""
     assert bound(httpx2.HTTPTransport())
     assert bound(httpx2.AsyncHTTPTransport())
+
+
+@pytest.mark.parametrize("make", [ours.api_client, ours.async_api_client])
+def test_a_client_is_httpx2s_own_with_all_of_that_in_it(make: Any) -> None:
+    """As `ra.api_client` and `ra.aio.api_client` make httpx's."""
+    asked: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(503 if len(asked) == 1 else 200, text=request.headers["Authorization"])
+
+    client = make(
+        httpx2.URL("https://api.example/v1/"),
+        lambda: "T",
+        transport=httpx2.MockTransport(answer),
+        options=ra.TransportOptions(first_delay=0.01),
+    )
+    assert isinstance(client, (httpx2.Client, httpx2.AsyncClient))
+
+    async def asks() -> httpx2.Response:
+        async with client:
+            return await client.get("orders")
+
+    got = asyncio.run(asks()) if isinstance(client, httpx2.AsyncClient) else client.get("orders")
+    assert (got.status_code, got.text) == (200, "Bearer T")
+    assert [str(one.url) for one in asked] == ["https://api.example/v1/orders"] * 2
+    assert client.timeout == httpx2.Timeout(10.0, connect=3.0)
+
+
+@pytest.mark.parametrize("make", [ours.api_client, ours.async_api_client])
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"timeout": 60}, "timeout of 60 s"),
+        ({"timeout": "60"}, "timeout"),
+        ({"http2": True}, "http2=True"),
+        ({"base_url": "http://api.example"}, "base_url"),
+        ({"base_url": httpx.URL("http://api.example")}, "base_url"),
+        ({"scopes": "a"}, "scopes"),
+        ({"origins": None}, "origins"),
+        ({"origins": ["http://other.example"]}, "origins"),
+        ({"options": {}}, "options"),
+        ({"proxy": "http://p"}, "proxy"),
+        ({"transport": httpx2.MockTransport(lambda _: httpx2.Response(200)), "verify": False}, "verify"),
+    ],
+)
+def test_a_wrong_argument_is_said_at_once(make: Any, wrong: dict[str, Any], says: str) -> None:
+    """By the names that httpx's twins have for them."""
+    with pytest.raises(ra.ConfigurationError, match=says):
+        make(**{"base_url": "https://api.example", "credential": lambda: "T"} | wrong)

@@ -15,7 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_auth._policy.failure import LONGEST_RETRY_AFTER, Purpose, judge, parse_retry_after, readable
+from resilient_auth._policy.failure import (
+    LONGEST_RETRY_AFTER,
+    Purpose,
+    judge,
+    parse_retry_after,
+    readable,
+    retry_after_of,
+)
 from resilient_auth.errors import MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
 
 WALL = 1_700_000_000.0
@@ -250,6 +257,29 @@ class TestRetryAfter:
         """An HTTP date counts from the wall clock; one that has passed means now."""
         date = datetime.fromtimestamp(WALL, UTC) + timedelta(seconds=ahead)
         assert parse_retry_after(format_datetime(date, usegmt=True), WALL) == seconds
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "2"}, 2.0),
+            ({"retry-after-ms": "250"}, 0.25),
+            ({"x-ms-retry-after-ms": " 1500.5 ", "retry-after": "2"}, 1.5005),
+            ({"retry-after-ms": "99999999999"}, 3600.0),
+            ({"retry-after-ms": "soon", "x-ms-retry-after-ms": "-1", "retry-after": "3"}, 3.0),
+            ({"retry-after-ms": "9" * 400, "retry-after": "3"}, 3.0),
+            ({"retry-after-ms": "", "x-ms-retry-after-ms": "٣"}, None),
+        ],
+    )  # fmt: skip
+    def test_the_most_exact_header_is_read(self, headers: dict[str, str], seconds: float | None) -> None:
+        """Milliseconds before seconds; what can't be read counts for nothing."""
+        assert retry_after_of(headers, WALL) == seconds
+
+    def test_a_provider_says_it_in_milliseconds_too(self) -> None:
+        """As an API does."""
+        fault = judge(Purpose.TOKEN, "https://login.example", 429, {"retry-after-ms": "7000"}, "{}", WALL)
+        assert fault is not None
+        assert fault.retry_after == 7.0
 
     @pytest.mark.parametrize("slow", [2400.0, -2400.0, 86_400.0 * 365])
     def test_a_date_counts_from_the_answers_own(self, slow: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import requests
 import trustme
@@ -178,6 +179,79 @@ def test_the_proxy_is_the_one_that_requests_takes(monkeypatch, environment, prox
     assert proxy_for(url, proxies) == expected
     theirs = of_requests(url, proxies)
     assert (expected or "").removeprefix("http://") == (theirs or "").removeprefix("http://")
+
+
+def of_httpx(url: str) -> str | None:
+    """The proxy that a client of httpx would take."""
+    with httpx.Client() as client:
+        pool: Any = client._transport_for_url(httpx.URL(url))._pool
+    return None if not hasattr(pool, "_proxy_url") else str(pool._proxy_url.origin)
+
+
+@pytest.mark.parametrize(
+    ("excepted", "url"),
+    [
+        ("https://a.example", "https://a.example/"),
+        ("https://a.example:8443", "https://a.example:8443/"),
+        ("all://a.example", "https://a.example/"),
+        ("https://*.example", "https://a.example/"),
+        ("https://*example", "https://a.example/"),
+        ("a.example:8443", "https://a.example:8443/"),
+        ("b.example, *", "https://a.example/"),
+        ("10.0.0.1:8443", "https://10.0.0.1:8443/"),
+        ("https://10.0.0.1", "https://10.0.0.1/"),
+        ("::1", "https://[::1]/"),
+        ("A.Example", "https://a.example/"),
+    ],
+)
+def test_what_httpx_asks_directly_is_asked_directly(monkeypatch, excepted, url):
+    """In the ways that requests doesn't know, too."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
+    assert proxy_for(url, None) == of_httpx(url) == "http://p:1"
+    monkeypatch.setenv("NO_PROXY", excepted)
+    assert proxy_for(url, None) is None
+    assert of_httpx(url) is None
+
+
+@pytest.mark.parametrize(
+    ("excepted", "url"),
+    [
+        ("10.0.0.0/8", "https://10.1.2.3/"),
+        ("fd00::/8", "https://[fd00::1]/"),
+        ("[::1]", "https://[::1]/"),
+        ("[::1]:8443", "https://[::1]:8443/"),
+        ("https://[::1]:8443", "https://[::1]:8443/"),
+    ],
+)
+def test_networks_and_addresses_of_both_families_are(monkeypatch, excepted, url):
+    """httpx takes no networks, and raises on IPv6's."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
+    monkeypatch.setenv("NO_PROXY", excepted)
+    assert proxy_for(url, None) is None
+
+
+@pytest.mark.parametrize(
+    ("excepted", "url"),
+    [
+        ("http://a.example", "https://a.example/"),
+        ("https://a.example", "https://b.a.example/"),
+        ("https://a.example:8443", "https://a.example/"),
+        ("https://*.example", "https://example/"),
+        ("https://*example", "https://anexample/"),
+        ("10.0.0.1:8443", "https://10.0.0.1/"),
+        ("10.0.0.0/8", "https://[fd00::1]/"),
+        ("10.0.0.0/8", "https://a.example/"),
+        ("https://[::1", "https://a.example/"),
+        ("https://a.example:nine", "https://a.example/"),
+        ("https://", "https://a.example/"),
+        (" , ,", "https://a.example/"),
+    ],
+)
+def test_nothing_else_is(monkeypatch, excepted, url):
+    """What can't be read excepts nothing."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
+    monkeypatch.setenv("NO_PROXY", excepted)
+    assert proxy_for(url, None) == "http://p:1"
 
 
 def test_a_part_of_a_name_counts_as_it_does_for_requests(monkeypatch):

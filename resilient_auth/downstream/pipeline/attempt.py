@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..._engine.steps import Steps
 from ..._policy.breaker import Permit
-from ..._policy.failure import parse_retry_after
+from ..._policy.failure import retry_after_of
 from ...errors import CircuitOpen
 from ...events import BulkheadRefused, emit
-from ..connections import Until
+from ..connections import Until, proxy_of
 from ..errors import ApiUnavailable
 from ..options import TransportOptions
 from .circuit import Circuit
@@ -19,12 +20,14 @@ from .lease import Lease, Turn
 from .retry import FAILING
 from .steps import Attempt, JoinQueue, Result, Send
 from .stream import BodyOptions
+from .timeouts import Bounds, Timeouts
 
 __all__ = ["Attempts", "Call"]
 
 #: Of the attempt's time, the share without which one that timed out isn't blamed on the API.
 _FAIR_SHARE = 0.5
 _FAIR_AT_MOST = 2.0
+_NEVER = math.inf
 _TROUBLED = FAILING | {429}
 
 
@@ -52,15 +55,17 @@ class Attempts:
         self._wrapped = wrapped
         self._body = body
         self._terms = terms
+        self._proxy = proxy_of(wrapped)
         self._dialect: Dialect = terms.dialect
         self._now = terms.now
         self._longest = options.attempt_timeout
-        self._connect = options.connect_timeout
+        self._timeouts = Timeouts(options)
         self._slow = options.slow_call
 
     def make(self, call: Call) -> Attempt:
         """Make one; raises where the API can't be asked at all."""
         request, circuit, now = call.request, call.circuit, self._now
+        bounds = self._timeouts.of(request.extensions)
         began = now()
         if began >= call.ends:
             raise self._dialect.deadline_passed(
@@ -81,27 +86,26 @@ class Attempts:
         except BaseException:
             permit.none()
             raise
-        seconds, left = self._longest, call.ends - began
-        if left < seconds:
-            seconds = left
+        seconds = call.ends - began
+        if seconds > self._longest and not bounds.patient:
+            seconds = self._longest
         own, ends = request.extensions, began + seconds
-        # The client's own ones, where they are shorter.
-        timeouts = own.get("timeout") or {}
-        reads, writes = timeouts.get("read"), timeouts.get("write")
-        head = Until.at(seconds, reads, ends, now)
+        head = Until.at(seconds, bounds.read, ends, now)
         request.extensions = {
             **own,
             "timeout": {
-                "connect": Until.at(min(seconds, self._connect), timeouts.get("connect"), ends, now),
+                "connect": Until.at(seconds, bounds.connect, ends, now),
                 "read": head,
-                "write": head if writes == reads else Until.at(seconds, writes, ends, now),
-                "pool": min(seconds, timeouts.get("pool") or seconds),
+                "write": head if bounds.write == bounds.read else Until.at(seconds, bounds.write, ends, now),
+                "pool": Until.at(seconds, bounds.pool, ends, now),
             },
         }
         try:
-            response = yield Send(self._wrapped, request, None if self._terms.bounded else seconds)
+            # A transport of somebody else's is bounded from outside.
+            within = None if self._terms.bounded or seconds == _NEVER else seconds
+            response = yield Send(self._wrapped, request, within)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call ends in it
-            return self._failed(error, call, lease, now() - began)
+            return self._failed(error, call, lease, now() - began, bounds)
         except GeneratorExit:
             self._terms.abandoned.append((lease, None))
             raise
@@ -110,8 +114,8 @@ class Attempts:
             raise
         finally:
             request.extensions = own
-        # What bounded the head now bounds the body.
-        head.ends = call.ends
+        if head is not None:  # what bounded the head now bounds the body
+            head.ends = call.ends
         return self._answered(response, call, lease, began)
 
     def _refused(self, refusal: CircuitOpen, circuit: Circuit) -> ApiUnavailable:
@@ -163,15 +167,19 @@ class Attempts:
             retry_after=max(1.0, self._options.queue_wait),
         )
 
-    def _failed(self, error: Exception, call: Call, lease: Lease, took: float) -> Result:
-        failure = explain(error, call.circuit.name, self._dialect)
+    def _failed(self, error: Exception, call: Call, lease: Lease, took: float, bounds: Bounds) -> Result:
+        failure = explain(error, call.circuit.name, self._dialect, self._proxy)
         cause = failure.cause
         late = isinstance(error, (TimeoutError, self._dialect.library.TimeoutException)) and self._now() >= call.ends
         if late:
-            # With hardly any time left, the API would be blamed for our hurry.
-            fair = min(_FAIR_SHARE * self._longest, _FAIR_AT_MOST)
+            # With hardly any time left, or less than the caller would have given it, the API would be blamed for our
+            # hurry.
+            fair, longer = min(_FAIR_SHARE * self._longest, _FAIR_AT_MOST), ""
+            if bounds.patient:
+                fair = _NEVER if bounds.read is None else bounds.read
+                longer = ", before the time-out was over: a longer one needs a longer TransportOptions(deadline=...)"
             told = self._dialect.deadline_passed(
-                f"deadline exceeded waiting for {call.circuit.name}", origin=call.circuit.name
+                f"deadline exceeded waiting for {call.circuit.name}{longer}", origin=call.circuit.name
             )
             told.__cause__ = error
             failure = Failure(told, cause, sent=failure.sent, transient=False)
@@ -183,9 +191,7 @@ class Attempts:
         status, retry_after = response.status_code, None
         good = status not in _TROUBLED
         if not good:
-            headers = response.headers
-            wall = self._options.clock.wall()
-            retry_after = parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
+            retry_after = retry_after_of(response.headers, self._options.clock.wall())
             # Throttling says nothing about whether the API works.
             lease.judge(None if status == 429 else f"http_{status}")
         elif self._slow is not None and self._now() - began > self._slow:

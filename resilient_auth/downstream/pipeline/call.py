@@ -247,7 +247,9 @@ class Pipeline:
     def _instead_of(self, result: Result, call: Call, fallback: Callable[[Any], Any]) -> Steps[Any]:
         """Ask for a fallback in place of an answer that says that the API failed."""
         name, status = call.circuit.name, result.response.status_code
-        error = self._dialect.answered_error(f"{name} answered {status}", origin=name, retry_after=result.retry_after)
+        # None where "at once" was asked for: those who do as they are told would be back before it is.
+        asked = result.retry_after or None
+        error = self._dialect.answered_error(f"{name} answered {status}", origin=name, retry_after=asked)
         error.response = result.response
         self._locate(error, call)
         try:

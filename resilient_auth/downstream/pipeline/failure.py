@@ -12,6 +12,7 @@ import httpx
 from ..._process.causes import causes_of
 from ..._process.resources import exhausted
 from ..._wire.connect import NO_SUCH_NAME
+from ..._wire.failures import fault_of_proxy
 from .. import errors as ours
 from ..errors import ApiUnavailable
 
@@ -50,17 +51,41 @@ class Failure:
     transient: bool
 
 
-def explain(error: Exception, name: str, dialect: Dialect) -> Failure:
+def explain(error: Exception, name: str, dialect: Dialect, proxy: str | None = None) -> Failure:
     """Say what an exception of the wrapped transport means.
 
     Args:
         error: What it raised.
         name: The API's origin.
         dialect: The library that it belongs to.
+        proxy: The origin of the proxy that is asked through, if there is one.
     """
-    failure = _explain(error, name, dialect)
+    failure = _of_proxy(error, name, dialect, proxy) if proxy is not None else None
+    failure = failure or _explain(error, name, dialect)
     # Where this machine can open no connection, nothing is seen of the API.
     return replace(failure, cause=None) if failure.cause is not None and exhausted(error) else failure
+
+
+def _of_proxy(error: Exception, name: str, dialect: Dialect, proxy: str) -> Failure | None:
+    """Say what a proxy did wrong, which isn't the API's doing; None where it did nothing wrong."""
+    library = dialect.library
+    if not isinstance(error, (library.ProxyError, library.ConnectError)):
+        return None
+    fault = fault_of_proxy(error, proxy)
+    if fault is None:
+        return None
+    told = f"{name} is asked through a proxy {fault.text}: {proxy}"
+    if isinstance(error, library.ProxyError):
+        failed: Exception = library.ProxyError(told)
+    elif any(isinstance(cause, socket.gaierror) for cause in causes_of(error)):
+        failed = dialect.name_not_resolved(told, origin=name)
+    elif any(isinstance(cause, ConnectionRefusedError) for cause in causes_of(error)):
+        failed = dialect.connection_refused(told, origin=name)
+    else:
+        failed = library.ConnectError(told)
+    failed.__cause__ = error
+    # What a setting is to be changed for says nothing about the API, and isn't asked for again.
+    return Failure(failed, type(error).__name__ if fault.heals else None, sent=False, transient=fault.heals)
 
 
 def _explain(error: Exception, name: str, dialect: Dialect) -> Failure:

@@ -46,4 +46,7 @@ def may_repeat(
 def delay_before(number: int, retry_after: float | None, options: TransportOptions, jitter: Jitter) -> float:
     """Return the seconds to wait before retry `number`: as the API asked, else exponentially longer with jitter."""
     first, longest = options.first_delay, options.longest_delay
+    # "At once", or a date that is over, is no answer to when: all attempts would be gone in that moment.
+    if retry_after is not None and retry_after < first:
+        retry_after = None
     return retry.delay_before(number, retry_after, first=first, longest=longest, jitter=jitter, spread=0.1)
