@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # next to nothing. A name without a module is one.
 _PUBLIC = {
     "AcquisitionTimeout": "errors",
+    "AnyOf": "verify",
     "AsyncResilientTransport": "downstream",
     "AttemptTimeout": "errors",
     "BearerAuth": "downstream",
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from .settings import FreshnessOptions as FreshnessOptions
     from .settings import RetryOptions as RetryOptions
     from .settings import Settings as Settings
+    from .verify import AnyOf as AnyOf
     from .verify import Claims as Claims
     from .verify import ClaimsVerifier as ClaimsVerifier
     from .verify import InvalidToken as InvalidToken

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
     from ._msal.declared import bases
     from .verify.asynchronous import AsyncClaimsVerifier as ClaimsVerifier
+    from .verify.several import AsyncAnyOf as AnyOf
 
 MYPY: bool = False  # mypy, and it alone, takes a variable of this name for true
 
 __all__ = [
+    "AnyOf",
     "Application",
     "ClaimsVerifier",
     "ManagedIdentity",
@@ -448,4 +450,9 @@ def __getattr__(name: str) -> Any:
 
         globals()[name] = AsyncClaimsVerifier
         return AsyncClaimsVerifier
+    if name == "AnyOf":
+        from .verify.several import AsyncAnyOf
+
+        globals()[name] = AsyncAnyOf
+        return AsyncAnyOf
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -207,6 +207,7 @@ def test_the_exported_names_are_these():
     """A name that comes or goes is a decision, and shows here."""
     assert resilient_auth.__all__ == [
         "AcquisitionTimeout",
+        "AnyOf",
         "AsyncResilientTransport",
         "AttemptTimeout",
         "BearerAuth",

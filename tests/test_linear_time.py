@@ -25,7 +25,8 @@ from resilient_auth._credentials.third_party_errors import verdict_on
 from resilient_auth._wire.redaction import redact
 from resilient_auth.claims_service.decision import MalformedDecision, read_answer
 from resilient_auth.downstream.challenge import read
-from resilient_auth.verify import InvalidToken
+from resilient_auth.verify import InvalidToken, Presented
+from resilient_auth.verify.bound.proof import _is_same
 from resilient_auth.verify.errors import quoted
 from resilient_auth.verify.http import bearer_token
 from resilient_auth.verify.jose.compact import take_apart
@@ -77,6 +78,10 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "downstream.challenge._BASE64": ("fullmatch", worst("a", "a-", "+", "+-")),
     "emulator.provider.realms._REGIONAL": ("fullmatch", worst("a", "a.", "-", "login.microsoft.com", "a.login")),
     "settings._HOST": ("fullmatch", worst("a", "a.", "[", ":", "[:", "1:")),
+    "verify.bound.confirmation._THUMBPRINT": ("fullmatch", worst("a", "-", "_")),
+    "verify.bound.presented._SENT": (
+        "fullmatch", (*worst("dpop ", "bearer ", "a", "a="), ("dpop", " ", "\x00"), ("dpop a", "=", "\x00"))
+    ),
     "verify.deny._BETWEEN": ("match", worst(" ", "\n,", ":")),
     "verify.deny._GUID": ("fullmatch", worst("a", "-", "{", "urn:uuid:", "00000000-")),
     "verify.http._BEARER": (
@@ -263,6 +268,14 @@ READERS: dict[str, tuple[Callable[[str], object], Any]] = {
         (("", "a ", ""), ("", "invalid_", ""), ("", "eyJ", ""), ("", "\n", "")),
     ),
     "a quoted string": (quoted, (("", '"', ""), ("", "é", ""))),
+    "a proof's address": (
+        lambda text: _is_same(text, text),
+        (("https://a/", "%", ""), ("https://a/", "%7e", ""), ("https://", "[", ""), ("", "/", "")),
+    ),
+    "a certificate": (
+        lambda text: Presented(certificate=text).der(),
+        (("", "%0a", ""), ("", "-----BEGIN CERTIFICATE-----", ""), (":", "A ", ":"), ("", " ", "x")),
+    ),
     "an address": (trying(host_of, ValueError), (("https://", "[", ""), ("https://", "a:", ""), ("https://", "@", ""))),
 }
 
@@ -289,7 +302,7 @@ def test_challenges_take_linear_time() -> None:
 
 @pytest.mark.parametrize("text", JSON, ids=lambda text: text[1][:12])
 def test_the_longest_document_costs_little(text: tuple[str, str, str]) -> None:
-    """512 KiB, the default bound."""
+    """2 MiB, the default bound."""
     read_it, _ = READERS["a key set"]
-    document = repeated(*text)(512 * 1024 - 64)
+    document = repeated(*text)(2 * 1024 * 1024 - 64)
     assert statistics.median(_spent(read_it, document, 1) for _ in range(3)) < 0.5

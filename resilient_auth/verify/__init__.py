@@ -5,6 +5,8 @@ token ──▶ seen before? ──▶ strict text ─▶ rules ─▶ key held?
 """
 
 from .asynchronous import AsyncClaimsVerifier
+from .bound.binding import BindingOptions
+from .bound.presented import Presented, read_request
 from .challenge import claims_challenge
 from .claims import Claims, Provenance
 from .deny import DenyList
@@ -12,19 +14,25 @@ from .errors import InvalidToken, VerificationUnavailable
 from .jose.signature import verify_signature
 from .options import GraceOptions, KeyOptions
 from .seen import SeenOptions
+from .several import AnyOf, AsyncAnyOf
 from .verifier import ClaimsVerifier
 
 __all__ = [
+    "AnyOf",
+    "AsyncAnyOf",
     "AsyncClaimsVerifier",
+    "BindingOptions",
     "Claims",
     "ClaimsVerifier",
     "DenyList",
     "GraceOptions",
     "InvalidToken",
     "KeyOptions",
+    "Presented",
     "Provenance",
     "SeenOptions",
     "VerificationUnavailable",
     "claims_challenge",
+    "read_request",
     "verify_signature",
 ]

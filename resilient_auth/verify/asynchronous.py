@@ -7,19 +7,18 @@ from typing import Self
 
 from .._engine.steps import run_async
 from .._engine.threads import on_a_thread
+from .bound.presented import Presented
 from .claims import Claims
-from .rules import check_asked
-from .verification import Expected
-from .verifier import Verifier
+from .rules.asked import Expected, check_asked
+from .verifier import Core, Verifier
 
-__all__ = ["AsyncClaimsVerifier"]
+__all__ = ["AsyncClaimsVerifier", "Awaiting"]
 
 
-class AsyncClaimsVerifier(Verifier):
-    """Verify tokens that arrive, as `resilient_auth.ClaimsVerifier` does, to be awaited; made with the same arguments.
+class Awaiting:
+    """Verify tokens, as tasks do it; made by `AsyncClaimsVerifier` and `AsyncAnyOf`."""
 
-    It may be shared by tasks, threads and event loops.
-    """
+    _core: Core
 
     async def verify(
         self,
@@ -27,17 +26,27 @@ class AsyncClaimsVerifier(Verifier):
         *,
         scopes: Collection[str] = (),
         roles: Collection[str] = (),
+        any_scopes: Collection[str] = (),
+        any_roles: Collection[str] = (),
         app_only: bool | None = None,
         nonce: str | None = None,
         grace: bool = False,
+        presented: Presented | None = None,
     ) -> Claims:
         """Verify a token; arguments, result and errors are those of the blocking one."""
-        claims = self._core.seen(token)
+        claims = self._core.seen(token) if presented is None else None
         if claims is None:
-            asked = Expected(scopes, roles, app_only, nonce, grace)
+            asked = Expected(scopes, roles, any_scopes, any_roles, app_only, nonce, grace, presented)
             return await run_async(self._core.verifying(token, asked))
-        if scopes or roles or app_only is not None or nonce is not None:
-            check_asked(claims, scopes, roles, app_only, nonce)
+        if (
+            scopes != ()
+            or roles != ()
+            or any_scopes != ()
+            or any_roles != ()
+            or app_only is not None
+            or nonce is not None
+        ):
+            check_asked(claims, scopes, roles, app_only, nonce, any_scopes, any_roles)
         return claims
 
     async def warm_up(self) -> None:
@@ -57,3 +66,10 @@ class AsyncClaimsVerifier(Verifier):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+class AsyncClaimsVerifier(Awaiting, Verifier):
+    """Verify tokens that arrive, as `resilient_auth.ClaimsVerifier` does, to be awaited; made with the same arguments.
+
+    It may be shared by tasks, threads and event loops.
+    """

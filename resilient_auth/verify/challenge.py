@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from .claims import Claims
 from .errors import bearer_challenge
+from .trust import authorization_uri as address_of_tenant
 
 __all__ = ["claims_challenge"]
 
@@ -32,7 +33,7 @@ def claims_challenge(
             `{"access_token": {"acrs": {"essential": True, "value": "c1"}}}`, or the same as JSON. A word, such as
             `"c1"`, means that authentication context.
         realm: The protection space's name.
-        authorization_uri: Where the client can get such a token.
+        authorization_uri: Where the client can get such a token; for tokens of Entra its tenant's own when not given.
 
     Returns:
         The status, 401 or 403, and the `WWW-Authenticate` header.
@@ -44,7 +45,8 @@ def claims_challenge(
     if not _declared(claims):
         refusal = {"error": "insufficient_scope", "error_description": "the token lacks required claims"}
         return 403, bearer_challenge(realm, refusal)
-    where = {} if authorization_uri is None else {"authorization_uri": authorization_uri}
+    place = authorization_uri or address_of_tenant(claims.issuer, claims.tenant_id)
+    where = {} if place is None else {"authorization_uri": place}
     encoded = base64.b64encode(json.dumps(asked, separators=(",", ":")).encode()).decode()
     return 401, bearer_challenge(realm, where | {"error": "insufficient_claims", "claims": encoded})
 
@@ -52,7 +54,7 @@ def claims_challenge(
 def _declared(claims: Claims) -> bool:
     capabilities = claims.raw.get("xms_cc")
     listed = capabilities.split() if isinstance(capabilities, str) else capabilities
-    return isinstance(listed, (list, tuple)) and "cp1" in listed
+    return isinstance(listed, (list, tuple)) and any(isinstance(one, str) and one.lower() == "cp1" for one in listed)
 
 
 def _asked(required: Mapping[str, Any] | str) -> Mapping[str, Any]:

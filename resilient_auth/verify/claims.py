@@ -37,17 +37,21 @@ class Claims:
         object_id: `oid`, the user's or service principal's id in its tenant.
         tenant_id: `tid`.
         client_id: `azp`, `appid`, `client_id` or, in an access token, `cid`: the application that got the token.
+        agent_blueprint: `xms_par_app_azp`: the application of which the client is an agent (Entra Agent ID). None where
+            the client is no agent.
         issuer: `iss`.
-        audience: `aud`.
+        audience: `aud`; the client, where the owner lets it stand in for one that isn't there.
         scopes: `scp` or `scope`: what a user lets the client do.
-        roles: `roles`: what the client, or the user, was assigned.
+        roles: What the client, or the user, was assigned: `roles`, or the claim that the verifier's `roles_claim`
+            names. Empty where something else than texts stands there.
         app_only: Whether the client acts for itself: there is neither a `sub` nor an `oid`, or `sub` is the client;
             `idtyp` or `gty` says so; there is no scope and `sub` is `oid`; or the owner's `is_application` says so,
             where no claim does. Scopes alone don't make a token a user's.
-        issued_at, not_before, expires_at: Seconds since the epoch.
-        token_id: `uti` or `jti`.
+        issued_at, not_before, expires_at: Seconds since the epoch, whole or with a fraction.
+        token_id: `uti` or `jti`. It is None, as are the next one, `nonce`, `username` and `name`, where the token has
+            something else than a text there.
         session_id: `sid`.
-        policy: `tfp`, or `acr` where that names one: B2C's user flow or custom policy, in lower case.
+        policy: B2C's user flow or custom policy, in lower case, by `tfp` or `acr`; None for other providers.
         nonce: An ID token's.
         username: `preferred_username`, `upn`, `unique_name` or `email`. It may change and be reassigned: show it, and
             decide nothing by it.
@@ -60,14 +64,15 @@ class Claims:
     object_id: str | None = field(repr=False)
     tenant_id: str | None
     client_id: str | None
+    agent_blueprint: str | None = None
     issuer: str
     audience: tuple[str, ...]
     scopes: frozenset[str]
     roles: frozenset[str]
     app_only: bool
-    issued_at: int | None
-    not_before: int | None
-    expires_at: int
+    issued_at: float | None
+    not_before: float | None
+    expires_at: float
     token_id: str | None
     session_id: str | None = field(repr=False)
     policy: str | None

@@ -20,6 +20,7 @@ from .._policy.checks import require, require_number
 from .._process import forks
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..events import DenyListRejected, emit
+from .errors import InvalidToken
 from .jose.compact import LARGEST_TOKEN, LONGEST_KID
 from .keys.documents import read_owners
 
@@ -51,8 +52,12 @@ class Denied:
     sids: frozenset[str] = frozenset()
     token_ids: frozenset[str] = field(default=frozenset(), repr=False)
 
-    def match(self, kid: str | None, people: Iterable[str | None], sid: str | None, ids: Iterable[object]) -> str:
-        """Return what of a token is on the list: `kid`, `oid`, `sid` or `token_id`; "" for nothing."""
+    def match(self, kid: str | None, people: Iterable[str | None], sid: object, ids: Iterable[object]) -> str:
+        """Return what of a token is on the list: `kid`, `oid`, `sid` or `token_id`; "" for nothing.
+
+        Raises:
+            InvalidToken: It has something in the place of an id that can't be compared with those on the list.
+        """
         if _among((kid,), self.kids):
             return "kid"
         if _among(people, self.oids):
@@ -65,7 +70,16 @@ class Denied:
 
 
 def _among(values: Iterable[object], listed: frozenset[str]) -> bool:
-    return bool(listed) and any(isinstance(value, str) and _plain(value) in listed for value in values)
+    return bool(listed) and any(_plain(_id(value)) in listed for value in values if value is not None)
+
+
+def _id(value: object) -> str:
+    """Return an id as a text: some providers number their sessions and tokens."""
+    if isinstance(value, str):
+        return value
+    if type(value) is int:
+        return str(value)
+    raise InvalidToken("malformed", "the token's session or token id can't be compared with the deny-list")
 
 
 def _plain(value: str) -> str:

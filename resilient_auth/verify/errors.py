@@ -18,6 +18,9 @@ from ..errors import ProviderUnavailable, ResilientAuthError, printable
 
 __all__ = ["CODES", "InvalidToken", "VerificationUnavailable", "bearer_challenge", "quoted"]
 
+#: By code: what a challenge for a proof of possession calls it (RFC 9449, sections 7.1 and 9).
+_OF_PROOFS = {"dpop_proof": "invalid_dpop_proof", "dpop_replay": "invalid_dpop_proof", "dpop_nonce": "use_dpop_nonce"}
+
 #: Codes of tokens that are good, and not for this: 403.
 _FORBIDDEN = frozenset({"insufficient_scope", "insufficient_role", "app_only", "user_only"})
 #: Every code of an `InvalidToken`; they don't change.
@@ -29,7 +32,8 @@ CODES = _FORBIDDEN | {
     *("algorithm", "key", "unknown_key", "key_issuer", "signature"),
     # what it says
     *("issuer", "policy", "tenant", "audience", "graph_token", "client", "token_type", "nonce"),
-    "sender_constrained",
+    # what its bearer must prove
+    *("sender_constrained", "certificate", "dpop_proof", "dpop_replay", "dpop_nonce"),
     # its time, and the owner's deny-list
     *("expired", "not_yet_valid", "denied"),
 }
@@ -42,16 +46,28 @@ class InvalidToken(ResilientAuthError):
         code: A stable name of the reason, one of `CODES`, such as `expired`, `signature` or `graph_token`.
         message: What is wrong, for a log: no part of the token is in it.
         scope: The scopes that are required and missing, for the client.
+        dpop: The algorithms of proofs that are accepted, where one is wanted; then the challenge is one of DPoP.
+        nonce: What the client's next proof must have in it.
     """
 
     code = "invalid_token"
 
-    def __init__(self, code: str, message: str, *, scope: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        scope: tuple[str, ...] = (),
+        dpop: tuple[str, ...] = (),
+        nonce: str | None = None,
+    ) -> None:
         message = printable(message)
         super().__init__(message)
         self.code = code  # type: ignore[misc]
         self.message = message
         self.scope = scope
+        self.dpop = dpop
+        self.nonce = nonce
 
     @property
     def status(self) -> int:
@@ -67,17 +83,24 @@ class InvalidToken(ResilientAuthError):
         parameters = {}
         # Who sent no token at all learns of no error (RFC 6750, section 3.1).
         if self.code != "missing":
-            error = "insufficient_scope" if self.status == 403 else "invalid_token"
+            error = _OF_PROOFS.get(self.code, "insufficient_scope" if self.status == 403 else "invalid_token")
             parameters = {"error": error, "error_description": self.message}
             if self.scope and self.code == "insufficient_scope":
                 parameters["scope"] = " ".join(self.scope)
+        if self.dpop:
+            return _challenge("DPoP", realm, parameters | {"algs": " ".join(self.dpop)})
         return bearer_challenge(realm, parameters)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers to answer with beside the challenge (RFC 9449, section 9)."""
+        return {} if self.nonce is None else {"DPoP-Nonce": self.nonce}
 
     def __repr__(self) -> str:
         return f"InvalidToken({self.code!r}, {self.message!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return InvalidToken, (self.code, self.message), {"scope": self.scope}
+        return InvalidToken, (self.code, self.message), {"scope": self.scope, "dpop": self.dpop, "nonce": self.nonce}
 
 
 class VerificationUnavailable(ProviderUnavailable):
@@ -99,8 +122,12 @@ class VerificationUnavailable(ProviderUnavailable):
 
 def bearer_challenge(realm: str | None, parameters: Mapping[str, str]) -> str:
     """Write a `WWW-Authenticate` header of the bearer scheme (RFC 6750, section 3)."""
+    return _challenge("Bearer", realm, parameters)
+
+
+def _challenge(scheme: str, realm: str | None, parameters: Mapping[str, str]) -> str:
     named = parameters if realm is None else {"realm": realm, **parameters}
-    return f"Bearer {', '.join(f'{name}={quoted(value)}' for name, value in named.items())}".rstrip()
+    return f"{scheme} {', '.join(f'{name}={quoted(value)}' for name, value in named.items())}".rstrip()
 
 
 def quoted(text: str) -> str:

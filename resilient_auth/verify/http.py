@@ -87,7 +87,8 @@ def refused(error: InvalidToken | VerificationUnavailable, *, realm: str | None 
         message = f"Your sign-in can't be checked right now. Please try again in {wait}."
         return _refusal(503, error.code, message, error.headers)
     message = _MESSAGES.get(error.code) or _OF_STATUS[error.status]
-    return _refusal(error.status, error.code, message, {"WWW-Authenticate": error.www_authenticate(realm)})
+    headers = {"WWW-Authenticate": error.www_authenticate(realm), **error.headers}
+    return _refusal(error.status, error.code, message, headers)
 
 
 def challenged(
@@ -113,6 +114,8 @@ class Guard:
         verifier: A `ClaimsVerifier`, or asyncio's.
         scopes: Scopes that the token must have.
         roles: Roles that it must have.
+        any_scopes: Scopes of which it must have one, or one of `any_roles`.
+        any_roles: Roles of which it must have one, or one of `any_scopes`.
         app_only: True for tokens of applications alone, False for tokens of users alone, None for both.
         grace: Accept a token past its expiry here, where the verifier's owner allows it.
         realm: The protection space's name in challenges.
@@ -127,6 +130,8 @@ class Guard:
         *,
         scopes: str | Collection[str] = (),
         roles: str | Collection[str] = (),
+        any_scopes: str | Collection[str] = (),
+        any_roles: str | Collection[str] = (),
         app_only: bool | None = None,
         grace: bool = False,
         realm: str | None = None,
@@ -146,6 +151,8 @@ class Guard:
         self._options: dict[str, Any] = {
             "scopes": self._scopes,
             "roles": _names("roles", roles),
+            "any_scopes": _names("any_scopes", any_scopes),
+            "any_roles": _names("any_roles", any_roles),
             "app_only": app_only,
             "grace": grace,
         }

@@ -41,8 +41,8 @@ class KeyOptions:
     wait: float = 5.0
     waiters: int = 1000
     waiting_kids: int = 16
-    largest: int = 512 * 1024
-    most_keys: int = 100
+    largest: int = 2 * 1024 * 1024
+    most_keys: int = 1000
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cachetools
 
 from .._policy.checks import require_whole
+from .bound.confirmation import Confirmation
 from .claims import Claims
 from .jose.jwk import VerificationKey
 from .keys.source import KeySource
@@ -51,6 +52,8 @@ class Remembered:
     seen_at: float
     #: The deny-list's version that it was last compared with.
     deny_version: int
+    #: What its bearer must prove each time; None for a plain bearer token.
+    confirmation: Confirmation | None
 
 
 class VerifiedTokens:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import ip_address
 from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
@@ -17,10 +19,12 @@ __all__ = [
     "IS_GUID",
     "PERSONAL",
     "Trust",
+    "authorization_uri",
     "b2c",
     "entra",
     "external_id",
     "host_of",
+    "is_address",
     "is_https",
     "named_host",
     "of_issuers",
@@ -50,7 +54,7 @@ class Trust:
     """Say what is expected of one discovery document, and of the tokens that its keys sign.
 
     Args:
-        discovery: The document's address.
+        discovery: The document's address; the key set's, where there is no document.
         issuers: What tokens may have as `iss`; the first one is the document's own. `{tenantid}` stands for a GUID.
         tenant: The one tenant that may stand there; None for the one that the document names.
         any_tenant: Whether any tenant may stand there, as for `common`.
@@ -58,6 +62,8 @@ class Trust:
         needs_tid: Whether tokens must have a `tid`.
         policy: B2C's user flow or custom policy, in lower case.
         hosts: Hosts that the document may name, next to its own; its tenant may stand in them.
+        keys_alone: Whether `discovery` is the key set's address.
+        plain: Whether it is http on this machine, by the owner's word.
     """
 
     discovery: str
@@ -68,6 +74,8 @@ class Trust:
     needs_tid: bool = False
     policy: str | None = None
     hosts: tuple[str, ...] = field(default=())
+    keys_alone: bool = False
+    plain: bool = False
 
     @property
     def templated(self) -> bool:
@@ -90,6 +98,16 @@ class Trust:
         """Fill a tenant into the issuers."""
         return frozenset(issuer.replace(_TEMPLATE, tenant) for issuer in self.issuers)
 
+    def lets_sign(self, key_issuer: str | None, tenant: str, issuer: str) -> bool:
+        """Return whether a key may sign for an issuer, where the key set says for whom it may.
+
+        Entra's version 1 tokens are signed with keys whose issuer is the version 2 one of the same tenant.
+        """
+        if key_issuer is None:
+            return True
+        meant = key_issuer.replace(_TEMPLATE, tenant) if tenant else key_issuer
+        return meant == issuer or meant in self.filled(tenant)
+
     def hosts_for(self, tenant: str | None) -> frozenset[str]:
         """Return the hosts that a document may name in which this tenant stands."""
         return frozenset(host.replace(_TEMPLATE, tenant or self.tenant or "") for host in self.hosts)
@@ -109,41 +127,60 @@ def _pattern(issuer: str) -> re.Pattern[str]:
     return re.compile(first + "".join(("(" + _GUID + ")" if n == 0 else r"\1") + part for n, part in enumerate(rest)))
 
 
-def of_issuers(issuer: object, discovery: str | None) -> tuple[Trust, ...]:
-    """Trust issuers by name, each with a discovery document of its own.
+def of_issuers(
+    issuer: object, discovery: str | None = None, jwks_uri: str | None = None, *, http_on_loopback: bool = False
+) -> tuple[Trust, ...]:
+    """Trust issuers by name, each with a discovery document of its own unless an address is given.
 
     Raises:
-        ConfigurationError: They aren't https addresses.
+        ConfigurationError: They aren't addresses that may be asked.
     """
-    hint = f"issuer must be an https address or several, not {issuer!r}"
+    _check_flag(http_on_loopback)
+    must = "an https address, or an http one on this machine" if http_on_loopback else "an https address"
+    hint = f"issuer must be {must}, or several, not {issuer!r}{_hint_for(issuer, http_on_loopback)}"
     named = (issuer,) if isinstance(issuer, str) else issuer
     issuers = tuple(named) if isinstance(named, Sequence) else ()
     require(bool(issuers), hint)
+    require(discovery is None or jwks_uri is None, "give discovery or jwks_uri: a discovery document names its key set")
+    where = discovery if jwks_uri is None else jwks_uri
     for one in issuers:
         # With an address of its own for the document, an issuer is but a name; ADFS's access tokens have an http one.
-        require(isinstance(one, str) and bool(one) and (discovery is not None or is_https(one)), hint)
-    if discovery is not None:
-        require(is_https(discovery), f"discovery must be an https address, not {discovery!r}")
-        return (_of_one(issuers, discovery),)
+        fits = where is not None or is_address(one, http_on_loopback)
+        require(isinstance(one, str) and bool(one) and fits, hint)
+    if where is not None:
+        what = "discovery" if jwks_uri is None else "jwks_uri"
+        hint = f"{what} must be {must}, not {where!r}{_hint_for(where, http_on_loopback)}"
+        require(is_address(where, http_on_loopback), hint)
+        return (_of_one(issuers, where, keys_alone=jwks_uri is not None),)
     return tuple(
         _of_one((one,), one.replace(_TEMPLATE, "common").rstrip("/") + _WELL_KNOWN) for one in dict.fromkeys(issuers)
     )
 
 
-def _of_one(issuers: tuple[str, ...], discovery: str) -> Trust:
+def _of_one(issuers: tuple[str, ...], where: str, *, keys_alone: bool = False) -> Trust:
     templated = any(_TEMPLATE in issuer for issuer in issuers)
-    return Trust(discovery=discovery, issuers=issuers, any_tenant=templated, needs_tid=templated)
+    return Trust(
+        discovery=where,
+        issuers=issuers,
+        any_tenant=templated,
+        needs_tid=templated,
+        keys_alone=keys_alone,
+        plain=not is_https(where),
+    )
 
 
-def entra(tenant: str, authority: str = "https://login.microsoftonline.com") -> tuple[Trust, ...]:
+def entra(
+    tenant: str, authority: str = "https://login.microsoftonline.com", *, keys_of: str | None = None
+) -> tuple[Trust, ...]:
     """Trust a tenant of Entra, or all of `organizations`, `common` or `consumers`; tokens of version 1 and 2."""
+    query = "" if keys_of is None else f"?appid={_guid('keys_of', keys_of)}"
     authority, tenant = _origin("authority", authority), _name("tenant", tenant)
     if tenant == "consumers":
         tenant = PERSONAL
     version_1 = _VERSION_1.get(host_of(authority) or "", authority)
     return (
         Trust(
-            discovery=f"{authority}/{tenant}/v2.0{_WELL_KNOWN}",
+            discovery=f"{authority}/{tenant}/v2.0{_WELL_KNOWN}{query}",
             issuers=(f"{authority}/{_TEMPLATE}/v2.0", f"{version_1}/{_TEMPLATE}/"),
             tenant=tenant if IS_GUID.fullmatch(tenant) else None,
             any_tenant=tenant in _SHARED,
@@ -166,7 +203,7 @@ def b2c(
         Trust(
             discovery=f"{authority}/{tenant_id or f'{tenant}.onmicrosoft.com'}/{policy}/v2.0{_WELL_KNOWN}",
             issuers=(f"{authority}/{_TEMPLATE}/v2.0/", f"{authority}/tfp/{_TEMPLATE}/{policy}/v2.0/"),
-            tenant=_guid(tenant_id),
+            tenant=_guid("tenant_id", tenant_id),
             policy=policy,
         )
         for policy in dict.fromkeys(names)
@@ -184,11 +221,20 @@ def external_id(tenant: str, *, tenant_id: str | None = None, authority: str | N
         Trust(
             discovery=f"{authority}/{where}/v2.0{_WELL_KNOWN}",
             issuers=(f"https://{_TEMPLATE}.ciamlogin.com/{_TEMPLATE}/v2.0", f"{authority}/{_TEMPLATE}/v2.0"),
-            tenant=_guid(tenant_id),
+            tenant=_guid("tenant_id", tenant_id),
             needs_tid=True,
             hosts=(f"{_TEMPLATE}.ciamlogin.com",),
         ),
     )
+
+
+def authorization_uri(issuer: str, tenant: str | None) -> str | None:
+    """Return where a client gets a token of the tenant of Entra that issued one; None where that can't be told."""
+    if tenant is None or IS_GUID.fullmatch(tenant) is None:
+        return None
+    host = next((host for host, older in _VERSION_1.items() if issuer == f"{older}/{tenant}/"), None)
+    authority = issuer.removesuffix(f"/{tenant}/v2.0") if host is None else f"https://{host}"
+    return f"{authority}/{tenant}/oauth2/v2.0/authorize" if authority != issuer else None
 
 
 def named_host(host: object) -> str:
@@ -212,8 +258,41 @@ def is_https(url: object) -> TypeGuard[str]:
     return parts is not None and parts.scheme == "https" and "@" not in parts.netloc and not parts.fragment
 
 
+def is_address(url: object, http_on_loopback: bool) -> TypeGuard[str]:
+    """Return whether keys may be fetched from something: https, or http on this machine by the owner's word."""
+    return is_https(url) or (http_on_loopback and _is_plain_loopback(url))
+
+
+def _is_plain_loopback(url: object) -> TypeGuard[str]:
+    """Return whether something is an http address of this machine, by a name that no other machine has."""
+    if not isinstance(url, str) or not url.startswith("http://") or not is_https(f"https{url[4:]}"):
+        return False
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return False
+
+
+def _check_flag(http_on_loopback: object) -> None:
+    require(isinstance(http_on_loopback, bool), f"http_on_loopback must be True or False, not {http_on_loopback!r}")
+
+
+def _hint_for(url: object, http_on_loopback: bool) -> str:
+    """Return what makes a local address right, for who tries things out at home."""
+    local = not http_on_loopback and _is_plain_loopback(url)
+    return ": http_on_loopback=True allows it on this machine" if local else ""
+
+
 def _origin(name: str, url: object) -> str:
     require(is_https(url), f"{name} must be an https address, not {url!r}")
+    parts = urlsplit(str(url))
+    require(
+        not parts.path.strip("/") and not parts.query,
+        f"{name} must be an address without a path, such as 'https://{parts.netloc}', not {url!r}: the tenant isn't a "
+        "part of it",
+    )
     return str(url).rstrip("/")
 
 
@@ -224,9 +303,9 @@ def _name(what: str, name: object) -> str:
     return name.lower()
 
 
-def _guid(tenant_id: str | None) -> str | None:
-    if tenant_id is None:
+def _guid(what: str, given: str | None) -> str | None:
+    if given is None:
         return None
-    guid = tenant_id.lower() if isinstance(tenant_id, str) else ""
-    require(IS_GUID.fullmatch(guid) is not None, f"tenant_id must be a GUID, not {tenant_id!r}")
+    guid = given.lower() if isinstance(given, str) else ""
+    require(IS_GUID.fullmatch(guid) is not None, f"{what} must be a GUID, not {given!r}")
     return guid

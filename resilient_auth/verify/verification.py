@@ -3,53 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import ssl
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from .._engine.engine import Engine
 from .._engine.single_flight import Outcome, WaitFor
+from .._engine.steps import Step
 from .._fleet.engines import engine_for
-from .._policy.checks import called, require, require_number
+from .._policy.checks import called, require
 from .._process import forks
 from .._wire.connection import HttpxWire
 from ..errors import Closed
 from ..events import ExpiredTokenAccepted, TokenOnDenyList, emit
 from ..settings import Settings
 from ..token import fingerprint
+from .bound.binding import Binding, BindingOptions, not_bound
+from .bound.confirmation import Confirmation
 from .claims import Claims
 from .deny import DenyFile, DenyList
 from .errors import InvalidToken, VerificationUnavailable
-from .jose.compact import LARGEST_TOKEN, check_header, strict_json, take_apart
-from .jose.jwk import VerificationKey
+from .jose.compact import LARGEST_TOKEN, Compact, check_header, strict_json, take_apart
 from .jose.signature import check_algorithms
 from .keys.documents import pinned_from
 from .keys.sharing import release, shared_source
 from .options import GraceOptions, KeyOptions
 from .outage import OutageWatch, deserves_grace
-from .rules import Rules, check, check_asked, check_times, claims_of, expired, types_for
+from .rules.acceptance import Accepted, check, check_times, expired, types_for
+from .rules.asked import Expected, check_asked
+from .rules.content import claims_of, roles_in
+from .rules.owners import owners_rules
 from .seen import Remembered, SeenOptions, VerifiedTokens, digest_of
-from .trust import IS_GUID, Trust
+from .trust import Trust
 
-__all__ = ["Expected", "Verification", "Verify", "Verifying"]
+__all__ = ["Text", "Verification", "Verify", "Verifying"]
 
-#: Yields a flight and for how many seconds to wait for it; is sent its outcome, or None when that time has passed.
-Verifying = Generator[WaitFor, Outcome | None, Claims]
+#: Yields what takes time: the wait for a flight, or a call that may block; is sent what came of it.
+Verifying = Generator[Step, Any, Claims]
+
+#: What is on this machine isn't asked through another one, which would read and answer it in its place.
+_DIRECT: Final = {"no_proxy": "localhost,127.0.0.0/8,::1"}
 
 Verify: TypeAlias = bool | str | ssl.SSLContext | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Expected:
-    """What one call asks of a token."""
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Text:
+    """A token as it was read, strictly; nothing in it is verified."""
 
-    scopes: Collection[str] = ()
-    roles: Collection[str] = ()
-    app_only: bool | None = None
-    nonce: str | None = None
-    grace: bool = False
+    compact: Compact
+    algorithm: str
+    kid: str | None
+    raw: dict[str, Any]
 
 
 class Verification:
@@ -72,40 +78,46 @@ class Verification:
         grace: GraceOptions | None = None,
         deny: DenyList | None = None,
         is_application: Callable[[Mapping[str, Any]], bool] | None = None,
+        roles_claim: str | Sequence[str] = "roles",
+        client_as_audience: bool = False,
+        binding: BindingOptions | None = None,
         settings: Settings | None = None,
         verify: Verify = True,
         proxies: Mapping[str, str] | None = None,
         timeout: float | tuple[float | None, float | None] | None = None,
     ) -> None:
-        require_number("leeway", leeway, low=0.0, high=300.0)
-        require(accepts in ("access", "id"), f'accepts must be "access" or "id", not {accepts!r}')
-        require(
-            accepts == "access" or grace is None, "grace is for access tokens: an ID token is used once, at sign-in"
-        )
         for name, value, kind in (
             ("keys", keys, KeyOptions),
             ("seen", seen, SeenOptions),
             ("grace", grace, GraceOptions),
             ("deny", deny, DenyList),
+            ("binding", binding, BindingOptions),
             ("settings", settings, Settings),
         ):
             require(value is None or isinstance(value, kind), f"{name} must be {kind.__name__}(...), not {value!r}")
-        require(
-            is_application is None or (callable(is_application) and not inspect.iscoroutinefunction(is_application)),
-            "is_application must be a plain function that takes a token's claims and returns True or False",
+        self.rules = owners_rules(
+            trusts,
+            audience=audience,
+            accepts=accepts,
+            tenants=tenants,
+            clients=clients,
+            leeway=leeway,
+            is_application=is_application,
+            roles_claim=roles_claim,
+            client_as_audience=client_as_audience,
+            binding=binding,
         )
         require(
-            is_application is None or accepts == "access", "is_application is for access tokens: ID tokens are users'"
+            accepts == "access" or grace is None, "grace is for access tokens: an ID token is used once, at sign-in"
+        )
+        require(
+            grace is None or not any(trust.keys_alone for trust in trusts),
+            "grace needs discovery: its probes look at the discovery document and the token endpoint, beside jwks_uri",
         )
         require(
             grace is None or seen is None or seen.tokens > 0,
             "grace is for tokens that were seen valid before the outage: let SeenOptions remember some",
         )
-        for tenant in tenants if any(trust.needs_tid for trust in trusts) else ():
-            require(
-                isinstance(tenant, str) and IS_GUID.fullmatch(tenant.lower()) is not None,
-                f"tenants must be the GUIDs that tokens carry in tid, not {tenant!r}",
-            )
         options = keys or KeyOptions()
         accepted = check_algorithms(algorithms)
         pinned = None
@@ -116,16 +128,9 @@ class Verification:
                     not trust.templated or trust.any_tenant or trust.tenant is not None,
                     "pinned_keys alone don't identify the tenant: give its GUID as well (tenant_id, or as the tenant)",
                 )
-        self.rules = Rules(
-            audiences=_names("audience", (audience,) if isinstance(audience, str) else audience, empty=False),
-            kind=accepts,
-            tenants=frozenset(tenant.lower() for tenant in _names("tenants", tenants)),
-            clients=_names("clients", clients),
-            leeway=leeway,
-            is_application=is_application,
-        )
         self.engine: Engine = engine_for(settings or Settings())
         self._clock = self.engine.clock
+        self._binding = None if binding is None else Binding(binding, self._clock, leeway)
         self._types = types_for(accepts)
         self._algorithms = accepted
         self._trusts = trusts
@@ -137,7 +142,11 @@ class Verification:
             trust: shared_source(
                 self.engine,
                 HttpxWire(
-                    self._clock, self.engine.settings.connect_timeout, verify=verify, proxies=proxies, timeout=timeout
+                    self._clock,
+                    self.engine.settings.connect_timeout,
+                    verify=verify,
+                    proxies=_DIRECT if trust.plain else proxies,
+                    timeout=timeout,
                 ),
                 trust,
                 algorithms=accepted,
@@ -155,8 +164,12 @@ class Verification:
         """Make it usable in a forked child."""
         self._seen.renew()
 
-    def seen(self, token: str) -> Claims | None:
+    def seen(self, token: str, *, bound: bool = False) -> Claims | None:
         """Return the claims of a token that was verified before and still holds; None where it must be verified.
+
+        Args:
+            token: The token.
+            bound: Whether one that is bound to a key will do, since its proof is checked afterwards.
 
         Raises:
             InvalidToken: It is on the deny-list.
@@ -167,7 +180,7 @@ class Verification:
         forks.notice()
         digest = digest_of(token)
         known = self._seen.find(digest)
-        if known is None:
+        if known is None or (known.confirmation is not None and not bound):
             return None
         view = known.source.view
         now = self._clock.monotonic()
@@ -188,8 +201,40 @@ class Verification:
             known.claims = claims = dataclasses.replace(claims, provenance=view.provenance)
         return claims
 
-    def verifying(self, token: str, asked: Expected) -> Verifying:
+    def read(self, token: str) -> Text:
+        """Read a token's text.
+
+        Raises:
+            InvalidToken: It isn't that of a token of this kind.
+        """
+        compact = take_apart(token)
+        algorithm, kid = check_header(compact.header, self._types)
+        return Text(compact, algorithm, kid, strict_json(compact.payload, "payload"))
+
+    def judged(self, text: Text) -> Accepted:
+        """Check all that can be told without a key and the time.
+
+        Raises:
+            InvalidToken: It is refused.
+        """
+        if text.algorithm not in self._algorithms:
+            raise InvalidToken("algorithm", "the token's algorithm isn't one that is accepted")
+        return check(text.compact.header, text.raw, self._trusts, self.rules)
+
+    def trusts(self, issuer: object) -> bool:
+        """Return whether tokens of an issuer may be accepted."""
+        return isinstance(issuer, str) and any(trust.match(issuer) is not None for trust in self._trusts)
+
+    def verifying(
+        self, token: str, asked: Expected, text: Text | None = None, accepted: Accepted | None = None
+    ) -> Verifying:
         """Verify a token, step by step; the drivers do the waiting.
+
+        Args:
+            token: The token.
+            asked: What the call asks of it.
+            text: The token as it was read, where it was.
+            accepted: What the rules found out about it, where they were asked.
 
         Raises:
             InvalidToken: It is refused.
@@ -198,12 +243,17 @@ class Verification:
         forks.notice()
         if self._closed:
             raise Closed("this verifier was closed: make a new one, or close it later")
-        compact = take_apart(token)
-        algorithm, kid = check_header(compact.header, self._types)
-        if algorithm not in self._algorithms:
-            raise InvalidToken("algorithm", "the token's algorithm isn't one that is accepted")
-        raw = strict_json(compact.payload, "payload")
-        accepted = check(compact.header, raw, self._trusts, self.rules)
+        if self._binding is not None or asked.presented is not None:
+            # It may be remembered; what came with it is new each time.
+            claims = self.seen(token, bound=True)
+            known = None if claims is None else self._seen.find(digest_of(token))
+            if claims is not None and known is not None:
+                yield from self._admitting(token, claims, known.confirmation, asked)
+                return claims
+        if text is None or accepted is None:
+            text = self.read(token)
+            accepted = self.judged(text)
+        kid = text.kid
         if kid is None:
             raise InvalidToken("unknown_key", "the token names no key")
         try:
@@ -220,9 +270,10 @@ class Verification:
             view = source.current()
         if accepted.tenant and not accepted.trust.any_tenant and accepted.tenant != source.tenant:
             raise InvalidToken("tenant", "the token comes from another tenant")
-        _check_key_issuer(key, accepted.trust, accepted.tenant, raw["iss"])
-        key.verify(algorithm, compact.signature, compact.signed)
-        claims = claims_of(raw, accepted, self.rules, view.provenance)
+        if not accepted.trust.lets_sign(key.issuer, accepted.tenant, text.raw["iss"]):
+            raise InvalidToken("key_issuer", "the token's key isn't for its issuer")
+        key.verify(text.algorithm, text.compact.signature, text.compact.signed)
+        claims = claims_of(text.raw, accepted, self.rules, view.provenance)
         digest = digest_of(token)
         before = self._seen.find(digest)
         known = Remembered(
@@ -235,6 +286,7 @@ class Verification:
             # Verified anew, as after a change of the deny-list's file, it was seen valid when it first was.
             seen_at=self._clock.monotonic() if before is None or before.key is not key else before.seen_at,
             deny_version=-1,
+            confirmation=accepted.confirmation,
         )
         yield from self._deny_file.reading()
         self._check_denied(known)
@@ -243,8 +295,18 @@ class Verification:
         # A wait may have taken its time.
         check_times(accepted, self._clock.wall())
         self._seen.put(digest, known, len(token))
-        check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
+        yield from self._admitting(token, claims, known.confirmation, asked)
         return claims
+
+    def _admitting(
+        self, token: str, claims: Claims, confirmation: Confirmation | None, asked: Expected
+    ) -> Generator[Step, Any, None]:
+        """Check what came with a good token, and what the call asks of it."""
+        if self._binding is not None:
+            yield from self._binding.checking(token, confirmation, asked.presented)
+        elif asked.presented is not None and asked.presented.dpop:
+            raise not_bound()
+        check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce, asked.any_scopes, asked.any_roles)
 
     def warming(self) -> Generator[WaitFor, Outcome | None, None]:
         """Get every issuer's keys, so that no token has to wait for them; step by step."""
@@ -271,12 +333,18 @@ class Verification:
         self._check_denied(known)
         down_since = self._watches[source].down_since()
         now, claims = self._clock.monotonic(), known.claims
+        # Roles that can't be read may be an administrator's.
+        readable = roles_in(claims.raw, self.rules.roles_claim) is not None
         past = self._clock.wall() - claims.expires_at
-        if down_since is None or not deserves_grace(
-            claims, options, past_expiry=past, seen_at=known.seen_at, down_since=down_since, now=now
+        if (
+            down_since is None
+            or not readable
+            or not deserves_grace(
+                claims, options, past_expiry=past, seen_at=known.seen_at, down_since=down_since, now=now
+            )
         ):
             raise expired()
-        check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce)
+        yield from self._admitting(token, claims, known.confirmation, asked)
         provenance = dataclasses.replace(source.current().provenance, grace=True, past_expiry=max(0.0, past))
         emit(
             ExpiredTokenAccepted(
@@ -298,7 +366,7 @@ class Verification:
         if known.deny_version != current.version:
             raw = claims.raw
             ids = (raw.get("uti"), raw.get("jti"))
-            matched = current.match(known.kid, (claims.object_id, claims.subject), claims.session_id, ids)
+            matched = current.match(known.kid, (claims.object_id, claims.subject), raw.get("sid"), ids)
         if not matched and deny.check is not None:
             try:
                 matched = "check" if deny.check(claims.raw) else ""
@@ -324,24 +392,3 @@ class Verification:
 
     def __repr__(self) -> str:
         return f"issuers={[trust.issuers[0] for trust in self._trusts]}, audience={sorted(self.rules.audiences)}"
-
-
-def _check_key_issuer(key: VerificationKey, trust: Trust, tenant: str, issuer: str) -> None:
-    """Check that a key may sign for an issuer, where the key set says for whom it may.
-
-    Entra's version 1 tokens are signed with keys whose issuer is the version 2 one of the same tenant.
-    """
-    if key.issuer is None:
-        return
-    meant = key.issuer.replace("{tenantid}", tenant) if tenant else key.issuer
-    if meant != issuer and meant not in trust.filled(tenant):
-        raise InvalidToken("key_issuer", "the token's key isn't for its issuer")
-
-
-def _names(what: str, given: object, *, empty: bool = True) -> frozenset[str]:
-    hint = f"{what} must be a collection of texts, not {given!r}"
-    require(isinstance(given, Collection) and not isinstance(given, (str, bytes)), hint)
-    found = frozenset(given) if isinstance(given, Collection) else frozenset()
-    require(all(isinstance(one, str) and one for one in found), hint)
-    require(empty or bool(found), f"{what} must not be empty: a token for any API would be accepted")
-    return found

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
-from .._engine.steps import run
+from .._engine.steps import Step, run
 from .._policy.checks import called
+from ..errors import ConfigurationError
 from ..settings import Settings
+from .bound.binding import BindingOptions
+from .bound.presented import Presented
 from .claims import Claims
 from .deny import DenyList
 from .options import GraceOptions, KeyOptions
-from .rules import check_asked
+from .rules.asked import Expected, check_asked
 from .seen import SeenOptions
 from .trust import Trust, b2c, entra, external_id, of_issuers
-from .verification import Expected, Verification, Verify
+from .verification import Verification, Verify, Verifying
 
-__all__ = ["ClaimsVerifier", "Verifier"]
+__all__ = ["Blocking", "ClaimsVerifier", "Core", "Verifier"]
+
+#: What decides whose tokens are accepted, and so isn't given where a tenant says it.
+_OF_TRUSTS = frozenset({"issuer", "discovery", "jwks_uri", "http_on_loopback"})
+_OPTIONS = frozenset(inspect.signature(Verification).parameters) - {"trusts", "audience"}
+#: What settings are called where MSAL's signatures are kept; the error for that says so.
+_ELSEWHERE = frozenset({"resilience"})
+
+
+class Core(Protocol):
+    """What verifies tokens, step by step, for the faces of threads and of tasks."""
+
+    def seen(self, token: str) -> Claims | None:
+        """Return the claims of a token that was verified before; None where it must be verified."""
+
+    def verifying(self, token: str, asked: Expected) -> Verifying:
+        """Verify a token."""
+
+    def warming(self) -> Generator[Step, Any, None]:
+        """Get every issuer's keys."""
+
+    def close(self) -> None:
+        """Forget what was verified."""
 
 
 class Verifier:
     """What the blocking verifier and asyncio's have in common: how they are made. See `ClaimsVerifier`."""
 
-    _core: Verification
+    _core: Core
 
     @called("settings", elsewhere="resilience")
     def __init__(
@@ -32,6 +58,8 @@ class Verifier:
         issuer: str | Sequence[str],
         audience: str | Sequence[str],
         discovery: str | None = None,
+        jwks_uri: str | None = None,
+        http_on_loopback: bool = False,
         algorithms: Collection[str] = ("RS256",),
         accepts: Literal["access", "id"] = "access",
         tenants: Collection[str] = (),
@@ -43,13 +71,16 @@ class Verifier:
         grace: GraceOptions | None = None,
         deny: DenyList | None = None,
         is_application: Callable[[Mapping[str, Any]], bool] | None = None,
+        roles_claim: str | Sequence[str] = "roles",
+        client_as_audience: bool = False,
+        binding: BindingOptions | None = None,
         settings: Settings | None = None,
         verify: Verify = True,
         proxies: Mapping[str, str] | None = None,
         timeout: float | tuple[float | None, float | None] | None = None,
     ) -> None:
         self._core = Verification(
-            of_issuers(issuer, discovery),
+            of_issuers(issuer, discovery, jwks_uri, http_on_loopback=http_on_loopback),
             audience=audience,
             algorithms=algorithms,
             accepts=accepts,
@@ -62,6 +93,9 @@ class Verifier:
             grace=grace,
             deny=deny,
             is_application=is_application,
+            roles_claim=roles_claim,
+            client_as_audience=client_as_audience,
+            binding=binding,
             settings=settings,
             verify=verify,
             proxies=proxies,
@@ -75,6 +109,7 @@ class Verifier:
         audience: str | Sequence[str],
         *,
         authority: str = "https://login.microsoftonline.com",
+        keys_of: str | None = None,
         **options: Any,
     ) -> Self:
         """Verify tokens of Microsoft Entra ID, of version 1 and of version 2.
@@ -84,9 +119,14 @@ class Verifier:
                 tokens are accepted: without it, those of every tenant there is.
             audience: The client id, and the App ID URI for version 1 tokens.
             authority: Another cloud's, such as `https://login.microsoftonline.us`.
+            keys_of: The client id of an application with a signing key of its own, as one with claims mapping has: its
+                keys are asked for at `?appid=`. None for the tenant's.
             options: As for the class.
+
+        Raises:
+            ConfigurationError: An argument is wrong, or isn't one here.
         """
-        return cls._of(entra(tenant, authority), audience, options)
+        return cls._of(entra(tenant, authority, keys_of=keys_of), audience, options)
 
     @classmethod
     def for_b2c(
@@ -134,6 +174,10 @@ class Verifier:
 
     @classmethod
     def _of(cls, trusts: tuple[Trust, ...], audience: str | Sequence[str], options: Mapping[str, Any]) -> Self:
+        for name in options.keys() - _OPTIONS - _ELSEWHERE:
+            why = "it follows from the tenant" if name in _OF_TRUSTS else "there is no such option"
+            known = ", ".join(sorted(_OPTIONS))
+            raise ConfigurationError(f"{name} can't be given here: {why}; the options are {known}")
         self = cls.__new__(cls)
         self._core = Verification(trusts, audience=audience, **options)
         return self
@@ -145,41 +189,10 @@ class Verifier:
         raise TypeError("a verifier can't be pickled: make one in each process")
 
 
-class ClaimsVerifier(Verifier):
-    """Verify tokens that arrive, through outages of the provider that signed them (G15, G16).
+class Blocking:
+    """Verify tokens, as threads do it; made by `ClaimsVerifier` and `AnyOf`."""
 
-    It makes no request until the first token arrives or `warm_up` is called. It may be shared by threads; make one for
-    each kind of token, and keep it.
-
-    Args:
-        issuer: `iss` of the tokens that are accepted, or several; `{tenantid}` in it stands for a tenant's GUID.
-        audience: `aud` of the tokens that are accepted, or several: the client id, and for version 1 tokens the App ID
-            URI as well.
-        discovery: The address of the discovery document, for all issuers; each one's own when not given.
-        algorithms: Those that are accepted. PS256 and ES256 are supported too, among others; `none` and symmetric
-            ones never are.
-        accepts: "access" for APIs, "id" for sign-in.
-        tenants: GUIDs of the tenants whose tokens are accepted; all that the issuer allows when not given.
-        clients: Client ids whose tokens are accepted, by `azp`, `appid`, `client_id` or `cid`; all when not given.
-        leeway: Seconds by which clocks may differ, from 0 to 300.
-        keys: How keys are fetched and how long they serve.
-        pinned_keys: A signed-off key set for a cold start in an outage: a file, or what would be in it. It is used
-            until the issuer's own set has been fetched, and again when that is too old.
-        seen: How many verified tokens are remembered.
-        grace: Accept tokens a little past their expiry while the provider is down; off when not given.
-        deny: An emergency deny-list.
-        is_application: Called with a verified access token's claims where none of them says whether it is a user's or
-            an application's own; True makes it an application's. Without it, such a token counts as a user's. It must
-            be quick and must not wait for a network: it runs on the caller's thread, or event loop. When it raises, or
-            returns anything but True or False, the token can't be verified.
-        settings: Whose breakers, workers and time-outs are used.
-        verify: The path of a CA bundle, an SSL context, or False, as in MSAL.
-        proxies: By scheme, as in MSAL.
-        timeout: Seconds for one request, or a pair for connecting and reading; the settings' when not given.
-
-    Raises:
-        ConfigurationError: An argument is wrong; raised before any network call.
-    """
+    _core: Core
 
     def verify(
         self,
@@ -187,9 +200,12 @@ class ClaimsVerifier(Verifier):
         *,
         scopes: Collection[str] = (),
         roles: Collection[str] = (),
+        any_scopes: Collection[str] = (),
+        any_roles: Collection[str] = (),
         app_only: bool | None = None,
         nonce: str | None = None,
         grace: bool = False,
+        presented: Presented | None = None,
     ) -> Claims:
         """Verify a token.
 
@@ -198,11 +214,14 @@ class ClaimsVerifier(Verifier):
 
         Args:
             token: The text that follows `Bearer`.
-            scopes: What must be among its scopes, all of it.
-            roles: What must be among its roles, all of it.
+            scopes: What must be among its scopes, all of it. A text is one scope, or several with blanks between them.
+            roles: What must be among its roles, all of it. A text is one role.
+            any_scopes: One of these must be among its scopes, or one of `any_roles` among its roles.
+            any_roles: See `any_scopes`.
             app_only: True for applications alone, False for users alone; see `Claims.app_only`.
             nonce: What an ID token must answer to.
             grace: Accept it past its expiry under the owner's `GraceOptions`, where all their conditions hold.
+            presented: What came with it, where the verifier has `binding`; see `read_request`.
 
         Returns:
             Its claims, and the state of the keys that it was verified with.
@@ -211,13 +230,21 @@ class ClaimsVerifier(Verifier):
             InvalidToken: It is refused, or isn't enough: 401 or 403.
             VerificationUnavailable: It can't be verified now: 503 with `Retry-After`.
             Closed: This verifier was closed.
+            ConfigurationError: What is asked for can't be.
         """
-        claims = self._core.seen(token)
+        claims = self._core.seen(token) if presented is None else None
         if claims is None:
-            asked = Expected(scopes, roles, app_only, nonce, grace)
+            asked = Expected(scopes, roles, any_scopes, any_roles, app_only, nonce, grace, presented)
             return run(self._core.verifying(token, asked))
-        if scopes or roles or app_only is not None or nonce is not None:
-            check_asked(claims, scopes, roles, app_only, nonce)
+        if (
+            scopes != ()
+            or roles != ()
+            or any_scopes != ()
+            or any_roles != ()
+            or app_only is not None
+            or nonce is not None
+        ):
+            check_asked(claims, scopes, roles, app_only, nonce, any_scopes, any_roles)
         return claims
 
     def warm_up(self) -> None:
@@ -237,3 +264,50 @@ class ClaimsVerifier(Verifier):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class ClaimsVerifier(Blocking, Verifier):
+    """Verify tokens that arrive, through outages of the provider that signed them (G15, G16).
+
+    It makes no request until the first token arrives or `warm_up` is called. It may be shared by threads; make one for
+    each kind of token, and keep it.
+
+    Args:
+        issuer: `iss` of the tokens that are accepted, or several; `{tenantid}` in it stands for a tenant's GUID.
+        audience: `aud` of the tokens that are accepted, or several: the client id, and for version 1 tokens the App ID
+            URI as well.
+        discovery: The address of the discovery document, for all issuers; each one's own when not given.
+        jwks_uri: The address of the key set, for all issuers, where there is no discovery document.
+        http_on_loopback: Whether these addresses may be http ones of this machine: `localhost`, `127.0.0.1`, `[::1]`.
+            For trying out alone.
+        algorithms: Those that are accepted. PS256, ES256 and EdDSA (Ed25519) are supported too, among others; `none`
+            and symmetric ones never are.
+        accepts: "access" for APIs, "id" for sign-in.
+        tenants: GUIDs of the tenants whose tokens are accepted; all that the issuer allows when not given.
+        clients: Client ids whose tokens are accepted, by `azp`, `appid`, `client_id` or `cid`; all when not given. One
+            of these may have asked for an ID token for this audience (Google).
+        leeway: Seconds by which clocks may differ, from 0 to 300.
+        keys: How keys are fetched and how long they serve.
+        pinned_keys: A signed-off key set for a cold start in an outage: a file, or what would be in it. It is used
+            until the issuer's own set has been fetched, and again when that is too old.
+        seen: How many verified tokens are remembered.
+        grace: Accept tokens a little past their expiry while the provider is down; off when not given.
+        deny: An emergency deny-list.
+        is_application: Called with a verified access token's claims where none of them says whether it is a user's or
+            an application's own; True makes it an application's. Without it, such a token counts as a user's. It must
+            be quick and must not wait for a network: it runs on the caller's thread, or event loop. When it raises, or
+            returns anything but True or False, the token can't be verified.
+        roles_claim: The claim that holds roles: its name, the way to one within others with dots between their names,
+            or that as a list of names. A name with a colon or a slash is one name.
+        client_as_audience: Accept an access token that has no `aud` at all, as Cognito's are, if its client is the
+            `audience`. Whoever has any token of that client is let in.
+        binding: Accept tokens that are bound to a key (DPoP, client certificates), with what their bearer must prove;
+            they are refused when not given.
+        settings: Whose breakers, workers and time-outs are used.
+        verify: The path of a CA bundle, an SSL context, or False, as in MSAL.
+        proxies: By scheme, as in MSAL.
+        timeout: Seconds for one request, or a pair for connecting and reading; the settings' when not given.
+
+    Raises:
+        ConfigurationError: An argument is wrong; raised before any network call.
+    """

@@ -115,8 +115,11 @@ async def tokens_that_arrive(token: str) -> None:
     except ra.InvalidToken as error:
         assert_type(error.status, int)
     assert_type(await aio.ClaimsVerifier(issuer="https://i", audience="a").verify(token), ra.Claims)
+    assert_type(ra.AnyOf(verifier).verify(token, any_scopes=["a"], any_roles="b"), ra.Claims)
+    assert_type(await aio.AnyOf(aio.ClaimsVerifier(issuer="https://i", audience="a")).verify(token), ra.Claims)
 
     verifier.verify(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ra.AnyOf([verifier])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ra.ClaimsVerifier(issuer="https://i")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 

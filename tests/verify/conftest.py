@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import trustme
 from arriving import AUDIENCE, NOWHERE, TENANT, Signer, Site, access_claims
 
 import resilient_auth as ra
@@ -27,6 +28,12 @@ def signer() -> Signer:
 def stranger() -> Signer:
     """A key that nobody trusts, under the same `kid`."""
     return Signer()
+
+
+@pytest.fixture(scope="session")
+def pem() -> str:
+    """A client's certificate."""
+    return trustme.CA().issue_cert("client.example").cert_chain_pems[0].bytes().decode()
 
 
 @pytest.fixture

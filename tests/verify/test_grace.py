@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import resilient_auth as ra
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import ExpiredTokenAccepted, ProviderSeenDown, ProviderSeenUp
 from resilient_auth.testing import capture_events
-from resilient_auth.verify import DenyList, GraceOptions
+from resilient_auth.verify import BindingOptions, DenyList, GraceOptions, Presented
 from resilient_auth.verify.outage import Observation
 
 OPTIONS = GraceOptions()
@@ -31,12 +34,14 @@ class Scene:
     def __init__(self, idp: Emulator, at_idp: Any, mint: Any, clock: Any, eventually: Any) -> None:
         self.idp, self.clock, self.eventually, self._mint, self._at_idp = idp, clock, eventually, mint, at_idp
         self.deny = DenyList()
+        self.binding: BindingOptions | None = None
+        self.presented: Presented | None = None
 
     def begin(self, *, grace: GraceOptions | None = OPTIONS, life: int = 600, **claims: Any) -> None:
-        self.verifier = self._at_idp(grace=grace, deny=self.deny)
+        self.verifier = self._at_idp(grace=grace, deny=self.deny, binding=self.binding)
         self.token = self._mint(exp=int(self.clock.wall()) + life, **claims)
         self.claims = claims
-        assert self.verifier.verify(self.token)
+        assert self.verifier.verify(self.token, presented=self.presented)
         if grace is not None:
             self.rounds(1)
 
@@ -97,6 +102,26 @@ def test_an_expired_token_is_accepted_in_an_outage(scene: Scene) -> None:
         scene.rounds(1)
         assert code_of(scene.verifier, scene.token, grace=True) == "expired"
         assert events.wait_for(ProviderSeenUp)
+
+
+@pytest.mark.parametrize("roles", [{"admin": True}, [{"name": "Admin"}], ["Reader", 1]], ids=str)
+def test_roles_that_cant_be_read_get_none(scene: Scene, roles: Any) -> None:
+    """They may be an administrator's."""
+    scene.begin(roles=roles)
+    scene.outage()
+    scene.expire()
+    assert code_of(scene.verifier, scene.token, grace=True) == "expired"
+
+
+def test_a_token_that_is_bound_stays_bound(scene: Scene, pem: str) -> None:
+    """Grace is about the time alone."""
+    bound = base64.urlsafe_b64encode(hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()).rstrip(b"=").decode()
+    scene.binding, scene.presented = BindingOptions(certificates=True), Presented(certificate=pem)
+    scene.begin(cnf={"x5t#S256": bound})
+    scene.outage()
+    scene.expire()
+    assert code_of(scene.verifier, scene.token, grace=True) == "certificate"
+    assert code_of(scene.verifier, scene.token, grace=True, presented=scene.presented) == "grace"
 
 
 @pytest.mark.parametrize(

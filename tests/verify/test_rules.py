@@ -251,9 +251,10 @@ class TestTimes:
             "1795000000",
             "1_795_000_000",
             "١٧٩٥",
-            1795000000.5,
             1e308,
-            1e10,
+            1e12,
+            -0.5,
+            253402300799.5,
             True,
             False,
             [1],
@@ -264,13 +265,13 @@ class TestTimes:
         ],
     )
     @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
-    def test_a_time_is_a_whole_number_within_reason(
+    def test_a_time_is_a_number_within_reason(
         self, refused: Refused, signer: Signer, claims: Claims, name: str, value: Any
     ) -> None:
-        """Texts, floats and numbers for which there is no date aren't guessed at."""
+        """Texts and numbers for which there is no date aren't guessed at."""
         assert refused(signer.token(claims(**{name: value}))) == "malformed"
 
-    @pytest.mark.parametrize("value", ["null", "1e3", "0x10", "017", "1795000000.0"])
+    @pytest.mark.parametrize("value", ["null", "1e12", "1e400", "0x10", "017", "1795000000.", "NaN", "Infinity"])
     def test_a_time_that_json_or_another_reader_would_take(
         self, refused: Refused, signer: Signer, claims: Claims, value: str
     ) -> None:
@@ -335,7 +336,7 @@ class TestWhatACallAsks:
         """Aren't guessed at."""
         assert refused(signer.token(claims(scp=scopes))) == "malformed"
 
-    @pytest.mark.parametrize("name", ["sub", "oid", "tid", "sid", "uti", "name", "preferred_username", "nonce", "azp"])
+    @pytest.mark.parametrize("name", ["iss", "sub", "oid", "tid", "azp", "xms_par_app_azp"])
     @pytest.mark.parametrize("value", [1, True, ["x"], {"x": 1}])
     def test_texts_are_texts(self, refused: Refused, signer: Signer, claims: Claims, name: str, value: Any) -> None:
         """A list where an id should be would compare in unforeseen ways."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from arriving import Signer
+from arriving import TENANT, Signer
 
 import resilient_auth
 import resilient_auth as ra
@@ -21,6 +21,17 @@ from resilient_auth.verify import claims_challenge
 from resilient_auth.verify.errors import CODES
 
 Claims = Callable[..., dict[str, Any]]
+
+
+def made(**changes: Any) -> ra.Claims:
+    """Make claims of a client that declared `cp1`."""
+    texts = {"subject": "s", "issuer": "i", "audience": ("a",), "scopes": frozenset(), "roles": frozenset()}
+    nothing = dict.fromkeys(
+        ("object_id", "tenant_id", "client_id", "issued_at", "not_before", "token_id", "session_id", "policy", "nonce",
+         "username", "name")
+    )  # fmt: skip
+    rest = {"app_only": False, "expires_at": 1, "raw": {"xms_cc": "cp1"}, "provenance": None}
+    return ra.Claims(**texts | nothing | rest | changes)
 
 
 def challenge_of(header: str) -> dict[str, str]:
@@ -114,7 +125,7 @@ class TestClaimsChallenge:
         found: ra.Claims = offline().verify(signer.token(claims(**changes)))
         return found
 
-    @pytest.mark.parametrize("capabilities", [["cp1"], "cp1", ["a", "cp1"]])
+    @pytest.mark.parametrize("capabilities", [["cp1"], "cp1", ["a", "cp1"], ["CP1"], "Cp1 x"])
     @pytest.mark.parametrize("required", [WANTED, json.dumps(WANTED), "c1"])
     def test_a_client_that_declared_cp1_is_challenged(
         self, offline: Any, signer: Signer, claims: Claims, capabilities: Any, required: Any
@@ -128,7 +139,7 @@ class TestClaimsChallenge:
         assert isinstance(asked, str)
         assert json.loads(asked) == self.WANTED
 
-    @pytest.mark.parametrize("capabilities", [None, [], ["cp2"], "", "cp11", 1, {"cp1": 1}])
+    @pytest.mark.parametrize("capabilities", [None, [], ["cp2"], "", "cp11", 1, {"cp1": 1}, [1, ["cp1"]]])
     def test_another_one_is_refused(self, offline: Any, signer: Signer, claims: Claims, capabilities: Any) -> None:
         """It would send the same token again for ever."""
         found = self.verified(offline, signer, claims, xms_cc=capabilities)
@@ -136,6 +147,29 @@ class TestClaimsChallenge:
         assert status == 403
         assert challenge_of(header)["error"] == "insufficient_scope"
         assert "claims" not in challenge_of(header)
+
+    @pytest.mark.parametrize(
+        ("issuer", "tenant", "place"),
+        [
+            (f"https://login.microsoftonline.com/{TENANT}/v2.0", TENANT, "https://login.microsoftonline.com"),
+            (f"https://sts.windows.net/{TENANT}/", TENANT, "https://login.microsoftonline.com"),
+            (f"https://sts.chinacloudapi.cn/{TENANT}/", TENANT, "https://login.partner.microsoftonline.cn"),
+            (f"https://login.microsoftonline.us/{TENANT}/v2.0", TENANT, "https://login.microsoftonline.us"),
+            (f"https://{TENANT}.ciamlogin.com/{TENANT}/v2.0", TENANT, f"https://{TENANT}.ciamlogin.com"),
+            (f"https://login.contoso.com/{TENANT}/v2.0/", TENANT, None),
+            ("https://id.example/realms/shop", None, None),
+            ("https://id.example", "no-guid", None),
+            (f"https://sts.windows.net/{TENANT}/", None, None),
+        ],
+    )
+    def test_the_place_to_go_is_told(self, issuer: str, tenant: str | None, place: str | None) -> None:
+        """The tenant's own, where that is known; the owner's word counts more."""
+        found = made(issuer=issuer, tenant_id=tenant)
+        parameters = challenge_of(claims_challenge(found, "c1")[1])
+        wanted = None if place is None else f"{place}/{TENANT}/oauth2/v2.0/authorize"
+        assert parameters.get("authorization_uri") == wanted
+        given = challenge_of(claims_challenge(found, "c1", authorization_uri="https://x.example")[1])
+        assert given["authorization_uri"] == "https://x.example"
 
     @pytest.mark.parametrize("required", [{}, "", "{}", "[]", "{", None, 1])
     def test_asking_for_nothing_is_a_mistake(self, offline: Any, signer: Signer, claims: Claims, required: Any) -> None:

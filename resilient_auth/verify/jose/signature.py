@@ -24,7 +24,8 @@ def verify_signature(token: str, jwk: Mapping[str, Any], *, algorithms: Collecti
     Args:
         token: The text.
         jwk: The key (RFC 7517); of a private one the public half is used.
-        algorithms: Those that are accepted: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512.
+        algorithms: Those that are accepted: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512,
+            EdDSA (Ed25519).
 
     Returns:
         The payload.

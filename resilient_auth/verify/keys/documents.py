@@ -14,7 +14,7 @@ from ...errors import ConfigurationError
 from ..errors import InvalidToken
 from ..jose.compact import LONGEST_KID, strict_json
 from ..jose.jwk import UnusableKey, VerificationKey, verification_key
-from ..trust import Trust, host_of, is_https
+from ..trust import Trust, host_of, is_address
 
 __all__ = ["Facts", "FoundKeys", "UnusableDocument", "facts_in", "keys_in", "pinned_from", "read_owners"]
 
@@ -63,10 +63,10 @@ def facts_in(text: str, trust: Trust, hosts: frozenset[str]) -> Facts:
         raise UnusableDocument("its issuer names no tenant")
     hosts |= trust.hosts_for(tenant)
     keys = body.get("jwks_uri")
-    if not _is_allowed(keys, hosts):
+    if not _is_allowed(keys, hosts, trust):
         raise UnusableDocument("its jwks_uri isn't an https address on a host that is allowed")
     token = body.get("token_endpoint")
-    return Facts(keys, token if _is_allowed(token, hosts) else None, tenant)
+    return Facts(keys, token if _is_allowed(token, hosts, trust) else None, tenant)
 
 
 def keys_in(text: str, algorithms: frozenset[str], most: int) -> FoundKeys:
@@ -102,9 +102,11 @@ def keys_in(text: str, algorithms: frozenset[str], most: int) -> FoundKeys:
             if isinstance(jwk.get("kty"), str):
                 unfit.add(kid)
             continue
-        if kid in usable and usable[kid].material != key.material:
+        known = usable.get(kid)
+        both = key if known is None else known.joined(key)
+        if both is None:
             twice.add(kid)
-        usable[kid] = key
+        usable[kid] = both or key
     for kid in twice:
         del usable[kid]
         refused.append(f"{_shown(kid)}: two keys have it")
@@ -155,8 +157,9 @@ def _json(text: str) -> dict[str, Any]:
         raise UnusableDocument("it isn't a JSON object, or not a strict one") from None
 
 
-def _is_allowed(url: object, hosts: frozenset[str]) -> TypeGuard[str]:
-    return is_https(url) and host_of(url) in hosts
+def _is_allowed(url: object, hosts: frozenset[str], trust: Trust) -> TypeGuard[str]:
+    # What came over https leads to nothing else.
+    return is_address(url, trust.plain) and host_of(url) in hosts
 
 
 def _shown(kid: str) -> str:

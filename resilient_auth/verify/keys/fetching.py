@@ -71,6 +71,8 @@ class DocumentFetcher:
 
     def _discover(self, ends: float, urgent: bool) -> Facts:
         """Return the facts, from a new discovery document where one is due and can be had."""
+        if self._trust.keys_alone:
+            return Facts(self._trust.discovery, None, None)
         now = self._engine.clock.monotonic()
         if self.facts is not None and now - self._facts_at < self._options.discovery_every:
             return self.facts
@@ -96,6 +98,8 @@ class DocumentFetcher:
 
     def keep(self, text: str, obtained_on: float) -> None:
         """Put a good key set into the store, with the discovery document that led to it."""
+        if self._trust.plain:
+            return  # it is what this machine says; others have another one of that name
         body = {"discovery": self._discovery_text, "keys": text, "obtained_on": obtained_on}
         # A store that fails has no say in whether the keys are good.
         with suppress(StoreUnavailable):
@@ -107,7 +111,7 @@ class DocumentFetcher:
             kept = self._engine.shared.document(self._document, self._wire.identity)
             if kept is None:
                 return None
-            facts = facts_in(str(kept["discovery"]), self._trust, self._hosts)
+            facts = None if self._trust.keys_alone else facts_in(str(kept["discovery"]), self._trust, self._hosts)
             found = keys_in(str(kept["keys"]), self._algorithms, self._options.most_keys)
             age = max(0.0, self._engine.clock.wall() - float(kept["obtained_on"]))
         except (StoreUnavailable, UnusableDocument, KeyError, TypeError, ValueError):

@@ -97,9 +97,14 @@ class KeySet:
             holder = known.get(kid)
             if holder is None:
                 held[kid] = HeldKey(key, now)
-            elif holder.key.material == key.material:
+            elif holder.key.parts <= key.parts or holder.key.parts >= key.parts:
                 # The same object, unless what it is for has changed: what was verified with it stays verified.
-                same = holder.key.issuer == key.issuer and holder.key.keys.keys() == key.keys.keys()
+                known_one = holder.key
+                same = (known_one.material, known_one.issuer, known_one.keys.keys()) == (
+                    key.material,
+                    key.issuer,
+                    key.keys.keys(),
+                )
                 held[kid] = HeldKey(holder.key if same else key, now)
             else:
                 changed.append(kid)
