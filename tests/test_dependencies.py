@@ -24,6 +24,8 @@ NEEDS = {
     "_credentials/azure_errors.py": "azure",
     "_credentials/azure_shapes.py": "azure",
     "_store/redis": "redis",
+    "integrations/django/rest.py": "drf",
+    "integrations/django": "django",
 }
 #: Imported where somebody brings them: a pytest plugin's host, and an old cache that is read.
 BROUGHT = {"pytest", "msal_extensions"}

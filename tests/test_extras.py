@@ -23,8 +23,10 @@ USES = [
         *((f"integrations.{extra}", extra) for extra in sorted(MODULES)),
     )
     for module in sorted(MODULES[extra] - {"rich"})  # which the drill alone needs
-    if (ROOT / "resilient_auth" / f"{name.replace('.', '/')}.py").exists() or name == "emulator"
+    if (ROOT / "resilient_auth" / f"{name.replace('.', '/')}.py").exists()
+    or (ROOT / "resilient_auth" / name.replace(".", "/")).is_dir()
 ]
+USES.append(pytest.param("import resilient_auth.integrations.django.rest", "rest_framework", "drf", id="drf"))
 _REDIS = "import resilient_auth as ra; ra.RedisStore('redis://x', key=bytes(32))"
 USES.append(pytest.param(_REDIS, "redis", "redis", id="redis"))
 
@@ -90,8 +92,12 @@ def test_an_import_that_fails_otherwise_stays_what_it_is() -> None:
     assert "import of json halted" in ended.stderr
 
 
+#: Where it isn't the package's name.
+_MODULE_OF = {"djangorestframework": "rest_framework"}
+
+
 def test_the_modules_are_those_that_the_extras_bring() -> None:
     """Each extra of the project is known, except for azure, without which there are classes of the same shape."""
     assert {*MODULES, "azure"} == {*EXTRAS}
     for extra, modules in MODULES.items():
-        assert modules == {Requirement(one).name for one in EXTRAS[extra]}
+        assert modules == {_MODULE_OF.get(name := Requirement(one).name, name) for one in EXTRAS[extra]}

@@ -84,10 +84,12 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     ),
     "verify.deny._BETWEEN": ("match", worst(" ", "\n,", ":")),
     "verify.deny._GUID": ("fullmatch", worst("a", "-", "{", "urn:uuid:", "00000000-")),
-    "verify.http._BEARER": (
+    "verify.http.places._BEARER": (
         "fullmatch", (*worst("bearer ", "a", "a="), ("bearer", " ", "\x00"), ("bearer a", "=", "\x00"))
     ),
-    "verify.http._OTHER_SCHEME": ("match", worst("bearer", "a", "bearer-", "a ")),
+    "verify.http.places._OTHER_SCHEME": ("match", worst("bearer", "a", "bearer-", "a ")),
+    "verify.http.places._BARE": ("fullmatch", worst("a", "=", "a=", ".")),
+    "verify.http.places._NAME": ("fullmatch", worst("a", "-", "a-")),
     "verify.jose.compact._BRACKETS": (
         "finditer", worst('"', '\\"', '"\\', "[", "{", '["', '"[', '\\"[', "[]", '"a"', "\\", "\\\\", '{"\\":')
     ),

@@ -11,6 +11,7 @@ __all__ = ["MODULES", "MissingExtra", "install", "raise_missing"]
 #: extra `azure` isn't among them: without azure-core there are classes of the same shape.
 MODULES: Mapping[str, frozenset[str]] = {
     "django": frozenset({"asgiref", "django"}),
+    "drf": frozenset({"asgiref", "django", "rest_framework"}),
     "emulator": frozenset({"h11", "rich", "trustme"}),
     "fastapi": frozenset({"fastapi", "starlette"}),
     "flask": frozenset({"flask", "werkzeug"}),

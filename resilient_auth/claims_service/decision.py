@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["DecidedBy", "Decision", "MalformedDecision", "Unavailable", "read_answer", "shaped"]
+from ..errors import ResilientAuthError
+from ..verify.claims import FrozenDict, plain
+
+__all__ = [
+    "DecidedBy",
+    "Decision",
+    "DecisionDenied",
+    "MalformedDecision",
+    "Unavailable",
+    "read_answer",
+    "shaped",
+]
 
 DecidedBy = Literal["service", "last_decision", "reduced", "denied"]
 
@@ -16,7 +26,7 @@ DecidedBy = Literal["service", "last_decision", "reduced", "denied"]
 _MOST_REASON = 500
 _MOST_ATTRIBUTES = 64
 _MOST_DEPTH = 6
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = FrozenDict()
 
 
 class MalformedDecision(ValueError):
@@ -50,9 +60,46 @@ class Decision:
     def __deepcopy__(self, memo: object) -> Decision:
         return self
 
+    def raise_for_denial(self) -> None:
+        """Raise unless the user may go on.
+
+        Raises:
+            DecisionDenied: They may not, or nobody could be asked.
+        """
+        if not self.allowed:
+            raise DecisionDenied(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values that JSON knows, to be changed at will."""
+        shown: dict[str, Any] = plain(self)
+        return shown
+
+
+class DecisionDenied(ResilientAuthError):
+    """Say that a user may not go on, for code that handles errors instead of decisions.
+
+    Args:
+        decision: The one that denies.
+    """
+
+    code = "denied"
+
+    def __init__(self, decision: Decision) -> None:
+        # Neither the reason nor the attributes: they are personal.
+        super().__init__(f"the user may not go on: {decision.code or 'the service says so'} ({decision.provenance})")
+        self.decision = decision
+        if decision.code:
+            self.code = decision.code  # type: ignore[misc]
+        #: The HTTP status to answer with: 403 for a no to the user, 503 where nobody could be asked, 502 where the
+        #: service refused to be asked.
+        self.status = 403
+        if decision.provenance == "denied":
+            self.status = 502 if decision.code == "claims_service_refused" else 503
+        self.retry_after = decision.retry_after
+        self.user_message = decision.reason or "You aren't allowed to do this."
+
     def __reduce__(self) -> tuple[object, ...]:
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return _rebuild, (values | {"attributes": _thawed(self.attributes)},)
+        return DecisionDenied, (self.decision,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,22 +189,12 @@ def _frozen(value: Any, depth: int) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise MalformedDecision("'attributes' has a name that isn't a string")
-        return MappingProxyType({name: _frozen(member, depth + 1) for name, member in value.items()})
+        return FrozenDict((name, _frozen(member, depth + 1)) for name, member in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(member, depth + 1) for member in value)
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     raise MalformedDecision("'attributes' holds what isn't JSON")
-
-
-def _thawed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _thawed(member) for name, member in value.items()}
-    return tuple(map(_thawed, value)) if isinstance(value, tuple) else value
-
-
-def _rebuild(values: dict[str, Any]) -> Decision:
-    return replace(Decision(allowed=False), **values | {"attributes": _frozen(values["attributes"], 0)})
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import ssl
 import threading
 import uuid
 import weakref
@@ -23,6 +22,7 @@ from .._engine.steps import Steps, run, run_async
 from .._policy.checks import require, require_number, require_whole
 from .._process import forks
 from ..downstream import TransportOptions, api_client, async_api_client
+from ..downstream.given import Verify
 from ..downstream.origins import named_origin
 from ..errors import Closed, ConfigurationError
 from ..verify.claims import Claims
@@ -72,7 +72,7 @@ class _Verifier:
         most_decisions: int | None = None,
         deadline: float | None = None,
         options: TransportOptions | None = None,
-        verify: ssl.SSLContext | bool = True,
+        verify: Verify = True,
         transport: Any = None,
         allow_http_loopback: bool = False,
     ) -> None:
@@ -200,7 +200,7 @@ class RemoteClaimsVerifier(_Verifier):
         deadline: Seconds that asking may take, retries and the token included; 5 when not given. A deadline of the
             calls around holds too.
         options: More about the calls, in place of `deadline`; see `TransportOptions`.
-        verify: Whom to trust, as for httpx.
+        verify: Whom to trust, as in MSAL: False, or the path of a CA bundle; or an SSL context.
         transport: The transport underneath; one of httpx's when not given.
         allow_http_loopback: Let the question go to this machine over http, for tests.
 

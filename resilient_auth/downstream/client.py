@@ -14,6 +14,7 @@ from .._wire.environment import proxy_for
 from ..errors import ConfigurationError
 from .bearer import BearerAuth, BearerFlow
 from .connections import NO_HTTP2
+from .given import Verify, credential_of, trusted
 from .options import TransportOptions
 from .origins import named_origin
 from .transport import AsyncResilientTransport, Awaiting, Blocking, ResilientTransport
@@ -32,7 +33,7 @@ def api_client(
     subject: SubjectOf | None = None,
     key: Callable[[httpx.Request], str] | None = None,
     fallback: Callable[[httpx.Request, httpx.TransportError], httpx.Response | None] | None = None,
-    verify: ssl.SSLContext | bool = True,
+    verify: Verify = True,
     transport: httpx.BaseTransport | None = None,
     allow_http_loopback: bool = False,
     **client: Any,
@@ -41,9 +42,9 @@ def api_client(
 
     Args:
         base_url: The API's https URL. The token goes to its origin alone.
-        credential: As for `BearerAuth`; None for an API that wants no token. It is asked at each request, in the
-            caller's context: a function may answer for the current user. A `ResilientCredential` holds what it is
-            given; around such a function it needs its own `subject`.
+        credential: As for `BearerAuth`, or an application of MSAL's for its own tokens; None for an API that wants no
+            token. It is asked at each request, in the caller's context: a function may answer for the current user. A
+            `ResilientCredential` holds what it is given; around such a function it needs its own `subject`.
         scopes: One scope, or several; none where the credential is a function.
         options: As for `ResilientTransport`.
         origins: Further origins that the token may go to.
@@ -51,7 +52,7 @@ def api_client(
         subject: As for `BearerAuth`.
         key: As for `ResilientTransport`.
         fallback: As for `ResilientTransport`; it is asked too where there is no token.
-        verify: Whom to trust, as for httpx.
+        verify: Whom to trust, as in MSAL: False, or the path of a CA bundle; or an SSL context.
         transport: The transport underneath; one of httpx's with the environment's proxies when not given.
         allow_http_loopback: Let the token go to this machine over http, for tests.
         client: Further arguments of `httpx.Client`. A `timeout` that is longer than the options' `attempt_timeout` goes
@@ -82,7 +83,7 @@ def async_api_client(
     subject: SubjectOf | None = None,
     key: Callable[[httpx.Request], str] | None = None,
     fallback: Callable[[httpx.Request, httpx.TransportError], Any] | None = None,
-    verify: ssl.SSLContext | bool = True,
+    verify: Verify = True,
     transport: httpx.AsyncBaseTransport | None = None,
     allow_http_loopback: bool = False,
     **client: Any,
@@ -129,7 +130,7 @@ class Given(NamedTuple):
     subject: SubjectOf | None
     key: Callable[[Any], str] | None
     fallback: Callable[[Any, Any], Any] | None
-    verify: ssl.SSLContext | bool
+    verify: Verify
     transport: Any
     allow_http_loopback: bool
     client: dict[str, Any]
@@ -185,7 +186,7 @@ def _auth(kind: Kind, given: Given, options: TransportOptions, origin: str) -> B
     scopes, origins = given.scopes, given.origins
     if given.credential is not None:
         auth = kind.auth(
-            given.credential,
+            credential_of(given.credential, asynchronous=issubclass(kind.resilient, Awaiting)),
             *((scopes,) if isinstance(scopes, str) else tuple(scopes)),
             origins=[origin, *origins],
             tenant_id=given.tenant_id,
@@ -225,18 +226,16 @@ def _timeout(library: Any, options: TransportOptions, client: dict[str, Any]) ->
     return timeout
 
 
-def _wire(
-    library: Any, options: TransportOptions, verify: ssl.SSLContext | bool, client: dict[str, Any]
-) -> dict[str, Any]:
+def _wire(library: Any, options: TransportOptions, verify: Verify, client: dict[str, Any]) -> dict[str, Any]:
     most = options.concurrency
     return {name: client.pop(name) for name in ("http1", "http2") if name in client} | {
-        "verify": verify,
+        "verify": trusted(verify, trust_env=client.get("trust_env", True)),
         "trust_env": client.get("trust_env", True),
         "limits": client.pop("limits", library.Limits(max_connections=most, max_keepalive_connections=min(most, 100))),
     }
 
 
-def _proxy(library: Any, proxy: str | None, verify: ssl.SSLContext | bool) -> Any:
+def _proxy(library: Any, proxy: str | None, verify: Verify) -> Any:
     if proxy is None:
         return None
     own = isinstance(verify, ssl.SSLContext) and proxy.startswith("https:")

@@ -11,6 +11,7 @@ from .._engine.threads import on_a_thread
 from .._policy.checks import is_scope, require
 from ..errors import ConfigurationError
 from .errors import TokenUnavailable, no_token
+from .given import credential_of
 
 __all__ = ["CredentialCall", "ForgettingCredential", "TokenSource"]
 
@@ -90,6 +91,7 @@ class TokenSource:
                 is_scope(scope) and len(scope.split()) == 1,
                 f"each scope must be a string such as 'api://orders/.default', not {scope!r}",
             )
+        credential = credential_of(credential)
         require(not isinstance(credential, type), f"{credential!r} is a class: make an object of it")
         self._ask = ask = CredentialCall(credential)
         require(

@@ -7,28 +7,31 @@
     def read():
         return {"for": g.claims.subject}
 
+    install(app)
+
 Needs the extra: `pip install 'resilient-auth[flask]'`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .._policy.checks import require
 from .._process.extras import raise_missing
+from ..claims_service.decision import Decision
+from ..errors import ResilientAuthError
 from ..verify.claims import Claims
-from ..verify.errors import InvalidToken, VerificationUnavailable
-from ..verify.http import Guard, Refusal, challenged, refused
+from ..verify.http import Arrived, Guard, Refusal, TokenPlace, challenged, refused
 
 try:
-    from flask import Flask, current_app, g, jsonify, request
-    from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable, Unauthorized
+    from flask import Blueprint, Flask, current_app, g, jsonify, request
+    from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
-__all__ = ["Refused", "authenticated", "challenge", "handle_errors"]
+__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install"]
 
 
 class Refused(HTTPException):
@@ -55,11 +58,15 @@ class _Forbidden(Refused, Forbidden):
     pass
 
 
+class _Denied(Refused, BadGateway):
+    pass
+
+
 class _Unavailable(Refused, ServiceUnavailable):
     pass
 
 
-_KINDS = {401: _Unauthorized, 403: _Forbidden, 503: _Unavailable}
+_KINDS = {401: _Unauthorized, 403: _Forbidden, 502: _Denied, 503: _Unavailable}
 
 
 def authenticated(
@@ -67,9 +74,12 @@ def authenticated(
     *,
     scopes: str | Collection[str] = (),
     roles: str | Collection[str] = (),
+    any_scopes: str | Collection[str] = (),
+    any_roles: str | Collection[str] = (),
     app_only: bool | None = None,
     grace: bool = False,
     realm: str | None = None,
+    token_in: TokenPlace | Sequence[TokenPlace] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let only requests with a verified token into a view (G16). Put it below the route's decorator.
 
@@ -77,9 +87,13 @@ def authenticated(
         verifier: A `resilient_auth.ClaimsVerifier`.
         scopes: Scopes that the token must have.
         roles: Roles that it must have.
+        any_scopes: Scopes of which it must have one, or one of `any_roles`.
+        any_roles: Roles of which it must have one, or one of `any_scopes`.
         app_only: True for tokens of applications alone, False for tokens of users alone, None for both.
         grace: Accept a token past its expiry here, where the verifier's owner allows it.
         realm: The protection space's name in challenges.
+        token_in: Where the token is, such as `TokenCookie("access_token")`, or several places in order; the
+            `Authorization` header when not given.
 
     Returns:
         A decorator. Refused requests get 401, 403 or 503, with a stable code and a message in JSON.
@@ -87,15 +101,25 @@ def authenticated(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    guard = Guard(verifier, scopes=scopes, roles=roles, app_only=app_only, grace=grace, realm=realm)
+    guard = Guard(
+        verifier,
+        scopes=scopes,
+        roles=roles,
+        any_scopes=any_scopes,
+        any_roles=any_roles,
+        app_only=app_only,
+        grace=grace,
+        realm=realm,
+        token_in=token_in,
+    )
     require(not guard.asynchronous, "an asyncio verifier in Flask: use resilient_auth.ClaimsVerifier")
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             try:
-                g.claims = guard.admit(request.headers.getlist("Authorization"))
-            except (InvalidToken, VerificationUnavailable) as error:
+                g.claims = guard.admit(_arrived())
+            except ResilientAuthError as error:
                 refusal = guard.refuse(error)
             else:
                 return current_app.ensure_sync(view)(*args, **kwargs)
@@ -106,14 +130,33 @@ def authenticated(
     return decorate
 
 
-def handle_errors(app: Flask, *, realm: str | None = None) -> None:
-    """Have an application answer a verification's errors that its own code raises, as the decorator does."""
+def handle_errors(app: Flask | Blueprint, *, realm: str | None = None) -> None:
+    """Answer every error of this package that a view raises, as the decorator answers its own.
 
-    def handle(error: Any) -> Any:
-        return _refusing(refused(error, realm=realm)).get_response()
+    Tokens that are refused get 401 or 403, what can't be had now from the provider, an API, a claims service or a store
+    gets 503 with `Retry-After`. Mistakes of the application's own (`ConfigurationError`) stay what they are. Handlers
+    of the application's for a status, or for an error's own class, come first. An application's `jsonify` learns to
+    write claims and decisions too.
 
-    app.register_error_handler(InvalidToken, handle)
-    app.register_error_handler(VerificationUnavailable, handle)
+    Args:
+        app: The application, or a blueprint.
+        realm: The protection space's name in challenges.
+    """
+
+    def handle(error: ResilientAuthError) -> Any:
+        return current_app.handle_user_exception(_refusing(refused(error, realm=realm)))
+
+    app.register_error_handler(ResilientAuthError, handle)
+    provider = getattr(app, "json", None)
+    default = getattr(provider, "default", None)
+    if default is not None:
+        provider.default = lambda value: (  # type: ignore[union-attr]
+            value.to_dict() if isinstance(value, (Claims, Decision)) else default(value)
+        )
+
+
+#: Its name in every framework.
+install = handle_errors
 
 
 def challenge(
@@ -133,3 +176,7 @@ def challenge(
 
 def _refusing(refusal: Refusal) -> Refused:
     return _KINDS[refusal.status](refusal)
+
+
+def _arrived() -> Arrived:
+    return Arrived(request.method, request.query_string.decode("latin-1"), request.headers.getlist)

@@ -11,6 +11,7 @@ from .challenge import claims_challenge
 from .claims import Claims, Provenance
 from .deny import DenyList
 from .errors import InvalidToken, VerificationUnavailable
+from .http import Refusal, TokenCookie, TokenHeader, TokenQuery, TokenSubprotocol, bearer_token, refused
 from .jose.signature import verify_signature
 from .options import GraceOptions, KeyOptions
 from .seen import SeenOptions
@@ -30,9 +31,16 @@ __all__ = [
     "KeyOptions",
     "Presented",
     "Provenance",
+    "Refusal",
     "SeenOptions",
+    "TokenCookie",
+    "TokenHeader",
+    "TokenQuery",
+    "TokenSubprotocol",
     "VerificationUnavailable",
+    "bearer_token",
     "claims_challenge",
     "read_request",
+    "refused",
     "verify_signature",
 ]

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, NoReturn
 
-__all__ = ["Claims", "Provenance", "frozen"]
+__all__ = ["Claims", "FrozenDict", "Provenance", "frozen", "plain"]
+
+
+class FrozenDict(dict[str, Any]):
+    """Hold names and JSON values as a dict that can't be changed: whatever writes JSON, copies or pickles takes it.
+
+    `dict(it)` is a copy that can be changed.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("verified claims and decisions can't be changed: take dict(...) of it, or to_dict()")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FrozenDict:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FrozenDict, (dict(self),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,30 +105,32 @@ class Claims:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     provenance: Provenance
 
-    def __reduce__(self) -> tuple[object, ...]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _rebuild, (values | {"raw": _plain(self.raw)},)
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values that JSON knows, to be changed at will; sets are sorted lists."""
+        shown: dict[str, Any] = plain(self)
+        return shown
 
     def __deepcopy__(self, memo: object) -> Claims:
         return self
 
 
-def _rebuild(values: dict[str, Any]) -> Claims:
-    return Claims(**values | {"raw": frozen(values["raw"])})
-
-
 def frozen(value: Any) -> Any:
     """Make a JSON value unchangeable, all the way down."""
-    if isinstance(value, dict):
-        return MappingProxyType({name: frozen(part) for name, part in value.items()})
-    if isinstance(value, list):
+    if isinstance(value, Mapping):
+        return FrozenDict((name, frozen(part)) for name, part in value.items())
+    if isinstance(value, (list, tuple)):
         return tuple(frozen(part) for part in value)
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Make plain values that JSON knows, all the way down, of what is frozen."""
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
     return value

@@ -22,7 +22,9 @@ __all__ = ["CODES", "InvalidToken", "VerificationUnavailable", "bearer_challenge
 _OF_PROOFS = {"dpop_proof": "invalid_dpop_proof", "dpop_replay": "invalid_dpop_proof", "dpop_nonce": "use_dpop_nonce"}
 
 #: Codes of tokens that are good, and not for this: 403.
-_FORBIDDEN = frozenset({"insufficient_scope", "insufficient_role", "app_only", "user_only"})
+_FORBIDDEN = frozenset(
+    {"insufficient_scope", "insufficient_role", "app_only", "user_only", "cross_site", "unknown_user"}
+)
 #: Every code of an `InvalidToken`; they don't change.
 CODES = _FORBIDDEN | {
     # the request around it, and its text

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-import django
+import django_site
 import pytest
-from django.conf import settings
 from django.http import JsonResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
@@ -24,11 +23,7 @@ import resilient_auth as ra
 from resilient_auth.errors import ConfigurationError
 from resilient_auth.integrations.django import authenticated, challenge, claims_middleware
 
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["testserver"], SECRET_KEY="x", ROOT_URLCONF=__name__, MIDDLEWARE=[])
-    django.setup()
-
-urlpatterns: list[Any] = []
+assert django_site.settings.configured
 
 
 def bearer(token: str) -> dict[str, str]:

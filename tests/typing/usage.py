@@ -10,9 +10,11 @@ from typing import Any, assert_type
 
 import httpx
 import msal as plain  # pyright: ignore[reportMissingTypeStubs]
+from flask import Flask
 
 import resilient_auth as ra
-from resilient_auth import aio, events, msal
+from resilient_auth import aio, events, msal, testing, verify
+from resilient_auth.integrations import flask as in_flask
 from resilient_auth.store import Backend
 
 Answer = dict[str, Any]
@@ -143,3 +145,19 @@ def settings_stores_and_events(backend: Backend) -> None:
     ra.Settings(patience=5.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     ra.subscribe(lambda: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ra.halth()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def web_frameworks(verifier: ra.ClaimsVerifier, claims: ra.Claims, decision: ra.Decision, app: Flask) -> None:
+    assert_type(claims.to_dict(), dict[str, Any])
+    assert_type(decision.to_dict(), dict[str, Any])
+    decision.raise_for_denial()
+    claims.raw["sub"] = "eve"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    in_flask.install(app, realm="orders")
+    in_flask.authenticated(verifier, scopes="a", token_in=[verify.TokenHeader(), verify.TokenCookie("token")])
+    assert_type(verify.refused(ra.CircuitOpen("x")), verify.Refusal)
+    assert_type(verify.bearer_token(["Bearer a.b.c"]), str)
+    assert_type(testing.claims("ada", scopes=["a"], tid="t"), ra.Claims)
+    ra.api_client("https://api.example", plain.ConfidentialClientApplication("id", "s"), "a/.default", verify="ca.pem")
+
+    in_flask.authenticated(verifier, token_in="cookie")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ra.api_client("https://api.example", None, verify=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

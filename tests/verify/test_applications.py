@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
-from resilient_auth.verify.http import Guard
+from resilient_auth.verify.http import Arrived, Guard
 
 Claims = Callable[..., dict[str, Any]]
 
@@ -125,9 +125,10 @@ def test_an_application_with_scopes(offline: Any, signer: Signer, claims: Claims
     assert verifier.verify(token).scopes
     assert verifier.verify(token).app_only
     assert code_of(verifier, token, app_only=False, scopes=["Orders.Read"]) == "user_only"
-    assert Guard(verifier, app_only=True).admit([f"Bearer {token}"]).app_only
+    request = Arrived("GET", "", lambda name: [f"Bearer {token}"])
+    assert Guard(verifier, app_only=True).admit(request).app_only
     with pytest.raises(ra.InvalidToken) as caught:
-        Guard(verifier, app_only=False).admit([f"Bearer {token}"])
+        Guard(verifier, app_only=False).admit(request)
     assert caught.value.status == 403
 
 

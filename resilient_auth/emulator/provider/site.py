@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from ..wire.messages import Request, Response, html_response, json_response
 from .authorize import SignIn
 from .discovery import Discovery
 from .grants import TokenEndpoint
 from .oauth_errors import Refusal
 from .realms import locate
+
+#: What pages of other origins may ask, as single-page applications do.
+_OF_PAGES: Final = frozenset({"discovery", "jwks", "token"})
+_CORS: Final = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
+    ("Access-Control-Allow-Headers", "*"),
+)
 
 
 class IdentityProvider:
@@ -25,6 +36,12 @@ class IdentityProvider:
 
     def respond(self, request: Request) -> Response:
         """Answer a request."""
+        if "origin" not in request.headers or self.endpoint_of(request) not in _OF_PAGES:
+            return self._answer(request)
+        answer = Response(204) if request.method == "OPTIONS" else self._answer(request)
+        return replace(answer, headers=(*answer.headers, *_CORS))
+
+    def _answer(self, request: Request) -> Response:
         try:
             return self._route(request)
         except Refusal as refusal:

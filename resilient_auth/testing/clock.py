@@ -1,35 +1,13 @@
-"""What tests of applications need: a clock that stands still, captured events, and the emulator as a pytest fixture.
-
-Register the fixtures with `pytest_plugins = ["resilient_auth.testing"]` in the top-level `conftest.py`.
-"""
+"""A clock that stands still until a test moves it, and jitter that isn't any."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._store.conformance import check_backend
-from .events import Event, subscribe
-
-if TYPE_CHECKING:
-    from .emulator import Emulator
-
-__all__ = [
-    "CapturedEvents",
-    "ManualClock",
-    "capture_events",
-    "chaos",
-    "check_backend",
-    "identity_provider",
-    "no_jitter",
-]
-
-_E = TypeVar("_E", bound=Event)
+__all__ = ["ManualClock", "no_jitter"]
 
 
 def no_jitter(low: float, high: float) -> float:
@@ -163,139 +141,3 @@ class _Wait:
     def describe(self, now: float) -> str:
         """Say who waits for how long."""
         return f"{self.name} waits for " + ("a call" if self.ends is None else f"{self.ends - now:g} s more of it")
-
-
-class CapturedEvents:
-    """The events that were told while capturing."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._events: list[Event] = []
-
-    def __call__(self, event: Event) -> None:
-        with self._changed:
-            self._events.append(event)
-            self._changed.notify_all()
-
-    def of(self, kind: type[_E]) -> list[_E]:
-        """List those of one kind."""
-        with self._changed:
-            return [event for event in self._events if isinstance(event, kind)]
-
-    def wait_for(self, kind: type[_E], *, count: int = 1, timeout: float = 10.0) -> list[_E]:
-        """Wait until there are `count` of a kind, for at most `timeout` real seconds.
-
-        Raises:
-            AssertionError: There weren't.
-        """
-        ends = time.monotonic() + timeout
-        with self._changed:
-            while len(found := [event for event in self._events if isinstance(event, kind)]) < count:
-                left = ends - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    raise AssertionError(f"{len(found)} of {count} {kind.__name__} events within {timeout:g} s")
-            return found
-
-    def __iter__(self) -> Iterator[Event]:
-        with self._changed:
-            return iter(list(self._events))
-
-
-@contextmanager
-def capture_events() -> Iterator[CapturedEvents]:
-    """Capture the events that are told meanwhile. They come on a thread of their own: use `wait_for`."""
-    captured = CapturedEvents()
-    unsubscribe: Callable[[], None] = subscribe(captured)
-    try:
-        yield captured
-    finally:
-        unsubscribe()
-
-
-def chaos(
-    wrapped: Any,
-    *,
-    rate: float = 1.0,
-    status: int | None = None,
-    error: type[Exception] | None = None,
-    delay: float = 0.0,
-    seed: int | None = None,
-) -> Any:
-    """Put faults in front of an httpx transport, blocking or asyncio's, to see how an application takes them (G23).
-
-    Args:
-        wrapped: The transport that answers the requests that are spared; give the result to `ResilientTransport`.
-        rate: Share of requests that fail, from 0 to 1; may be changed while it runs, as an attribute.
-        status: Answer these with this status.
-        error: Raise this error of httpx's for them instead, such as `httpx.ConnectError`.
-        delay: Seconds for which each of them is held up first. Where neither status nor error is given, that is all.
-        seed: Makes the choice of requests repeatable.
-
-    Returns:
-        A transport for `httpx.Client` and `httpx.AsyncClient`, with `rate` and `hits`, the number of faults so far.
-
-    Raises:
-        ConfigurationError: An argument is wrong.
-    """
-    import random
-
-    import httpx
-
-    from ._policy.checks import require, require_number
-
-    require_number("rate", rate, low=0.0, high=1.0, unit="")
-    require_number("delay", delay, low=0.0)
-    require(status is None or error is None, "give a status or an error, not both")
-    luck = random.Random(seed)  # noqa: S311 - nothing secret hangs on it
-
-    class Chaos(httpx.BaseTransport, httpx.AsyncBaseTransport):
-        def __init__(self) -> None:
-            self.rate = rate
-            self.hits = 0
-
-        def _strikes(self) -> bool:
-            struck = luck.random() < self.rate
-            self.hits += struck
-            return struck
-
-        def _fault(self, request: httpx.Request) -> httpx.Response | None:
-            if error is not None:
-                raise error("a fault on command")
-            return None if status is None else httpx.Response(status, request=request)
-
-        def handle_request(self, request: httpx.Request) -> httpx.Response:
-            answer = None
-            if self._strikes():
-                time.sleep(delay)
-                answer = self._fault(request)
-            return answer if answer is not None else wrapped.handle_request(request)
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            answer = None
-            if self._strikes():
-                await asyncio.sleep(delay)
-                answer = self._fault(request)
-            return answer if answer is not None else await wrapped.handle_async_request(request)
-
-        def close(self) -> None:
-            wrapped.close()
-
-        async def aclose(self) -> None:
-            await wrapped.aclose()
-
-    return Chaos()
-
-
-try:
-    import pytest
-except ModuleNotFoundError:  # outside of tests
-    pass
-else:
-
-    @pytest.fixture
-    def identity_provider() -> Iterator[Emulator]:
-        """An identity provider on loopback that fails on command; see `resilient_auth.emulator`."""
-        from .emulator import Emulator
-
-        with Emulator() as emulator:
-            yield emulator

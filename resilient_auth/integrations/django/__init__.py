@@ -1,0 +1,32 @@
+"""Verified tokens in Django: decorators for views, middlewares and users, both for threads and for asyncio.
+
+    verifier = resilient_auth.ClaimsVerifier.for_entra(...)
+
+    @authenticated(verifier, scopes="orders.read")
+    def read(request):
+        return JsonResponse({"for": request.claims.subject})
+
+`django.backend` has an authentication backend, `django.rest` the classes for Django REST framework (extra `drf`).
+
+Needs the extra: `pip install 'resilient-auth[django]'`.
+"""
+
+from ..._process.extras import raise_missing
+
+try:
+    from .errors import handle_errors, install
+    from .guarding import authenticated, challenge, claims_middleware, requires
+    from .users import ClaimsUser, from_backends
+except ImportError as error:
+    raise_missing(__name__, "django", error)
+
+__all__ = [
+    "ClaimsUser",
+    "authenticated",
+    "challenge",
+    "claims_middleware",
+    "from_backends",
+    "handle_errors",
+    "install",
+    "requires",
+]

@@ -1,0 +1,44 @@
+"""What tests of applications need: a clock that stands still, events, claims and tokens, and the emulator as a fixture.
+
+Register the fixtures with `pytest_plugins = ["resilient_auth.testing"]` in the top-level `conftest.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .._store.conformance import check_backend
+from .captured import CapturedEvents, capture_events
+from .clock import ManualClock, no_jitter
+from .faults import chaos
+from .tokens import claims, token
+
+if TYPE_CHECKING:
+    from ..emulator import Emulator
+
+__all__ = [
+    "CapturedEvents",
+    "ManualClock",
+    "capture_events",
+    "chaos",
+    "check_backend",
+    "claims",
+    "identity_provider",
+    "no_jitter",
+    "token",
+]
+
+try:
+    import pytest
+except ModuleNotFoundError:  # outside of tests
+    pass
+else:
+
+    @pytest.fixture
+    def identity_provider() -> Iterator[Emulator]:
+        """An identity provider on loopback that fails on command; see `resilient_auth.emulator`."""
+        from ..emulator import Emulator
+
+        with Emulator() as emulator:
+            yield emulator

@@ -1,0 +1,375 @@
+"""Every error of ours is answered by every framework alike, over real sockets, once the application asks for that."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import quote
+
+import django_site
+import httpx
+import pytest
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.urls import path
+from fastapi import Depends, FastAPI, WebSocket
+from flask import Blueprint, Flask, g, jsonify
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from served import asgi, wsgi
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from token_issuer import Issuer
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+import resilient_auth as ra
+from resilient_auth import errors, testing
+from resilient_auth.claims_service.decision import Decision, DecisionDenied
+from resilient_auth.downstream import errors as downstream
+from resilient_auth.emulator import Fault
+from resilient_auth.integrations import django as for_django
+from resilient_auth.integrations import fastapi as for_fastapi
+from resilient_auth.integrations import flask as for_flask
+from resilient_auth.integrations.django.rest import BearerAuthentication
+from resilient_auth.verify import InvalidToken, VerificationUnavailable, refused
+
+
+def denial(**about: Any) -> DecisionDenied:
+    return DecisionDenied(Decision(allowed=False, **about))
+
+
+def led_to(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+#: What a view raises, and the status, code and `Retry-After` that it is answered with.
+RAISED: dict[str, tuple[Exception, int, str, str | None]] = {
+    "a bad token": (InvalidToken("expired", "it has expired"), 401, "expired", None),
+    "a lacking scope": (InvalidToken("insufficient_scope", "x", scope=("a",)), 403, "insufficient_scope", None),
+    "no keys": (VerificationUnavailable("x", retry_after=7.2), 503, "verification_unavailable", "8"),
+    "a closed object": (errors.Closed("x"), 503, "closed", "5"),
+    "a denial": (errors.TokenDenied("invalid_client"), 502, "token_denied", None),
+    "no store": (errors.StoreUnavailable("redis", "timeout", retry_after=3.0), 503, "store_unavailable", "3"),
+    "a token that can't be had": (
+        led_to(downstream.TokenUnavailable("x"), errors.CircuitOpen("x", retry_after=11.0)),
+        503,
+        "token_unavailable",
+        "11",
+    ),
+    "a token that was denied": (
+        led_to(downstream.TokenUnavailable("x"), errors.TokenDenied("invalid_grant")),
+        502,
+        "token_unavailable",
+        None,
+    ),
+    "a no of the service": (denial(reason="You left."), 403, "denied", None),
+    "no service": (
+        denial(provenance="denied", code="api_circuit_open", retry_after=4.0), 503, "api_circuit_open", "4"
+    ),
+    "a service that refuses": (denial(provenance="denied", code="claims_service_refused"), 502,
+                               "claims_service_refused", None),
+    "an endless break": (errors.CircuitOpen("x", retry_after=1e12), 503, "circuit_open", "86400"),
+}  # fmt: skip
+
+
+def below(kind: type[Any]) -> Iterator[type[Any]]:
+    """Every kind of an error that this package has."""
+    for each in kind.__subclasses__():
+        if each.__module__.startswith("resilient_auth."):
+            yield each
+            yield from below(each)
+
+
+RAISED |= {
+    kind.code: (kind("x", retry_after=9.0), 503, kind.code, "9")
+    for base in (errors.ProviderUnavailable, downstream.ApiUnavailable)
+    for kind in (base, *below(base))
+    if kind is not VerificationUnavailable
+}
+
+
+def raising(name: str) -> Any:
+    """Raise it, freshly made, as a view would."""
+    error = RAISED[name][0]
+    made = pickle.loads(pickle.dumps(error))
+    raise led_to(made, error.__cause__) if error.__cause__ else made
+
+
+def in_flask() -> Any:
+    app, orders = Flask("orders"), Blueprint("orders", "orders")
+    app.get("/raise/<name>")(raising)
+    app.get("/wrong")(wrong)
+    for_flask.install(app, realm="orders")
+    app.register_blueprint(orders)
+    return wsgi(app)
+
+
+def in_a_blueprint() -> Any:
+    app, orders = Flask("shop"), Blueprint("orders", "orders")
+    orders.get("/raise/<name>")(raising)
+    orders.get("/wrong")(wrong)
+    for_flask.handle_errors(orders, realm="orders")
+    app.register_blueprint(orders)
+    return wsgi(app)
+
+
+def in_fastapi() -> Any:
+    app = FastAPI()
+    for_fastapi.install(app, realm="orders")
+
+    @app.get("/raise/{name:path}")
+    async def fails(name: str) -> None:
+        raising(name)
+
+    app.get("/wrong")(wrong)
+    return asgi(app)
+
+
+def in_starlette() -> Any:
+    inner = Starlette()
+    for_fastapi.handle_errors(inner, realm="orders")
+    inner.add_route("/raise/{name:path}", lambda request: raising(request.path_params["name"]))
+    inner.add_route("/wrong", wrong)
+    return asgi(Starlette(routes=[Mount("/", inner)]))
+
+
+def wrong(request: Any = None) -> None:
+    raise errors.ConfigurationError("a mistake of the owner's")
+
+
+class _Served:
+    """A Django site with the middleware, as long as it is served."""
+
+    def __init__(self, urls: list[Any], serve: Callable[[], Any], middleware: str, guard: Any = None) -> None:
+        self._made = ExitStack()
+        self._urls, self._serve, self._middleware, self._guard = urls, serve, middleware, guard
+
+    def __enter__(self) -> str:
+        module: Any = self._made.enter_context(django_site.site(self._urls, MIDDLEWARE=[self._middleware]))
+
+        def with_realm(get_response: Any) -> Any:
+            return for_django.install(get_response, realm="orders")
+
+        with_realm.async_capable = True  # type: ignore[attr-defined]
+        module.with_realm, module.guard = with_realm, self._guard
+        return str(self._made.enter_context(self._serve()))
+
+    def __exit__(self, *_: object) -> None:
+        self._made.close()
+
+
+def django_urls(*, asynchronous: bool) -> list[Any]:
+    async def fails_async(request: Any, name: str) -> None:
+        raising(name)
+
+    fails = fails_async if asynchronous else lambda request, name: raising(name)
+    return [path("raise/<path:name>", fails), path("wrong", wrong)]
+
+
+def in_django() -> Any:
+    return _Served(django_urls(asynchronous=False), lambda: wsgi(WSGIHandler()), "the_site.with_realm")
+
+
+def in_django_asgi() -> Any:
+    return _Served(django_urls(asynchronous=True), lambda: asgi(ASGIHandler()), "the_site.with_realm")
+
+
+def in_rest_framework() -> Any:
+    class Fails(APIView):
+        authentication_classes = ()
+
+        def get(self, request: Any, name: str = "") -> Response:
+            return raising(name) if name else wrong()  # type: ignore[func-returns-value, return-value]
+
+    urls = [path("raise/<path:name>", Fails.as_view()), path("wrong", Fails.as_view())]
+    return _Served(urls, lambda: wsgi(WSGIHandler()), "the_site.with_realm")
+
+
+SITES: dict[str, Callable[[], Any]] = {
+    "flask": in_flask,
+    "a blueprint": in_a_blueprint,
+    "fastapi": in_fastapi,
+    "starlette, mounted": in_starlette,
+    "django": in_django,
+    "django, asgi": in_django_asgi,
+    "django rest framework": in_rest_framework,
+}
+
+
+@pytest.fixture(scope="module", params=SITES)
+def ask(request: pytest.FixtureRequest) -> Iterator[Callable[[str], httpx.Response]]:
+    # Kept connections would wait for acknowledgements that the kernel puts off.
+    closing = {"Connection": "close"}
+    with SITES[request.param]() as url, httpx.Client(base_url=url, trust_env=False, headers=closing) as client:
+        yield client.get
+
+
+def test_every_error_is_answered(ask: Callable[[str], httpx.Response]) -> None:
+    """With its status, its code, a message for the user, and when to come again."""
+    for name, (_, status, code, after) in RAISED.items():
+        answer = ask(f"/raise/{name}")
+        assert (name, answer.status_code, answer.headers.get("Retry-After")) == (name, status, after)
+        assert answer.json()["detail"]["code"] == code, name
+        assert answer.json()["detail"]["message"]
+        assert answer.headers["Cache-Control"] == "no-store"
+        challenge = answer.headers.get("WWW-Authenticate")
+        assert (challenge or "").startswith('Bearer realm="orders"' if status == 401 else ""), name
+    assert ask("/raise/a no of the service").json()["detail"]["message"] == "You left."
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_mistake_of_the_owners_is_no_outage(ask: Callable[[str], httpx.Response]) -> None:
+    """It is logged by the framework as any other error of the application's is."""
+    assert ask("/wrong").status_code == 500
+
+
+def test_no_error_is_left_out() -> None:
+    """Whatever class there is: it is in the table above, or a mistake of the owner's."""
+    # By name: other tests of this process import the package anew.
+    tried = {type(error).__name__ for error, *_ in RAISED.values()}
+    assert {kind.__name__ for kind in below(errors.ResilientAuthError)} - tried == {"ConfigurationError"}
+    with pytest.raises(errors.ConfigurationError, match="the owner's"):
+        refused(errors.ConfigurationError("the owner's"))
+
+
+class TestInFlask:
+    def test_an_applications_own_handlers_come_first(self) -> None:
+        """By class or by status."""
+        app = Flask("orders")
+        app.get("/raise/<name>")(raising)
+        for_flask.install(app)
+        app.register_error_handler(errors.CircuitOpen, lambda error: ("own", 418))
+        app.register_error_handler(502, lambda error: (f"page {error.refusal.code}", 502))
+        client = app.test_client()
+        assert client.get("/raise/an endless break").status_code == 418
+        assert client.get("/raise/a denial").text == "page token_denied"
+
+    def test_jsonify_takes_claims(self) -> None:
+        """And decisions; other values as before."""
+        app = Flask("orders")
+        for_flask.install(app)
+        with app.test_request_context():
+            g.claims = testing.claims("ada", scopes="b a", address={"city": "Zürich"})
+            told = jsonify({"user": g.claims, "decision": Decision(allowed=True)}).json
+            assert told["user"]["scopes"] == ["a", "b"]
+            assert told["user"]["raw"]["address"] == {"city": "Zürich"}
+            assert told["decision"]["allowed"] is True
+            with pytest.raises(TypeError):
+                jsonify(object())
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[str]:
+    app = FastAPI()
+    for_fastapi.install(app)
+
+    @app.websocket("/before/{name:path}")
+    async def before(socket: WebSocket, name: str) -> None:
+        raising(name)
+
+    @app.websocket("/after/{name:path}")
+    async def after(socket: WebSocket, name: str) -> None:
+        await socket.accept()
+        raising(name)
+
+    with asgi(app) as url:
+        yield url.replace("http", "ws")
+
+
+class TestWebSockets:
+    def test_one_that_isnt_accepted_is_answered(self, live: str) -> None:
+        with pytest.raises(InvalidStatus) as answered:
+            connect(f"{live}/before/no%20keys")
+        response = answered.value.response
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "8")
+
+    @pytest.mark.parametrize(("name", "code"), [("no keys", 1013), ("a denial", 1008)])
+    def test_one_that_was_accepted_is_closed(self, live: str, name: str, code: int) -> None:
+        """Try again later (1013), or don't."""
+        with connect(f"{live}/after/{quote(name)}") as socket, pytest.raises(ConnectionClosed) as closed:
+            socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == code
+
+
+def test_an_outage_behind_a_view_is_a_503(issuer: Issuer) -> None:
+    """The provider's, in Flask; an API's, in FastAPI."""
+    app = Flask("orders")
+    for_flask.install(app)
+    daemon = ra.msal.ConfidentialClientApplication(
+        "daemon",
+        authority=issuer.idp.authority("contoso"),
+        client_credential="x",
+        instance_discovery=False,
+        verify=issuer.idp.ca_file,
+        resilience=ra.Settings(clock=testing.ManualClock(), wait=0.2, retry=ra.RetryOptions(attempts=1)),
+    )
+    app.get("/orders")(lambda: daemon.acquire_token_for_client(["api://stock/.default"]))
+    issuer.idp.fail(Fault.reset(), "token")
+    answer = app.test_client().get("/orders")
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    daemon.close()
+
+    api = FastAPI()
+    for_fastapi.install(api)
+
+    @api.get("/orders")
+    async def orders() -> None:
+        async with ra.aio.api_client("http://127.0.0.1:9", None, allow_http_loopback=True) as stock:
+            await stock.post("/")
+
+    with asgi(api) as url:
+        answer = httpx.get(f"{url}/orders", trust_env=False)
+    assert (answer.status_code, answer.json()["detail"]["code"]) == (503, "api_connection_refused")
+
+
+def guarded_sites(blocking: Any, asynchronous: Any) -> Iterator[tuple[str, Any]]:
+    """Sites that guard everything, each in its framework's way, without `install`."""
+
+    def nothing() -> dict[str, Any]:
+        return {}
+
+    orders = Flask("guarded")
+    orders.get("/me")(for_flask.authenticated(blocking)(nothing))
+    yield "flask", wsgi(orders)
+    api = FastAPI(dependencies=[Depends(for_fastapi.Authenticated(asynchronous))])
+    api.get("/me")(nothing)
+    yield "fastapi", asgi(api)
+    yield "starlette", asgi(Starlette(middleware=[Middleware(for_fastapi.ClaimsMiddleware, verifier=asynchronous)]))
+
+    def me(request: Any) -> Response:
+        return Response({})
+
+    class Me(APIView):
+        authentication_classes = (type("Ours", (BearerAuthentication,), {"verifier": blocking}),)
+        permission_classes = ()
+        get = staticmethod(me)
+
+    middleware = for_django.claims_middleware(blocking)
+    urls = [path("me", me)]
+    for name, serve in (("django", lambda: wsgi(WSGIHandler())), ("django, asgi", lambda: asgi(ASGIHandler()))):
+        yield name, _Served(urls, serve, "the_site.guard", guard=middleware)
+    yield (
+        "django rest framework",
+        _Served([path("me", Me.as_view())], lambda: wsgi(WSGIHandler()), "the_site.with_realm"),
+    )
+
+
+def test_a_guard_answers_whatever_its_verifier_raises(issuer: Issuer) -> None:
+    """One that was closed says so with a 503; a middleware's errors meet no handler."""
+    blocking, asynchronous = issuer.verifier(), issuer.verifier(ra.aio.ClaimsVerifier)
+    blocking.close()
+    asyncio.run(asynchronous.close())
+    headers = {"Authorization": f"Bearer {issuer.user_token()}", "Connection": "close"}
+    for name, served in guarded_sites(blocking, asynchronous):
+        with served as url:
+            answer = httpx.get(f"{url}/me", headers=headers, trust_env=False)
+        assert (name, answer.status_code, answer.json()["detail"]["code"]) == (name, 503, "closed")
+        assert answer.headers["Retry-After"] == "5"
