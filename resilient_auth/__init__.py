@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "AcquisitionTimeout": "errors",
     "AnyOf": "verify",
+    "AssertionUnavailable": "errors",
     "AsyncResilientTransport": "downstream",
     "AttemptTimeout": "errors",
     "BearerAuth": "downstream",
     "BreakerOptions": "settings",
+    "CertificateFile": "_msal.rotation.sources",
     "CircuitOpen": "errors",
     "Claims": "verify",
     "ClaimsVerifier": "verify",
@@ -51,9 +53,13 @@ _PUBLIC = {
     "VerificationUnavailable": "verify",
     "aio": "",
     "api_client": "downstream",
+    "assertion_from_application": "_credentials.assertions",
+    "assertion_from_file": "_credentials.assertions",
+    "assertion_from_managed_identity": "_credentials.assertions",
     "downstream": "",
     "errors": "",
     "events": "",
+    "get_bearer_token_provider": "credential",
     "health": "health",
     "import_msal_cache": "_msal.cache_import",
     "isolate": "health",
@@ -75,8 +81,12 @@ if TYPE_CHECKING:
     from . import events as events
     from . import msal as msal
     from . import verify as verify
+    from ._credentials.assertions import assertion_from_application as assertion_from_application
+    from ._credentials.assertions import assertion_from_file as assertion_from_file
+    from ._credentials.assertions import assertion_from_managed_identity as assertion_from_managed_identity
     from ._engine.acquire import wait_at_most as wait_at_most
     from ._msal.cache_import import import_msal_cache as import_msal_cache
+    from ._msal.rotation.sources import CertificateFile as CertificateFile
     from ._msal.wrapped import wrap as wrap
     from ._store.file import FileStore as FileStore
     from ._store.redis.store import RedisStore as RedisStore
@@ -86,12 +96,14 @@ if TYPE_CHECKING:
     from .claims_service.decision import Decision as Decision
     from .claims_service.remote import RemoteClaimsVerifier as RemoteClaimsVerifier
     from .credential import ResilientCredential as ResilientCredential
+    from .credential import get_bearer_token_provider as get_bearer_token_provider
     from .downstream import AsyncResilientTransport as AsyncResilientTransport
     from .downstream import BearerAuth as BearerAuth
     from .downstream import ResilientTransport as ResilientTransport
     from .downstream import TransportOptions as TransportOptions
     from .downstream import api_client as api_client
     from .errors import AcquisitionTimeout as AcquisitionTimeout
+    from .errors import AssertionUnavailable as AssertionUnavailable
     from .errors import AttemptTimeout as AttemptTimeout
     from .errors import CircuitOpen as CircuitOpen
     from .errors import Closed as Closed

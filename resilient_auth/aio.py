@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from ._credentials.credential import Credential
+from ._credentials.request import way_to_ask
 from ._credentials.third_party import where_it_belongs
 from ._engine.steps import run_async
 from ._engine.threads import on_a_thread
@@ -38,6 +39,7 @@ __all__ = [
     "RemoteClaimsVerifier",
     "ResilientCredential",
     "api_client",
+    "get_bearer_token_provider",
     "wrap",
 ]
 
@@ -394,6 +396,32 @@ class ResilientCredential(Credential):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def get_bearer_token_provider(credential: Any, *scopes: str) -> Callable[[], Coroutine[Any, Any, str]]:
+    """Return a coroutine function that returns a token, as azure-identity's function of this name does.
+
+    See `resilient_auth.get_bearer_token_provider`. A credential that blocks is asked on a thread.
+    """
+    ask = way_to_ask(credential, scopes)
+    if inspect.iscoroutinefunction(ask):
+
+        async def provide() -> str:
+            token: str = (await ask(*scopes)).token
+            return token
+
+        return provide
+    held = credential._core.find if isinstance(credential, Credential) else None
+
+    async def provide_from_thread() -> str:
+        answer = None if held is None else held(scopes)
+        if answer is not None:
+            return answer.access.token
+        given = await on_a_thread(functools.partial(ask, *scopes))
+        token: str = (await given if inspect.isawaitable(given) else given).token
+        return token
+
+    return provide_from_thread
 
 
 if MYPY:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
 from ._credentials.credential import Credential
+from ._credentials.request import way_to_ask
 from ._engine.steps import run
+from .errors import ConfigurationError
 
-__all__ = ["AccessToken", "AccessTokenInfo", "ResilientCredential"]
+__all__ = ["AccessToken", "AccessTokenInfo", "ResilientCredential", "get_bearer_token_provider"]
 
 
 class ResilientCredential(Credential):
@@ -116,3 +119,29 @@ class ResilientCredential(Credential):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def get_bearer_token_provider(credential: Any, *scopes: str) -> Callable[[], str]:
+    """Return a function that returns a token, for clients that take one, as azure-identity's function of this name.
+
+    Nothing is held here: the credential is asked each time, so a token that it has dropped is given to nobody.
+
+    Args:
+        credential: Anything with `get_token` or `get_token_info`, such as `ResilientCredential`; none of asyncio's.
+        scopes: What the token is for, one by one.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+    """
+    ask = way_to_ask(credential, scopes)
+    if inspect.iscoroutinefunction(ask):
+        raise ConfigurationError(
+            f"credential is one of asyncio's, a {type(credential).__name__}: use "
+            "resilient_auth.aio.get_bearer_token_provider for clients of asyncio's, or a credential that blocks"
+        )
+
+    def provide() -> str:
+        token: str = ask(*scopes).token
+        return token
+
+    return provide

@@ -15,6 +15,7 @@
         ├── TLSFailed (also requests.exceptions.SSLError)
         ├── ServerFailed                              5xx, or an error of the provider's own at any status
         ├── MalformedAnswer                           not the JSON that it should be: a captive portal, a cut-off body
+        ├── AssertionUnavailable                      what is to prove who the application is couldn't be had
         ├── Overloaded                                the queue is full
         └── LocalResourcesExhausted                   this machine has no descriptor, memory or port left
 
@@ -30,6 +31,7 @@ import requests
 
 __all__ = [
     "AcquisitionTimeout",
+    "AssertionUnavailable",
     "AttemptTimeout",
     "CircuitOpen",
     "Closed",
@@ -233,6 +235,33 @@ class MalformedAnswer(ProviderUnavailable):
     """The answer was not the JSON that it should be."""
 
     code = "malformed_answer"
+
+
+class AssertionUnavailable(ProviderUnavailable):
+    """What is to prove who the application is couldn't be had; its provider wasn't asked (G24).
+
+    Args:
+        message: What went wrong.
+        link: Who should have given it, such as a file or a managed identity.
+        authority: The origin of that one's provider, where it has one.
+        retry_after: Seconds until an attempt makes sense, where that is known.
+    """
+
+    code = "assertion_unavailable"
+    sent = False
+
+    def __init__(self, message: str, *, link: str = "", authority: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, authority=authority, retry_after=retry_after)
+        self.link = printable(link)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_assertion, (type(self), self.message, self.link, self.authority, self.retry_after)
+
+
+def _rebuild_assertion(
+    cls: type[AssertionUnavailable], message: str, link: str, authority: str, retry_after: float | None
+) -> AssertionUnavailable:
+    return cls(message, link=link, authority=authority, retry_after=retry_after)
 
 
 class Overloaded(ProviderUnavailable):

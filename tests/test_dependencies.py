@@ -26,6 +26,8 @@ NEEDS = {
     "_store/redis": "redis",
     "integrations/django/rest.py": "drf",
     "integrations/django": "django",
+    "integrations/azure_core.py": "azure",
+    "integrations/postgres.py": "psycopg",
 }
 #: Imported where somebody brings them: a pytest plugin's host, and an old cache that is read.
 BROUGHT = {"pytest", "msal_extensions"}

@@ -43,6 +43,7 @@ def test_codes_are_stable_and_unique() -> None:
         "TLSFailed": "tls_failed",
         "ServerFailed": "server_failed",
         "MalformedAnswer": "malformed_answer",
+        "AssertionUnavailable": "assertion_unavailable",
         "Overloaded": "overloaded",
         "LocalResourcesExhausted": "local_resources",
         "TokenDenied": "token_denied",

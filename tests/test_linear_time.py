@@ -77,6 +77,9 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "downstream.challenge._ESCAPE": ("sub", worst("\\", "\\a", "a\\")),
     "downstream.challenge._BASE64": ("fullmatch", worst("a", "a-", "+", "+-")),
     "emulator.provider.realms._REGIONAL": ("fullmatch", worst("a", "a.", "-", "login.microsoft.com", "a.login")),
+    "integrations.sqlalchemy._ELSEWISE": (
+        "sub", worst("UID=", ";UID=", ";PWD={", ";PWD={}}", ";PWD={a", ";", "; ", ";UID ", ";UID=a")
+    ),
     "settings._HOST": ("fullmatch", worst("a", "a.", "[", ":", "[:", "1:")),
     "verify.bound.confirmation._THUMBPRINT": ("fullmatch", worst("a", "-", "_")),
     "verify.bound.presented._SENT": (

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import requests
 import resilient_auth as ra
@@ -20,10 +19,8 @@ log = logging.getLogger("daemon")
 
 
 def make_app(scope: str) -> msal.ConfidentialClientApplication:
-    credential = {
-        "private_key": Path(os.environ["KEY_FILE"]).read_text(),
-        "public_certificate": Path(os.environ["CERTIFICATE_FILE"]).read_text(),
-    }
+    # Followed while the daemon runs: a new certificate is tried before the old one is dropped.
+    credential = ra.CertificateFile(os.environ["CERTIFICATE_FILE"], private_key=os.environ["KEY_FILE"])
     # One fixed set of scopes, pinned: its token is had now and refreshed ahead, with or without requests.
     settings = ra.Settings(keep_fresh=((scope,),))
     return msal.ConfidentialClientApplication(

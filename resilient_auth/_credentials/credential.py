@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -133,14 +133,17 @@ class CredentialCore:
         """
         session = self._sources[0].session
         clock, patience = session.engine.clock, patience_of(session.settings.wait)
+        ends, waited = clock.monotonic() + patience, False
         while True:
             answer = self._brought_by(wanted, claims)
             if answer is not None:
                 return answer
             key = ("challenge", id(self), wanted.key, claims)
-            flight, mine = self._challenges.join(key, clock.monotonic() + patience)
+            left = max(0.001, ends - clock.monotonic())
+            flight, mine = self._challenges.join(key, clock.monotonic() + left)
             if not mine:
-                outcome = yield WaitFor(flight, patience)
+                waited = True
+                outcome = yield WaitFor(flight, left)
                 if outcome is None:
                     raise AcquisitionTimeout(f"deadline of {patience:g} s exceeded waiting for another call's exchange")
                 if outcome.error is not None:
@@ -148,10 +151,13 @@ class CredentialCore:
                 if outcome.result is not None:
                     brought: CachedAnswer = outcome.result
                     return brought
-                continue  # that call was cancelled
+                continue  # that call was cancelled, or had less time
             outcome = Outcome()
             try:
-                answer = yield from self._ask(wanted)
+                with wait_at_most(left) if waited else nullcontext():
+                    answer = yield from self._ask(wanted)
+            except AcquisitionTimeout:
+                raise
             except (ProviderUnavailable, TokenDenied) as error:
                 outcome = Outcome(error=error)
                 raise

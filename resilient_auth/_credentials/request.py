@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from .._policy.checks import check_scopes
 from .._policy.subject import Subject
 from ..errors import ConfigurationError
 
-__all__ = ["CredentialRequest", "allowed_tenants", "key_for", "wanted_by"]
+__all__ = ["CredentialRequest", "allowed_tenants", "key_for", "wanted_by", "way_to_ask"]
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")
 _EXAMPLE = '"https://vault.azure.net/.default"'
@@ -89,3 +89,19 @@ def allowed_tenants(tenants: Iterable[str]) -> frozenset[str]:
                 f"additionally_allowed_tenants must hold tenants' ids or domain names, not {tenant!r}"
             )
     return frozenset(tenant.lower() for tenant in listed)
+
+
+def way_to_ask(credential: Any, scopes: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return how a credential is asked for an `AccessToken` or the like, or say what is wrong before it is asked."""
+    wanted_by(scopes, None, None, False)
+    if isinstance(credential, type):
+        raise ConfigurationError(f"credential is the class {credential.__name__}: make an object of it")
+    for name in ("get_token", "get_token_info"):
+        ask = getattr(credential, name, None)
+        if callable(ask):
+            found: Callable[..., Any] = ask
+            return found
+    raise ConfigurationError(
+        f"credential must have get_token or get_token_info, and {type(credential).__name__} has neither: "
+        "put an application of MSAL's, or a function, into ResilientCredential(...)"
+    )

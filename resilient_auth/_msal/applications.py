@@ -10,7 +10,7 @@ import copy
 import hashlib
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ from .late_binding import applications, authority_of
 from .managed_identity import ManagedIdentityClient
 from .methods import ResilientApplication, variant_of
 from .plans import Plan
+from .rotation.client import STAND_IN
+from .rotation.trial import rotation_for
 from .session import Session
 from .user_cache import UserCache
 
@@ -82,6 +84,10 @@ class ClientApplication(ResilientApplication, originals.ClientApplication):
         authority = authority_of(arguments)
         named = identity_given(arguments)
         session = Session(resilience, self.__dict__)
+        rotation = rotation_for(arguments.get("client_credential"), str(client_id), authority, session.engine.clock)
+        if rotation is not None:
+            arguments["client_credential"] = rotation
+        self.__dict__["_ra_rotation"] = rotation
         if arguments.get("token_cache") is None:
             arguments["token_cache"] = UserCache()
         elif session.settings.store is not None:
@@ -97,6 +103,7 @@ class ClientApplication(ResilientApplication, originals.ClientApplication):
         self.__dict__.update(
             _ra_arguments=arguments,
             _ra_initialising=None,
+            _ra_signers={},
             client_id=client_id,
             token_cache=arguments["token_cache"],
         )
@@ -110,6 +117,8 @@ class ClientApplication(ResilientApplication, originals.ClientApplication):
     def _ra_initialise(self) -> None:
         given = self.__dict__["token_cache"]
         arguments = self._ra_arguments | {"token_cache": given}
+        if self._ra_rotation is not None:
+            arguments["client_credential"] = STAND_IN
         self.__dict__["_ra_initialising"] = threading.get_ident()
         try:
             # From MSAL's own initialiser on: those of a subclass of ours have run, or are running.
@@ -389,19 +398,24 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
             extras=True,
         )
 
-    def _ra_by_user_federated_identity_credential(self, scopes: Any, assertion: str, *args: Any, **kwargs: Any) -> Plan:
+    def _ra_by_user_federated_identity_credential(
+        self, scopes: Any, assertion: str | Callable[[], str], *args: Any, **kwargs: Any
+    ) -> Plan:
         check_scopes(scopes, empty=True)
         return self._ra_once(
             assertion,
             lambda app: original(app, "acquire_token_by_user_federated_identity_credential")(
-                scopes, assertion, *args, **kwargs
+                scopes, assertion() if callable(assertion) else assertion, *args, **kwargs
             ),
         )
 
     def acquire_token_by_user_federated_identity_credential(
-        self, scopes: list[str], assertion: str, *args: Any, **kwargs: Any
+        self, scopes: list[str], assertion: str | Callable[[], str], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        """Exchange a federated identity credential for a user's token, as MSAL's method of this name."""
+        """Exchange a federated identity credential for a user's token, as MSAL's method of this name.
+
+        The assertion may be a function, such as `assertion_from_application` returns.
+        """
         result: dict[str, Any] = self._ra_by_user_federated_identity_credential(
             scopes, assertion, *args, **kwargs
         ).run()

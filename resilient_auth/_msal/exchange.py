@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import functools
 import json
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
@@ -28,6 +27,7 @@ from ..token import TokenRequest, fingerprint
 from .late_binding import LateBound
 from .plans import Plan, plan_once
 from .results import token_from
+from .rotation.client import Signers, rotating, told
 from .session import Session
 from .token_cache import ExchangeView, Owns
 
@@ -141,10 +141,22 @@ class Exchanges(LateBound):
                 client = shadow.__dict__[name] = copy.copy(client)
                 client._http_client = throttled
                 if flight is not None and callable(client.client_assertion):
-                    client.client_assertion = _told(client.client_assertion, flight)
+                    client.client_assertion = told(client.client_assertion, flight)
                 client.on_obtaining_tokens = lambda event: view.add({**event, **seen})
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
+
+    def _build_client(self, client_credential: Any, authority: Any, skip_regional_client: bool = False) -> Any:
+        # MSAL's name: it builds clients in its constructor, and for each refresh token.
+        build, rotation = original(self, "_build_client"), self.__dict__.get("_ra_rotation")
+        clients = build(client_credential, authority, skip_regional_client=skip_regional_client)
+        if rotation is None:
+            return clients
+
+        def signer(credential: Any) -> Any:
+            return build(credential, authority, skip_regional_client=True)[0]
+
+        return rotating(clients, rotation, Signers(signer, self._ra_signers, authority.token_endpoint))
 
     def _ra_seeing_tokens(self, *, hide: bool = False, owns: Owns | None = None) -> Any:
         """Make a passing copy of the application that finds in its cache what is the application's, and no more."""
@@ -215,20 +227,6 @@ class Exchanges(LateBound):
             return ask(self._ra_seeing_tokens(hide=hide))
 
         return plan_once(session, self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
-
-
-def _told(assertion: Callable[..., Any], flight: Flight) -> Callable[..., Any]:
-    """Have a flight say, while it waits for it, that a function that makes assertions hasn't come back."""
-
-    @functools.wraps(assertion)  # MSAL looks at its signature
-    def make(*args: Any, **kwargs: Any) -> Any:
-        flight.calls = "the client_assertion function"
-        try:
-            return assertion(*args, **kwargs)
-        finally:
-            flight.calls = None
-
-    return make
 
 
 def _home_account_id(response: dict[str, Any]) -> str | None:

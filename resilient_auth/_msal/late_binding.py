@@ -14,6 +14,7 @@ from .._process.living import LiveObjects
 from .._wire.exchange_context import time_left
 from .._wire.http_client import Transport
 from ..errors import AttemptTimeout, ConfigurationError
+from .rotation.trial import Rotation
 from .session import Session
 
 __all__ = ["LateBound", "applications", "authority_of"]
@@ -37,6 +38,9 @@ class LateBound:
     _ra_authority: str
     _ra_authorities: tuple[Endpoint, ...]
     _ra_bound: bool
+    #: The credential that is replaced while this runs, and what MSAL makes of it for which endpoint; None for another.
+    _ra_rotation: Rotation | None
+    _ra_signers: dict[str, Any]
     _ra_fast: tuple[Callable[[Any], Any], Callable[[], float], Callable[[], float], dict[str, Any]]
 
     def _ra_begin(self, session: Session, origin: Any, kind: type[Any], transport: Transport, authority: str) -> None:
@@ -53,7 +57,8 @@ class LateBound:
             _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
         )
 
-        session.name_lane(authority, calls_owner=_assertion_of(self, origin) is not None)
+        renewed = self.__dict__.get("_ra_rotation") is not None
+        session.name_lane(authority, calls_owner=renewed or _assertion_of(self, origin) is not None)
         _applications.add(self)
 
     def _ra_after_fork(self) -> None:

@@ -8,15 +8,22 @@ from typing import NoReturn
 __all__ = ["MODULES", "MissingExtra", "install", "raise_missing"]
 
 #: The modules that each extra brings, of which one that can't be imported means that the extra isn't installed. The
-#: extra `azure` isn't among them: without azure-core there are classes of the same shape.
+#: extra `azure` is needed by its policies alone: without azure-core there are classes of the shape of its tokens.
 MODULES: Mapping[str, frozenset[str]] = {
+    "aiohttp": frozenset({"aiohttp"}),
+    "anthropic": frozenset({"anthropic"}),
+    "azure": frozenset({"azure"}),
     "django": frozenset({"asgiref", "django"}),
     "drf": frozenset({"asgiref", "django", "rest_framework"}),
     "emulator": frozenset({"h11", "rich", "trustme"}),
     "fastapi": frozenset({"fastapi", "starlette"}),
     "flask": frozenset({"flask", "werkzeug"}),
     "httpx2": frozenset({"httpx2"}),
+    "kiota": frozenset({"kiota_abstractions"}),
+    "psycopg": frozenset({"psycopg"}),
     "redis": frozenset({"redis"}),
+    "redis_entraid": frozenset({"redis", "redis_entraid"}),
+    "sqlalchemy": frozenset({"sqlalchemy"}),
 }
 
 

@@ -72,6 +72,7 @@ class BearerFlow:
         """Get a token for a request, and put it in; return what to do with a 401, None where it goes without one."""
         url = request.url
         host = url.raw_host.decode("ascii")
+        request.extensions.pop(SIGNED, None)  # of another sending of it
         if not self._origins.allow(url.scheme, host, url.port):
             return None
         deadline = shared(request.extensions, self._deadline, self._clock.monotonic)

@@ -155,7 +155,7 @@ class BearerRules:
             if not outcome.refused:
                 found: str = yield _GetToken(source, call.left())
                 return found
-        outcome = Outcome(refused=True)  # if this call is cancelled, another one goes on
+        outcome = Outcome(refused=True)  # if this call is cancelled, or out of time, another one goes on
         try:
             token = refused
             if not call.decided or self.met(name, asked) is not None:
@@ -166,7 +166,8 @@ class BearerRules:
                 with self._lock:
                     self._met[name, asked] = fingerprint(token), self._clock.monotonic()
         except Exception as error:
-            outcome = Outcome(error=error)
+            if call.left() > 0:
+                outcome = Outcome(error=error)
             raise
         else:
             outcome = Outcome()

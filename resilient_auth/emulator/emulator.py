@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -225,6 +225,26 @@ class Emulator(Settings):
             header: Members of the token's header, next to `alg`, `kid` and `x5t`, or in their place.
         """
         return self._running.call(lambda: self._running.keys.sign(claims, header))
+
+    def register(
+        self,
+        client_id: str,
+        *,
+        secrets: Iterable[str] = (),
+        certificates: Iterable[bytes] = (),
+        federated: Iterable[Mapping[str, str]] = (),
+    ) -> None:
+        """Take these credentials of a client from now on, and no others; of other clients any secret will do.
+
+        Args:
+            client_id: The client's.
+            secrets: Secrets.
+            certificates: Certificates in PEM; the client signs its assertions with their keys.
+            federated: Claims that an assertion must have, such as `iss`, `sub` and `aud`; this provider must have
+                signed it, for a managed identity or by `sign`.
+        """
+        running = self._running
+        running.call(lambda: running.clients.register(client_id, secrets, certificates, federated))
 
     def add_user(self, username: str, password: str | None = "pw", oid: str | None = None) -> User:  # noqa: S107
         """Create or replace a user, whose home is the tenant of the name's domain."""

@@ -16,6 +16,7 @@ from .faults import Refuse, TLSFailed
 from .injection import Injections
 from .ledger import Ledger
 from .provider.authorize import SignIn
+from .provider.clients import Clients
 from .provider.directory import Directory
 from .provider.discovery import Discovery
 from .provider.grants import TokenEndpoint
@@ -49,7 +50,8 @@ class Runtime:
         self.injections = Injections(seed, self._apply_host_faults)
         mint = Mint(self.keys, ledger, settings)
         self.sign_in = SignIn(self.directory, mint, settings)
-        self.tokens = TokenEndpoint(self.directory, ledger, mint, settings)
+        self.clients = Clients(self.keys)
+        self.tokens = TokenEndpoint(self.directory, self.clients, ledger, mint, settings)
         provider = IdentityProvider(Discovery(self.keys, settings), self.sign_in, self.tokens)
         api = ProtectedApi(ledger, lambda: f"https://localhost:{self.port('idp')}/common/oauth2/v2.0/authorize")
         metadata = ManagedIdentity(mint, settings, lambda: f"localhost:{self.port('idp')}")

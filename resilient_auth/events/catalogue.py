@@ -19,6 +19,9 @@ __all__ = [
     "BulkheadRefused",
     "ClaimsServiceRefused",
     "CooldownStarted",
+    "CredentialExpiring",
+    "CredentialRejected",
+    "CredentialRotated",
     "DecisionSubstituted",
     "DenyListRejected",
     "DiscoveryRejected",
@@ -227,6 +230,50 @@ class SourceSwitched(Event):
     previous: str
     #: The code of the failure that made it switch, or `recovered` when it went back.
     code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRotated(Event):
+    """An application authenticates with a new credential from now on; the provider has taken it (G24)."""
+
+    level = logging.INFO
+    text = "Application {client_id} authenticates with the new credential from {target} at {authority}"
+    authority: str
+    client_id: str
+    #: Where it came from: a file, or the owner's function.
+    target: str
+    #: When its certificate ends, as an ISO 8601 date in UTC; "" where there is none.
+    expires: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRejected(Event):
+    """An application's new credential can't be used, or the provider doesn't take it; the old one goes on."""
+
+    level = logging.WARNING
+    text = (
+        "The new credential of application {client_id} from {target} isn't used ({code}: {detail}); "
+        "the old one goes on at {authority}"
+    )
+    authority: str
+    client_id: str
+    target: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialExpiring(Event):
+    """An application's certificate ends soon, or has ended; told 60, 30, 7 and 1 days ahead, and then (G24)."""
+
+    level = logging.WARNING
+    text = "Certificate of application {client_id} from {target} expires at {expires} ({remaining} s left)"
+    authority: str
+    client_id: str
+    target: str
+    expires: str
+    #: Seconds until then; less than 0 when it has ended.
+    remaining: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "newer_schema": "a newer release wrote it",
         "unknown_key": "it was sealed with a key that isn't here",
         "unreadable": "the file can't be read",
+        # What is wrong with an application's credential.
+        "locked": "its private key is encrypted, and the passphrase is missing or another one",
+        "mismatched": "the private key and the certificate don't belong together",
         # What is odd about a key set.
         "changed": "another key under a known `kid`",
         "empty": "no usable key",

@@ -18,7 +18,7 @@ from resilient_auth.emulator import Fault
 from resilient_auth.integrations.requests import BearerAuth as RequestsAuth
 
 SCOPE = "api://orders/.default"
-CALLS = 40
+CALLS = 24
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def revoked(idp):
 
     def revoke():
         idp.revoke("daemon")
-        idp.fail(Fault.trickle(1500), "api", probability=0.5)
+        idp.fail(Fault.trickle(3000), "api", probability=0.5)
 
     return revoke
 
@@ -43,7 +43,7 @@ def exchanges(idp):
 
 @pytest.mark.parametrize("kind", ["httpx", "httpx2", "api_client"])
 async def test_tasks(idp, app_at, trust, revoked, kind):
-    """Sixty of one client."""
+    """Of one client."""
     async with ra.aio.ResilientCredential(app_at(idp)) as credential:
         if kind == "httpx2":
             from resilient_auth.integrations.httpx2 import BearerAuth
@@ -139,9 +139,32 @@ async def test_who_asks_for_all_may_be_cancelled(idp, app_at, trust):
     assert not credential._core._challenges._flights
 
 
+async def test_who_has_less_time_takes_none_from_the_others(idp, app_at, trust):
+    """The first one asks for all; when its time is over, the others go on, and no second exchange is begun."""
+    async with (
+        ra.aio.ResilientCredential(app_at(idp)) as credential,
+        httpx.AsyncClient(verify=trust, auth=ra.BearerAuth(credential, SCOPE)) as client,
+    ):
+        await client.get(f"{idp.api_url}/orders")
+        idp.revoke("daemon")
+        idp.fail(Fault.slow(0.5), "token", count=1)
+
+        async def hurried():
+            with ra.downstream.deadline(0.25):
+                return await client.get(f"{idp.api_url}/orders")
+
+        first = asyncio.create_task(hurried())
+        await asyncio.sleep(0.1)
+        others = [asyncio.create_task(client.get(f"{idp.api_url}/orders")) for _ in range(4)]
+        with pytest.raises(httpx.TransportError):
+            await first
+        assert {answer.status_code for answer in await asyncio.gather(*others)} == {200}
+    assert exchanges(idp) == 2
+
+
 @pytest.mark.parametrize("kind", ["httpx", "httpx2", "api_client"])
 async def test_streams_of_one_connection(idp, app_at, kind):
-    """Sixty tasks over HTTP/2: they are told at once, and the bodies of their answers end one after the other."""
+    """Tasks over HTTP/2: they are told at once, and the bodies of their answers end one after the other."""
     authority = trustme.CA()
     server, trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(server)
@@ -167,7 +190,7 @@ async def test_streams_of_one_connection(idp, app_at, kind):
             async with client:
                 assert (await client.get(f"{origin}/orders")).http_version == "HTTP/2"
                 idp.revoke("daemon")
-                answers = await asyncio.gather(*(client.get(f"{origin}/orders") for _ in range(60)))
+                answers = await asyncio.gather(*(client.get(f"{origin}/orders") for _ in range(CALLS)))
     assert {answer.status_code for answer in answers} == {200}
     assert exchanges(idp) == 2
 
@@ -250,13 +273,32 @@ class TestAzureCore:
             claims = '{"access_token":{"nbf":{"essential":true,"value":"1"}}}'
 
             async def get(n):
-                await asyncio.sleep(n / 4000)
+                await asyncio.sleep(n / 2000)
                 return (await credential.get_token(SCOPE, claims=claims)).token
 
-            brought = set(await asyncio.gather(*(get(n) for n in range(200))))
+            brought = set(await asyncio.gather(*(get(n) for n in range(100))))
             assert len(brought) == 1
             assert exchanges(idp) == 2
             assert (await credential.get_token(SCOPE)).token in brought
+
+    async def test_less_time_for_one_of_them(self, idp, app_at):
+        """It is over for that one alone."""
+        async with ra.aio.ResilientCredential(app_at(idp)) as credential:
+            await credential.get_token(SCOPE)
+            idp.fail(Fault.slow(0.4), "token", count=1)
+            claims = '{"access_token":{"nbf":{"essential":true,"value":"1"}}}'
+
+            async def hurried():
+                with ra.wait_at_most(0.15):
+                    return await credential.get_token(SCOPE, claims=claims)
+
+            first = asyncio.create_task(hurried())
+            await asyncio.sleep(0.05)
+            others = [asyncio.create_task(credential.get_token(SCOPE, claims=claims)) for _ in range(4)]
+            with pytest.raises(ra.AcquisitionTimeout):
+                await first
+            assert len({answer.token for answer in await asyncio.gather(*others)}) == 1
+        assert exchanges(idp) == 2
 
     def test_their_failure_is_each_callers_own(self, idp, app_at, settings, together):
         """One error for each, after one wait."""

@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, TypedDict
 
 from msal import PopAuthScheme, SystemAssignedManagedIdentity, TokenCache, UserAssignedManagedIdentity
 from msal.authority import AuthorityBuilder
 
+from ..rotation.sources import CertificateFile
 from . import bases
 
 
@@ -38,7 +40,10 @@ class CommonArguments(TypedDict, total=False):
 
 
 class ClientArguments(CommonArguments, total=False):
-    client_credential: str | Mapping[str, Any] | None
+    # MSAL takes the first two.
+    client_credential: (
+        str | Mapping[str, Any] | os.PathLike[str] | CertificateFile | Callable[[], str | Mapping[str, Any]] | None
+    )
 
 
 class PublicArguments(CommonArguments, total=False):

@@ -14,7 +14,8 @@ import jwt
 
 from ..ledger import Ledger
 from ..settings import Settings
-from ..wire.messages import Request, Response, basic_credentials, json_response
+from ..wire.messages import Request, Response, json_response
+from .clients import Clients
 from .directory import Directory, RefreshToken, User
 from .oauth_errors import Refusal
 from .realms import Realm
@@ -26,7 +27,6 @@ _SHORT_NAMES: Final = {
     "urn:ietf:params:oauth:grant-type:saml2-bearer": "saml2-bearer",
     "urn:ietf:params:oauth:grant-type:saml1_1-bearer": "saml1_1-bearer",
 }
-_CONFIDENTIAL_GRANTS: Final = frozenset({"client_credentials", "jwt-bearer", "user_fic"})
 _NO_STORE: Final = (("Cache-Control", "no-store, no-cache"), ("Pragma", "no-cache"))
 
 
@@ -63,8 +63,9 @@ class Granted:
 class TokenEndpoint:
     """Redeems grants for tokens."""
 
-    def __init__(self, directory: Directory, ledger: Ledger, mint: Mint, settings: Settings) -> None:
+    def __init__(self, directory: Directory, clients: Clients, ledger: Ledger, mint: Mint, settings: Settings) -> None:
         self._directory = directory
+        self._clients = clients
         self._ledger = ledger
         self._mint = mint
         self._settings = settings
@@ -99,7 +100,7 @@ class TokenEndpoint:
         denial = self.denials.get(grant_type) or self.denials.get("*")
         if denial:
             raise replace(denial)
-        client_id = _authenticated_client(request, grant_type)
+        client_id = self._clients.authenticate(request, grant_type)
         cae = declares_cp1(form.get("claims"))
         granted = grant(form, realm, client_id)
         audience = Audience(
@@ -238,19 +239,6 @@ class TokenEndpoint:
         if user is None:
             raise Refusal("invalid_grant", 50034, "The user account doesn't exist in the directory.")
         return Granted(user, _required(_scopes(form), form))
-
-
-def _authenticated_client(request: Request, grant_type: str) -> str:
-    form = request.form
-    basic = basic_credentials(request.headers.get("authorization", ""))
-    client_id, secret = basic or (form.get("client_id", ""), form.get("client_secret"))
-    if not client_id:
-        raise Refusal("invalid_request", 900144, "The request body must contain 'client_id'.")
-    if secret == "wrong":  # noqa: S105 (the one secret that is refused)
-        raise Refusal("invalid_client", 7000215, "Invalid client secret provided.", 401)
-    if grant_type in _CONFIDENTIAL_GRANTS and not (secret or form.get("client_assertion")):
-        raise Refusal("invalid_client", 7000218, "The body needs 'client_assertion' or 'client_secret'.", 401)
-    return client_id
 
 
 def _scopes(form: dict[str, str]) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Client credentials that are replaced while the application runs (G24)."""
