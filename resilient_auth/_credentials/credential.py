@@ -71,9 +71,7 @@ class CredentialCore:
         #: Which source serves what isn't served by the first.
         self._serving: dict[Hashable, int] = {}
         #: What a claims challenge has brought, and the monotonic time until which nobody is asked for the same again.
-        self._challenged: cachetools.LRUCache[tuple[Hashable, str], tuple[CachedAnswer, float]] = cachetools.LRUCache(
-            1024
-        )
+        self._challenged: cachetools.LRUCache[Any, tuple[CachedAnswer, float]] = cachetools.LRUCache(1024)
         #: The calls that ask with a challenge's claims.
         self._challenges = Flights(sources[0].session.engine.clock)
         self._closed = False
@@ -289,16 +287,14 @@ class CredentialCore:
     def forget(self, token: str) -> None:
         """Forget a token that an API refused, in all sources, and leave its successor alone."""
         forks.notice()
-        if not isinstance(token, str):
-            raise ConfigurationError(f"token must be the string that was refused, not {type(token).__name__}")
+        require(isinstance(token, str), f"token must be the string that was refused, not {type(token).__name__}")
         for source in self._sources:
             source.forget(token)
 
     def suspect(self, token: str) -> None:
         """Have a token replaced that an API refused, in all sources; serve it until then."""
         forks.notice()
-        if not isinstance(token, str):
-            raise ConfigurationError(f"token must be the string that was refused, not {type(token).__name__}")
+        require(isinstance(token, str), f"token must be the string that was refused, not {type(token).__name__}")
         for source in self._sources:
             source.suspect(token)
 

@@ -91,7 +91,10 @@ class Rules:
             answer: ServiceAnswer = yield Invoke(partial(ask, question.body))
             outcome = self._judge(answer, question)
         except (TokenUnavailable, TokenDenied) as error:
-            outcome = self._refused(0, f"the credential gave no token ({error.code})")
+            # What a credential raises is both: what it is, and that there is no token.
+            outage = isinstance(error, (OSError, httpx.NetworkError, httpx.TimeoutException))
+            told = f"the credential gave no token ({error.code})"
+            outcome = _explained(error) if outage else self._refused(0, told)
         except (httpx.TransportError, requests.RequestException) as error:
             outcome = _explained(error)
         except MalformedDecision as error:

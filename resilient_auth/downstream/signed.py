@@ -9,9 +9,8 @@ from typing import Any, Final, NamedTuple
 from .._engine.steps import Steps
 from .origins import Origins
 from .refusals import BearerCall
-from .replay import merged_cookies, replayable
 
-__all__ = ["SIGNED", "Signed"]
+__all__ = ["SIGNED", "Signed", "merged_cookies", "replayable"]
 
 #: The request extension in which a transport of ours finds this, or the error of a request that has no token. What it
 #: has replaced no response hook has seen, such as one that raises for status.
@@ -86,3 +85,35 @@ class _Read(NamedTuple):
         """Read it in this task."""
         reading: Awaitable[Any] = self.response.aread()
         return reading
+
+
+def replayable(stream: Any, library: Any) -> bool:
+    """Return whether a request's body is there to be sent again.
+
+    Bytes are; so is a form whose files can be wound back. A generator isn't, nor is a file given as the body: httpx
+    doesn't wind it back, so what went out again would be empty.
+
+    Args:
+        stream: The request's.
+        library: httpx or httpx2.
+    """
+    if isinstance(stream, library.ByteStream):
+        return True
+    fields = getattr(stream, "fields", None)
+    return isinstance(fields, list) and all(_rewinds(getattr(field, "file", b"")) for field in fields)
+
+
+def _rewinds(file: Any) -> bool:
+    if isinstance(file, (str, bytes)):
+        return True
+    seekable = getattr(file, "seekable", None)
+    try:
+        return seekable is not None and bool(seekable())
+    except ValueError:  # it was closed meanwhile
+        return False
+
+
+def merged_cookies(sent: str | None, new: str) -> str:
+    """Return a `Cookie` header with what an answer has set, in place of what was sent under the same names."""
+    pairs = [*(sent.split("; ") if sent else ()), *new.split("; ")]
+    return "; ".join({pair.partition("=")[0]: pair for pair in pairs}.values())

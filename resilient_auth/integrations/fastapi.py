@@ -349,9 +349,8 @@ def _response(refusal: Refusal) -> JSONResponse:
 
 def _arrived(connection: HTTPConnection) -> Arrived:
     scope = connection.scope
-    return Arrived(
-        scope.get("method", ""), scope.get("query_string", b"").decode("latin-1"), connection.headers.getlist
-    )
+    query = scope.get("query_string", b"").decode("latin-1")
+    return Arrived(scope.get("method", ""), query, connection.headers.getlist, lambda: str(connection.url))
 
 
 def _route_path(scope: Scope) -> str:

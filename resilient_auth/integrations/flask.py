@@ -179,4 +179,4 @@ def _refusing(refusal: Refusal) -> Refused:
 
 
 def _arrived() -> Arrived:
-    return Arrived(request.method, request.query_string.decode("latin-1"), request.headers.getlist)
+    return Arrived(request.method, request.query_string.decode("latin-1"), request.headers.getlist, lambda: request.url)

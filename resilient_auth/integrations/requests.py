@@ -18,7 +18,7 @@ from ..clock import Clock, SystemClock
 from ..downstream import errors
 from ..downstream.origins import Origins
 from ..downstream.refusals import BearerCall, BearerRules
-from ..downstream.replay import merged_cookies
+from ..downstream.signed import merged_cookies
 from ..downstream.source import TokenSource
 from ..token import fingerprint
 

@@ -162,7 +162,7 @@ async def test_who_has_less_time_takes_none_from_the_others(idp, app_at, trust):
     assert exchanges(idp) == 2
 
 
-@pytest.mark.parametrize("kind", ["httpx", "httpx2", "api_client"])
+@pytest.mark.parametrize("kind", ["httpx", "httpx2"])
 async def test_streams_of_one_connection(idp, app_at, kind):
     """Tasks over HTTP/2: they are told at once, and the bodies of their answers end one after the other."""
     authority = trustme.CA()
@@ -183,10 +183,8 @@ async def test_streams_of_one_connection(idp, app_at, kind):
                 from resilient_auth.integrations.httpx2 import BearerAuth
 
                 client = httpx2.AsyncClient(verify=trust, http2=True, auth=BearerAuth(credential, SCOPE))
-            elif kind == "httpx":
-                client = httpx.AsyncClient(verify=trust, http2=True, auth=ra.BearerAuth(credential, SCOPE))
             else:
-                client = ra.aio.api_client(origin, credential, SCOPE, verify=trust, http2=True)
+                client = httpx.AsyncClient(verify=trust, http2=True, auth=ra.BearerAuth(credential, SCOPE))
             async with client:
                 assert (await client.get(f"{origin}/orders")).http_version == "HTTP/2"
                 idp.revoke("daemon")

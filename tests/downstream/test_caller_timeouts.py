@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 
 import resilient_auth as ra
@@ -16,6 +17,7 @@ from resilient_auth.downstream import ApiAttemptTimeout, ApiDeadlinePassed, Brea
 from resilient_auth.downstream.pipeline.timeouts import NOBODYS
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.errors import ConfigurationError
+from resilient_auth.integrations import httpx2 as of_httpx2
 
 #: An attempt is shorter than the API takes, and the deadline longer.
 HASTY = {"attempt_timeout": 0.2, "connect_timeout": 0.2, "deadline": 5.0, "queue_wait": 0.2, "attempts": 1}
@@ -65,8 +67,11 @@ def caller(
         one.end()
 
 
-@pytest.mark.parametrize("wanted", [4.0, None, httpx.Timeout(4.0, connect=1.0)], ids=["longer", "none", "parts"])
-@pytest.mark.parametrize("where", ["call", "client"])
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [("call", 4.0), ("call", None), ("client", None), ("client", httpx.Timeout(4.0, connect=1.0))],
+    ids=["a call", "a call's none", "a client's none", "a client's parts"],
+)
 def test_a_longer_one_lengthens_the_attempt(
     idp: Emulator, caller: Callable[..., Caller], where: str, wanted: object
 ) -> None:
@@ -160,8 +165,9 @@ def test_a_calls_that_is_no_number_holds_nothing() -> None:
     """The error names it, and a slot isn't lost."""
     with ra.api_client("https://api.example", None, transport=httpx.MockTransport(lambda _: httpx.Response(200))) as c:
         for _ in range(3):
-            with pytest.raises(ConfigurationError, match="timeout"):
-                c.get("/", timeout="60")  # type: ignore[arg-type]
+            for wrong in ("60", -1, float("nan"), httpx.Timeout(5, connect="x"), httpx.Timeout(5, pool=-1)):  # type: ignore[arg-type]
+                with pytest.raises(ConfigurationError, match="timeout"):
+                    c.get("/", timeout=wrong)  # type: ignore[arg-type]
         assert c._transport._pipeline.circuit("https://api.example").bulkhead.in_use == 0  # type: ignore[attr-defined]
 
 
@@ -236,12 +242,18 @@ def test_http2_is_refused_with_the_reason(make: Any) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "plain"),
-    [(ra.ResilientTransport, httpx.HTTPTransport), (ra.AsyncResilientTransport, httpx.AsyncHTTPTransport)],
+    [
+        (ra.ResilientTransport, httpx.HTTPTransport),
+        (ra.AsyncResilientTransport, httpx.AsyncHTTPTransport),
+        (of_httpx2.ResilientTransport, httpx2.HTTPTransport),
+        (of_httpx2.AsyncResilientTransport, httpx2.AsyncHTTPTransport),
+    ],
 )
 def test_a_wrapped_transport_that_speaks_it_is_refused_too(kind: Any, plain: Any) -> None:
     """However it came to be given."""
     wrapped = plain()
     kind(wrapped)
+    assert wrapped._pool._http2 is False
     wrapped._pool._http2 = True  # as http2=True has it, which wants a package of its own
     with pytest.raises(ConfigurationError, match="http2=True"):
         kind(wrapped)

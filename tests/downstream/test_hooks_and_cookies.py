@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import resilient_auth as ra
-from resilient_auth.downstream.replay import merged_cookies
+from resilient_auth.downstream.signed import merged_cookies
 from resilient_auth.emulator import Emulator
 
 API = "https://api.example"

@@ -99,6 +99,7 @@ def urls(verifier: Any, view: Any, orders: Any) -> list[Any]:
         path("perm", guard(permission_required("orders.read", raise_exception=True)(view))),
         path("role", guard(permission_required(["Orders.Admin"], raise_exception=True)(view))),
         path("requires", guard(requires(scopes=["orders.read"], roles="Orders.Admin", realm="orders")(view))),
+        path("any", guard(requires(any_scopes="orders.read", any_roles="Orders.Admin")(view))),
         path("users", guard(requires(app_only=False)(view))),
         path("bare", requires(scopes="orders.read", realm="orders")(view)),
         path("orders", guard(orders.as_view())),
@@ -209,6 +210,9 @@ class TestPermissions:
         assert (answer.status_code, answer.json()["detail"]["code"]) == (403, "insufficient_role")
         answer = ask("/requires", subject="ada", roles="Orders.Admin")
         assert 'realm="orders", error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+        assert ask("/any", subject="ada", scopes="orders.read").status_code == 200
+        assert ask("/any", subject="ada", roles="Orders.Admin").status_code == 200
+        assert ask("/any", subject="ada", scopes="x", roles="x").status_code == 403
         assert ask("/users", subject="robot", app_only=True).json()["detail"]["code"] == "user_only"
         assert ask("/orders", subject="ada").status_code == 200
         assert ask("/orders", "POST", subject="ada", scopes="orders.read").status_code == 403

@@ -19,6 +19,8 @@ from resilient_auth.integrations.fastapi import Authenticated, AuthorizationCode
 from resilient_auth.verify import Claims
 
 SCOPES = {"api://orders/orders.read": "Read orders", "api://orders/orders.write": "Change orders"}
+#: Milliseconds that a browser may take on a busy machine.
+PATIENCE = 20_000
 #: What FastAPI's docs page fetches from a content network.
 ASSETS = Path(flask_swagger_ui.__file__).parent / "dist"
 
@@ -44,7 +46,7 @@ def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, chromium_sandbox=os.geteuid() != 0)
         context = browser.new_context(ignore_https_errors=True)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
 
         def asset(route: Route) -> None:
             route.fulfill(path=ASSETS / route.request.url.rpartition("/")[2])
@@ -65,21 +67,21 @@ def test_the_authorize_button_ends_in_a_200(issuer: Issuer, page: Page) -> None:
         page.locator(".opblock-summary-control").click()
         page.get_by_role("button", name="Try it out").click()
         page.get_by_role("button", name="Execute").click()
-        expect(status).to_contain_text("401")
+        expect(status).to_contain_text("401", timeout=PATIENCE)
 
         page.get_by_role("button", name="Authorize").first.click()
         dialog = page.locator(".modal-ux")
-        expect(dialog).to_contain_text("Change orders")
+        expect(dialog).to_contain_text("Change orders", timeout=PATIENCE)
         dialog.get_by_text("orders.write").last.click()
         with page.expect_popup() as popup:
             dialog.locator("button.authorize").first.click()
         asked = popup.value.url
         popup.value.get_by_role("button", name="ada@contoso.com").click()
-        expect(dialog.get_by_text("Logout")).to_be_visible()
+        expect(dialog.get_by_text("Logout")).to_be_visible(timeout=PATIENCE)
         dialog.get_by_text("Close").last.click()
 
         page.get_by_role("button", name="Execute").click()
-        expect(status).to_contain_text("200")
+        expect(status).to_contain_text("200", timeout=PATIENCE)
         expect(page.locator(".live-responses-table")).to_contain_text("ada@contoso.com")
     assert "code_challenge_method=S256" in asked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import pytest
@@ -154,3 +155,33 @@ def test_a_wrong_argument_is_said_at_once(make: Any, wrong: dict[str, Any], says
     """By the names that httpx's twins have for them."""
     with pytest.raises(ra.ConfigurationError, match=says):
         make(**{"base_url": "https://api.example", "credential": lambda: "T"} | wrong)
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["plain transport", "transport of ours"])
+def test_a_token_that_was_replaced_meanwhile_is_sent_before_another_one_is_asked_for(below: bool) -> None:
+    """It hasn't been refused; where it is, one is asked for with the claims, and a third sending is the last one."""
+    claims = '{"access_token":{"nbf":{"value":"1"}}}'
+    challenge = f'Bearer error="insufficient_claims", claims="{base64.b64encode(claims.encode()).decode()}"'
+    held, asked, sent = ["T1"], [], []
+
+    def token(claims: str | None = None) -> str:
+        if claims is not None:
+            asked.append(claims)
+            held[0] = "T3"
+        return held[0]
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.headers["Authorization"].removeprefix("Bearer "))
+        if sent == ["T1"]:
+            held[0] = "T2"  # by somebody else
+        good = sent[-1] == "T3"
+        return httpx2.Response(200 if good else 401, headers={} if good else {"WWW-Authenticate": challenge})
+
+    wire = httpx2.MockTransport(answer)
+    hooks = {"response": [lambda told: told.raise_for_status()]} if below else {}
+    with httpx2.Client(
+        transport=ours.ResilientTransport(wire) if below else wire, auth=ours.BearerAuth(token), event_hooks=hooks
+    ) as client:
+        assert client.get(API).status_code == 200
+    assert sent == ["T1", "T2", "T3"]
+    assert asked == [claims]

@@ -11,7 +11,7 @@ from arriving import AUDIENCE, NOWHERE, TENANT, Signer, Site
 
 import resilient_auth as ra
 from resilient_auth.verify import BindingOptions, DenyList, Presented
-from resilient_auth.verify.http import Guard
+from resilient_auth.verify.http import Arrived, Guard
 
 Claims = Callable[..., dict[str, Any]]
 B2C = f"{NOWHERE}/b2c/{TENANT}/v2.0/"
@@ -148,7 +148,9 @@ async def test_in_tasks(signer: Signer, claims: Claims, settings: Any) -> None:
     two = ra.aio.ClaimsVerifier.for_entra(TENANT, "other", **options)
     async with ra.aio.AnyOf(one, two) as both:
         assert await both.verify(signer.token(claims(aud="other")), scopes="Orders.Read")
-        assert (await Guard(both, any_scopes="Orders.Read").admit_async([f"Bearer {signer.token(claims())}"])).scopes
+        header = f"Bearer {signer.token(claims())}"
+        request = Arrived("GET", "", lambda name: [header])
+        assert (await Guard(both, any_scopes="Orders.Read").admit_async(request)).scopes
         with pytest.raises(ra.InvalidToken, match="audience"):
             await both.verify(signer.token(claims(aud="third")))
     with pytest.raises(ra.ResilientAuthError, match="closed"):

@@ -10,7 +10,7 @@ from arriving import Signer
 
 import resilient_auth as ra
 from resilient_auth.verify import DenyList
-from resilient_auth.verify.http import Guard
+from resilient_auth.verify.http import Arrived, Guard
 
 Claims = Callable[..., dict[str, Any]]
 ODD = [1, 1.5, True, False, [], ["x"], ["x", 1], {}, {"x": 1}]
@@ -182,7 +182,8 @@ class TestWhatARouteAsks:
 
     def test_a_guard_asks_so_too(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """For every framework."""
-        token = [f"Bearer {signer.token(claims(roles=['Reader']))}"]
+        header = f"Bearer {signer.token(claims(roles=['Reader']))}"
+        token = Arrived("GET", "", lambda name: [header])
         assert Guard(offline(), any_scopes="x", any_roles="Reader").admit(token)
         with pytest.raises(ra.InvalidToken):
             Guard(offline(), any_scopes=["x"], any_roles=["Writer"]).admit(token)

@@ -58,6 +58,8 @@ def test_the_two_are_never_confused() -> None:
         ("insufficient_role", 403, "insufficient_scope"),
         ("app_only", 403, "insufficient_scope"),
         ("user_only", 403, "insufficient_scope"),
+        ("unknown_user", 403, "insufficient_scope"),
+        ("cross_site", 403, "insufficient_scope"),
     ],
 )
 def test_the_status_and_the_header(code: str, status: int, error: str) -> None:
@@ -74,8 +76,9 @@ def test_the_status_and_the_header(code: str, status: int, error: str) -> None:
 
 def test_codes_are_stable() -> None:
     """Dashboards and alerts are built on them; each is used, and none is used that isn't listed."""
-    room = Path(resilient_auth.verify.__file__).parent
-    used = {code for file in room.rglob("*.py") for code in re.findall(r'InvalidToken\(\s*"(\w+)"', file.read_text())}
+    package = Path(resilient_auth.__file__).parent
+    files = [file for room in ("verify", "integrations") for file in (package / room).rglob("*.py")]
+    used = {code for file in files for code in re.findall(r'InvalidToken\(\s*"(\w+)"', file.read_text())}
     assert used == CODES
 
 

@@ -28,8 +28,7 @@ from ...events import FallbackServed, HedgeSent, RetryScheduled, emit
 from ..deadlines import Deadline, inherited, wanted
 from ..errors import ApiUnavailable, TokenUnavailable
 from ..options import TransportOptions
-from ..replay import replayable
-from ..signed import SIGNED, Signed
+from ..signed import SIGNED, Signed, replayable
 from .attempt import Attempts, Call
 from .circuit import Circuit, Circuits
 from .failure import Dialect

@@ -56,14 +56,16 @@ class Timeouts:
                 given.get("write", longest),
                 given.get("connect", longest),
             )
-            longer = read is None or write is None or read > longest or write > longest
-            # One number for everything is meant for answers: a host that isn't there is found out as soon as before.
-            if connect == read:
-                connect = self._connect if connect is None or connect > self._connect else connect
-            elif connect is None:
-                connect = _NEVER
-            return Bounds(self._silent or (longer and given != NOBODYS), connect + 0.0, read, write, given.get("pool"))
-        except (TypeError, AttributeError):
-            raise ConfigurationError(
-                f"timeout must be a number of seconds, None, or a Timeout of such, not {given!r}"
-            ) from None
+            # No comparison holds of what isn't a number.
+            holds = all(seconds is None or seconds >= 0 for seconds in (read, write, connect, given.get("pool")))
+        except (AttributeError, TypeError):
+            holds = False
+        if not holds:
+            raise ConfigurationError(f"timeout must be a number of seconds, None, or a Timeout of such, not {given!r}")
+        longer = read is None or write is None or read > longest or write > longest
+        # One number for everything is meant for answers: a host that isn't there is found out as soon as before.
+        if connect == read:
+            connect = self._connect if connect is None or connect > self._connect else connect
+        elif connect is None:
+            connect = _NEVER
+        return Bounds(self._silent or (longer and given != NOBODYS), connect, read, write, given.get("pool"))

@@ -168,8 +168,11 @@ def requires(
         ConfigurationError: An argument is wrong.
     """
     asked = names("scopes", scopes), names("roles", roles)
-    any_of = names("any_scopes", any_scopes), names("any_roles", any_roles)
-    require(any(asked + any_of) or app_only is not None, "requires() asks for nothing: give scopes, roles or app_only")
+    one_of = names("any_scopes", any_scopes), names("any_roles", any_roles)
+    require(
+        any(asked) or any(one_of) or app_only is not None,
+        "requires() asks for nothing: give scopes, roles, any_scopes, any_roles or app_only",
+    )
     require(app_only is None or isinstance(app_only, bool), "app_only must be True, False or None")
 
     def refusal(request: HttpRequest) -> HttpResponse | None:
@@ -177,7 +180,7 @@ def requires(
         try:
             if not isinstance(claims, Claims):
                 raise InvalidToken("missing", "the request has no bearer token")  # noqa: TRY301
-            check_asked(claims, *asked, app_only, None, *any_of)
+            check_asked(claims, *asked, app_only, None, *one_of)
         except InvalidToken as error:
             return response(refused(error, realm=realm))
         return None

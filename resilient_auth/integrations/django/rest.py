@@ -66,6 +66,7 @@ class BearerAuthentication(BaseAuthentication):  # type: ignore[misc]
     #: What every token must have, and be.
     scopes: ClassVar[str | Collection[str]] = ()
     roles: ClassVar[str | Collection[str]] = ()
+    #: One of these scopes, or one of these roles.
     any_scopes: ClassVar[str | Collection[str]] = ()
     any_roles: ClassVar[str | Collection[str]] = ()
     app_only: ClassVar[bool | None] = None

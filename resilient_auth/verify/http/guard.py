@@ -8,9 +8,10 @@ from typing import Any
 
 from ..._policy.checks import require
 from ...errors import ResilientAuthError
+from ..bound.presented import read_request
 from ..claims import Claims
 from .answers import Refusal, refused
-from .places import Arrived, TokenPlace, checked_places, token_of
+from .places import Arrived, TokenHeader, TokenPlace, checked_places, token_of
 
 __all__ = ["Guard", "names", "public_paths"]
 
@@ -75,7 +76,8 @@ class Guard:
             InvalidToken: It is bad, or isn't enough.
             VerificationUnavailable: It can't be verified now.
         """
-        claims: Claims = self._verify(token_of(arrived, self.places), **self._options)
+        token, presented = self._found(arrived)
+        claims: Claims = self._verify(token, **self._options, **presented)
         return claims
 
     async def admit_async(self, arrived: Arrived, further_scopes: Sequence[str] = ()) -> Claims:
@@ -83,8 +85,18 @@ class Guard:
         options = self._options
         if further_scopes:
             options = options | {"scopes": (*self._scopes, *further_scopes)}
-        claims: Claims = await self._verify(token_of(arrived, self.places), **options)
+        token, presented = self._found(arrived)
+        claims: Claims = await self._verify(token, **options, **presented)
         return claims
+
+    def _found(self, arrived: Arrived) -> tuple[str, dict[str, Any]]:
+        """Find the token, and what proves it where it came as DPoP (RFC 9449, section 7.1)."""
+        sent = arrived.header("Authorization")
+        if TokenHeader() in self.places and len(sent) == 1 and sent[0].lower().startswith("dpop "):
+            headers = [("Authorization", sent[0]), *(("DPoP", proof) for proof in arrived.header("DPoP"))]
+            token, presented = read_request(arrived.method or "GET", arrived.url(), headers)
+            return token, {"presented": presented}
+        return token_of(arrived, self.places), {}
 
     def refuse(self, error: ResilientAuthError) -> Refusal:
         """Make the answer to an error of `admit`."""

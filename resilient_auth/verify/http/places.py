@@ -42,11 +42,13 @@ class Arrived:
         method: The HTTP method; "" for a web socket's handshake.
         query: The query's text, without the question mark.
         header: Returns every value of a header that is asked for by its name.
+        url: Returns the address as the client wrote it, for proofs of possession.
     """
 
     method: str
     query: str
     header: Callable[[str], Sequence[str]]
+    url: Callable[[], str] = str
 
 
 @dataclass(frozen=True, slots=True)
