@@ -227,7 +227,7 @@ def arrived(request: Any) -> Arrived:
         value = meta.get(f"HTTP_{name.upper().replace('-', '_')}")
         return () if value is None else (value,)
 
-    return Arrived(request.method or "", meta.get("QUERY_STRING", ""), header)
+    return Arrived(request.method or "", meta.get("QUERY_STRING", ""), header, request.build_absolute_uri)
 
 
 def _guarded(
