@@ -66,6 +66,7 @@ _PUBLIC = {
     "msal": "",
     "reset": "health",
     "subscribe": "events",
+    "telemetry": "",
     "verify": "",
     "wait_at_most": "_engine.acquire",
     "wrap": "_msal.wrapped",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import events as events
     from . import msal as msal
+    from . import telemetry as telemetry
     from . import verify as verify
     from ._credentials.assertions import assertion_from_application as assertion_from_application
     from ._credentials.assertions import assertion_from_file as assertion_from_file

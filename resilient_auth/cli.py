@@ -2,45 +2,93 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from . import __version__
 from ._process.extras import MissingExtra
 
 __all__ = ["main"]
 
-_USAGE = """\
-usage: resilient-auth <command> [options]
+Program = Callable[[Sequence[str]], int]
 
-  drill      break an identity provider on this machine in every way, and see who keeps an application running
-  emulator   run that identity provider for other programs
 
-resilient-auth <command> --help tells a command's options.
-"""
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A command, loaded when it is called: to list it needs nothing of what it needs itself."""
+
+    help: str
+    load: Callable[[], Program]
+
+
+def _drill() -> Program:
+    from .drill import load
+
+    return load()
+
+
+def _doctor() -> Program:
+    from .telemetry.doctor.command import main as doctor
+
+    return doctor
+
+
+def _health() -> Program:
+    from .telemetry.health_command import main as health
+
+    return health
+
+
+def _emulator() -> Program:
+    from .emulator import serve
+
+    return serve
+
+
+_COMMANDS = {
+    "doctor": _Command("look at this machine and an application's set-up; say what is wrong, and the fix", _doctor),
+    "health": _Command("ask a running application how it stands", _health),
+    "drill": _Command(
+        "break an identity provider on this machine in every way, and see who keeps an application running", _drill
+    ),
+    "emulator": _Command("run that identity provider for other programs; fail and heal it", _emulator),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments else "--help"
-    if command in ("-h", "--help"):
-        print(_USAGE, end="")
-        return 0
-    if command in ("-V", "--version"):
-        print(f"resilient-auth {__version__}")
-        return 0
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
     try:
-        if command == "drill":
-            from .drill import main as drill
-
-            return drill(arguments)
-        if command == "emulator":
-            from .emulator import serve
-
-            return serve(arguments)
+        # What follows the command is its own parser's.
+        command = parser.parse_args(given[:1] or ["--help"]).command
+    except SystemExit as end:  # argparse ends by this, after --help as well
+        return int(end.code or 0)
+    rest = given[1:]
+    try:
+        return _COMMANDS[command].load()(rest)
     except MissingExtra as missing:
+        if {"-h", "--help"} & set(rest):
+            print(f"usage: resilient-auth {command} [options]\n\n{_COMMANDS[command].help}\n\n{missing}")
+            return 0
         print(f"resilient-auth {command}: {missing}", file=sys.stderr)
         return 2
-    print(f"resilient-auth: there is no command {command!r}\n\n{_USAGE}", end="", file=sys.stderr)
-    return 2
+    except SystemExit as end:
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="resilient-auth",
+        description="Keep an application authenticated while its identity provider fails: look, ask, and rehearse.",
+        epilog="resilient-auth <command> --help tells a command's options.",
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="<command>")
+    for name, command in _COMMANDS.items():
+        commands.add_parser(name, help=command.help, add_help=False)
+    return parser

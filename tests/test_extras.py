@@ -28,6 +28,13 @@ USES = [
 ]
 USES.append(pytest.param("import resilient_auth.integrations.django.rest", "rest_framework", "drf", id="drf"))
 _REDIS = "import resilient_auth as ra; ra.RedisStore('redis://x', key=bytes(32))"
+USES += [
+    pytest.param(f"import resilient_auth as ra; ra.telemetry.{call}()", module, extra, id=extra)
+    for call, module, extra in (
+        ("instrument", "opentelemetry", "otel"),
+        ("prometheus_collector", "prometheus_client", "prometheus"),
+    )
+]
 USES.append(pytest.param(_REDIS, "redis", "redis", id="redis"))
 
 
@@ -55,20 +62,21 @@ def test_an_error_names_the_extra(code: str, module: str, extra: str) -> None:
 @pytest.mark.parametrize("module", ["h11", "trustme", "rich"])
 @pytest.mark.parametrize("command", ["cli", "drill"])
 def test_the_drill_names_the_extra(command: str, module: str) -> None:
-    """In one line, with the status for bad usage, however it is called."""
-    call = "from resilient_auth.cli import main; sys.exit(main(['drill', '--help']))"
+    """In one line, with the status for bad usage, however it is called; help is no usage."""
+    call = "from resilient_auth.cli import main; sys.exit(main(['drill', '--quick']))"
     if command == "drill":
         call = "from resilient_auth.drill import main; sys.exit(main(['--help']))"
     ended = without(module, call)
     assert ended.returncode == 2
+    before = "resilient-auth drill: " if command == "cli" else ""
     assert ended.stderr == (
-        f"the drill needs {module}, which isn't installed: pip install 'resilient-auth[emulator]'\n"
+        f"{before}the drill needs {module}, which isn't installed: pip install 'resilient-auth[emulator]'\n"
     )
 
 
 def test_the_command_emulator_names_the_extra() -> None:
     """In one line."""
-    ended = without("h11", "from resilient_auth.cli import main; sys.exit(main(['emulator', '--help']))")
+    ended = without("h11", "from resilient_auth.cli import main; sys.exit(main(['emulator']))")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.endswith("pip install 'resilient-auth[emulator]'\n")
@@ -94,6 +102,8 @@ def test_an_import_that_fails_otherwise_stays_what_it_is() -> None:
 
 #: Modules that are called otherwise than what brings them.
 _CALLED = {
+    "opentelemetry-api": "opentelemetry",
+    "prometheus-client": "prometheus_client",
     "azure-core": "azure",
     "djangorestframework": "rest_framework",
     "microsoft-kiota-abstractions": "kiota_abstractions",

@@ -39,19 +39,20 @@ def seen() -> dict[str, Any]:
     [
         ("nothing", "ok", True),
         ("fresh", "ok", True),
-        ("due", "degraded", True),
+        ("due", "ok", True),
         ("outage", "degraded", True),
-        ("gone", "dark", False),
-        ("never_had", "dark", False),
+        ("gone", "down", False),
+        ("never_had", "down", False),
         ("given_up", "degraded", True),
-        ("pinned_and_gone", "dark", False),
+        ("pinned_and_gone", "down", False),
         ("denied", "ok", True),
         ("isolated", "degraded", True),
+        ("soon_gone", "at risk", True),
         ("idle", "ok", True),
     ],
 )
 def test_the_verdict(seen: dict[str, Any], scene: str, verdict: str, ready: bool) -> None:
-    """Dark means that somebody who asks now gets nothing, and only then is the process not ready."""
+    """Down means that somebody who asks now gets nothing, and only then is the process not ready."""
     assert (seen[scene]["verdict"], seen[scene]["ready"]) == (verdict, ready)
 
 
@@ -95,18 +96,19 @@ def test_it_reads_as_a_report(seen: dict[str, Any]) -> None:
     verdict, *lines = seen["outage"]["text"].splitlines()
     assert verdict == "DEGRADED: 27 min to dark, ready"
     assert lines == [
+        f"  {seen['outage']['json']['reasons'][0]}",
         "  token silent b at https://login.example: fresh, 87 min left",
         "  token silent a at https://login.example: due, 27 min left, failed 1 time, last with server_failed",
         "  circuit https://login.example token: open after 503; next probe in 10 s",
     ]
-    assert seen["gone"]["text"].startswith("DARK: 0 s to dark, not ready\n")
+    assert seen["gone"]["text"].startswith("DOWN: 0 s to dark, not ready\n")
 
 
 def test_the_report_has_a_line_for_each_kind_of_trouble() -> None:
     """Keys, stores, lanes, an isolated API and sign-outs that aren't written yet."""
     known = {"authority": "https://login.example", "issuer": "https://login.example/t/v2.0"}
     report = Health(
-        verdict="dark",
+        verdict="down",
         time_to_dark=None,
         tokens=(
             TokenHealth(
@@ -130,7 +132,7 @@ def test_the_report_has_a_line_for_each_kind_of_trouble() -> None:
         removals_pending=5,
     )  # fmt: skip
     assert str(report).splitlines() == [
-        "DARK: no token in use, not ready",
+        "DOWN: no token in use, not ready",
         "  token silent a b for 0123456789abcdef at https://login.example/t: expired, nothing left, failed 2 times, "
         "last with server_failed",
         "  circuit https://api.example api over other.pem: isolated",
@@ -149,7 +151,7 @@ def test_it_is_json(seen: dict[str, Any]) -> None:
     assert (found["verdict"], found["ready"], found["time_to_dark"]) == ("degraded", True, 1600.0)
     assert found["tokens"][1] == {
         "authority": "https://login.example", "tenant": "", "client_id": "app", "flow": "silent", "scopes": ["a"],
-        "subject": None, "state": "due", "time_to_dark": 1600.0, "pinned": False, "failures": 1,
+        "subject": None, "state": "due", "time_to_dark": 1600.0, "pinned": False, "in_use": True, "failures": 1,
         "last_code": "server_failed",
     }  # fmt: skip
     (breaker,) = found["breakers"]

@@ -263,6 +263,7 @@ def test_the_exported_names_are_these():
         "msal",
         "reset",
         "subscribe",
+        "telemetry",
         "verify",
         "wait_at_most",
         "wrap",

@@ -80,6 +80,9 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "integrations.sqlalchemy._ELSEWISE": (
         "sub", worst("UID=", ";UID=", ";PWD={", ";PWD={}}", ";PWD={a", ";", "; ", ";UID ", ";UID=a")
     ),
+    "telemetry.doctor.installed._REQUIREMENT": ("fullmatch", worst("a", "a[", "a[a,", "a]", ">=", "a>=1.")),
+    "telemetry.doctor.installed._BOUND": ("findall", worst(">=", ">=1", ">=1.1", "<1.")),
+    "telemetry.doctor.installed._NUMBERS": ("match", worst("1", "1.", ".")),
     "settings._HOST": ("fullmatch", worst("a", "a.", "[", ":", "[:", "1:")),
     "verify.bound.confirmation._THUMBPRINT": ("fullmatch", worst("a", "-", "_")),
     "verify.bound.presented._SENT": (

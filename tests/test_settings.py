@@ -29,6 +29,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "KEEP_TRYING": ("60", 60.0),
     "MAX_USERS": ("70", 70),
     "MAX_STORED_TOKENS": ("20", 20),
+    "EXPLAIN": ("true", True),
     "FRESHNESS_DUE_FRACTION": ("0.7", 0.7),
     "FRESHNESS_DUE_JITTER": ("0.1", 0.1),
     "FRESHNESS_EXPIRY_MARGIN": ("10", 10.0),

@@ -66,7 +66,7 @@ def _is_there(literal: str, path: Path) -> bool:
     if target := re.fullmatch(r"make ([a-z][\w-]*)(?: [A-Z_]+=.*)?", literal):
         return target[1] in _targets()
     if dotted := _DOTTED.fullmatch(literal):
-        return _resolves(dotted[1].split(".")[1:])
+        return literal in _told() or _resolves(dotted[1].split(".")[1:])
     if _FILE.fullmatch(literal) and literal not in _OTHERS:
         return _is_file(literal, path)
     return True
@@ -90,6 +90,14 @@ def _tests() -> frozenset[str]:
     files = list((ROOT / "tests").rglob("test_*.py"))
     defined = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
     return frozenset(name for file in files for name in (file.stem, *defined.findall(file.read_text())))
+
+
+@functools.cache
+def _told() -> frozenset[str]:
+    """Return the names of metrics, labels and spans."""
+    from resilient_auth.telemetry.metrics import LABELS, METRICS, SPANS
+
+    return frozenset({*METRICS, *LABELS, *SPANS.values()})
 
 
 @functools.cache

@@ -21,6 +21,10 @@ import resilient_auth
 from resilient_auth import Settings, errors, events
 from resilient_auth.emulator import Fault
 from resilient_auth.settings import _NOT_IN_THE_ENVIRONMENT
+from resilient_auth.telemetry.doctor import CHECKS
+from resilient_auth.telemetry.doctor.configuration import FLOWS, KEYS, Setup
+from resilient_auth.telemetry.metrics import LABELS, METRICS
+from resilient_auth.telemetry.prometheus import name_of
 
 _PREFIX = "RESILIENT_AUTH_"
 _GROUPS = ("freshness", "retry", "breaker", "fallback")
@@ -212,6 +216,34 @@ class NameTable(_Table):
                 yield f"`{name}`", _summary(getattr(resilient_auth, name))
 
 
+class MetricTable(_Table):
+    """List the metrics, with their names by Prometheus."""
+
+    head = ("Metric", "Kind and unit", "Labels", "What it tells")
+    widths = (34, 12, 26, 40)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for metric in METRICS.values():
+            names = f"`{metric.name}`\n`{name_of(metric)}`"
+            yield (
+                names,
+                f"{metric.kind}\n{metric.unit}",
+                "\n".join(f"`{label}`" for label in metric.labels),
+                metric.text,
+            )
+
+
+class LabelTable(_Table):
+    """List the metrics' labels, which are the spans' attributes too."""
+
+    head = ("Label", "Values at most", "What it says")
+    widths = (30, 14, 60)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for name, (meaning, bound) in LABELS.items():
+            yield f"`{name}`", bound, meaning
+
+
 class FaultTable(_Table):
     """List the emulator's faults."""
 
@@ -226,6 +258,40 @@ class FaultTable(_Table):
             yield f"`{name}`", f"`Fault.{name}({told})`", _summary(make)
 
 
+class DoctorTable(_Table):
+    """List what the doctor looks at."""
+
+    head = ("Check", "What it does", "Not made where these found an error")
+    widths = (18, 60, 22)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for check in CHECKS:
+            yield f"`{check.name}`", _summary(check.run), ", ".join(f"`{name}`" for name in check.needs)
+
+
+class DoctorKeyTable(_Table):
+    """List the keys of the doctor's file."""
+
+    head = ("Key", "Meaning")
+    widths = (24, 76)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        meanings = _arguments(Setup)
+        for name in KEYS:
+            yield f"`{name}`", meanings[name]
+
+
+class FlowTable(_Table):
+    """List the flows, and whether the provider's backup system serves them."""
+
+    head = ("Flow", "Backed up", "Why, or when")
+    widths = (22, 12, 66)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for name, (backed, why) in FLOWS.items():
+            yield f"`{name}`", "yes" if backed else "no", why
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("settings-table", SettingsTable)
@@ -236,4 +302,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("error-tree", ErrorTree)
     app.add_directive("name-table", NameTable)
     app.add_directive("fault-table", FaultTable)
+    app.add_directive("metric-table", MetricTable)
+    app.add_directive("label-table", LabelTable)
+    app.add_directive("doctor-table", DoctorTable)
+    app.add_directive("doctor-key-table", DoctorKeyTable)
+    app.add_directive("flow-table", FlowTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,7 +22,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import Response
 from resilient_auth import msal
-from resilient_auth.integrations.fastapi import Authenticated, challenge
+from resilient_auth.integrations.fastapi import Authenticated, challenge, mount_health
 from resilient_auth.verify import Claims
 
 log = logging.getLogger("orders")
@@ -176,11 +176,8 @@ def create_app() -> FastAPI:
         """List what is open, for an application that acts for itself and has the role."""
         return {"for": claims.client_id, "open": sorted(ORDERS)}
 
-    @app.get("/health", include_in_schema=False)
-    async def health() -> dict[str, str]:
-        """Return how the authentication stands; 200 all the same, since a restart wouldn't mend the provider."""
-        return {"verdict": ra.health().verdict}
-
+    # /health/live for a liveness probe: a restart wouldn't mend the provider. /health/ready for a readiness probe.
+    mount_health(app)
     return app
 
 

@@ -28,6 +28,7 @@ from flask import Flask, abort, g, redirect, render_template, request, url_for
 from provider import Provider
 from resilient_auth import msal
 from resilient_auth.clock import Clock, SystemClock
+from resilient_auth.integrations.flask import mount_health
 from sessions import Limits, Sessions
 from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, SecurityError
 from werkzeug.serving import make_server
@@ -229,6 +230,9 @@ def create_app(
     @app.get("/signed-out")
     def signed_out() -> str:
         return render_template("signed_out.html", here_only="here_only" in request.args)
+
+    # For probes: /health/ready fails where nobody would be served, /health/live never for the provider's sake.
+    mount_health(app)
 
     @app.before_request
     def find_session() -> None:

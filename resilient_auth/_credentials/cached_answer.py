@@ -9,10 +9,11 @@ from typing import Any
 
 from .._engine.cache import CacheEntry
 from .._msal.session import Session
+from .._process import observing
 from ..token import Token
 from .azure_shapes import AccessToken, AccessTokenInfo
 
-__all__ = ["CachedAnswer"]
+__all__ = ["CachedAnswer", "prepared"]
 
 #: Seconds by the wall clock after which both clocks are read again.
 _SURE = 1.0
@@ -81,3 +82,29 @@ class CachedAnswer:
         left = min(self.due_on - wall, self.due_at - self.monotonic(), _SURE)
         self.sure_from, self.sure_until = wall, wall + left
         return left > 0
+
+
+class CountedAnswer(CachedAnswer):
+    """One that counts how often it is served."""
+
+    __slots__ = ("_served",)
+
+    def __init__(self, token: Token, served: observing.Count) -> None:
+        CachedAnswer.__init__(self, token)
+        self._served = served
+
+    def stands(self) -> bool:
+        """Return whether it may be served as it is, which it then is."""
+        stands = _stands(self)
+        self._served.count += stands
+        return stands
+
+
+_stands = CachedAnswer.stands
+
+
+def prepared(token: Token, entry: CacheEntry | None) -> CachedAnswer:
+    """Return the answer that a token is, counted where somebody observes this process."""
+    if observing.observer is None or entry is None:
+        return CachedAnswer(token)
+    return CountedAnswer(token, observing.observer.served("token", request=entry.request))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cachetools
 
 from .._engine.acquire import Served, patience_of, wait_at_most
+from .._engine.cache import CacheEntry
 from .._engine.single_flight import Flights, Outcome, WaitFor
 from .._engine.steps import Steps
 from .._engine.threads import OnThread
@@ -59,7 +60,7 @@ class CredentialCore:
         self,
         sources: list[Source],
         failover_after: float,
-        prepare: Callable[[Token], CachedAnswer],
+        prepare: Callable[[Token, CacheEntry | None], CachedAnswer],
         subject: SubjectOf | None = None,
     ) -> None:
         self._sources = sources
@@ -76,7 +77,7 @@ class CredentialCore:
         self._challenges = Flights(sources[0].session.engine.clock)
         self._closed = False
         self._lock = threading.Lock()
-        _cores.add(self)
+        cores.add(self)
 
     def after_fork(self) -> None:
         """Start with locks of one's own in a forked child, in which none of the parent's calls are."""
@@ -247,7 +248,7 @@ class CredentialCore:
             token = token_from(session, served.result, {}, ExchangeContext(0.0))
         if token is None:
             raise denial(served.result)
-        answer = self._prepare(token)
+        answer = self._prepare(token, entry)
         at_most = None if source is self._sources[0] else _LOOK_AGAIN
         if entry is not None and served.reason is None and answer.keep(session, entry, at_most=at_most):
             with self._lock:
@@ -329,7 +330,7 @@ class Credential:
         subject: SubjectOf | None = None,
     ) -> None:
         # Where azure-core is installed it is imported there, which costs more than this package.
-        from .cached_answer import CachedAnswer
+        from .cached_answer import prepared
 
         if not sources:
             raise ConfigurationError(
@@ -370,7 +371,7 @@ class Credential:
             ("settings", settings, "every source is resilient already, and has settings of its own"),
         ):
             require(not given or any(name in source.takes for source in made), f"{name} has no effect: {reason}")
-        self._core = CredentialCore(made, failover_after, CachedAnswer, subject)
+        self._core = CredentialCore(made, failover_after, prepared, subject)
         self._ready = self._core.ready
 
     def __repr__(self) -> str:
@@ -390,10 +391,10 @@ def _within(patience: float | None) -> Iterator[None]:
         yield
 
 
-_cores: LiveObjects[CredentialCore] = LiveObjects()
+cores: LiveObjects[CredentialCore] = LiveObjects()
 
 
 @forks.renewed
 def _after_fork() -> None:
-    for core in _cores.all():
+    for core in cores.all():
         core.after_fork()

@@ -6,15 +6,16 @@ import contextvars
 import copy
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from .._policy.checks import require_number
 from .._policy.endpoint import Endpoint
 from .._policy.fallback import Fallback, after_denial, after_failure
 from .._policy.freshness import Freshness, assess
 from .._policy.levels import ProviderRequest
+from .._process import observing
 from ..errors import AcquisitionTimeout, LocalResourcesExhausted, ProviderUnavailable
 from ..events import GraceServed, TokenServed, emit
 from ..token import Token
@@ -115,6 +116,21 @@ class Served:
     reason: str | None = None
     #: What is known of the provider then.
     error: ProviderUnavailable | None = None
+    #: The token was found in the store just now.
+    stored: bool = False
+    #: The exchange that was waited for, where whoever asked wants to know.
+    flight: Flight | None = None
+
+    @property
+    def whence(self) -> Literal["memory", "store", "provider", "fallback", "grace"]:
+        """Return where it came from; `fallback` for a valid token that is served since no fresh one could be had."""
+        if self.source is Source.GRACE:
+            return "grace"
+        if self.source is Source.IDENTITY_PROVIDER:
+            return "provider"
+        if self.stored:
+            return "store"
+        return "memory" if self.reason in (None, "refreshing") else "fallback"
 
 
 #: Is sent the outcome of each flight that it waits for, or None when the time for that has passed.
@@ -181,15 +197,18 @@ def acquiring(
         # Removed or challenged meanwhile, or replaced by a newer one.
         token = None if claims or force else entry.token
     if outcome is None:
-        return _after_failure(engine, entry, token, _too_late(engine, entry.authorities[0], longest, flight))
-    return _conclude(engine, entry, token, outcome)
+        served = _after_failure(engine, entry, token, _too_late(engine, entry.authorities[0], longest, flight))
+    else:
+        served = _conclude(engine, entry, token, outcome)
+    return replace(served, flight=flight) if settings.explain else served
 
 
 def _conclude(engine: Engine, entry: CacheEntry, token: Token | None, outcome: Outcome) -> Served:
     if isinstance(outcome.error, ProviderUnavailable):
         return _after_failure(engine, entry, token, outcome.error)
     if outcome.token is not None:
-        return Served(Source.CACHE if outcome.stored else Source.IDENTITY_PROVIDER, outcome.token, outcome.result)
+        source = Source.CACHE if outcome.stored else Source.IDENTITY_PROVIDER
+        return Served(source, outcome.token, outcome.result, stored=outcome.stored)
     wall, now = engine.clock.wall(), engine.clock.monotonic()
     if outcome.error is not None:
         # Something of the application's own failed, such as the function that makes its assertions.
@@ -277,8 +296,12 @@ def asking_once(
     if refusal is not None:
         raise refusal
     flight = Flight(None, engine.clock.monotonic() + engine.deadline, engine.clock)
+    if observing.observer is not None:
+        flight.observed = observing.observer.begin("exchange", endpoint=authorities[0])
 
     def job() -> None:
+        if flight.observed is not None:
+            flight.observed.enter()
         with carrying(("once", id(flight))):
             try:
                 outcome = exchange(flight)
@@ -286,7 +309,11 @@ def asking_once(
                 outcome = Outcome(error=error)
         flight.land(outcome)
 
-    engine.run(authorities[0], job, flight, own=own)
+    try:
+        engine.run(authorities[0], job, flight, own=own)
+    except ProviderUnavailable as error:
+        flight.land(Outcome(error=error))
+        raise
     patience = patience_of(engine.settings.wait)
     outcome = yield WaitFor(flight, patience)
     if outcome is None:

@@ -23,7 +23,7 @@ from .shared import SharedEntry, SharedTokens
 from .single_flight import Exchange
 from .timers import Timer
 
-__all__ = ["CacheEntry", "Memory", "forget_closed", "memories"]
+__all__ = ["CacheEntry", "Memory", "forget_closed", "forget_hits", "memories"]
 
 #: Seconds between two looks for tokens that are over, and at how many the lock is held.
 _SWEEP_EVERY = 60.0
@@ -341,6 +341,12 @@ def forget_closed(memory: Memory) -> None:
 
 
 _memories: LiveObjects[Memory] = LiveObjects()
+
+
+def forget_hits() -> None:
+    """Have every answer that is ready made anew, counted or not."""
+    for memory in _memories.all():
+        memory.hits.clear()
 
 
 def memories() -> list[Memory]:

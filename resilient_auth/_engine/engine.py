@@ -75,6 +75,11 @@ class Engine:
                 budget = self._budgets[site] = Budget(self.settings.retry.budget)
             return budget
 
+    def budgets(self) -> list[tuple[Endpoint, Budget]]:
+        """List the retry budgets, with whose they are."""
+        with self._lock:
+            return list(self._budgets.items())
+
     def cool_down(self, asked: ProviderRequest, seconds: float) -> tuple[float, bool]:
         """Make this request no more until `seconds` have passed (G8); see `Cooldowns`.
 

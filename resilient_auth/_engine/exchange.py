@@ -13,6 +13,7 @@ from enum import Enum, auto
 from functools import partial
 
 from .._policy.provider_errors import is_gone
+from .._process import observing
 from ..errors import (
     AcquisitionTimeout,
     CircuitOpen,
@@ -62,7 +63,13 @@ Landed = Callable[[Engine, CacheEntry, Verdict], None]
 
 
 def begin(
-    engine: Engine, entry: CacheEntry, exchange: Exchange, *, landed: Landed, variant: str | None = None
+    engine: Engine,
+    entry: CacheEntry,
+    exchange: Exchange,
+    *,
+    landed: Landed,
+    variant: str | None = None,
+    unasked: bool = False,
 ) -> Flight:
     """Join the exchange for a cache entry, or begin one.
 
@@ -72,6 +79,7 @@ def begin(
         exchange: How to ask the provider.
         landed: Told what a new one says of the provider.
         variant: Tells exchanges for one cache entry apart: the claims of a challenge.
+        unasked: Nobody waits for it.
 
     Raises:
         CircuitOpen: Every authority that could answer failed a moment ago.
@@ -100,6 +108,7 @@ def begin(
             entry.variant = variant
         gone, flight.replaced = flight.replaced, None
         entry.tried_at, flight.request, flight.ways = now, entry.request, entry.ways
+        flight.begun = now
         # What its attempts have learned was told when they had.
         failed = _never_ended(engine, entry, gone) if gone is not None and gone.last_error is None else None
         flight.earliest = entry.failed_at + first_delay
@@ -107,6 +116,8 @@ def begin(
         flight.on_failed_attempt = partial(_learn, engine, entry)
         if shared is not None:
             exchange = shared.exchange(entry, exchange, reuse=looks_at is not None)
+        if observing.observer is not None:
+            flight.observed = observing.observer.begin("exchange", entry=entry, request=entry.request, unasked=unasked)
         run = _Run(engine, entry, flight, exchange, landed)
         try:
             if looks_at is not None:
@@ -162,9 +173,15 @@ class _Run:
     def look(self, shared: SharedTokens) -> None:
         """Look what others have, on a worker of its own; where that doesn't help, have the provider asked."""
         started = self._engine.clock.monotonic()
+        if self._flight.begun is not None:
+            self._flight.in_queue += started - self._flight.begun
+        if self._flight.observed is not None:
+            self._flight.observed.enter()
         with carrying(self._flight.key):
             try:
                 outcome = shared.look(self._entry)
+                self._flight.begun = self._engine.clock.monotonic()
+                self._flight.in_store += self._flight.begun - started
                 if outcome is None:
                     self.board()
                     return
@@ -178,6 +195,10 @@ class _Run:
 
     def _fly(self) -> None:
         started = self._engine.clock.monotonic()
+        if self._flight.begun is not None:
+            self._flight.in_queue += started - self._flight.begun
+        if self._flight.observed is not None:
+            self._flight.observed.enter()
         with carrying(self._flight.key):
             try:
                 outcome = self._exchange(self._flight)

@@ -28,7 +28,7 @@ def refresh_in_background(engine: Engine, entry: CacheEntry, exchange: Exchange)
         return
     try:
         with carrying(None):  # it is a flight of its own, whoever has just landed
-            begin(engine, entry, exchange, landed=landed)
+            begin(engine, entry, exchange, landed=landed, unasked=True)
     except ProviderUnavailable as error:
         await_recovery(engine, entry, error)
 
@@ -241,7 +241,7 @@ class _Recovery:
             return
         probed = frozenset(breaker for breaker in self._breakers(engine, entry) if not breaker.closed)
         try:
-            flight = begin(engine, entry, renew, landed=landed)
+            flight = begin(engine, entry, renew, landed=landed, unasked=True)
         except ProviderUnavailable as error:
             await_recovery(engine, entry, error)
             return

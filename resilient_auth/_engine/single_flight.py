@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .._policy.levels import ProviderRequest
+from .._process.observing import Operation
 from ..clock import Clock, SystemClock
 from ..errors import ProviderUnavailable
 from ..token import Token, TokenRequest
@@ -73,15 +74,21 @@ class Flight:
         "_callbacks",
         "_clock",
         "_done",
+        "attempts",
         "before_attempt",
+        "begun",
         "calls",
         "deadline",
         "doubted",
         "earliest",
         "hurried",
+        "in_http",
+        "in_queue",
+        "in_store",
         "key",
         "last_error",
         "next_attempt",
+        "observed",
         "on_back_off",
         "on_failed_attempt",
         "on_hurry",
@@ -95,6 +102,11 @@ class Flight:
 
     def __init__(self, key: Hashable, deadline: float, clock: Clock) -> None:
         self.key = key
+        #: The attempts that it has made; and where its time went, in seconds.
+        self.attempts = 0
+        self.in_queue = self.in_store = self.in_http = 0.0
+        #: Monotonic time since when it waits for a worker.
+        self.begun: float | None = None
         #: Monotonic time after which nobody should count on it any more.
         self.deadline = deadline
         #: Monotonic time before which the provider must not be asked: the last exchange's back-off (G9, G10).
@@ -118,6 +130,8 @@ class Flight:
         self.before_attempt: Callable[[], bool] | None = None
         #: Told, on its worker, how an attempt failed that isn't the last one.
         self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
+        #: What whoever observes this process is told of it.
+        self.observed: Operation | None = None
         #: The owner's code that it has called and that hasn't come back, by name.
         self.calls: str | None = None
         #: Whether somebody waits for it who carries another one out, and so holds what it may need; see `hurry`.
@@ -160,8 +174,10 @@ class Flight:
             try:
                 _, callback = callbacks.popitem()
             except KeyError:  # the last one has just given up
-                return
+                break
             callback()
+        if self.observed is not None:
+            self.observed.end(outcome, outcome.error)
 
     def wait(self, seconds: float) -> Outcome | None:
         """Wait on this thread for at most `seconds`; None when it isn't over by then, or this thread is to end it."""

@@ -13,7 +13,7 @@ from .._engine.steps import Steps, run
 from .._engine.threads import OnThread
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
-from .._process import forks
+from .._process import forks, observing
 from .._wire.exchange_context import ExchangeContext
 from ..errors import Closed, ProviderUnavailable
 from ..token import Token, TokenRequest, fingerprint
@@ -21,6 +21,24 @@ from . import results
 from .session import Session
 
 __all__ = ["Hit", "Plan", "plan_once", "plan_token"]
+
+
+class CountedAnswer(dict[str, Any]):
+    """An answer made ready that counts how often it is given: whoever is given one has a copy of it."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, answer: dict[str, Any], given: observing.Count) -> None:
+        super().__init__(answer)
+        self._given = given
+
+    def copy(self) -> dict[str, Any]:
+        """Return a plain copy."""
+        self._given.count += 1
+        return _copy(self)
+
+
+_copy = dict.copy
 
 
 class Hit:
@@ -131,13 +149,21 @@ def plan_token(
     def finish(served: Served) -> Any:
         answer = results.answer(session, served)
         token = served.token
-        if signature is not None and served.reason is None and token is not None and session.watchable:
+        # What is explained is made anew each time.
+        repeats = served.reason is None and session.watchable and not session.settings.explain
+        if signature is not None and token is not None and repeats:
             held = results.from_cache(token)
+            if observing.observer is not None:
+                held = CountedAnswer(held, observing.observer.served("token", request=request))
             session.memory.remember_hit(entry, token, signature, Hit(token, held, cache))
         return None if silent and answer is not None and "error" in answer else answer
 
     must_load = read is not None and not (claims or force) and (entry.token is None or not session.watchable)
     acquisition = acquiring(session.engine, entry, exchange, claims=claims, force=force)
+    if observing.observer is not None:
+        acquisition = observing.observer.through(
+            "acquisition", acquisition, request=request, clock=session.engine.clock
+        )
     return Plan(acquisition, finish, load if must_load else None, entry)
 
 
@@ -154,4 +180,6 @@ def plan_once(
             return Outcome(result=ask())
 
     acquisition = asking_once(session.engine, authorities, client_id, subject, exchange, session.memory.lane)
+    if observing.observer is not None:
+        acquisition = observing.observer.through("acquisition", acquisition, endpoint=authorities[0])
     return Plan(acquisition, lambda served: served.result)

@@ -133,21 +133,47 @@ def answer(session: Session, served: Served) -> Any:
     """Return what the caller is given: the provider's own answer, or what is held, marked with why it is served."""
     token = served.token
     if served.source is Source.IDENTITY_PROVIDER:
-        return dict(served.result) if isinstance(served.result, Mapping) else served.result
+        given = dict(served.result) if isinstance(served.result, Mapping) else served.result
+        if session.settings.explain and isinstance(given, dict):
+            given["resilience"] = _explained(session, served)
+        return given
     assert token is not None  # noqa: S101 - only the provider's own answers come without
     clock = session.engine.clock
     wall, now = clock.wall(), clock.monotonic()
     answer = from_cache(token)
     answer["expires_in"] = max(0, int(token.remaining(wall, now)))
     answer["token_source"] = served.source.value
-    if served.reason is not None:
-        answer["resilience"] = {
-            "reason": served.reason,
-            "age": round(token.age(wall, now), 3),
-            "remaining": round(token.remaining(wall, now), 3),
-            "provider": _what_is_known(served.error),
-        }
+    if session.settings.explain:
+        answer["resilience"] = _explained(session, served)
+    elif served.reason is not None:
+        answer["resilience"] = _why(session, served)
     return answer
+
+
+def _why(session: Session, served: Served) -> dict[str, Any]:
+    """Return why it is served, how old it is, and what is known of the provider."""
+    token, clock = served.token, session.engine.clock
+    wall, now = clock.wall(), clock.monotonic()
+    return {
+        "reason": served.reason,
+        "age": None if token is None else round(token.age(wall, now), 3),
+        "remaining": None if token is None else round(token.remaining(wall, now), 3),
+        "provider": _what_is_known(served.error),
+    }
+
+
+def _explained(session: Session, served: Served) -> dict[str, Any]:
+    """Return that, and where it came from and where the time went of the exchange that was waited for."""
+    flight = served.flight
+    spent = (0.0, 0.0, 0.0) if flight is None else (flight.in_queue, flight.in_store, flight.in_http)
+    queue, store, http = (round(seconds * 1e3, 3) for seconds in spent)
+    return _why(session, served) | {
+        "source": served.whence,
+        "attempts": 0 if flight is None else flight.attempts,
+        "queue_ms": queue,
+        "store_ms": store,
+        "http_ms": http,
+    }
 
 
 def from_cache(token: Token) -> dict[str, Any]:

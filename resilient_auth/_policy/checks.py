@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from ..errors import ConfigurationError
 
-__all__ = ["called", "check_scopes", "is_scope", "require", "require_number", "require_whole"]
+__all__ = ["called", "check_scopes", "is_scope", "nearest", "require", "require_number", "require_whole"]
 
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
@@ -31,6 +32,12 @@ def called(name: str, *, elsewhere: str) -> Callable[[_F], _F]:
         return cast("_F", checked)
 
     return decorate
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the known name that is like an unknown one; "" where none is."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def require(holds: bool, message: str) -> None:

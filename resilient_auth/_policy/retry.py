@@ -71,6 +71,11 @@ class Budget:
         self._taken: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
+    @property
+    def left(self) -> int:
+        """Return how many retries may be made."""
+        return self._left // _COST
+
     def spend(self, who: Hashable = None) -> bool:
         """Take one retry; False when none is left, or none of the share of `who`."""
         with self._lock:

@@ -20,6 +20,8 @@ MODULES: Mapping[str, frozenset[str]] = {
     "flask": frozenset({"flask", "werkzeug"}),
     "httpx2": frozenset({"httpx2"}),
     "kiota": frozenset({"kiota_abstractions"}),
+    "otel": frozenset({"opentelemetry"}),
+    "prometheus": frozenset({"prometheus_client"}),
     "psycopg": frozenset({"psycopg"}),
     "redis": frozenset({"redis"}),
     "redis_entraid": frozenset({"redis", "redis_entraid"}),

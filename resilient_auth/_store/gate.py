@@ -14,7 +14,7 @@ from typing import Literal, ParamSpec, TypeVar
 import cachetools
 
 from .._policy.breaker import Breaker, BreakerOptions, Dependency, prepare
-from .._process import forks
+from .._process import forks, observing
 from .._process.living import LiveObjects
 from .._process.resources import exhausted
 from ..clock import Clock, Jitter
@@ -177,6 +177,10 @@ class Gate:
             raise StoreUnavailable(
                 self.label, "circuit_open", f"last failure: {self._last_error}", retry_after=error.retry_after
             ) from None
+        operation = None
+        if observing.observer is not None:
+            side = "read" if breaker is self._reads else "write"
+            operation = observing.observer.begin("store", target=self.label, side=side)
         with permit:
             try:
                 answer = call(*args, **kwargs)
@@ -185,6 +189,8 @@ class Gate:
             except Exception as error:  # noqa: BLE001 - a third party's medium may raise anything, and quote anything
                 code, detail, ours = "failed", type(error).__name__, exhausted(error)
             else:
+                if operation is not None:
+                    operation.end()
                 permit.success()
                 if self._failing_at is not None:
                     self._succeeded()
@@ -194,7 +200,10 @@ class Gate:
             else:
                 permit.failure(code)
         self._failed(code, detail)
-        raise StoreUnavailable(self.label, code, detail)
+        failure = StoreUnavailable(self.label, code, detail)
+        if operation is not None:
+            operation.end(error=failure)
+        raise failure
 
     def _failed(self, code: str, detail: str) -> None:
         now = self._clock.monotonic()

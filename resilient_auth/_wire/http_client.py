@@ -15,7 +15,7 @@ from .._policy.failure import Purpose, judge, readable
 from .._policy.levels import ProviderRequest
 from .._policy.provider_errors import Propagation
 from .._policy.retry import retrying
-from .._process import forks
+from .._process import forks, observing
 from .._process.loading import load
 from ..errors import (
     Closed,
@@ -279,12 +279,24 @@ class Transport:
             ends = min(now + engine.settings.attempt_timeout, max(exchange_context.deadline, now + 0.05))
             failure: ProviderUnavailable | None = None
             wrong: ConfigurationError | None = None
+            operation = (
+                None if observing.observer is None else observing.observer.begin("attempt", asked=asked, method=method)
+            )
+            end_part = None if operation is None else operation.enter()
             try:
                 answer = self.wire.send(method, url, ends=ends, **options)
             except ConfigurationError as error:
                 wrong = ConfigurationError(str(error))
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
+            finally:
+                if exchange_context.flight is not None:
+                    exchange_context.flight.attempts += purpose in _OF_TOKENS
+                    exchange_context.flight.in_http += engine.clock.monotonic() - now
+                if end_part is not None:
+                    end_part()
+            if operation is not None and (wrong is not None or failure is not None):
+                operation.end(error=wrong or failure)
             if wrong is not None:  # this machine's, which says nothing of the provider
                 leave.none()
                 raise wrong
@@ -295,6 +307,8 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
+            if operation is not None:
+                operation.end(answer, fault)
             unmatched = isinstance(fault, ServerFailed) and fault.of_request
             if unmatched and self._propagation.is_over(engine.clock.monotonic()):
                 fault = None

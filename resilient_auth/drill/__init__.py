@@ -10,9 +10,24 @@ Nothing is imported until `main` is called: the process in which plain MSAL runs
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["main"]
+__all__ = ["load", "main"]
+
+
+def load() -> Callable[[Sequence[str] | None], int]:
+    """Return the drill's command line.
+
+    Raises:
+        MissingExtra: The extra `emulator` isn't installed.
+    """
+    try:
+        from .command import main as run
+    except ImportError as error:
+        from .._process.extras import raise_missing
+
+        raise_missing("the drill", "emulator", error)
+    return run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,13 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 when the SDK failed a request while it held a valid token, or the drill itself broke; 2
         for bad usage, or where the extra `emulator` isn't installed.
     """
-    from .._process.extras import MissingExtra, raise_missing
+    from .._process.extras import MissingExtra
 
     try:
-        try:
-            from .command import main as run
-        except ImportError as error:
-            raise_missing("the drill", "emulator", error)
+        run = load()
     except MissingExtra as missing:
         print(missing, file=sys.stderr)
         return 2

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from types import FrameType
 
 from .emulator import Emulator
+from .endpoints import EVERYTHING
+from .faults import Fault
+from .remote import announced, command, the_one_that_runs
 
 
 def serve(argv: Sequence[str] | None = None) -> int:
-    """Run the emulator until SIGINT or SIGTERM.
+    """Run the emulator until SIGINT or SIGTERM; or fail, or heal, one that runs.
 
     Args:
         argv: The options, without the program's name; None takes those of the process.
@@ -22,6 +25,33 @@ def serve(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     options = _parser().parse_args(argv)
+    return _serve(options) if options.command is None else _command(options)
+
+
+def _command(options: argparse.Namespace) -> int:
+    try:
+        control = options.control or the_one_that_runs()
+        if options.command == "heal":
+            command(control, "heal", {} if options.endpoint == EVERYTHING else {"endpoint": options.endpoint})
+        else:
+            Fault.parse(options.fault)  # which names those that there are
+            limits = {"seconds": options.seconds, "count": options.count}
+            command(
+                control,
+                "fail",
+                {"fault": options.fault, "endpoint": options.endpoint}
+                | {name: value for name, value in limits.items() if value is not None},
+            )
+    except (OSError, ValueError) as error:
+        print(f"resilient-auth emulator {options.command}: {error}", file=sys.stderr)
+        return 1
+    where = "everything" if options.endpoint == EVERYTHING else options.endpoint
+    lasts = "" if options.command == "heal" or options.seconds is None else f" for {options.seconds:g} s"
+    print(f"healed: {where}" if options.command == "heal" else f"failing: {where}, by {options.fault}{lasts}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
     stopped = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -29,11 +59,11 @@ def serve(argv: Sequence[str] | None = None) -> int:
 
     previous = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _emulator(options) as emulator:
-            print(_greeting(emulator), flush=True)  # noqa: T201
+        with _emulator(options) as emulator, announced(emulator.control_url):
+            print(_greeting(emulator), flush=True)
             stopped.wait()
     except (OSError, ValueError) as error:
-        print(f"the emulator can't start: {error}", file=sys.stderr)  # noqa: T201
+        print(f"the emulator can't start: {error}", file=sys.stderr)
         return 1
     finally:
         for one, handler in previous.items():
@@ -63,6 +93,7 @@ def _greeting(emulator: Emulator) -> str:
             f"control            {emulator.control_url}",
             f"CA certificate     {emulator.ca_file}",
             "users              ann@contoso.com, bob@contoso.com (password: pw)",
+            "fail and heal it   resilient-auth emulator fail 503 --for 60; resilient-auth emulator heal",
             "Press Ctrl+C to stop.",
         )
     )
@@ -76,4 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--refresh-in", type=float, default=None, metavar="SECONDS")
     for name in ("port", "api-port", "metadata-port", "proxy-port", "control-port"):
         parser.add_argument(f"--{name}", type=int, default=0, help="0 takes a free one")
+    commands = parser.add_subparsers(title="for one that runs", dest="command", metavar="[fail | heal]")
+    fail = commands.add_parser("fail", help="break it", epilog=f"Faults: {', '.join(Fault.all())}, or a status code.")
+    fail.add_argument("fault", help="such as 503, 429:30 or black_hole")
+    fail.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end by itself (until healed)")
+    fail.add_argument("--count", type=int, metavar="N", help="end after so many requests")
+    for one in (fail, commands.add_parser("heal", help="end its faults")):
+        one.add_argument("--endpoint", default=EVERYTHING, metavar="NAME", help="such as token (all of the provider's)")
+        one.add_argument("--control", metavar="URL", help="its control port, where several run")
     return parser

@@ -9,8 +9,8 @@ from __future__ import annotations
 from . import catalogue
 from .catalogue import *  # noqa: F403 - `catalogue.__all__` is the list of events
 from .codes import CODES
-from .delivery import Listener, emit, subscribe, told_later
+from .delivery import Delivery, Listener, emit, subscribe, told_later
 from .event import Event
 
-__all__ = ["CODES", "Event", "Listener", "emit", "subscribe", "told_later"]
+__all__ = ["CODES", "Delivery", "Event", "Listener", "emit", "subscribe", "told_later"]
 __all__ += catalogue.__all__

@@ -11,18 +11,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from .._process import forks
 from .event import Event
 
-__all__ = ["Listener", "emit", "subscribe", "told_later"]
+__all__ = ["Delivery", "Listener", "emit", "subscribe", "told_later"]
 
 _log = logging.getLogger("resilient_auth")
 _log.addHandler(logging.NullHandler())
 
+_T = TypeVar("_T")
+
 #: Seconds that a fork waits for records that are being written, and those that come meanwhile for the fork.
 _LONGEST_WRITE = 1.0
+#: How often a thread that gathers looks in vain before it ends.
+_LOOKS = 20
 #: The threads that are writing a record. A file's lock that one holds at a fork would be held in the child for ever.
 _writing: set[int] = set()
 _may_write = threading.Event()
@@ -35,16 +39,27 @@ class Listener(Protocol):
     def __call__(self, event: Event, /) -> object: ...
 
 
-class _Subscription:
-    """Deliver events to one listener, in order, on a thread that lives while there are any."""
+class Delivery(Generic[_T]):
+    """Deliver events, or what else is told, to one listener, in order, on a thread that lives while there are any.
+
+    Args:
+        listener: Whom.
+        capacity: How many are kept while it blocks.
+        gather: Seconds after which the thread looks again, a few times, before it ends: for what is told so often that
+            a thread for each would cost more than the telling.
+    """
 
     CAPACITY = 1024
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(
+        self, listener: Callable[[_T], object], *, capacity: int = CAPACITY, gather: float | None = None
+    ) -> None:
         self.listener = listener
+        self._capacity = capacity
+        self._gather = gather
         self.dropped = 0
         self.ended = False
-        self._renew()
+        self.renew()
 
     def end(self) -> None:
         """Deliver nothing more, not even what is queued."""
@@ -52,16 +67,18 @@ class _Subscription:
             self.ended = True
             self._queue.clear()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Begin with nothing to deliver: at first, and in a forked child."""
         self._lock = threading.Lock()
-        self._queue: deque[Event] = deque()
+        self._queue: deque[_T] = deque()
         self._running = False
 
-    def put(self, event: Event) -> None:
+    def put(self, event: _T) -> None:
+        """Have one delivered; the oldest is dropped where too many wait."""
         with self._lock:
             if self.ended:
                 return
-            if len(self._queue) >= self.CAPACITY:
+            if len(self._queue) >= self._capacity:
                 self._queue.popleft()
                 self.dropped += 1
             self._queue.append(event)
@@ -73,20 +90,32 @@ class _Subscription:
         except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
             self._running = False
 
+    def flush(self, seconds: float) -> None:
+        """Wait until all is handed on, or so many seconds have passed."""
+        ends = time.monotonic() + seconds
+        while self._queue and time.monotonic() < ends:
+            time.sleep(0.01)
+
     def _deliver(self) -> None:
+        looks = 0 if self._gather is None else _LOOKS
         while True:
             with self._lock:
-                if not self._queue:
+                if not self._queue and not looks:
                     self._running = False
                     return
-                event = self._queue.popleft()
+                event = self._queue.popleft() if self._queue else None
+            if event is None:
+                looks -= 1
+                time.sleep(self._gather or 0.0)
+                continue
+            looks = 0 if self._gather is None else _LOOKS
             try:
                 self.listener(event)
             except BaseException as error:  # noqa: BLE001 - its faults, exits included, stay its own
                 _log.warning("A listener failed on %s: %s", type(event).__name__, type(error).__name__)
 
 
-_subscriptions: tuple[_Subscription, ...] = ()
+_subscriptions: tuple[Delivery[Event], ...] = ()
 _changing = threading.Lock()
 _here = threading.local()
 
@@ -154,7 +183,7 @@ def subscribe(listener: Listener) -> Callable[[], None]:
         raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
     global _subscriptions
     forks.notice()
-    subscription = _Subscription(listener)
+    subscription: Delivery[Event] = Delivery(listener)
     with _changing:
         _subscriptions = (*_subscriptions, subscription)
 
@@ -182,7 +211,7 @@ def _after_fork() -> None:
     _may_write.set()
     _writing.intersection_update({threading.get_ident()})
     for subscription in _subscriptions:
-        subscription._renew()
+        subscription.renew()
 
 
 forks.around(_before_fork, lambda: _may_write.set())

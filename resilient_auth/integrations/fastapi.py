@@ -54,6 +54,8 @@ try:
     from starlette.requests import HTTPConnection
     from starlette.responses import JSONResponse
     from starlette.websockets import WebSocketState
+
+    from .health_routes.starlette import mount_health
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
 
@@ -61,7 +63,15 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["Authenticated", "AuthorizationCode", "ClaimsMiddleware", "challenge", "handle_errors", "install"]
+__all__ = [
+    "Authenticated",
+    "AuthorizationCode",
+    "ClaimsMiddleware",
+    "challenge",
+    "handle_errors",
+    "install",
+    "mount_health",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,10 +28,12 @@ from ..verify.http import Arrived, Guard, Refusal, TokenPlace, challenged, refus
 try:
     from flask import Blueprint, Flask, current_app, g, jsonify, request
     from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
+
+    from .health_routes.flask import mount_health
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
-__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install"]
+__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install", "mount_health"]
 
 
 class Refused(HTTPException):

@@ -10,6 +10,7 @@ from typing import Any
 
 from .._engine.steps import Step
 from .._policy.checks import require
+from .._process import observing
 from ..errors import ProviderUnavailable
 from .asynchronous import AsyncClaimsVerifier, Awaiting
 from .claims import Claims
@@ -46,7 +47,12 @@ class _Several:
             InvalidToken: It is nobody's, or that one refuses it.
             VerificationUnavailable: That one can't verify it now.
         """
-        core, text, accepted = self._whose(token)
+        try:
+            core, text, accepted = self._whose(token)
+        except InvalidToken as error:
+            if observing.observer is not None:
+                observing.observer.begin("verification", issuer="").end(error=error)
+            raise
         return (yield from core.verifying(token, asked, text, accepted))
 
     def _whose(self, token: str) -> tuple[Verification, Text, Accepted]:

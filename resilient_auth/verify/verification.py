@@ -22,6 +22,7 @@ from ..token import fingerprint
 from .bound.binding import Binding, BindingOptions, not_bound
 from .bound.confirmation import Confirmation
 from .claims import Claims
+from .counted import count, counted
 from .deny import DenyFile, DenyList
 from .errors import InvalidToken, VerificationUnavailable
 from .jose.compact import LARGEST_TOKEN, Compact, check_header, strict_json, take_apart
@@ -159,6 +160,7 @@ class Verification:
         self._watches = {} if grace is None else {s: OutageWatch(s, grace) for s in self._sources.values()}
         self._seen = VerifiedTokens(seen or SeenOptions())
         forks.renew_in_children(self)
+        count(self, trusts[0].issuers[0])
 
     def after_fork(self) -> None:
         """Make it usable in a forked child."""
@@ -240,6 +242,9 @@ class Verification:
             InvalidToken: It is refused.
             VerificationUnavailable: Its key is unavailable.
         """
+        return counted(self._verifying(token, asked, text, accepted), self._trusts[0].issuers[0])
+
+    def _verifying(self, token: str, asked: Expected, text: Text | None, accepted: Accepted | None) -> Verifying:
         forks.notice()
         if self._closed:
             raise Closed("this verifier was closed: make a new one, or close it later")

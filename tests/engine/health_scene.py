@@ -71,6 +71,13 @@ def outage(scene: Scene) -> None:
     scene.fail(entry)
 
 
+def soon_gone(scene: Scene) -> None:
+    entry = scene.entry(life=3600)
+    scene.clock.advance(2800)
+    entry.asked_at = scene.clock.monotonic()
+    scene.fail(entry)
+
+
 def gone(scene: Scene) -> None:
     entry = scene.entry(life=3600)
     scene.clock.advance(3600)
@@ -110,7 +117,20 @@ def isolated(scene: Scene) -> None:
 
 SCENES: dict[str, Callable[[Scene], None]] = {
     f.__name__: f
-    for f in (nothing, fresh, due, outage, gone, never_had, given_up, pinned_and_gone, idle, denied, isolated)
+    for f in (
+        nothing,
+        fresh,
+        due,
+        outage,
+        soon_gone,
+        gone,
+        never_had,
+        given_up,
+        pinned_and_gone,
+        idle,
+        denied,
+        isolated,
+    )
 }
 
 

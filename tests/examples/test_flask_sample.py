@@ -149,6 +149,14 @@ def test_activity_renews_a_session_until_its_lifetime_is_over(site: Site) -> Non
     assert site.get("/profile").headers["Location"] == "/sign-in?next=/profile"
 
 
+def test_probes_are_answered_whoever_asks(site: Site) -> None:
+    """Nobody is signed in there, and in an outage the process is alive."""
+    site.emulator.fail(Fault.http_503())
+    answer = site.get("/health/live")
+    assert (answer.status_code, answer.json) == (200, {"live": True})
+    assert "Set-Cookie" not in answer.headers
+
+
 def test_a_session_without_activity_ends(site: Site) -> None:
     site.sign_in()
     site.clock.advance(31 * MINUTE)

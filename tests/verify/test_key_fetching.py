@@ -181,7 +181,7 @@ class TestAtAnEmulator:
         assert 0 < keys.time_to_dark <= 3600.0
         clock.skip(3601.0)
         assert outcome(verifier, mint()) == "verification_unavailable"
-        assert ra.health().verdict == "dark"
+        assert ra.health().verdict == "down"
 
     def test_pinned_keys(self, idp: Emulator, at_idp: Any, mint: Mint, tmp_path: Any, eventually: Any) -> None:
         """A cold start in an outage: the first verification needs no network at all."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..._engine.steps import Steps
 from ..._policy.breaker import Permit
 from ..._policy.failure import retry_after_of
+from ..._process import observing
 from ...errors import CircuitOpen
 from ...events import BulkheadRefused, emit
 from ..connections import Until, proxy_of
@@ -103,7 +104,11 @@ class Attempts:
         try:
             # A transport of somebody else's is bounded from outside.
             within = None if self._terms.bounded or seconds == _NEVER else seconds
-            response = yield Send(self._wrapped, request, within)
+            send = Send(self._wrapped, request, within)
+            if observing.observer is None:
+                response = yield send
+            else:
+                response = yield from _observed(observing.observer, send)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call ends in it
             return self._failed(error, call, lease, now() - began, bounds)
         except GeneratorExit:
@@ -201,3 +206,16 @@ class Attempts:
         else:
             response.stream = self._body(response.stream, lease, call.circuit.name, call.ends, self._terms)
         return Result(response, None, good, retry_after)
+
+
+def _observed(observer: observing.Observer, send: Send) -> Steps[Any]:
+    """Send a request as an operation of which the API learns."""
+    operation = observer.begin("api_attempt", request=send.request)
+    operation.carry(send.request.headers)
+    try:
+        response = yield send
+    except BaseException as error:
+        operation.end(error=error)
+        raise
+    operation.end(response)
+    return response

@@ -22,7 +22,7 @@ from typing import Any
 from ..._engine.acquire import restore
 from ..._engine.steps import Invoke, Steps
 from ..._policy.breaker import BreakerStatus
-from ..._process import forks
+from ..._process import forks, observing
 from ...errors import ConfigurationError
 from ...events import FallbackServed, HedgeSent, RetryScheduled, emit
 from ..deadlines import Deadline, inherited, wanted
@@ -99,6 +99,11 @@ class Pipeline:
     def call(self, request: Any) -> Steps[Any]:
         """Take one request through; returns its answer."""
         forks.notice()
+        if observing.observer is None:
+            return self._call(request)
+        return observing.observer.through("call", self._call(request), request=request)
+
+    def _call(self, request: Any) -> Steps[Any]:
         if self._abandoned:
             yield from self._let_go()
         circuit, now = self._circuits.find(self._key(request)), self._now

@@ -8,10 +8,11 @@ import cachetools
 
 from ..._policy.breaker import Breaker, BreakerStatus, Dependency, prepare
 from ..._policy.retry import Budget
+from ..._process.living import LiveObjects
 from ..options import TransportOptions
 from .bulkhead import Bulkhead
 
-__all__ = ["Circuit", "Circuits"]
+__all__ = ["Circuit", "Circuits", "circuits"]
 
 #: Keys whose breakers are kept.
 _MOST_KEYS = 1024
@@ -45,6 +46,7 @@ class Circuits:
         self._lock = threading.Lock()
         self._kept: cachetools.LRUCache[str, Circuit] = cachetools.LRUCache(_MOST_KEYS)
         self._last: Circuit | None = None
+        _kept.add(self)
 
     def find(self, name: str) -> Circuit:
         """Find the one with this key, or make it."""
@@ -59,11 +61,14 @@ class Circuits:
             self._last = circuit
             return circuit
 
+    def all(self) -> list[Circuit]:
+        """List those that are kept."""
+        with self._lock:
+            return list(self._kept.values())
+
     def statuses(self) -> tuple[BreakerStatus, ...]:
         """Return how each breaker stands."""
-        with self._lock:
-            circuits = list(self._kept.values())
-        return tuple(circuit.breaker.status() for circuit in circuits)
+        return tuple(circuit.breaker.status() for circuit in self.all())
 
     def after_fork(self) -> None:
         """Make them usable in a forked child."""
@@ -73,3 +78,11 @@ class Circuits:
         for name, circuit in list(kept.items()):
             circuit.after_fork()
             self._kept[name] = circuit
+
+
+_kept: LiveObjects[Circuits] = LiveObjects()
+
+
+def circuits() -> list[Circuit]:
+    """List those of all transports of this process."""
+    return [circuit for kept in _kept.all() for circuit in kept.all()]

@@ -1,0 +1,133 @@
+"""How the application stands: time to dark for every token, every breaker's state; and manual control of those."""
+
+from __future__ import annotations
+
+import sys
+import time
+import types
+
+from .._engine.cache import memories
+from .._engine.exchange import under_way
+from .._engine.lanes import LaneStatus
+from .._engine.workers import lanes
+from .._fleet.write_back import removals_pending
+from .._policy.breaker import Breaker, breakers
+from .._policy.endpoint import PLAIN, Endpoint, origin_of
+from .._policy.freshness import assess
+from .._policy.key_reports import KeysHealth, reporters
+from .._process import forks
+from .._store.gate import stores
+from ..errors import ConfigurationError
+from ..token import fingerprint
+from .standing import Health, TokenHealth
+from .verdict import Seen, judge
+
+__all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isolate", "reset"]
+
+
+def health() -> Health:
+    """Return how every token and every breaker of this process stands, without a network call or a secret.
+
+    No lock is waited for: the handler of a signal may call it, whatever it has interrupted.
+    """
+    forks.notice()
+    tokens: list[TokenHealth] = []
+    at: float | None = None
+    for memory in memories():
+        engine = memory.engine
+        wall, now = engine.clock.wall(), engine.clock.monotonic()
+        at = wall if at is None else at
+        for entry in memory:
+            token, request = entry.token, entry.request
+            if token is None and entry.last_error is None:
+                continue
+            flight = under_way(engine, entry)
+            remaining = 0.0 if token is None else max(0.0, token.remaining(wall, now))
+            wanted = entry.pinned or now - entry.asked_at <= engine.settings.keep_trying
+            tokens.append(
+                TokenHealth(
+                    authority=origin_of(request.authority),
+                    tenant=Endpoint.of(request.authority, PLAIN).realm,
+                    client_id=request.client_id,
+                    flow=request.flow,
+                    scopes=request.scopes,
+                    subject=None if request.subject is None else fingerprint(request.subject),
+                    state=assess(token, wall, now, engine.settings.freshness).value,
+                    time_to_dark=remaining,
+                    pinned=entry.pinned,
+                    # One that ran out unasked is no trouble: whoever asks next gets a new one, unless that is known
+                    # to fail.
+                    in_use=remaining > 0 or (wanted and entry.last_error is not None),
+                    failures=entry.failures + int(flight is not None and flight.last_error is not None),
+                    last_code=None if entry.last_error is None else entry.last_error.code,
+                )
+            )
+    seen = Seen(
+        at=time.time() if at is None else at,
+        tokens=tuple(tokens),
+        breakers=tuple(breaker.status() for breaker in breakers()),
+        stores=tuple(stores()),
+        removals_pending=removals_pending(),
+        keys=tuple(reporter.report() for reporter in reporters.all()),
+        lanes=tuple(lanes()),
+    )
+    verdict, reasons = judge(seen)
+    return Health(
+        verdict=verdict,
+        reasons=reasons,
+        time_to_dark=min((token.time_to_dark for token in tokens if token.in_use), default=None),
+        tokens=seen.tokens,
+        breakers=seen.breakers,
+        stores=seen.stores,
+        removals_pending=seen.removals_pending,
+        keys=seen.keys,
+        lanes=seen.lanes,
+    )
+
+
+def isolate(authority: str) -> None:
+    """Stop all requests to an authority until `reset`: manual control, such as for a rehearsal (G26).
+
+    Tokens that are valid are still served. Holds for this process.
+
+    Args:
+        authority: Its origin, such as `https://login.microsoftonline.com`; or an API's, or a store such as `redis`.
+
+    Raises:
+        ConfigurationError: No application of this process has asked it for anything yet.
+    """
+    for breaker in _breakers_of(authority):
+        breaker.isolate()
+
+
+def reset(authority: str) -> None:
+    """End an isolation, or a break: requests to the authority may be sent again at once.
+
+    Args:
+        authority: As for `isolate`.
+
+    Raises:
+        ConfigurationError: No application of this process has asked it for anything yet.
+    """
+    for breaker in _breakers_of(authority):
+        breaker.reset()
+
+
+def _breakers_of(authority: str) -> list[Breaker]:
+    forks.notice()
+    known = breakers()
+    found = [breaker for breaker in known if breaker.dependency.whom == authority.rstrip("/")]
+    if not found:
+        origins = ", ".join(sorted({breaker.dependency.whom for breaker in known})) or "none yet"
+        raise ConfigurationError(f"authority must be one that was asked before ({origins}), not {authority!r}")
+    return found
+
+
+class _CallableModule(types.ModuleType):
+    """A module that can be called, since importing it puts it in the place of the package's function of that name."""
+
+    def __call__(self) -> Health:
+        return health()
+
+
+sys.modules[__name__].__class__ = _CallableModule

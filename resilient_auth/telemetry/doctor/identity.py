@@ -1,0 +1,60 @@
+"""A managed identity: is its endpoint there, and does it give a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ... import msal
+from ...errors import ProviderUnavailable
+from .finding import Finding, error, ok
+from .patient import Patient, address_of
+from .provider import patience
+
+__all__ = ["check_managed_identity"]
+
+_METADATA: Final = "http://169.254.169.254"
+_RESOURCE: Final = "https://management.azure.com/"
+
+
+def check_managed_identity(patient: Patient) -> Iterator[Finding]:
+    """Ask the platform's endpoint for a token, as the application would."""
+    setup, environ = patient.setup, patient.environ
+    if "managed_identity" not in setup.flows:
+        return
+    named = "IDENTITY_ENDPOINT" if environ.get("IDENTITY_ENDPOINT") else "AZURE_POD_IDENTITY_AUTHORITY_HOST"
+    endpoint = environ.get(named) or _METADATA
+    where = f"the endpoint that {named} names" if environ.get(named) else "169.254.169.254"
+    try:
+        patient.connect(*address_of(endpoint)).close()
+    except OSError as failure:
+        yield error(
+            "no_endpoint",
+            f"{where} can't be reached ({failure.strerror or 'no answer'}): this machine has no managed identity, or a "
+            "firewall or a network policy stands before it",
+            "run it where Azure gives an identity, allow the way to the endpoint, and name it in NO_PROXY",
+            rule="G12",
+        )
+        return
+    scope = setup.scopes[0][0] if setup.scopes and setup.scopes[0] else _RESOURCE
+    client = msal.ManagedIdentityClient(
+        msal.UserAssignedManagedIdentity(client_id=setup.client_id)
+        if setup.client_id
+        else msal.SystemAssignedManagedIdentity(),
+        resilience=patience(setup.timeout),
+    )
+    try:
+        result = client.acquire_token_for_client(resource=scope.removesuffix("/.default"))
+    except ProviderUnavailable as failure:
+        yield error("endpoint_fails", f"{where} gives no token: {failure}", "wait: the platform is to mend it")
+        return
+    finally:
+        client.close()
+    if "access_token" in result:
+        yield ok(f"{where} gives a token, for {result.get('expires_in', 0)} s")
+        return
+    yield error(
+        "identity_refused",
+        f"{where} refuses a token ({result.get('error')}): {result.get('error_description', '')}",
+        "assign the identity to this resource, and correct client_id where it is a user-assigned one",
+    )

@@ -1,0 +1,61 @@
+"""The metrics, by OpenTelemetry's API: what is counted is read when the owner's reader asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+
+from .metrics import METRICS
+from .reading import Reading, readings
+from .tally import BOUNDS, Labels
+
+__all__ = ["Meters"]
+
+
+class Meters:
+    """The instruments of one meter. They can't be taken back: while `on` says no, they tell nothing.
+
+    Args:
+        meter: The owner's.
+        on: Tells whether anything is to be told.
+        read: Returns a metric's readings.
+    """
+
+    def __init__(self, meter: Meter, on: Callable[[], bool], read: Callable[[str], list[Reading]] = readings) -> None:
+        self._on = on
+        self._read = read
+        self._histograms: dict[str, Histogram] = {}
+        for metric in METRICS.values():
+            about: dict[str, Any] = {"unit": metric.unit, "description": metric.text}
+            if metric.kind == "histogram":
+                self._histograms[metric.name] = meter.create_histogram(
+                    metric.name, explicit_bucket_boundaries_advisory=BOUNDS, **about
+                )
+            elif metric.kind == "counter":
+                meter.create_observable_counter(metric.name, [self._observing(metric.name)], **about)
+            else:
+                meter.create_observable_gauge(metric.name, [self._observing(metric.name)], **about)
+
+    def record(self, name: str, labels: Labels, value: float) -> None:
+        """Hand one of a histogram's values on."""
+        if self._on():
+            self._histograms[name].record(value, _attributes(name, labels))
+
+    def _observing(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterator[Observation]:
+            if self._on():
+                for labels, value in self._read(name):
+                    yield Observation(value, _attributes(name, labels))
+
+        return observe
+
+
+def _attributes(name: str, labels: Labels) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
+    for label, value in zip(METRICS[name].labels, labels, strict=True):
+        if value:
+            numeric = label in ("server.port", "http.response.status_code") and value.isdecimal()
+            found[label] = int(value) if numeric else value
+    return found
