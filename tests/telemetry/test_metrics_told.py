@@ -114,7 +114,8 @@ def test_how_things_stand(seen: Seen, idp: Emulator, daemon: Callable[..., Any],
     assert 0 <= seen.scraped("resilient_auth_token_age_seconds", **pinned) < 60
     assert seen.scraped("resilient_auth_breakers", resilient_auth_state="closed", resilient_auth_purpose="token") >= 1
     assert seen.scraped("resilient_auth_stores", resilient_auth_state="ok", resilient_auth_store="file") == 1
-    assert 1 <= seen.scraped("resilient_auth_retry_budget", resilient_auth_purpose="token") <= 20
+    # Of all the authorities that this process has asked, in other tests too.
+    assert seen.scraped("resilient_auth_retry_budget", resilient_auth_purpose="token") >= 1
     assert seen.scraped("resilient_auth_store_operation_duration_seconds_count", resilient_auth_operation="read")
     assert seen.scraped("resilient_auth_store_operation_duration_seconds_count", resilient_auth_operation="write")
     assert seen.scraped("resilient_auth_verdict") == 1
