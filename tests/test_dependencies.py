@@ -36,6 +36,8 @@ NEEDS = {
     "integrations/azure_core.py": "azure",
     "integrations/postgres.py": "psycopg",
 }
+#: Names that several distributions share: which of them is meant, whatever else is installed.
+SHARED = {"google": ["google-auth"]}
 #: Imported where somebody brings them: a pytest plugin's host, and an old cache that is read.
 BROUGHT = {"pytest", "msal_extensions"}
 
@@ -102,7 +104,7 @@ def imported(path: Path) -> set[str]:
 
 def test_what_is_imported_is_declared():
     """Each module's imports are in the install, or in the extra that it says it needs."""
-    distributions = packages_distributions()
+    distributions = {**packages_distributions(), **SHARED}
     missing = []
     for path in sorted((ROOT / "resilient_auth").rglob("*.py")):
         place = path.relative_to(ROOT / "resilient_auth").as_posix()
@@ -118,7 +120,7 @@ def test_what_is_imported_is_declared():
 @pytest.mark.parametrize(("folder", "group"), [("tests", "test"), ("docs", "docs"), ("benchmarks", "bench")])
 def test_what_is_imported_beside_the_package_is_declared(folder, group):
     """In the group that is installed for it, or in what the package itself needs."""
-    distributions = packages_distributions()
+    distributions = {**packages_distributions(), **SHARED}
     declared = {*BASE, *GROUPS[group], *(name for extra in EXTRAS.values() for name in extra)}
     ours = {path.stem for part in ("tests", "docs", "benchmarks", "examples") for path in (ROOT / part).rglob("*")}
     missing = [
