@@ -32,7 +32,11 @@ $(VENV)/.browser: tests/browser.sh $(VENV)/.base
 	sh tests/browser.sh
 	@touch $@
 
-test: $(VENV)/.test $(VENV)/.browser ## Run the tests
+$(VENV)/.prometheus: tests/prometheus.sh $(VENV)/.base
+	sh tests/prometheus.sh $(VENV)/prometheus
+	@touch $@
+
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED)))
 ifndef TEST
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(CROWDED)
@@ -54,7 +58,7 @@ oldest: ## Run the tests with the oldest versions that pyproject.toml allows; OL
 	$(MAKE) test VENV=.venv-oldest PYTHON=python3.11 OLDEST=1 \
 		TEST="-W default::DeprecationWarning $(or $(OLDEST_TEST),$(addprefix --ignore=,$(CROWDED)))"
 
-coverage: $(VENV)/.test $(VENV)/.browser ## Run the tests, slower, and tell which branches they don't reach
+coverage: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus ## Run the tests, slower, and tell which branches they don't reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
 conformance: $(VENV)/.test ## Run MSAL's own released tests against the drop-in

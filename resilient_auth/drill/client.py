@@ -1,7 +1,8 @@
 """A client's process: `python -m resilient_auth.drill.client`, led by the drill through its standard input.
 
 It reads its orders as one line of JSON, builds its application, says that it is ready, starts at the time that it is
-told, and ends when its input does. Where plain MSAL is the client, nothing of the SDK is imported.
+told, writes a scrape when it is told a phase's name, and ends when its input does. Where plain MSAL is the client,
+nothing of the SDK is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 from .records import Request, encode
@@ -112,8 +115,17 @@ def _say(out: TextIO, lines: list[str]) -> None:
         out.flush()
 
 
+def _exports(orders: Mapping[str, Any]) -> Callable[[str], None]:
+    if orders["client"] != SDK or orders.get("telemetry") is None:
+        return lambda phase: None
+    from .exported import switch_on
+
+    return switch_on(Path(orders["telemetry"]), orders["fault"])
+
+
 def _lead(out: TextIO) -> None:
     orders = json.loads(sys.stdin.readline())
+    scrape = _exports(orders)
     ask = _build(orders)
     _say(out, ["ready"])
     start = sys.stdin.readline()
@@ -121,14 +133,18 @@ def _lead(out: TextIO) -> None:
         return
     asking = _Load(ask, orders["threads"], orders["interval"], float(start))
     ended = threading.Event()
+    scraped: deque[str] = deque()
 
     def listen() -> None:
-        sys.stdin.read()
+        for phase in sys.stdin:
+            scrape(phase.strip())
+            scraped.append(f"scraped {phase.strip()}")
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
     while not ended.wait(_FLUSH):
         _say(out, [encode(request) for request in asking.take()])
+        _say(out, [scraped.popleft() for _ in range(len(scraped))])
     asking.stop()
     time.sleep(_PATIENCE)
     _say(out, [encode(request) for request in (*asking.take(), *asking.unfinished())])

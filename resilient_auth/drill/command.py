@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from .._process.extras import MissingExtra
 from .client import PEER, SDK
+from .exported import require
 from .plan import QUICK, SCENARIOS, Plan, Scenario
 from .report import RunInfo, render
 from .run import Outcome, run
@@ -35,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(given)
         plan = _plan(options)
         _check_files(options.report, options.json)
-    except ValueError as error:
+        _check_telemetry(options.telemetry)
+    except (ValueError, MissingExtra) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except SystemExit as end:  # argparse ends by this, after --help as well
@@ -85,6 +88,14 @@ def _check_files(*names: str | None) -> None:
     for file in (Path(name) for name in names if name is not None):
         if not file.parent.is_dir() or file.is_dir():
             raise ValueError(f"can't write {file}: name a file in a folder that exists")
+
+
+def _check_telemetry(folder: str | None) -> None:
+    if folder is None:
+        return
+    require()
+    if not Path(folder).is_dir():
+        raise ValueError(f"--telemetry: there is no folder {folder}: make it first")
 
 
 def _scenario(name: str) -> Scenario:
@@ -142,6 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", default=_REPORT, metavar="PATH", help="where the report goes (%(default)s)")
     parser.add_argument("--no-report", dest="report", action="store_const", const=None, help="write no report")
     parser.add_argument("--json", metavar="PATH", help="write the findings as JSON too")
+    parser.add_argument(
+        "--telemetry",
+        metavar="FOLDER",
+        help="write what resilient-auth tells Prometheus as each phase ends, and its OpenTelemetry spans",
+    )
     numbers = (
         ("threads", int, "N", "threads in each client"),
         ("rate", float, "N", "requests a second in each client, all threads together"),

@@ -157,6 +157,7 @@ class Plan:
         refresh_in: Seconds after which the provider wants tokens refreshed.
         msal_timeout: Seconds of plain MSAL's time-out; 0 leaves it without, as MSAL is by default.
         parallel: Scenarios that run at the same time.
+        telemetry: A folder for what the SDK's processes tell their owner: a scrape as each phase ends, and the spans.
 
     Raises:
         ValueError: A number is out of range, or no token would last.
@@ -172,6 +173,7 @@ class Plan:
     refresh_in: float = 2.0
     msal_timeout: float = 10.0
     parallel: int = len(SCENARIOS)
+    telemetry: str | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (

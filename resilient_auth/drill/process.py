@@ -37,6 +37,8 @@ class ClientProcess:
         self._last_words: deque[str] = deque(maxlen=5)
         self._ended_well = False
         self.ready = threading.Event()
+        #: The phases as whose end it has written a scrape.
+        self.scraped: set[str] = set()
         self.served = self.failed = 0
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with arguments of our own
             [sys.executable, "-m", f"{__package__}.client"],
@@ -78,6 +80,10 @@ class ClientProcess:
         """Have it ask from `at` on, in seconds since the epoch."""
         self._tell(repr(at))
 
+    def scrape(self, phase: str) -> None:
+        """Have it write what a scrape tells now, under a phase's name."""
+        self._tell(phase)
+
     def stop(self) -> None:
         """Have it tell the rest and end; returns at once."""
         if self._process.stdin is not None and not self._process.stdin.closed:
@@ -114,6 +120,8 @@ class ClientProcess:
                     self.ready.set()
                 case "end":
                     self._ended_well = True
+                case text if text.startswith("scraped "):
+                    self.scraped.add(text.removeprefix("scraped "))
                 case text:
                     request = parse(text)
                     with self._lock:
