@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: Where an import needs extras: the room or module, and the extras' names. An integration's is its own name.
 NEEDS = {
-    "drill/exported.py": "prometheus otel",
+    "drill/client/exported.py": "prometheus otel",
     "emulator": "emulator",
     "drill": "emulator",
     "_credentials/azure_errors.py": "azure",

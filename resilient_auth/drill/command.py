@@ -16,7 +16,7 @@ from typing import Any
 from .. import __version__
 from .._process.extras import MissingExtra
 from .client import PEER, SDK
-from .exported import require
+from .client.exported import require
 from .plan import QUICK, SCENARIOS, Plan, Scenario
 from .report import RunInfo, render
 from .run import Outcome, run

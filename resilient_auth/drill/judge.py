@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..emulator import Call, IssuedToken
+from .client.records import Request, with_those_behind
 from .plan import MSAL_MARGIN
-from .records import Request, with_those_behind
 
 __all__ = ["BUCKET", "PROMPT", "Bucket", "Evidence", "Finding", "judge", "percentile"]
 

@@ -8,9 +8,9 @@ from typing import Final
 
 from ..emulator import Emulator
 from .client import PEER, SDK
+from .client.process import ClientProcess
 from .judge import Evidence
 from .plan import Plan, Scenario
-from .process import ClientProcess
 
 __all__ = ["Phase", "Scene", "Side"]
 

@@ -9,9 +9,9 @@ from drilled import Drilled
 from made_up import DARK_FROM, DARK_UNTIL, ENDED, asked, call, issued
 
 from resilient_auth.drill import main
+from resilient_auth.drill.client.records import Request
 from resilient_auth.drill.judge import Evidence, Finding, judge
 from resilient_auth.drill.plan import SCENARIOS
-from resilient_auth.drill.records import Request
 from resilient_auth.drill.run import Outcome
 
 

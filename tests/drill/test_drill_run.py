@@ -6,7 +6,7 @@ import pytest
 from drilled import Drilled
 
 from resilient_auth.drill.client import SDK
-from resilient_auth.drill.process import ClientProcess
+from resilient_auth.drill.client.process import ClientProcess
 
 
 @pytest.mark.slow

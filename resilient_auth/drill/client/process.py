@@ -21,7 +21,7 @@ _UNWANTED: Final = frozenset(
     {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REGION_NAME", "MSAL_FORCE_REGION"}
     | {name for scheme in ("http", "https", "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())}
 )
-_PACKAGE_HOME: Final = str(Path(__file__).resolve().parents[2])
+_PACKAGE_HOME: Final = str(Path(__file__).resolve().parents[3])
 
 
 class ClientProcess:
@@ -41,7 +41,7 @@ class ClientProcess:
         self.scraped: set[str] = set()
         self.served = self.failed = 0
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with arguments of our own
-            [sys.executable, "-m", f"{__package__}.client"],
+            [sys.executable, "-m", __package__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -18,12 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from . import SDK
 from .records import Request, encode
-
-__all__ = ["PEER", "SDK"]
-
-PEER: Final = "msal"
-SDK: Final = "resilient-auth"
 
 _SCOPES: Final = ("api://drill/.default",)
 _SECRET: Final = "of the drill"  # noqa: S105 - the emulator takes any

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .._process.extras import MissingExtra, raise_missing
+from ..._process.extras import MissingExtra, raise_missing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -48,7 +48,7 @@ def switch_on(folder: Path, name: str) -> Callable[[str], None]:
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
     from prometheus_client import CollectorRegistry, generate_latest
 
-    from ..telemetry import instrument, prometheus_collector
+    from ...telemetry import instrument, prometheus_collector
 
     spans = (folder / f"{name}.spans.jsonl").open("w", encoding="utf-8")
     tracers = TracerProvider(shutdown_on_exit=False)
