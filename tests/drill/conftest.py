@@ -20,7 +20,7 @@ def drilled(tmp_path_factory: pytest.TempPathFactory) -> Drilled:
     """A short outage with 503, for real, with telemetry on; for tests of the group `drilled`."""
     folder = tmp_path_factory.mktemp("drilled")
     report, findings = folder / "r.html", folder / "f.json"
-    options = ["--quick", "--fault", "503", "--outage", "5", "--recovery", "1", "--threads", "2"]
+    options = ["--quick", "--fault", "503", "--outage", "5", "--recovery", "8", "--threads", "2"]
     files = ["--report", str(report), "--json", str(findings), "--telemetry", str(folder)]
     status = main([*options, *files])
     return Drilled(
