@@ -117,7 +117,9 @@ def judge(evidence: Evidence) -> Finding:
     ]
     waits = sorted(request.wait for request, _ in dark)
     held = [good for request, good in zip(requests, served, strict=True) if _has_token(request, delivered)]
-    calls = [call.at for call in evidence.calls if evidence.began <= call.at <= evidence.ended]
+    calls = [
+        call.at for call in evidence.calls if call.endpoint != "api" and evidence.began <= call.at <= evidence.ended
+    ]
     zero = evidence.dark_from
     return Finding(
         client=evidence.client,

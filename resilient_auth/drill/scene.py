@@ -39,7 +39,9 @@ class Side:
         self.process = ClientProcess(
             {
                 "client": client,
+                "app": None if client == PEER else plan.app,
                 "authority": self.provider.authority("contoso"),
+                "api_url": self.provider.api_url,
                 "ca_file": self.provider.ca_file,
                 "threads": plan.threads,
                 "interval": plan.interval,
@@ -77,7 +79,7 @@ class Scene:
         self._began = self._ended = 0.0
         #: The phase for which a scrape was asked last.
         self._asked: Phase | None = None
-        self.sides = tuple(Side(client, scenario, plan) for client in (PEER, SDK))
+        self.sides = tuple(Side(client, scenario, plan) for client in (PEER, plan.app or SDK))
 
     @property
     def ready(self) -> bool:

@@ -13,6 +13,9 @@ from resilient_auth.drill.client.records import Request
 from resilient_auth.drill.judge import Evidence, Finding, judge
 from resilient_auth.drill.plan import SCENARIOS
 from resilient_auth.drill.run import Outcome
+from resilient_auth.testing import outage_drill
+
+__all__ = ["outage_drill"]
 
 
 @pytest.fixture(scope="session")
