@@ -13,6 +13,9 @@ CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill te
 # is there already is brought to the newest.
 CONSTRAINED = $(if $(OLDEST),--constraint $(VENV)/oldest.txt) $(if $(NEWEST),--upgrade --upgrade-strategy eager)
 
+# Programs that tests start by the hundred would each compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One stamp per purpose: what a target doesn't need, it doesn't install.
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import socket
 import threading
 import time
@@ -15,6 +16,9 @@ import pytest
 _FOREIGN = (
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
+    # Machines that name the system's bundle would have each application of a test read all of it.
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
     "HTTPS_PROXY",
     "https_proxy",
     "HTTP_PROXY",
@@ -54,6 +58,9 @@ class SkippingClock:
     def __init__(self) -> None:
         self._skipped = 0.0
         self._wrong = 0.0
+        #: Whom a skip wakes.
+        self._waiting: dict[int, threading.Condition] = {}
+        self._number = itertools.count()
 
     def wall(self) -> float:
         return time.time() + self._skipped + self._wrong
@@ -67,10 +74,18 @@ class SkippingClock:
 
     def skip(self, seconds: float) -> None:
         self._skipped += seconds
+        for condition in list(self._waiting.values()):
+            with condition:
+                condition.notify_all()
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
-        # A look every now and then finds out about a skip; callers re-check what they wait for.
-        return condition.wait(0.02 if timeout is None else min(timeout, 0.02))
+        number = next(self._number)
+        self._waiting[number] = condition
+        try:
+            # A look every now and then finds out about a skip that came just before; callers re-check what they wait for.
+            return condition.wait(0.02 if timeout is None else min(timeout, 0.02))
+        finally:
+            del self._waiting[number]
 
 
 @pytest.fixture
