@@ -58,8 +58,11 @@ class SkippingClock:
     def __init__(self) -> None:
         self._skipped = 0.0
         self._wrong = 0.0
-        #: Whom a skip wakes.
-        self._waiting: dict[int, threading.Condition] = {}
+        #: Whether workers' waits, as for a back-off, are over at once: the time that they would take has passed then.
+        self.hurries = False
+        self._hurrying = threading.Lock()
+        #: The package's own threads that wait for it, by a number of the wait: whom a skip wakes.
+        self._waiting: dict[int, tuple[str, threading.Condition]] = {}
         self._number = itertools.count()
 
     def wall(self) -> float:
@@ -72,26 +75,57 @@ class SkippingClock:
     def monotonic(self) -> float:
         return time.monotonic() + self._skipped
 
-    def skip(self, seconds: float) -> None:
-        self._skipped += seconds
-        for condition in list(self._waiting.values()):
-            with condition:
-                condition.notify_all()
+    def skip(self, seconds: float, *, wakes: bool = True) -> None:
+        """Let so much time have passed; who waits for it finds out at once, or else within a moment."""
+        with self._hurrying:
+            self._skipped += seconds
+        for number in list(self._waiting) if wakes else ():
+            waiting = self._waiting.pop(number, None)
+            if waiting is not None:
+                with waiting[1]:
+                    waiting[1].notify_all()
+
+    @property
+    def waiting_workers(self) -> int:
+        """How many workers wait for this clock to move."""
+        return sum(name.startswith("resilient-auth-worker") for name, _ in list(self._waiting.values()))
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
+        name = threading.current_thread().name
+        if self.hurries and timeout is not None and name.startswith("resilient-auth-worker"):
+            with self._hurrying:
+                self._skipped += timeout
+            return condition.wait(0.001)
         number = next(self._number)
-        self._waiting[number] = condition
+        if name.startswith("resilient-auth"):
+            self._waiting[number] = name, condition
         try:
-            # A look every now and then finds out about a skip that came just before; callers re-check what they wait for.
+            # A look every now and then finds out about a skip that came just before; callers re-check their time.
             return condition.wait(0.02 if timeout is None else min(timeout, 0.02))
         finally:
-            del self._waiting[number]
+            self._waiting.pop(number, None)
 
 
 @pytest.fixture
 def clock() -> SkippingClock:
     """A clock of the test's own."""
     return SkippingClock()
+
+
+@pytest.fixture
+def settle(clock: SkippingClock) -> Callable[[Any], None]:
+    """Wait until an application has done what is to be done by now: nothing is under way but waits for the clock."""
+
+    def wait(app: Any) -> None:
+        engine, ran, ends = app._ra_session.engine, threading.Event(), time.monotonic() + 20.0
+        # Timers run in the order of their times: when this one has, those that were due have too.
+        engine.timers.call_at(clock.monotonic(), ran.set)
+        assert ran.wait(5.0)
+        while len(engine.flights._flights) > clock.waiting_workers:
+            assert time.monotonic() < ends, "it never came to rest"
+            time.sleep(0.0005)
+
+    return wait
 
 
 @pytest.fixture
