@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# These start many processes, and would hold up what the others measure in milliseconds: they run after them.
+# These start many processes, and would hold up what the others measure in milliseconds: they run after them, and more
+# of them at once, since they wait for each other's processes and for outages to pass, and measure in seconds.
 CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill tests/endurance
 
 # With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows; with NEWEST set, all that
@@ -38,7 +39,7 @@ $(VENV)/.browser: tests/browser.sh $(VENV)/.base
 test: $(VENV)/.test $(VENV)/.browser ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED)))
 ifndef TEST
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(CROWDED)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(CROWDED)
 endif
 
 matrix: ## Run the tests with each Python that is here and the newest dependencies, and with the oldest; MATRIX_TEST= narrows them

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +37,16 @@ _FOREIGN = (
     "MSAL_FORCE_REGION",
     "AZURE_POD_IDENTITY_AUTHORITY_HOST",
 )
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory where there is room: they wait for a disk a thousand times otherwise.
+
+    A PYTEST_DEBUG_TEMPROOT of one's own goes before.
+    """
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) and shutil.disk_usage(memory).free > 2**31:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
