@@ -85,6 +85,7 @@ class _Job:
             self._run()
         except BaseException as error:
             self.error = error
+        _running.job = None  # the thread lives on, and what the job was about needn't
 
 
 class _JobThread:
