@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# These start many processes, and would hold up what the others measure in milliseconds: they run after them, and more
-# of them at once, since they wait for each other's processes and for outages to pass, and measure in seconds.
-CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill tests/endurance
+# These start many processes, and would hold up what the others measure in milliseconds: they run after them, and more of
+# them at once, since they wait for processes and for outages to pass, and measure in seconds. The rooms with the longest
+# tests come first: no worker is left alone with one at the end.
+CROWDED := tests/endurance tests/examples tests/isolation tests/drill tests/fleet tests/store
 
 # With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows; with NEWEST set, all that
 # is there already is brought to the newest.
