@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Final
 
 import cachetools
@@ -60,11 +61,17 @@ class PendingEnds:
             )
 
     @contextmanager
-    def until_done(self, *names: str) -> Iterator[float]:
-        """Have an end hold here from now on; where the block fails for the store's sake, it is tried again."""
-        at = self._clock.wall()
+    def until_done(self, *names: str, begun_by: float = inf) -> Iterator[float]:
+        """Have an end hold here from now on; where the block fails for the store's sake, it is tried again.
+
+        Args:
+            names: The lists on all of which those are that it ends, or a session's id.
+            begun_by: What began later than that isn't meant.
+        """
+        at = min(self._clock.wall(), begun_by)
         with self._lock:
-            self._pending[names] = at
+            # What ends more includes what ends less.
+            at = self._pending[names] = max(at, self._pending.get(names, 0.0))
         try:
             yield at
         except StoreUnavailable:

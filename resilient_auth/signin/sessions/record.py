@@ -12,12 +12,13 @@ from typing import Any, Final, Literal
 
 from .options import SessionOptions
 
-__all__ = ["Session", "Standing", "Who", "digest_of", "names_of", "new_cookie", "parsed_cookie"]
+__all__ = ["Session", "Standing", "Who", "digest_of", "mail_of", "names_of", "new_cookie", "parsed_cookie"]
 
 Standing = Literal["live", "extendable", "over"]
 _ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 _ID_LENGTH, _SECRET_LENGTH = 22, 43
 _VERSION: Final = 1
+_LONGEST_MAIL: Final = 254
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,4 +163,12 @@ def names_of(who: Who) -> tuple[str, ...]:
         names.append(f"sid {who.issuer} {who.sid}")
     if who.oid and who.tenant:
         names.append(f"oid {who.tenant} {who.oid}")
+    if mail := mail_of(who):
+        names.append(f"mail {who.issuer} {mail}")
     return tuple(names)
+
+
+def mail_of(who: Who) -> str | None:
+    """Return the address by which a provider's events may name a user; None where there is none."""
+    given = who.claims.get("email") or who.username
+    return given.strip().lower() if isinstance(given, str) and "@" in given and len(given) <= _LONGEST_MAIL else None

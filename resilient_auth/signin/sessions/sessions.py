@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -60,6 +61,8 @@ class Sessions:
 
     def __init__(self, store: Store, options: SessionOptions | None = None, *, clock: Clock | None = None) -> None:
         self.options = options or SessionOptions()
+        #: Called with each session that `end_where` has ended, at once or when the store works again.
+        self.on_end: Callable[[Session], object] | None = None
         self._store = store
         self._clock = clock or SystemClock()
         self._lists = Lists(store, self.options.longest)
@@ -187,6 +190,8 @@ class Sessions:
         subject: str | None = None,
         oid: str | None = None,
         tenant: str | None = None,
+        mail: str | None = None,
+        begun_by: float = inf,
     ) -> int:
         """End every session of a user, or of a provider's session; what is given must all hold of one.
 
@@ -196,6 +201,8 @@ class Sessions:
             subject: The user's `sub` there.
             oid: The user's object id; with `tenant`.
             tenant: The user's tenant.
+            mail: The user's address, in lower case.
+            begun_by: Seconds since the epoch: what began later isn't meant.
 
         Returns:
             How many were ended.
@@ -211,10 +218,21 @@ class Sessions:
             names.append(f"sub {issuer} {subject}")
         if oid and tenant:
             names.append(f"oid {tenant} {oid}")
+        if mail:
+            names.append(f"mail {issuer} {mail}")
         if not names:
             return 0
-        with self._ends.until_done(*names) as at:
-            return self._end_listed(tuple(names), at, inf)
+        with self._ends.until_done(*names, begun_by=begun_by) as at:
+            return self._end_listed(tuple(names), at, begun_by)
+
+    def count_of(self, who: Who) -> int:
+        """Return how many sessions a user has.
+
+        Raises:
+            StoreUnavailable: The store can't tell.
+        """
+        ids = list(self._lists.read(names_of(who)[0]).sessions)
+        return sum(record is not None for record in self._store.read_many([(KIND, id_) for id_ in ids]))
 
     def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
         """End what is on all of these lists and had begun by then."""
@@ -231,6 +249,8 @@ class Sessions:
                 continue
             if set(names) <= set(names_of(known[0].who)) and known[0].started <= begun_by:
                 ended += self._erase(known[0])
+                if self.on_end is not None:
+                    self.on_end(known[0])
         return ended
 
     def _with_one_more(self, there: Listed, session_id: str, ends: float, now: float) -> Listed:
