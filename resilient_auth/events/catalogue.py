@@ -463,7 +463,8 @@ class TokenOnDenyList(IssuerEvent):
 
     level = logging.WARNING
     text = "Token of {issuer} refused: on the deny-list ({code})"
-    #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `check` where the owner's function said so.
+    #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `revoked` where it was issued before its
+    #: user or session was; `check` where the owner's function said so.
     code: str
 
 

@@ -370,8 +370,9 @@ class Verification:
         matched = ""
         if known.deny_version != current.version:
             raw = claims.raw
-            ids = (raw.get("uti"), raw.get("jti"))
-            matched = current.match(known.kid, (claims.object_id, claims.subject), raw.get("sid"), ids)
+            people, ids = (claims.object_id, claims.subject), (raw.get("uti"), raw.get("jti"))
+            matched = current.match(known.kid, people, raw.get("sid"), ids)
+            matched = matched or deny.revoked.match(claims)
         if not matched and deny.check is not None:
             try:
                 matched = "check" if deny.check(claims.raw) else ""
