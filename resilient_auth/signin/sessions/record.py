@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from .options import SessionOptions
 
-__all__ = ["Session", "Standing", "Who", "digest_of", "mail_of", "names_of", "new_cookie", "parsed_cookie"]
+__all__ = ["Session", "Standing", "Who", "digest_of", "mail_of", "names_of", "new_cookie", "parsed_cookie", "wanted_names"]
 
 Standing = Literal["live", "extendable", "over"]
 _ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -165,6 +165,25 @@ def names_of(who: Who) -> tuple[str, ...]:
         names.append(f"oid {who.tenant} {who.oid}")
     if mail := mail_of(who):
         names.append(f"mail {who.issuer} {mail}")
+    return tuple(names)
+
+
+def wanted_names(
+    issuer: str,
+    sid: str | None = None,
+    subject: str | None = None,
+    oid: str | None = None,
+    tenant: str | None = None,
+    mail: str | None = None,
+) -> tuple[str, ...]:
+    """Return the names of the lists on all of which a session is of which all of this holds."""
+    names = [f"sid {issuer} {sid}"] if sid else []
+    if subject:
+        names.append(f"sub {issuer} {subject}")
+    if oid and tenant:
+        names.append(f"oid {tenant} {oid}")
+    if mail:
+        names.append(f"mail {issuer} {mail}")
     return tuple(names)
 
 

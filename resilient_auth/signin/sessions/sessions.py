@@ -18,7 +18,7 @@ from ...store import Store
 from .ending import PendingEnds
 from .lists import Listed, Lists
 from .options import SessionOptions
-from .record import Session, Standing, Who, names_of, new_cookie, parsed_cookie
+from .record import Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
 
 __all__ = ["Found", "Sessions"]
 
@@ -211,28 +211,20 @@ class Sessions:
             StoreUnavailable: They are over in this process, and will be in the others when the store works again.
         """
         forks.notice()
-        names = []
-        if sid:
-            names.append(f"sid {issuer} {sid}")
-        if subject:
-            names.append(f"sub {issuer} {subject}")
-        if oid and tenant:
-            names.append(f"oid {tenant} {oid}")
-        if mail:
-            names.append(f"mail {issuer} {mail}")
+        names = wanted_names(issuer, sid, subject, oid, tenant, mail)
         if not names:
             return 0
         with self._ends.until_done(*names, begun_by=begun_by) as at:
-            return self._end_listed(tuple(names), at, begun_by)
+            return self._end_listed(names, at, begun_by)
 
-    def count_of(self, who: Who) -> int:
-        """Return how many sessions a user has.
+    def any_listed(self, *names: str) -> bool:
+        """Return whether a session is on one of these lists.
 
         Raises:
             StoreUnavailable: The store can't tell.
         """
-        ids = list(self._lists.read(names_of(who)[0]).sessions)
-        return sum(record is not None for record in self._store.read_many([(KIND, id_) for id_ in ids]))
+        ids = [(KIND, id_) for name in names for id_ in self._lists.read(name).sessions]
+        return any(record is not None for record in self._store.read_many(ids))
 
     def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
         """End what is on all of these lists and had begun by then."""
