@@ -43,6 +43,9 @@ __all__ = [
     "RemovalPostponed",
     "RemovalWritten",
     "RetryScheduled",
+    "SessionExtended",
+    "SignInRefused",
+    "SignInUnavailable",
     "SourceSwitched",
     "StoreFailed",
     "StoreRecovered",
@@ -51,6 +54,7 @@ __all__ = [
     "TokenDropped",
     "TokenOnDenyList",
     "TokenServed",
+    "UserSignedIn",
 ]
 
 
@@ -505,3 +509,50 @@ class ClaimsServiceRefused(Event):
     #: The HTTP status; 0 where no token could be had to ask with.
     status: int
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSignedIn(Event):
+    """A user signed in to a web application, and a session was begun."""
+
+    level = logging.INFO
+    text = "A user signed in with {provider} ({authority}): {subject}"
+    authority: str
+    #: The owner's name of the provider; `guest` and `one-time-code` for who came in without one.
+    provider: str
+    #: A hash of whom.
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExtended(Event):
+    """A user's session is past its end, and goes on since the provider is down; told once a session."""
+
+    level = logging.WARNING
+    text = "A session goes on for up to {seconds} s past its end, since {authority} is down: {subject}"
+    authority: str
+    #: A hash of whose it is.
+    subject: str
+    #: For how long, at most, from now on.
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInRefused(Event):
+    """An answer to a sign-in was refused, or the provider said no; `authority` is empty where that isn't known."""
+
+    level = logging.WARNING
+    text = "A sign-in was refused with {code} {detail}: {authority}"
+    authority: str
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInUnavailable(Event):
+    """A visitor wasn't led to a provider that can't be reached, and was told so."""
+
+    level = logging.WARNING
+    text = "A visitor can't sign in, and was told to come back in {retry_after} s: {authority}"
+    authority: str
+    retry_after: float

@@ -27,6 +27,7 @@ class SessionOptions:
             is found to be over.
         per_user: Sessions of one user; one more ends the oldest.
         most: Sessions in all; one more is refused.
+        most_guests: Sessions of guests, whom nobody has let in.
     """
 
     idle: float = 1800.0
@@ -37,6 +38,7 @@ class SessionOptions:
     recheck: float = 1.0
     per_user: int = 20
     most: int = 100_000
+    most_guests: int = 1000
 
     def __post_init__(self) -> None:
         require_number("idle", self.idle, low=60.0, high=30 * _DAY)
@@ -47,6 +49,7 @@ class SessionOptions:
         require_number("recheck", self.recheck, low=0.0, high=1.5)
         require_whole("per_user", self.per_user, low=1, high=1000)
         require_whole("most", self.most, low=1, high=1_000_000)
+        require_whole("most_guests", self.most_guests, low=1, high=2_000)
         require(
             self.idle <= self.lifetime,
             f"idle of {self.idle:g} s exceeds lifetime of {self.lifetime:g} s: lower the one or raise the other",

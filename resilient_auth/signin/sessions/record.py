@@ -12,9 +12,22 @@ from typing import Any, Final, Literal
 
 from .options import SessionOptions
 
-__all__ = ["Session", "Standing", "Who", "digest_of", "mail_of", "names_of", "new_cookie", "parsed_cookie", "wanted_names"]
+__all__ = [
+    "GUEST",
+    "Session",
+    "Standing",
+    "Who",
+    "digest_of",
+    "mail_of",
+    "names_of",
+    "new_cookie",
+    "parsed_cookie",
+    "wanted_names",
+]
 
 Standing = Literal["live", "extendable", "over"]
+#: What stands in the place of a provider for who came in without signing in.
+GUEST: Final = "guest"
 _ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 _ID_LENGTH, _SECRET_LENGTH = 22, 43
 _VERSION: Final = 1

@@ -18,13 +18,14 @@ from ...store import Store
 from .ending import PendingEnds
 from .lists import Listed, Lists
 from .options import SessionOptions
-from .record import Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
+from .record import GUEST, Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
 
 __all__ = ["Found", "Sessions"]
 
 KIND: Final = "session"
 #: Lists that count all sessions, so that sign-ins at the same time seldom meet in one.
 _COUNTERS: Final = 32
+_GUESTS: Final = "guests"
 #: Sessions that a process remembers for `recheck` seconds.
 _REMEMBERED: Final = 10_000
 
@@ -97,8 +98,11 @@ class Sessions:
         session_id = cookie.partition(".")[0]
         session = Session(id=session_id, who=who, started=now, seen=now, current=digest, given=now)
         ends = now + options.longest
-        counted = _counter(session_id)
-        self._lists.change(counted, lambda there: self._with_one_more(there, session_id, ends, now))
+        share = max(1, -(-options.most // _COUNTERS))
+        self._lists.change(_counter(session_id), lambda there: self._with_one_more(there, session_id, ends, now, share))
+        if who.provider == GUEST:
+            most = options.most_guests
+            self._lists.change(_GUESTS, lambda there: self._with_one_more(there, session_id, ends, now, most))
         # Before it is listed: whoever ends what is listed finds it, and nobody has its id yet.
         version = self._store.write(KIND, session_id, session.dumps(), ttl=session.left(options, now), expected=None)
         crowded: list[str] = []
@@ -115,27 +119,66 @@ class Sessions:
         self._remember(session, version or "", self._clock.monotonic(), self._ended)
         return session, cookie
 
+    def recall(self, cookie: str) -> Found | None:
+        """Find the session of a browser's id where this process has read it a moment ago; asks no store."""
+        forks.notice()
+        parsed = parsed_cookie(cookie)
+        if parsed is None:
+            return None
+        session_id, digest = parsed
+        known, now = self._recent(session_id), self._clock.wall()
+        if known is None or not known[0].knows(digest, now) or self._ends.cover(known[0]):
+            return None
+        standing = known[0].standing(self.options, now)
+        return None if standing == "over" else Found(known[0], standing, digest, known[1])
+
+    def get(self, session_id: str) -> Session | None:
+        """Return a session by its own id, for what isn't a browser's request.
+
+        Raises:
+            StoreUnavailable: The store can't tell.
+        """
+        known = self._read(session_id)
+        return None if known is None or self._ends.cover(known[0]) else known[0]
+
     def find(self, cookie: str) -> Found | None:
         """Find the session of a browser's id; None where there is none, or it is over.
 
         Raises:
             StoreUnavailable: The store can't tell.
         """
-        forks.notice()
+        recalled = self.recall(cookie)
+        if recalled is not None:
+            return recalled
         parsed = parsed_cookie(cookie)
         if parsed is None:
             return None
         session_id, digest = parsed
-        now = self._clock.wall()
-        known = self._recent(session_id)
-        # An id that isn't known may be one that another process has just given.
-        if known is None or not known[0].knows(digest, now):
-            known = self._read(session_id)
+        known, now = self._read(session_id), self._clock.wall()
         if known is None or not known[0].knows(digest, now) or self._ends.cover(known[0]):
             return None
         session, version = known
         standing = session.standing(self.options, now)
         return None if standing == "over" else Found(session, standing, digest, version)
+
+    def is_due(self, found: Found) -> bool:
+        """Return whether there is something to write down of a request."""
+        now = self._clock.wall()
+        session, digest = found.session, found.digest
+        if found.standing != "live":
+            return False
+        return session.rotation_due(digest, self.options, now) or session.touched(digest, self.options, now) is not None
+
+    def renew(self, found: Found) -> tuple[Session, str | None]:
+        """Rotate or touch a session, where it is time.
+
+        Returns:
+            The session, and the browser's new id where it gets one.
+        """
+        cookie = self.rotate(found)
+        if cookie is not None:
+            return found.session, cookie
+        return self.touch(found), None
 
     def touch(self, found: Found) -> Session:
         """Write down, now and then, that a request has come; in its extension a session isn't renewed by that."""
@@ -245,16 +288,15 @@ class Sessions:
                     self.on_end(known[0])
         return ended
 
-    def _with_one_more(self, there: Listed, session_id: str, ends: float, now: float) -> Listed:
+    def _with_one_more(self, there: Listed, session_id: str, ends: float, now: float, share: int) -> Listed:
         """Count one more, unless there are as many as may be that are alive."""
-        share = max(1, -(-self.options.most // _COUNTERS))
         sessions = {id_: end for id_, end in there.sessions.items() if end > now}
         if len(sessions) >= share:
             ids = list(sessions)
             alive = self._store.read_many([(KIND, id_) for id_ in ids])
             sessions = {id_: sessions[id_] for id_, record in zip(ids, alive, strict=True) if record is not None}
         if len(sessions) >= share:
-            raise StoreUnavailable(self._store.label, "full", f"{self.options.most} sessions are kept already")
+            raise StoreUnavailable(self._store.label, "full", "as many sessions as may be are kept already")
         return Listed({**sessions, session_id: ends}, there.ended)
 
     def _erase(self, session: Session) -> bool:
@@ -262,7 +304,8 @@ class Sessions:
         self._forget(session.id)
         # It is over; that lists still name it does no harm.
         with suppress(StoreUnavailable):
-            for name in (*names_of(session.who), _counter(session.id)):
+            guests = (_GUESTS,) if session.who.provider == GUEST else ()
+            for name in (*names_of(session.who), _counter(session.id), *guests):
                 self._lists.remove(name, session.id)
         return erased
 

@@ -1,7 +1,7 @@
 """Back-channel logout: the provider says by itself who is signed out (OpenID Connect Back-Channel Logout 1.0).
 
-    logout token ─▶ verified ─▶ seen before? ─▶ sessions and tokens ended ─▶ noted as seen ─▶ 200
-                        └ 400        └ 400           └ not written: 400, to be sent again; here it holds already
+logout token ─▶ verified ─▶ seen before? ─▶ sessions and tokens ended ─▶ noted as seen ─▶ 200
+                    └ 400        └ 400           └ not written: 400, to be sent again; here it holds already
 """
 
 from __future__ import annotations
