@@ -100,7 +100,9 @@ class Site:
         """Return where a user wants to go, if that is here; never to a page of sign-in itself."""
         home = f"{self.prefix}/"
         path = own_path(arrival.only("next"), home)
-        own = (f"{self.prefix}{self.options.sign_in_path}", f"{self.prefix}{self.options.callback_path}")
+        options = self.options
+        paths = (options.sign_in_path, options.callback_path, options.sign_out.path)
+        own = tuple(f"{self.prefix}{one}" for one in paths)
         return home if path.partition("?")[0].startswith(own) else path
 
     def is_own(self, arrival: Arrival) -> bool:
