@@ -99,9 +99,18 @@ class Ending:
         self.clock = clock
         self._sessions = sessions
         self._applications = applications
-        self.revocations = revocations
+        self._revocations = revocations
         if sessions is not None:
-            sessions.on_end = self._ended
+            sessions.on_end = self.forget_tokens
+
+    def also(self, revocations: Revocations | None) -> Ending:
+        """Return one that ends the same, and tells these too."""
+        return Ending(
+            self.clock,
+            sessions=self._sessions,
+            applications=self._applications,
+            revocations=revocations or self._revocations,
+        )
 
     def end(self, whom: Whom, *, code: str, before: float, tokens_alone: bool = False, revoke: bool = True) -> int:
         """End what began by a time, and return how many sessions that was.
@@ -130,9 +139,9 @@ class Ending:
                 )
             except StoreUnavailable as error:
                 failure = error
-        if revoke and self.revocations is not None:
+        if revoke and self._revocations is not None:
             try:
-                self.revocations.revoke(whom.revoked(), before)
+                self._revocations.revoke(whom.revoked(), before)
             except StoreUnavailable as error:
                 failure = error
         if tokens_alone or not self._any_left(whom.names):
@@ -150,9 +159,6 @@ class Ending:
             return
         for app in self._applications(session.who.provider):
             self._drop(app, lambda one: one.get("home_account_id") == account.get("home_account_id"))
-
-    def _ended(self, session: Session) -> None:
-        self.forget_tokens(session)
 
     def _any_left(self, names: tuple[str, ...]) -> bool:
         if self._sessions is None:

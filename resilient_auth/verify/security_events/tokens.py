@@ -48,6 +48,11 @@ class EventTokens:
         self._cores = core.cores if isinstance(core, Several) else (core,) if isinstance(core, Verification) else ()
         self._kind = kind
 
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """Return for whom they are."""
+        return tuple(sorted({one for core in self._cores for one in core.rules.audiences}))
+
     def verifying(self, token: str) -> Telling:
         """Verify one, step by step; the drivers do the waiting.
 
