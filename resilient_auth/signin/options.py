@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .._policy.checks import require, require_number, require_whole
-from .alternates.codes import OneTimeCodes
+from .codes import OneTimeCodes
 from .pages import Page
 from .sessions.options import SessionOptions
 
