@@ -56,6 +56,7 @@ try:
     from starlette.websockets import WebSocketState
 
     from .health_routes.starlette import mount_health
+    from .signing_in.starlette import SignIn
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
 
@@ -67,6 +68,7 @@ __all__ = [
     "Authenticated",
     "AuthorizationCode",
     "ClaimsMiddleware",
+    "SignIn",
     "challenge",
     "handle_errors",
     "install",

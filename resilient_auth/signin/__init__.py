@@ -9,15 +9,16 @@ request ──▶ session in the store? ─ live ──────────�
 What decides is here, without I/O; the frameworks' faces are `SignIn` in `resilient_auth.integrations`.
 """
 
-from .alternates.codes import OneTimeCodes
+from .codes import OneTimeCodes
 from .options import SignInOptions
 from .pages import Choice, Field, Page
 from .providers import IdentityProvider
-from .sessions import Session, SessionOptions, Sessions, Who
+from .sessions import DevelopmentStore, Session, SessionOptions, Sessions, Who
 from .user import SignInNeeded, User
 
 __all__ = [
     "Choice",
+    "DevelopmentStore",
     "Field",
     "IdentityProvider",
     "OneTimeCodes",

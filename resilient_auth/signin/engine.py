@@ -9,7 +9,7 @@ from .._policy.checks import require
 from ..settings import Settings
 from ..store import Store
 from .admission import Admission, Wanted
-from .alternates.ways import Alternates
+from .alternates import Alternates
 from .messages import Answer, Arrival, Route
 from .options import SignInOptions
 from .providers import IdentityProvider

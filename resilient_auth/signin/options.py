@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .._policy.checks import require, require_number, require_whole
 from ..verify import Revocations
-from .alternates.codes import OneTimeCodes
+from .codes import OneTimeCodes
 from .pages import Page
 from .paths import own_path
 from .sessions.options import SessionOptions

@@ -12,7 +12,7 @@ from ..events import SignInRefused, SignInUnavailable, emit
 from ..settings import Settings
 from ..store import Store
 from ..verify.trust import is_https
-from .alternates.codes import CodeBook
+from .codes import CodeBook
 from .flows import Flows
 from .messages import Answer, Arrival
 from .options import SignInOptions

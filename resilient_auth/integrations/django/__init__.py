@@ -15,6 +15,7 @@ from ..._process.extras import raise_missing
 
 try:
     from ..health_routes.django import mount_health
+    from ..signing_in.django import SignIn
     from .errors import handle_errors, install
     from .guarding import authenticated, challenge, claims_middleware, requires
     from .users import ClaimsUser, from_backends
@@ -23,6 +24,7 @@ except ImportError as error:
 
 __all__ = [
     "ClaimsUser",
+    "SignIn",
     "authenticated",
     "challenge",
     "claims_middleware",

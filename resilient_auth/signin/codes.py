@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from ..._policy.checks import require, require_number, require_whole
-from ...clock import Clock
-from ...errors import StoreUnavailable
-from ...store import Store
+from .._policy.checks import require, require_number, require_whole
+from ..clock import Clock
+from ..errors import StoreUnavailable
+from ..store import Store
 
 __all__ = ["CodeBook", "OneTimeCodes"]
 

@@ -7,16 +7,16 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..._engine.steps import Steps
-from ..._engine.threads import OnThread, submit
-from ...errors import Overloaded, ResilientAuthError, StoreUnavailable
-from ..messages import Answer, Arrival
-from ..pages import Choice, Field, Page
-from ..sessions.record import GUEST, Who
-from ..signing_in import SigningIn
-from ..site import Site
-from ..user import ONE_TIME_CODE
+from .._engine.steps import Steps
+from .._engine.threads import OnThread, submit
+from ..errors import Overloaded, ResilientAuthError, StoreUnavailable
 from .codes import CodeBook
+from .messages import Answer, Arrival
+from .pages import Choice, Field, Page
+from .sessions.record import GUEST, Who
+from .signing_in import SigningIn
+from .site import Site
+from .user import ONE_TIME_CODE
 
 __all__ = ["Alternates"]
 

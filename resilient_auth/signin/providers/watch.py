@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from .._engine.acquire import patience_of
-from .._engine.engine import Engine
-from .._engine.single_flight import Flight, Outcome, WaitFor
-from .._policy.endpoint import Endpoint, origin_of
-from .._policy.failure import Purpose
-from .._wire.http_client import Transport
-from ..errors import LocalResourcesExhausted, ProviderUnavailable
+from ..._engine.acquire import patience_of
+from ..._engine.engine import Engine
+from ..._engine.single_flight import Flight, Outcome, WaitFor
+from ..._policy.endpoint import Endpoint, origin_of
+from ..._policy.failure import Purpose
+from ..._wire.http_client import Transport
+from ...errors import LocalResourcesExhausted, ProviderUnavailable
 
 __all__ = ["ProviderWatch", "Sight"]
 
