@@ -23,7 +23,7 @@ from ...store import Store
 from ...verify import InvalidToken, Revocations
 from ...verify.security_events.rules import EventToken, security_event
 from ...verify.security_events.tokens import AnyVerifier, EventTokens
-from ..messages import Answer, Arrival, Route
+from ..messages import Answer, Arrival
 from ..sign_out.back_channel import form_type
 from ..sign_out.ending import Ending, Once, Whom
 from .meaning import Action, action_of, is_verification, told_at
@@ -122,11 +122,6 @@ class SignalsReceiver:
         self._ending = Ending(self._clock, revocations=revocations)
         if sign_in is not None:
             self._ending = sign_in.engine.sign_out.ending.also(revocations)
-
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """Return the one path that it answers."""
-        return (Route(self.path, ("POST",), self.handle, "signals"),)
 
     def handle(self, arrival: Arrival) -> Steps[Answer]:
         """Answer a request."""
