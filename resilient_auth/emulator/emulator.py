@@ -293,14 +293,15 @@ class Emulator(Settings):
         """Make a security event token (RFC 8417).
 
         Args:
-            claims: What it says, beside `iat` and `jti`, which are made up where they aren't given.
+            claims: What it says, beside `iat` and `jti`, which are made up where they aren't given; None leaves one out.
             header: Members of its header, next to `typ`, which is `secevent+jwt`, or in its place.
             forge: How it is forged: `none`, `hs256`, `signature` or `payload`; None for not at all.
 
         Raises:
             ValueError: There is no such forgery.
         """
-        whole = {"iat": int(time.time()), "jti": uuid.uuid4().hex} | claims
+        given = {"iat": int(time.time()), "jti": uuid.uuid4().hex} | claims
+        whole = {name: value for name, value in given.items() if value is not None}
         members = {"typ": "secevent+jwt"} | (header or {})
         return self._running.call(lambda: self._running.notices.sign(whole, members, forge))
 
