@@ -13,7 +13,7 @@ from flask import Flask
 import resilient_auth as ra
 from resilient_auth.emulator import Emulator
 from resilient_auth.integrations.flask import SignIn, install
-from resilient_auth.signin import IdentityProvider, SignInOptions
+from resilient_auth.signin import IdentityProvider, SignInNeeded, SignInOptions
 from resilient_auth.testing import ManualClock
 
 BASE = "https://app.example"
@@ -90,6 +90,11 @@ class Site:
         def token() -> str:
             return str(auth.token())
 
+        @app.get("/challenged")
+        @auth.login_required
+        def challenged() -> str:
+            raise SignInNeeded('{"access_token":{"nbf":{"essential":true}}}')
+
         @app.get("/strong")
         @auth.login_required(acrs="c1")
         def strong() -> str:
@@ -152,6 +157,15 @@ def make_site(emulator: Emulator, tmp_path: Path) -> Iterator[Callable[..., Site
         site.stop()
 
 
+@pytest.fixture(scope="module")
+def _lasting(_running: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(_running, tmp_path_factory.mktemp("site"))
+    yield site
+    site.stop()
+
+
 @pytest.fixture
-def site(make_site: Callable[..., Site]) -> Site:
-    return make_site()
+def site(_lasting: Site, emulator: Emulator) -> Site:
+    """An application of the module's, and a browser of the test's own."""
+    _lasting.browser = _lasting.another_browser()
+    return _lasting
