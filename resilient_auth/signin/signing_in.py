@@ -178,7 +178,7 @@ class SigningIn:
         if any(key == "error" for key, _ in arrival.parameters):
             return (yield from self._failed(arrival, party, begun))
         given = {name: value for name in _GIVEN_ON if (value := arrival.only(name)) is not None}
-        if "code" not in given:
+        if not given.get("code"):
             return site.refused(arrival, "malformed", _AGAIN, next_path=next_path, party=party)
         try:
             redeemed = yield OnThread(lambda: _redeemed(party, use, begun["flow"], given))

@@ -30,7 +30,8 @@ class IdentityProvider:
         authorities: The authority of each use; as MSAL takes them.
         openid: Whether these are issuers of any OpenID provider.
         verifier: Makes the verifier of its ID tokens.
-        response_mode: How the answer comes back: in a form, which no log or history keeps, or in the address.
+        response_mode: How the answer comes back: in a form, which no log or history keeps; or in the address, `query`, for
+            a provider that knows nothing else.
         client_capabilities: As in MSAL: `["cp1"]` where every API is called by `api_client`, or its claims challenges
             are handed to `token` (G17).
         verify: As in MSAL.
@@ -165,7 +166,6 @@ class IdentityProvider:
         def verifier(**wire: Any) -> ClaimsVerifier:
             return ClaimsVerifier(issuer=issuer, audience=client_id, accepts="id", **wire)
 
-        options = {"response_mode": "query"} | options
         authorities: dict[Use, str] = {"sign_in": issuer}
         return cls._of("openid", client_id, client_credential, authorities, verifier, options, openid=True)
 
