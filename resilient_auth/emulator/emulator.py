@@ -293,7 +293,7 @@ class Emulator(Settings):
         """Make a security event token (RFC 8417).
 
         Args:
-            claims: What it says, beside `iat` and `jti`, which are made up where they aren't given; None leaves one out.
+            claims: What it says, beside `iat` and `jti`, which are made up where they are missing; None leaves one out.
             header: Members of its header, next to `typ`, which is `secevent+jwt`, or in its place.
             forge: How it is forged: `none`, `hs256`, `signature` or `payload`; None for not at all.
 

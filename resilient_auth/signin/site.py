@@ -74,7 +74,9 @@ class Site:
         self.settings = settings_for(settings, store)
         self.clock = self.settings.clock
         self.store = store
-        self.sessions = Sessions(store, self.options.sessions, clock=self.clock)
+        self.sessions = Sessions(
+            store, self.options.sessions, clock=self.clock, application=f"{self.origin}{self.prefix}"
+        )
         self.flows = Flows(
             store, self.origin, self.clock, life=self.options.flow_life, most=self.options.flows_per_browser
         )

@@ -22,7 +22,7 @@ __all__ = ["PendingEnds"]
 #: Ends that wait for a store at the same time; further ones take the place of the oldest.
 _MOST: Final = 10_000
 #: Seconds between two tries.
-_EVERY: Final = 1.0
+_EVERY: Final = 0.5
 #: Seconds by which the clocks of two machines may differ: what began so shortly after an end may have begun before it.
 _SKEW: Final = 5.0
 

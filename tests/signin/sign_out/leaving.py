@@ -20,7 +20,6 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 import resilient_auth as ra
-from resilient_auth.emulator import Emulator
 from resilient_auth.integrations.flask import SignIn, mount_signals
 from resilient_auth.signin import IdentityProvider, SignalsReceiver, SignInOptions, SignOutOptions
 from resilient_auth.verify import Revocations
@@ -58,12 +57,12 @@ class Failing:
 class Process:
     """One process of an application, as far as another one can tell."""
 
-    def __init__(self, world: World, port: int = 0) -> None:
+    def __init__(self, world: World, store: Any = None) -> None:
         self.world = world
-        self.store = Failing(ra.FileStore(world.folder / "store.db", key=world.key))
+        self.store = Failing(store or ra.FileStore(world.folder / "store.db", key=world.key))
         self.revocations = Revocations(self.store, look_every=0.2)  # type: ignore[arg-type]
         self.app = Flask("application")
-        self.server = make_server("localhost", port, self.app, threaded=True, ssl_context=world.context)
+        self.server = make_server("localhost", 0, self.app, threaded=True, ssl_context=world.context)
         self.url = f"https://localhost:{self.server.port}"
         self.auth = SignIn(
             self.app,
@@ -116,11 +115,11 @@ class Process:
 class World:
     """A provider, and an application's processes, that share a store."""
 
-    def __init__(self, idp: Emulator, folder: Path) -> None:
+    def __init__(self, idp: Any, folder: Path, number: int | None = None) -> None:
         self.idp = idp
         self.folder = folder
         self.key = "".join(f"{n:02x}" for n in range(32))
-        number = next(_numbers)
+        number = next(_numbers) if number is None else number
         #: Of the application's first provider, and of another one.
         self.realms = (f"op{number}", f"other{number}")
         self.context, self.ca_file = certified()
