@@ -66,10 +66,10 @@ class Admission:
         if found is None:
             if not wanted.required:
                 return None
-            answer = yield from self._invite(arrival)
+            answer = yield from self._invite(arrival, wanted)
             return answer.with_cookies(dropped(SESSION_COOKIE)) if cookie else answer
         if found.standing == "extendable":
-            decided = yield from self._beyond(arrival, found)
+            decided = yield from self._beyond(arrival, found, wanted)
         else:
             decided = yield from self._renewed(found)
         if isinstance(decided, Answer):
@@ -92,7 +92,7 @@ class Admission:
         )
         return (yield from begun)
 
-    def _beyond(self, arrival: Arrival, found: Found) -> Steps[Visit | Answer]:
+    def _beyond(self, arrival: Arrival, found: Found, wanted: Wanted) -> Steps[Visit | Answer]:
         """Decide about a session that is past its end: it goes on while nobody can sign in, and no longer."""
         site, session = self._site, found.session
         party = site.party_of(session.who.provider)
@@ -113,7 +113,7 @@ class Admission:
             # What is sent or fetched isn't lost: it is the next page that leads to the provider.
             return Visit(session, User.of(session, extended=True))
         if sight.retry_after or not arrival.is_page:
-            return (yield from self._invite(arrival))
+            return (yield from self._invite(arrival, wanted))
         begun = self._signing_in.begin(arrival, party, self._next(arrival), silent=True, known=session)
         return (yield from begun)
 
@@ -131,7 +131,7 @@ class Admission:
         session = visit.session
         party = self._site.party_of(session.who.provider)
         if visit.user.is_guest and wanted.required and not wanted.guests:
-            return (yield from self._invite(arrival))
+            return (yield from self._invite(arrival, wanted))
         if wanted.acrs is not None and wanted.acrs not in _texts(session.who.claims.get("acrs")):
             if not arrival.is_page:
                 return self._unauthorized(arrival)
@@ -141,12 +141,15 @@ class Admission:
             return (yield from begun)
         return None
 
-    def _invite(self, arrival: Arrival) -> Steps[Answer]:
+    def _invite(self, arrival: Arrival, wanted: Wanted) -> Steps[Answer]:
         """Answer who isn't signed in: a page leads to the provider, anything else says so."""
         site = self._site
         if arrival.is_page:
             silent = site.options.silent_first
-            return (yield from self._signing_in.begin(arrival, site.primary, self._next(arrival), silent=silent))
+            begun = self._signing_in.begin(
+                arrival, site.primary, self._next(arrival), silent=silent, guests=wanted.guests
+            )
+            return (yield from begun)
         sight = yield from site.primary.watch.looking()
         if sight.retry_after:
             return site.unavailable(arrival, site.primary, sight.retry_after, f"{site.prefix}/")

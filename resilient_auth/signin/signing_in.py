@@ -73,6 +73,7 @@ class SigningIn:
         acrs: str | None = None,
         silent: bool = False,
         known: Session | None = None,
+        guests: bool = False,
     ) -> Steps[Answer]:
         """Lead a user to a provider, unless that is down.
 
@@ -85,11 +86,12 @@ class SigningIn:
             acrs: An authentication context that it is to meet (Entra).
             silent: Whether the provider may show no page.
             known: Whose session it follows.
+            guests: Whether guests may go there, too.
         """
         site = self._site
         sight = yield from party.watch.looking()
         if sight.retry_after:
-            return site.unavailable(arrival, party, sight.retry_after, next_path)
+            return site.unavailable(arrival, party, sight.retry_after, next_path, guests=guests)
         if use not in party.apps:
             return site.refused(arrival, "unsupported", "There is no such page.", status=404, party=party)
         options: dict[str, Any] = {
@@ -120,7 +122,7 @@ class SigningIn:
         try:
             address, cookies = yield OnThread(start)
         except ProviderUnavailable as error:
-            return site.unavailable(arrival, party, error.retry_after, next_path)
+            return site.unavailable(arrival, party, error.retry_after, next_path, guests=guests)
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         if cookies is None:

@@ -118,8 +118,18 @@ class Site:
         """Return a page as an answer, in the owner's words where there are."""
         return answer_of(arrival, page, self.options.render)
 
-    def unavailable(self, arrival: Arrival, party: Party, seconds: float | None, next_path: str) -> Answer:
-        """Say that nobody can sign in with a provider now, when to try again, and what else there is."""
+    def unavailable(
+        self, arrival: Arrival, party: Party, seconds: float | None, next_path: str, *, guests: bool = False
+    ) -> Answer:
+        """Say that nobody can sign in with a provider now, when to try again, and what else there is.
+
+        Args:
+            arrival: The request.
+            party: The provider.
+            seconds: When to try again, where that is known.
+            next_path: Where the user wants to go.
+            guests: Whether guests may go there; else they begin at the home page.
+        """
         wait = whole(seconds)
         emit(SignInUnavailable(at=self.clock.wall(), authority=party.watch.authority, retry_after=float(wait)))
         choices = [Choice("retry", "Try again", self.sign_in_path(next_path, provider=party.provider.name))]
@@ -131,7 +141,7 @@ class Site:
         if self.codes is not None:
             choices.append(Choice("code", "Sign in with a one-time code", self.sign_in_path(next_path, "/code")))
         if self.options.guests:
-            fields = (Field("next", value=next_path),)
+            fields = (Field("next", value=next_path if guests else f"{self.prefix}/"),)
             action = f"{self.prefix}{self.options.sign_in_path}/guest"
             choices.append(Choice("guest", "Continue as a guest", action, fields))
         return self.show(

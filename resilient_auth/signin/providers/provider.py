@@ -30,8 +30,8 @@ class IdentityProvider:
         authorities: The authority of each use; as MSAL takes them.
         openid: Whether these are issuers of any OpenID provider.
         verifier: Makes the verifier of its ID tokens.
-        response_mode: How the answer comes back: in a form, which no log or history keeps; or in the address, `query`, for
-            a provider that knows nothing else.
+        response_mode: How the answer comes back: in a form, which no log or history keeps; or, for a provider that
+            knows nothing else, in the address: `query`.
         client_capabilities: As in MSAL: `["cp1"]` where every API is called by `api_client`, or its claims challenges
             are handed to `token` (G17).
         verify: As in MSAL.
