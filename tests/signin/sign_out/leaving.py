@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import trustme
-from flask import Flask
+from flask import Flask, request
 from werkzeug.serving import make_server
 
 import resilient_auth as ra
@@ -90,6 +90,14 @@ class Process:
         @self.auth.login_required(scopes=[SCOPE])
         def me() -> str:
             return f"me {self.auth.user.subject if self.auth.user else ''}"
+
+        @self.app.get("/framing")
+        def framing() -> str:
+            return f'<iframe src="{html.escape(request.args["there"])}"></iframe>'
+
+        @self.app.get("/frameable")
+        def frameable() -> str:
+            return "shown"
 
         @self.app.get("/token")
         @self.auth.login_required(scopes=[SCOPE])
