@@ -64,6 +64,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "front_channel": "the provider's sign-out page said so",
         "security_event": "the provider told of a security event",
         "sign_out": "the user did it",
+        "cross_site": "another site had the request sent",
         "replayed": "it was used before",
         "unauthorized": "the sender isn't who may send",
         # What of a token is on the deny-list.
