@@ -56,6 +56,8 @@ try:
     from starlette.websockets import WebSocketState
 
     from .health_routes.starlette import mount_health
+    from .signals.starlette import mount_signals
+    from .signing_in.starlette import SignIn
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
 
@@ -67,10 +69,12 @@ __all__ = [
     "Authenticated",
     "AuthorizationCode",
     "ClaimsMiddleware",
+    "SignIn",
     "challenge",
     "handle_errors",
     "install",
     "mount_health",
+    "mount_signals",
 ]
 
 

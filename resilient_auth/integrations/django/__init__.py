@@ -15,6 +15,8 @@ from ..._process.extras import raise_missing
 
 try:
     from ..health_routes.django import mount_health
+    from ..signals.django import mount_signals
+    from ..signing_in.django import SignIn
     from .errors import handle_errors, install
     from .guarding import authenticated, challenge, claims_middleware, requires
     from .users import ClaimsUser, from_backends
@@ -23,6 +25,7 @@ except ImportError as error:
 
 __all__ = [
     "ClaimsUser",
+    "SignIn",
     "authenticated",
     "challenge",
     "claims_middleware",
@@ -30,5 +33,6 @@ __all__ = [
     "handle_errors",
     "install",
     "mount_health",
+    "mount_signals",
     "requires",
 ]
