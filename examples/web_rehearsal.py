@@ -4,7 +4,6 @@ import re
 import secrets
 import socket
 import ssl
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import httpx
 import trustme
-from rehearsal import Program, led_to
 from resilient_auth.emulator import Emulator, Fault
+
+from rehearsal import Program, led_to
 
 TENANT = "1b5fcc5c-5b7c-4d40-9d0c-5d3d7a1f0c11"
 #: Seconds. Tokens are due soon, so that the web application notices the outage; and live longer than the whole run.

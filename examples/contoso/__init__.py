@@ -105,7 +105,7 @@ def sign_in_page(page_: Page) -> str:
 def profile_page(user: User, kept: Profile | None, *, fresh: bool) -> tuple[str, int, dict[str, str]]:
     """Write the profile, as old as it is, with its status and headers; where there is none, say so."""
     if kept is None:
-        return unavailable_page(user, "A service that we need for it isn’t answering.")
+        return unavailable_page(user, "A service that we need for it is out of reach.")
     return page("profile", user, profile=kept, old=not fresh), 200, {}
 
 
@@ -117,7 +117,7 @@ def unavailable_page(user: User, why: str) -> tuple[str, int, dict[str, str]]:
 def account_page(user: User) -> tuple[str, int, dict[str, str]]:
     """Write what isn't for a session in its extension: its user may have been locked out meanwhile."""
     if user.extended:
-        return unavailable_page(user, "It needs a sign-in that isn’t as old as yours, and nobody can sign in now.")
+        return unavailable_page(user, "It needs a more recent sign-in than yours, and nobody can sign in right now.")
     return page("account", user), 200, {}
 
 

@@ -8,7 +8,7 @@ import contoso
 ALLOWED_HOSTS = [urlsplit(os.environ["BASE_URL"]).hostname]
 SECRET_KEY = os.environ["SECRET_KEY"]
 ROOT_URLCONF = "urls"
-MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware", "urls.protect"]
+MIDDLEWARE = ["urls.protect", "django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"]
 CSRF_COOKIE_SECURE = True
 USE_TZ = True
 STATIC_URL, STATIC_ROOT = "/static/", contoso.STATIC

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import contoso
 import httpx
 import resilient_auth as ra
 from django.conf import settings
@@ -15,6 +14,8 @@ from django.views.decorators.http import require_safe
 from django.views.static import serve
 from resilient_auth.integrations.django import SignIn, mount_health
 from resilient_auth.signin import IdentityProvider, SignInOptions
+
+import contoso
 
 log = logging.getLogger("web")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import contoso
 import httpx
 import resilient_auth as ra
 import uvicorn
@@ -23,6 +22,8 @@ from resilient_auth.integrations.fastapi import SignIn, mount_health
 from resilient_auth.signin import IdentityProvider, SignInOptions, User
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+import contoso
 
 log = logging.getLogger("web")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import contoso
 import httpx
 import resilient_auth as ra
 from flask import Flask
@@ -22,6 +21,8 @@ from resilient_auth.signin import IdentityProvider, SignInOptions
 from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
+
+import contoso
 
 log = logging.getLogger("web")
 
