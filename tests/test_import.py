@@ -262,6 +262,7 @@ def test_the_exported_names_are_these():
         "isolate",
         "msal",
         "reset",
+        "signin",
         "subscribe",
         "telemetry",
         "verify",
