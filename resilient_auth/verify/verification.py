@@ -250,8 +250,7 @@ class Verification:
         if self._closed:
             raise Closed("this verifier was closed: make a new one, or close it later")
         if self._binding is not None or asked.presented is not None:
-            # It may be remembered; what came with it is new each time.
-            # The class's own, past whoever counts what is seen: this is a part of a verification, which is counted.
+            # It may be remembered; what came with it is new each time. Asked past whoever counts: this is counted.
             claims = Verification.seen(self, token, bound=True)
             known = None if claims is None else self._seen.find(digest_of(token))
             if claims is not None and known is not None:
