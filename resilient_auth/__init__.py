@@ -65,6 +65,7 @@ _PUBLIC = {
     "isolate": "health",
     "msal": "",
     "reset": "health",
+    "signin": "",
     "subscribe": "events",
     "telemetry": "",
     "verify": "",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import events as events
     from . import msal as msal
+    from . import signin as signin
     from . import telemetry as telemetry
     from . import verify as verify
     from ._credentials.assertions import assertion_from_application as assertion_from_application

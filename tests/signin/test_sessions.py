@@ -246,6 +246,14 @@ class TestEnding:
         assert gone == ended
         assert fleet.one.end_where("https://other.example", **where) == 0
 
+    def test_an_end_that_another_process_has_made_already_holds_here_too(self, fleet: Fleet) -> None:
+        """At once, though the lists don't name the session any more."""
+        _, cookie = fleet.one.create(who())
+        assert fleet.other.find(cookie) is not None
+        assert fleet.one.end_where(ISSUER, subject="ada") == 1
+        assert fleet.other.end_where(ISSUER, subject="ada") == 0
+        assert fleet.other.find(cookie) is None
+
     def test_who_signs_in_again_stays_in(self, fleet: Fleet) -> None:
         fleet.one.create(who())
         assert fleet.one.end_where(ISSUER, subject="ada") == 1

@@ -269,6 +269,7 @@ class Sessions:
         if not names:
             return 0
         with self._ends.until_done(*names, begun_by=begun_by) as at:
+            self._forget_all(set(names))
             return self._end_listed(names, at, begun_by + SKEW)
 
     def any_listed(self, *names: str) -> bool:
@@ -359,6 +360,14 @@ class Sessions:
         with self._lock:
             if self._ended == ended:
                 self._known[session.id] = session, version, at
+
+    def _forget_all(self, names: set[str]) -> None:
+        """Forget what is on all of these lists: another process may have ended it already, and taken it off them."""
+        with self._lock:
+            self._ended += 1
+            known = list(self._known.items())
+        for session_id in [id_ for id_, (session, *_) in known if names <= set(names_of(session.who))]:
+            self._forget(session_id)
 
     def _forget(self, session_id: str) -> None:
         with self._lock:
