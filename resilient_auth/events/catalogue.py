@@ -43,9 +43,12 @@ __all__ = [
     "RemovalPostponed",
     "RemovalWritten",
     "RetryScheduled",
+    "SecurityEventReceived",
     "SessionExtended",
+    "SessionsEnded",
     "SignInRefused",
     "SignInUnavailable",
+    "SignOutRefused",
     "SourceSwitched",
     "StoreFailed",
     "StoreRecovered",
@@ -467,7 +470,8 @@ class TokenOnDenyList(IssuerEvent):
 
     level = logging.WARNING
     text = "Token of {issuer} refused: on the deny-list ({code})"
-    #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `check` where the owner's function said so.
+    #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `revoked` where it was issued before its
+    #: user or session was; `check` where the owner's function said so.
     code: str
 
 
@@ -555,3 +559,39 @@ class SignInUnavailable(Event):
     text = "A visitor can't sign in, and was told to come back in {retry_after} s: {authority}"
     authority: str
     retry_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsEnded(IssuerEvent):
+    """A user was signed out: by themselves, or since the provider said so."""
+
+    level = logging.INFO
+    text = "{count} sessions of {issuer} were ended ({code}): {subject}"
+    #: `sign_out`, `front_channel`, `back_channel` or `security_event`.
+    code: str
+    count: int
+    #: A hash of whose, or of which.
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOutRefused(IssuerEvent):
+    """Somebody wanted users signed out, or told of a security event, and isn't believed; nothing was ended."""
+
+    level = logging.WARNING
+    text = "A sign-out or a security event was refused with {code}: {issuer}"
+    #: A code of `InvalidToken`; `replayed`, `cross_site`, `unauthorized`, `malformed`.
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityEventReceived(IssuerEvent):
+    """A provider told of a security event (Shared Signals), and it was acted upon."""
+
+    level = logging.INFO
+    text = "{issuer} told of {kind}: {action} ({count} sessions ended)"
+    #: The last part of its URI, such as `session-revoked`.
+    kind: str
+    #: `end`: sessions and tokens; `tokens`: these alone; `nothing`; `verified`: of the stream itself.
+    action: str
+    count: int

@@ -59,6 +59,14 @@ CODES: Mapping[str, str] = MappingProxyType(
         "changed": "another key under a known `kid`",
         "empty": "no usable key",
         "shrank": "fewer keys than before",
+        # Why users were signed out, and why somebody who wanted that wasn't believed.
+        "back_channel": "the provider sent a logout token",
+        "front_channel": "the provider's sign-out page said so",
+        "security_event": "the provider told of a security event",
+        "sign_out": "the user did it",
+        "cross_site": "another site had the request sent",
+        "replayed": "it was used before",
+        "unauthorized": "the sender isn't who may send",
         # What of a token is on the deny-list.
         "check": "the owner's function says so",
         "kid": "the key that signed it",

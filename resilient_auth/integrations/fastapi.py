@@ -56,6 +56,7 @@ try:
     from starlette.websockets import WebSocketState
 
     from .health_routes.starlette import mount_health
+    from .signals.starlette import mount_signals
     from .signing_in.starlette import SignIn
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
@@ -73,6 +74,7 @@ __all__ = [
     "handle_errors",
     "install",
     "mount_health",
+    "mount_signals",
 ]
 
 

@@ -30,11 +30,21 @@ try:
     from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 
     from .health_routes.flask import mount_health
+    from .signals.flask import mount_signals
     from .signing_in.flask import SignIn
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
-__all__ = ["Refused", "SignIn", "authenticated", "challenge", "handle_errors", "install", "mount_health"]
+__all__ = [
+    "Refused",
+    "SignIn",
+    "authenticated",
+    "challenge",
+    "handle_errors",
+    "install",
+    "mount_health",
+    "mount_signals",
+]
 
 
 class Refused(HTTPException):

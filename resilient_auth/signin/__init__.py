@@ -10,10 +10,11 @@ What decides is here, without I/O; the frameworks' faces are `SignIn` in `resili
 """
 
 from .codes import OneTimeCodes
-from .options import SignInOptions
+from .options import SignInOptions, SignOutOptions
 from .pages import Choice, Field, Page
 from .providers import IdentityProvider
 from .sessions import DevelopmentStore, Session, SessionOptions, Sessions, Who
+from .signals import SignalsReceiver
 from .user import SignInNeeded, User
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "Sessions",
     "SignInNeeded",
     "SignInOptions",
+    "SignOutOptions",
+    "SignalsReceiver",
     "User",
     "Who",
 ]

@@ -13,6 +13,7 @@ from .alternates import Alternates
 from .messages import Answer, Arrival, Route
 from .options import SignInOptions
 from .providers import IdentityProvider
+from .sign_out.sign_out import SignOut
 from .signing_in import SigningIn
 from .site import Site
 from .tokens import Tokens
@@ -38,6 +39,7 @@ class SignInEngine:
         self.tokens = Tokens(self.site)
         self._admission = Admission(self.site, self.signing_in)
         self._alternates = Alternates(self.site, self.signing_in)
+        self.sign_out = SignOut(self.site)
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -53,7 +55,7 @@ class SignInEngine:
         if options.codes is not None:
             found.append(Route(f"{at}/code", ("GET", "POST"), self._alternates.ask, "sign_in_by_code"))
             found.append(Route(f"{at}/code/check", ("POST",), self._alternates.check, "sign_in_code"))
-        return tuple(found)
+        return (*found, *self.sign_out.routes)
 
     def wanted(
         self, scopes: Sequence[str] = (), acrs: str | None = None, *, guests: bool = False, required: bool = True

@@ -25,6 +25,8 @@ PageKind = Literal[
     "forbidden",
     "code_wanted",
     "code_sent",
+    "sign_out",
+    "signed_out",
 ]
 _log = logging.getLogger("resilient_auth")
 
@@ -71,7 +73,8 @@ class Choice:
     """What a person may do.
 
     Args:
-        kind: Stable, for an owner's words: `retry`, `sign_in`, `other_provider`, `code`, `guest`, `send_code`, `home`.
+        kind: Stable, for an owner's words: `retry`, `sign_in`, `other_provider`, `code`, `guest`, `send_code`, `home`,
+            `sign_out`.
         label: In ours.
         action: The address.
         fields: A form's, which is posted; None for a link.
@@ -96,6 +99,7 @@ class Page:
         retry_after: Seconds after which to try again, where that makes sense.
         choices: What the person may do.
         languages: The browser's `Accept-Language`.
+        leads_to: Origins to which a form of it may lead in the end: browsers hold its answer to that too.
     """
 
     kind: PageKind
@@ -106,6 +110,7 @@ class Page:
     retry_after: int | None = None
     choices: tuple[Choice, ...] = ()
     languages: str = ""
+    leads_to: tuple[str, ...] = ()
 
 
 def answer_of(arrival: Arrival, page: Page, render: Callable[[Page], str | None] | None = None) -> Answer:
@@ -123,6 +128,7 @@ def answer_of(arrival: Arrival, page: Page, render: Callable[[Page], str | None]
         except Exception as error:  # noqa: BLE001 - the owner's code, and a person waits
             _log.error("render failed with %s; our own page is shown", type(error).__name__)
     csp = _OWNERS_CSP if isinstance(html, str) else f"{_CSP}'sha256-{_STYLE_HASH}'"
+    csp = csp.replace("form-action 'self'", " ".join(("form-action 'self'", *page.leads_to)))
     body = html if isinstance(html, str) else _written(page)
     return Answer(
         page.status, body, (("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", csp), *headers)

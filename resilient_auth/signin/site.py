@@ -79,7 +79,9 @@ class Site:
         self.settings = settings_for(settings, store)
         self.clock = self.settings.clock
         self.store = store
-        self.sessions = Sessions(store, self.options.sessions, clock=self.clock)
+        self.sessions = Sessions(
+            store, self.options.sessions, clock=self.clock, application=f"{self.origin}{self.prefix}"
+        )
         self.flows = Flows(
             store,
             f"{self.origin}{self.prefix}",
@@ -110,7 +112,9 @@ class Site:
         """Return where a user wants to go, if that is here; never to a page of sign-in itself."""
         home = f"{self.prefix}/"
         path = own_path(arrival.only("next"), home)
-        own = (f"{self.prefix}{self.options.sign_in_path}", f"{self.prefix}{self.options.callback_path}")
+        options = self.options
+        paths = (options.sign_in_path, options.callback_path, options.sign_out.path)
+        own = tuple(f"{self.prefix}{one}" for one in paths)
         return home if path.partition("?")[0].startswith(own) else path
 
     def is_own(self, arrival: Arrival) -> bool:

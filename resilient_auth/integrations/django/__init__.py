@@ -15,6 +15,7 @@ from ..._process.extras import raise_missing
 
 try:
     from ..health_routes.django import mount_health
+    from ..signals.django import mount_signals
     from ..signing_in.django import SignIn
     from .errors import handle_errors, install
     from .guarding import authenticated, challenge, claims_middleware, requires
@@ -32,5 +33,6 @@ __all__ = [
     "handle_errors",
     "install",
     "mount_health",
+    "mount_signals",
     "requires",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Final
 
 import cachetools
@@ -16,14 +17,14 @@ from ...clock import Clock
 from ...errors import Overloaded, StoreUnavailable
 from .record import Session, names_of
 
-__all__ = ["PendingEnds"]
+__all__ = ["SKEW", "PendingEnds"]
 
 #: Ends that wait for a store at the same time; further ones take the place of the oldest.
 _MOST: Final = 10_000
 #: Seconds between two tries.
-_EVERY: Final = 1.0
+_EVERY: Final = 0.5
 #: Seconds by which the clocks of two machines may differ: what began so shortly after an end may have begun before it.
-_SKEW: Final = 5.0
+SKEW: Final = 5.0
 
 
 class PendingEnds:
@@ -56,15 +57,21 @@ class PendingEnds:
         names = {*names_of(session.who), session.id}
         with self._lock:
             return any(
-                names.issuperset(wanted) and session.started <= at + _SKEW for wanted, at in self._pending.items()
+                names.issuperset(wanted) and session.started <= at + SKEW for wanted, at in self._pending.items()
             )
 
     @contextmanager
-    def until_done(self, *names: str) -> Iterator[float]:
-        """Have an end hold here from now on; where the block fails for the store's sake, it is tried again."""
-        at = self._clock.wall()
+    def until_done(self, *names: str, begun_by: float = inf) -> Iterator[float]:
+        """Have an end hold here from now on; where the block fails for the store's sake, it is tried again.
+
+        Args:
+            names: The lists on all of which those are that it ends, or a session's id.
+            begun_by: What began later than that isn't meant.
+        """
+        at = min(self._clock.wall(), begun_by)
         with self._lock:
-            self._pending[names] = at
+            # What ends more includes what ends less.
+            at = self._pending[names] = max(at, self._pending.get(names, 0.0))
         try:
             yield at
         except StoreUnavailable:
@@ -96,7 +103,7 @@ class PendingEnds:
         for names, at in waiting:
             if self._clock.wall() - at < self._life:
                 try:
-                    self._write(names, at, at + _SKEW)
+                    self._write(names, at, at + SKEW)
                 except StoreUnavailable:
                     self._again()
                     return

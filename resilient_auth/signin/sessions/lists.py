@@ -36,9 +36,11 @@ class Lists:
     Args:
         store: Where they are.
         life: Seconds for which one is kept after it was changed.
+        application: Whose they are.
     """
 
-    def __init__(self, store: Store, life: float) -> None:
+    def __init__(self, store: Store, life: float, application: str = "") -> None:
+        self._application = application
         self._store = store
         self._life = life
 
@@ -70,7 +72,7 @@ class Lists:
             if changed is None:
                 return there
             body = json.dumps([list(changed.sessions.items()), changed.ended], separators=(",", ":")).encode()
-            if self._store.write(KIND, name, body, ttl=self._life, expected=version) is not None:
+            if self._store.write(KIND, self._name(name), body, ttl=self._life, expected=version) is not None:
                 return changed
         raise StoreUnavailable(self._store.label, "busy", "others write the same list of sessions all the time")
 
@@ -85,8 +87,11 @@ class Lists:
         self.change(name, without)
 
     def _read(self, name: str) -> tuple[Listed, str | None]:
-        record = self._store.read(KIND, name)
+        record = self._store.read(KIND, self._name(name))
         if record is None:
             return Listed(), None
         sessions, ended = json.loads(record.value)
         return Listed(dict(sessions), float(ended)), record.version
+
+    def _name(self, name: str) -> str:
+        return f"{name} {self._application}".rstrip()

@@ -12,7 +12,18 @@ from typing import Any, Final, Literal
 
 from .options import SessionOptions
 
-__all__ = ["GUEST", "Session", "Standing", "Who", "digest_of", "names_of", "new_cookie", "parsed_cookie"]
+__all__ = [
+    "GUEST",
+    "Session",
+    "Standing",
+    "Who",
+    "digest_of",
+    "mail_of",
+    "names_of",
+    "new_cookie",
+    "parsed_cookie",
+    "wanted_names",
+]
 
 Standing = Literal["live", "extendable", "over"]
 #: What stands in the place of a provider for who came in without signing in.
@@ -20,6 +31,7 @@ GUEST: Final = "guest"
 _ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 _ID_LENGTH, _SECRET_LENGTH = 22, 43
 _VERSION: Final = 1
+_LONGEST_MAIL: Final = 254
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,4 +176,31 @@ def names_of(who: Who) -> tuple[str, ...]:
         names.append(f"sid {who.issuer} {who.sid}")
     if who.oid and who.tenant:
         names.append(f"oid {who.tenant} {who.oid}")
+    if mail := mail_of(who):
+        names.append(f"mail {who.issuer} {mail}")
     return tuple(names)
+
+
+def wanted_names(
+    issuer: str,
+    sid: str | None = None,
+    subject: str | None = None,
+    oid: str | None = None,
+    tenant: str | None = None,
+    mail: str | None = None,
+) -> tuple[str, ...]:
+    """Return the names of the lists on all of which a session is of which all of this holds."""
+    names = [f"sid {issuer} {sid}"] if sid else []
+    if subject:
+        names.append(f"sub {issuer} {subject}")
+    if oid and tenant:
+        names.append(f"oid {tenant} {oid}")
+    if mail:
+        names.append(f"mail {issuer} {mail}")
+    return tuple(names)
+
+
+def mail_of(who: Who) -> str | None:
+    """Return the address by which a provider's events may name a user; None where there is none."""
+    given = who.claims.get("email") or who.username
+    return given.strip().lower() if isinstance(given, str) and "@" in given and len(given) <= _LONGEST_MAIL else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -14,10 +15,10 @@ from ..._process import forks
 from ...clock import Clock, SystemClock
 from ...errors import StoreUnavailable
 from ...store import Store
-from .ending import PendingEnds
+from .ending import SKEW, PendingEnds
 from .lists import Listed, Lists
 from .options import SessionOptions
-from .record import GUEST, Session, Standing, Who, names_of, new_cookie, parsed_cookie
+from .record import GUEST, Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
 
 __all__ = ["Found", "Sessions"]
 
@@ -57,13 +58,24 @@ class Sessions:
         store: `FileStore`, `RedisStore` or another one.
         options: The owner's bounds.
         clock: Where the time comes from; for tests.
+        application: Whose sessions they are: a store may have those of several, none of which is another one's.
     """
 
-    def __init__(self, store: Store, options: SessionOptions | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: SessionOptions | None = None,
+        *,
+        clock: Clock | None = None,
+        application: str = "",
+    ) -> None:
         self.options = options or SessionOptions()
+        #: Called with each session that `end_where` has ended, at once or when the store works again.
+        self.on_end: Callable[[Session], object] | None = None
         self._store = store
+        self._application = application
         self._clock = clock or SystemClock()
-        self._lists = Lists(store, self.options.longest)
+        self._lists = Lists(store, self.options.longest, application)
         self._ends = PendingEnds(self._clock, self._end_listed, self.options.longest)
         self._known: cachetools.LRUCache[str, tuple[Session, str, float]]
         self.after_fork()
@@ -101,7 +113,9 @@ class Sessions:
             most = options.most_guests
             self._lists.change(_GUESTS, lambda there: self._with_one_more(there, session_id, ends, now, most))
         # Before it is listed: whoever ends what is listed finds it, and nobody has its id yet.
-        version = self._store.write(KIND, session_id, session.dumps(), ttl=session.left(options, now), expected=None)
+        version = self._store.write(
+            KIND, self._name(session_id), session.dumps(), ttl=session.left(options, now), expected=None
+        )
         crowded: list[str] = []
         for name, ended in zip(names, before, strict=True):
             listed = self._lists.change(name, lambda there: _with(there, session_id, ends, now))
@@ -230,6 +244,8 @@ class Sessions:
         subject: str | None = None,
         oid: str | None = None,
         tenant: str | None = None,
+        mail: str | None = None,
+        begun_by: float = inf,
     ) -> int:
         """End every session of a user, or of a provider's session; what is given must all hold of one.
 
@@ -239,6 +255,8 @@ class Sessions:
             subject: The user's `sub` there.
             oid: The user's object id; with `tenant`.
             tenant: The user's tenant.
+            mail: The user's address, in lower case.
+            begun_by: Seconds since the epoch: what began later isn't meant, but for seconds by which clocks may differ.
 
         Returns:
             How many were ended.
@@ -247,18 +265,21 @@ class Sessions:
             StoreUnavailable: They are over in this process, and will be in the others when the store works again.
         """
         forks.notice()
-        names = []
-        if sid:
-            names.append(f"sid {issuer} {sid}")
-        if subject:
-            names.append(f"sub {issuer} {subject}")
-        if oid and tenant:
-            names.append(f"oid {tenant} {oid}")
+        names = wanted_names(issuer, sid, subject, oid, tenant, mail)
         if not names:
             return 0
-        with self._ends.until_done(*names) as at:
+        with self._ends.until_done(*names, begun_by=begun_by) as at:
             self._forget_all(set(names))
-            return self._end_listed(tuple(names), at, inf)
+            return self._end_listed(names, at, begun_by + SKEW)
+
+    def any_listed(self, *names: str) -> bool:
+        """Return whether a session is on one of these lists.
+
+        Raises:
+            StoreUnavailable: The store can't tell.
+        """
+        ids = [(KIND, self._name(id_)) for name in names for id_ in self._lists.read(name).sessions]
+        return any(record is not None for record in self._store.read_many(ids))
 
     def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
         """End what is on all of these lists and had begun by then."""
@@ -275,6 +296,8 @@ class Sessions:
                 continue
             if set(names) <= set(names_of(known[0].who)) and known[0].started <= begun_by:
                 ended += self._erase(known[0])
+                if self.on_end is not None:
+                    self.on_end(known[0])
         return ended
 
     def _with_one_more(self, there: Listed, session_id: str, ends: float, now: float, share: int) -> Listed:
@@ -282,14 +305,14 @@ class Sessions:
         sessions = {id_: end for id_, end in there.sessions.items() if end > now}
         if len(sessions) >= share:
             ids = list(sessions)
-            alive = self._store.read_many([(KIND, id_) for id_ in ids])
+            alive = self._store.read_many([(KIND, self._name(id_)) for id_ in ids])
             sessions = {id_: sessions[id_] for id_, record in zip(ids, alive, strict=True) if record is not None}
         if len(sessions) >= share:
             raise StoreUnavailable(self._store.label, "full", "as many sessions as may be are kept already")
         return Listed({**sessions, session_id: ends}, there.ended)
 
     def _erase(self, session: Session) -> bool:
-        erased = self._store.erase(KIND, session.id)
+        erased = self._store.erase(KIND, self._name(session.id))
         self._forget(session.id)
         # It is over; that lists still name it does no harm.
         with suppress(StoreUnavailable):
@@ -298,11 +321,14 @@ class Sessions:
                 self._lists.remove(name, session.id)
         return erased
 
+    def _name(self, session_id: str) -> str:
+        return f"{session_id} {self._application}".rstrip()
+
     def _replace(self, found: Found, changed: Session) -> Session | None:
         """Write what was changed, unless somebody else has changed or ended the session, or the store fails."""
         ttl, at, ended = changed.left(self.options, self._clock.wall()), self._clock.monotonic(), self._ended
         try:
-            version = self._store.write(KIND, changed.id, changed.dumps(), ttl=ttl, expected=found.version)
+            version = self._store.write(KIND, self._name(changed.id), changed.dumps(), ttl=ttl, expected=found.version)
         except StoreUnavailable:
             return None
         if version is None:
@@ -314,7 +340,7 @@ class Sessions:
 
     def _read(self, session_id: str) -> tuple[Session, str] | None:
         at, ended = self._clock.monotonic(), self._ended
-        record = self._store.read(KIND, session_id)
+        record = self._store.read(KIND, self._name(session_id))
         session = None if record is None else Session.loads(record.value)
         if record is None or session is None:
             with self._lock:
