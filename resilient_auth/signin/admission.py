@@ -15,8 +15,8 @@ from .messages import Answer, Arrival, Cookie, dropped
 from .pages import Choice, Page
 from .paths import own_path
 from .sessions.sessions import Found
-from .signing_in import SigningIn, acrs_challenge, session_cookie
-from .site import SESSION_COOKIE, Site
+from .signing_in import SigningIn, acrs_challenge
+from .site import Site
 from .user import SignInNeeded, User, Visit
 
 __all__ = ["Admission", "Wanted"]
@@ -56,7 +56,7 @@ class Admission:
 
     def _admitting(self, arrival: Arrival, wanted: Wanted) -> Steps[Visit | Answer | None]:
         site = self._site
-        cookie = arrival.cookies.get(SESSION_COOKIE, "")
+        cookie = arrival.cookies.get(site.session_cookie, "")
         found = site.sessions.recall(cookie) if cookie else None
         try:
             if found is None and cookie:
@@ -67,7 +67,7 @@ class Admission:
             if not wanted.required:
                 return None
             answer = yield from self._invite(arrival, wanted)
-            return answer.with_cookies(dropped(SESSION_COOKIE)) if cookie else answer
+            return answer.with_cookies(dropped(site.session_cookie)) if cookie else answer
         if found.standing == "extendable":
             decided = yield from self._beyond(arrival, found, wanted)
         else:
@@ -123,7 +123,7 @@ class Admission:
         session = found.session
         if sessions.is_due(found):
             session, cookie = yield OnThread(lambda: sessions.renew(found))
-            cookies = () if cookie is None else (session_cookie(cookie),)
+            cookies = () if cookie is None else (Cookie(self._site.session_cookie, cookie),)
         return Visit(session, User.of(session, extended=False), cookies)
 
     def _lacking(self, arrival: Arrival, visit: Visit, wanted: Wanted) -> Steps[Answer | None]:

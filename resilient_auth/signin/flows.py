@@ -24,7 +24,7 @@ from .messages import Arrival, Cookie, dropped
 
 __all__ = ["PREFIX", "Flows"]
 
-PREFIX: Final = "__Host-sign-in-"
+PREFIX: Final = "__Host-sign-in"
 KIND: Final = "sign-in-key"
 _DAY: Final = 86_400.0
 #: Characters of a cookie with its name, which browsers take in any case.
@@ -36,18 +36,20 @@ class Flows:
 
     Args:
         store: Where the keys are.
-        origin: The application's, to which they are bound.
+        origin: The application's address, to which they are bound.
         clock: Gives the time.
         life: Seconds that a sign-in may take.
         most: Sign-ins at the same time in one browser: in several tabs.
+        prefix: What its cookies' names begin with.
     """
 
-    def __init__(self, store: Store, origin: str, clock: Clock, *, life: float, most: int) -> None:
+    def __init__(self, store: Store, origin: str, clock: Clock, *, life: float, most: int, prefix: str) -> None:
         self._store = store
         self._origin = origin
         self._clock = clock
         self._life = life
         self._most = most
+        self._prefix = prefix
         self._sealers: dict[int, Sealer] = {}
         self.after_fork()
         forks.renew_in_children(self)
@@ -68,14 +70,14 @@ class Flows:
             StoreUnavailable: There is no key.
         """
         now = self._clock.wall()
-        name = _name(label)
+        name = self._name(label)
         day = int(now // _DAY)
         text = json.dumps({**body, "at": now}, separators=(",", ":")).encode()
         sealed = self._sealer(day, make=True).seal("sign-in", name, text)
         value = f"{day}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
         if len(name) + len(value) > _LARGEST:
             return None
-        others = [other for other in arrival.cookies if other.startswith(PREFIX) and other != name]
+        others = [other for other in arrival.cookies if other.startswith(self._prefix) and other != name]
         begun = {other: self._opened(other, arrival.cookies[other]) for other in others}
         alive = sorted((at["at"], other) for other, at in begun.items() if at is not None)
         gone = [other for other in others if begun[other] is None]
@@ -88,7 +90,7 @@ class Flows:
         Raises:
             StoreUnavailable: Its key can't be read.
         """
-        name = _name(label)
+        name = self._name(label)
         value = arrival.cookies.get(name)
         if value is None:
             return None, None
@@ -138,6 +140,5 @@ class Flows:
             self._sealers[day] = sealer
         return sealer
 
-
-def _name(label: str) -> str:
-    return PREFIX + hashlib.sha256(label.encode()).hexdigest()[:16]
+    def _name(self, label: str) -> str:
+        return self._prefix + hashlib.sha256(label.encode()).hexdigest()[:16]

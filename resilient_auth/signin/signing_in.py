@@ -25,9 +25,9 @@ from ..verify.claims import plain
 from .messages import LONGEST_PARAMETER, MOST_PARAMETERS, Answer, Arrival, Cookie
 from .providers import Party, Use
 from .sessions.record import Session, Who, parsed_cookie
-from .site import SESSION_COOKIE, Site
+from .site import Site
 
-__all__ = ["SigningIn", "acrs_challenge", "session_cookie"]
+__all__ = ["SigningIn", "acrs_challenge"]
 
 #: What a provider says when it would have to show a page (OpenID Connect Core, section 3.1.2.6).
 _WANTS_A_PAGE: Final = frozenset(
@@ -219,7 +219,7 @@ class SigningIn:
         site = self._site
 
         def begin() -> str:
-            mine, user = parsed_cookie(arrival.cookies.get(SESSION_COOKIE, "")), who
+            mine, user = parsed_cookie(arrival.cookies.get(site.session_cookie, "")), who
             former = {name for name in (replaces, None if mine is None else mine[0]) if name}
             if use == "edit" and replaces is not None:
                 before = site.sessions.get(replaces)
@@ -245,7 +245,7 @@ class SigningIn:
                 subject=fingerprint(f"{who.issuer} {who.subject}"),
             )
         )
-        return Answer(303, "", (("Location", next_path), *_REDIRECT_HEADERS), (session_cookie(cookie),))
+        return Answer(303, "", (("Location", next_path), *_REDIRECT_HEADERS), (Cookie(site.session_cookie, cookie),))
 
     def _failed(self, arrival: Arrival, party: Party, begun: Mapping[str, Any]) -> Steps[Answer]:
         """Answer what a provider has sent in place of a code; any visitor can write what they like there."""
@@ -273,7 +273,7 @@ class SigningIn:
 
     def _known(self, arrival: Arrival) -> Steps[Session | None]:
         """Return the browser's session, whose user is likely to sign in again."""
-        cookie = arrival.cookies.get(SESSION_COOKIE)
+        cookie = arrival.cookies.get(self._site.session_cookie)
         if not cookie:
             return None
         try:
@@ -290,11 +290,6 @@ _KNOWN: Final = frozenset(
     {"invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope", "invalid_client"}
 )
 _REDIRECT_HEADERS: Final = (("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"))
-
-
-def session_cookie(value: str) -> Cookie:
-    """Return the cookie that carries a session's id, for as long as the browser runs."""
-    return Cookie(SESSION_COOKIE, value)
 
 
 def acrs_challenge(acrs: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -13,7 +14,7 @@ from ..settings import Settings
 from ..store import Store
 from ..verify.trust import is_https
 from .codes import CodeBook
-from .flows import Flows
+from .flows import PREFIX, Flows
 from .messages import Answer, Arrival
 from .options import SignInOptions
 from .pages import Choice, Field, Page, answer_of, whole
@@ -70,6 +71,10 @@ class Site:
         require(not parts.query, f"base_url must have no query: {base_url!r}")
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.prefix = parts.path.rstrip("/")
+        # Cookies know neither ports nor, with `__Host-`, paths: applications of one host must not take each other's.
+        at = f"{parts.port or 443}{self.prefix}"
+        mark = "" if at == "443" else f".{sha256(at.encode()).hexdigest()[:8]}"
+        self.session_cookie = f"{SESSION_COOKIE}{mark}"
         self.options = options or SignInOptions()
         self.settings = settings_for(settings, store)
         self.clock = self.settings.clock
@@ -78,7 +83,12 @@ class Site:
             store, self.options.sessions, clock=self.clock, application=f"{self.origin}{self.prefix}"
         )
         self.flows = Flows(
-            store, self.origin, self.clock, life=self.options.flow_life, most=self.options.flows_per_browser
+            store,
+            f"{self.origin}{self.prefix}",
+            self.clock,
+            life=self.options.flow_life,
+            most=self.options.flows_per_browser,
+            prefix=f"{PREFIX}{mark}-",
         )
         self.codes = None if self.options.codes is None else CodeBook(self.options.codes, store, self.clock)
         self.parties = {provider.name: Party(provider, self.settings) for provider in given}

@@ -250,7 +250,8 @@ def test_each_framework_signs_users_in_and_keeps_them(
         assert bob.post("/signed-in", content=b"x" * 300_000).status_code == 400
         answer = ada.post("/signed-in", data=form)
         assert (answer.status_code, answer.headers["Location"]) == (303, "/me?tab=1%202")
-        assert {cookie.name for cookie in ada.cookies.jar} == {"__Host-session"}
+        (cookie,) = ada.cookies.jar
+        assert cookie.name.startswith("__Host-session")
         page = ada.get("/me?tab=1%202")
         assert page.text == "me Ada"
         assert page.headers["Cache-Control"] == "no-store"
@@ -317,9 +318,8 @@ def test_a_person_signs_in_at_the_providers_pages(
             expect(page.locator("body")).to_have_text("me Ada")
             assert page.url == f"{base}/me?tab={tab}"
         (cookie,) = context.cookies(base)
-        assert (cookie["name"], cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (
-            "__Host-session", True, True, "Lax",
-        )  # fmt: skip
+        assert cookie["name"].startswith("__Host-session")
+        assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
         first.reload()
         expect(first.locator("body")).to_have_text("me Ada")
         idp.fail(Fault.reset())

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,14 @@ class TestEnds:
             fleet.clock.advance(600.0)
         assert news == [True] + [False] * 23
         assert fleet.other.find(cookie) is None
+
+    def test_a_record_that_a_store_still_has_is_over_all_the_same(self, fleet: Fleet) -> None:
+        """By its own times, whenever the store forgets it."""
+        session, _ = fleet.one.create(who())
+        last = session.started + fleet.options.idle + fleet.options.extension
+        assert session.standing(fleet.options, last - 1.0) == "extendable"
+        assert session.standing(fleet.options, last) == "over"
+        assert replace(session, extended=last - 60.0).standing(fleet.options, last - 30.0) == "over"
 
     def test_no_extension_where_the_owner_wants_none(self) -> None:
         fleet = Fleet(SessionOptions(extension=0.0))
@@ -245,6 +254,14 @@ class TestEnding:
         gone = [name for name, cookie in cookies.items() if fleet.other.find(cookie) is None]
         assert gone == ended
         assert fleet.one.end_where("https://other.example", **where) == 0
+
+    def test_an_end_that_another_process_has_made_already_holds_here_too(self, fleet: Fleet) -> None:
+        """At once, though the lists don't name the session any more."""
+        _, cookie = fleet.one.create(who())
+        assert fleet.other.find(cookie) is not None
+        assert fleet.one.end_where(ISSUER, subject="ada") == 1
+        assert fleet.other.end_where(ISSUER, subject="ada") == 0
+        assert fleet.other.find(cookie) is None
 
     def test_who_signs_in_again_stays_in(self, fleet: Fleet) -> None:
         fleet.one.create(who())

@@ -15,6 +15,8 @@ from resilient_auth.emulator import Fault
 from resilient_auth.errors import ConfigurationError
 from resilient_auth.events import SignInRefused, UserSignedIn
 from resilient_auth.signin import IdentityProvider, Page, SignInOptions
+from resilient_auth.signin.engine import SignInEngine
+from resilient_auth.signin.messages import Arrival
 from resilient_auth.testing import capture_events
 
 
@@ -323,6 +325,21 @@ class TestCookiesAndHeaders:
         kept = b"".join(path.read_bytes() for path in site.folder.iterdir() if path.name.startswith("store.db"))
         for secret in ("ada@contoso.com", (site.cookie() or "").partition(".")[2]):
             assert secret.encode() not in kept
+
+    def test_applications_of_one_host_leave_each_others_cookies_alone(self, site: Site) -> None:
+        """Below other paths, and at other ports: cookies know neither."""
+        sites = [
+            SignInEngine(site.provider(), base_url=base, store=site.store, settings=site.auth.engine.site.settings).site
+            for base in (BASE, f"{BASE}/shop", f"{BASE}:8443")
+        ]
+        assert len({each.session_cookie for each in sites}) == 3
+        kept: dict[str, str] = {}
+        for each in sites:
+            cookies = each.flows.begin(Arrival("GET", "/", cookies=kept), "a state", {})
+            assert cookies is not None
+            assert [cookie.value != "" for cookie in cookies] == [True]
+            kept[cookies[0].name] = cookies[0].value
+        assert len(kept) == 3
 
 
 class TestScripts:

@@ -69,9 +69,10 @@ def test_what_was_issued_before_is_refused_and_a_new_sign_in_is_let_in(one: Any,
     ):
         held = one()
         says = judge(held)
-        assert says() == ""
+        then = int(clock.wall())
+        assert says(iat=then) == ""
         held.revoke([(what, where, id_)], clock.wall())
-        assert says() == "denied"
+        assert says(iat=then) == "denied"
         clock.skip(2.0)
         assert says() == ""
         held.close()
@@ -156,11 +157,11 @@ def test_too_many_make_an_issuer_strict(one: Any, judge: Any, clock: Any, monkey
     """What can't be told apart any more is refused with all that is as old, at that issuer alone."""
     monkeypatch.setattr(revoked, "_MOST", 2)
     held = one()
-    says = judge(held)
+    says, then = judge(held), int(clock.wall())
     for number in range(3):
         held.revoke([("sub", ISSUER, f"user-{number}")], clock.wall())
     assert len(held.deny.revoked) == 2
-    assert says() == "denied"
+    assert says(iat=then) == "denied"
     other = [("sub", "https://other.example", f"user-{number}") for number in range(3)]
     clock.skip(2.0)
     held.revoke(other, clock.wall())

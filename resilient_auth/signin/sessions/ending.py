@@ -17,14 +17,14 @@ from ...clock import Clock
 from ...errors import Overloaded, StoreUnavailable
 from .record import Session, names_of
 
-__all__ = ["PendingEnds"]
+__all__ = ["SKEW", "PendingEnds"]
 
 #: Ends that wait for a store at the same time; further ones take the place of the oldest.
 _MOST: Final = 10_000
 #: Seconds between two tries.
 _EVERY: Final = 0.5
 #: Seconds by which the clocks of two machines may differ: what began so shortly after an end may have begun before it.
-_SKEW: Final = 5.0
+SKEW: Final = 5.0
 
 
 class PendingEnds:
@@ -57,7 +57,7 @@ class PendingEnds:
         names = {*names_of(session.who), session.id}
         with self._lock:
             return any(
-                names.issuperset(wanted) and session.started <= at + _SKEW for wanted, at in self._pending.items()
+                names.issuperset(wanted) and session.started <= at + SKEW for wanted, at in self._pending.items()
             )
 
     @contextmanager
@@ -103,7 +103,7 @@ class PendingEnds:
         for names, at in waiting:
             if self._clock.wall() - at < self._life:
                 try:
-                    self._write(names, at, at + _SKEW)
+                    self._write(names, at, at + SKEW)
                 except StoreUnavailable:
                     self._again()
                     return

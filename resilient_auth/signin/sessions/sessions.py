@@ -15,7 +15,7 @@ from ..._process import forks
 from ...clock import Clock, SystemClock
 from ...errors import StoreUnavailable
 from ...store import Store
-from .ending import PendingEnds
+from .ending import SKEW, PendingEnds
 from .lists import Listed, Lists
 from .options import SessionOptions
 from .record import GUEST, Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
@@ -256,7 +256,7 @@ class Sessions:
             oid: The user's object id; with `tenant`.
             tenant: The user's tenant.
             mail: The user's address, in lower case.
-            begun_by: Seconds since the epoch: what began later isn't meant.
+            begun_by: Seconds since the epoch: what began later isn't meant, but for seconds by which clocks may differ.
 
         Returns:
             How many were ended.
@@ -269,7 +269,8 @@ class Sessions:
         if not names:
             return 0
         with self._ends.until_done(*names, begun_by=begun_by) as at:
-            return self._end_listed(names, at, begun_by)
+            self._forget_all(set(names))
+            return self._end_listed(names, at, begun_by + SKEW)
 
     def any_listed(self, *names: str) -> bool:
         """Return whether a session is on one of these lists.
@@ -359,6 +360,14 @@ class Sessions:
         with self._lock:
             if self._ended == ended:
                 self._known[session.id] = session, version, at
+
+    def _forget_all(self, names: set[str]) -> None:
+        """Forget what is on all of these lists: another process may have ended it already, and taken it off them."""
+        with self._lock:
+            self._ended += 1
+            known = list(self._known.items())
+        for session_id in [id_ for id_, (session, *_) in known if names <= set(names_of(session.who))]:
+            self._forget(session_id)
 
     def _forget(self, session_id: str) -> None:
         with self._lock:

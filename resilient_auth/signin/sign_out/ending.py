@@ -21,8 +21,6 @@ from ..sessions.sessions import Sessions
 
 __all__ = ["Ending", "Once", "Whom"]
 
-#: Seconds by which our clock and the provider's may differ: a session that began so shortly after is ended too.
-_SKEW: Final = 5.0
 _SEEN_KIND: Final = "event-seen"
 
 
@@ -103,12 +101,13 @@ class Ending:
         if sessions is not None:
             sessions.on_end = self.forget_tokens
 
-    def also(self, revocations: Revocations | None) -> Ending:
-        """Return one that ends the same, and tells these too."""
+    def also(self, revocations: Revocations | None, applications: Iterable[Any]) -> Ending:
+        """Return one that ends the same, and what these hold."""
+        more, ours = tuple(applications), self._applications
         return Ending(
             self.clock,
             sessions=self._sessions,
-            applications=self._applications,
+            applications=lambda provider: (*ours(provider), *more),
             revocations=revocations or self._revocations,
         )
 
@@ -135,7 +134,7 @@ class Ending:
                     oid=whom.oid,
                     tenant=whom.tenant,
                     mail=whom.mail,
-                    begun_by=before + _SKEW,
+                    begun_by=before,
                 )
             except StoreUnavailable as error:
                 failure = error

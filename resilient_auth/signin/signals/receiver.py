@@ -63,6 +63,8 @@ class SignalsReceiver:
         store: Where it is noted what was received; the same in all processes.
         sign_in: The application's `SignIn`, where it has sessions to end.
         revocations: What the verifiers of the application's APIs go by.
+        applications: Further applications of MSAL's whose users' tokens are to go: those of an API that asks on
+            behalf of its callers.
         speaks_for: Issuers of whose users the transmitter may tell; its own when not given. Nobody else's users are
             signed out, whatever it says.
         bearer: Tokens of which the transmitter must send one, where it was given one.
@@ -84,6 +86,7 @@ class SignalsReceiver:
         store: Store,
         sign_in: _SignIn | None = None,
         revocations: Revocations | None = None,
+        applications: Collection[Any] = (),
         speaks_for: Collection[str] = (),
         bearer: str | Collection[str] = (),
         path: str = "/signals",
@@ -119,9 +122,8 @@ class SignalsReceiver:
         self._actions = dict(actions or {})
         self._verified = verified
         self._once = Once(store, self._clock, f"signals {' '.join(self._tokens.audiences)}")
-        self._ending = Ending(self._clock, revocations=revocations)
-        if sign_in is not None:
-            self._ending = sign_in.engine.sign_out.ending.also(revocations)
+        ending = Ending(self._clock) if sign_in is None else sign_in.engine.sign_out.ending
+        self._ending = ending.also(revocations, applications)
 
     def handle(self, arrival: Arrival) -> Steps[Answer]:
         """Answer a request."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ def work(given: dict[str, Any]) -> None:
     """Be one process of the application, until standard input ends."""
     import leaving
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     world = World(SimpleNamespace(url=given["url"], ca_file=given["ca_file"]), Path(given["folder"]), number=0)
     world.base = given["base"]
     store = ra.RedisStore(given["redis"], key=world.key) if given["redis"] else None
@@ -89,7 +91,8 @@ class Worker:
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
         self.url, self.ca_file = told["url"], told["ca_file"]
-        self.http = httpx.Client(verify=self.ca_file, trust_env=False, timeout=20.0)
+        self.trust = ssl.create_default_context(cafile=self.ca_file)
+        self.http = httpx.Client(verify=self.trust, trust_env=False, timeout=20.0)
 
     def refuses(self, cookie: str, token: str) -> tuple[bool, bool]:
         page = self.http.get(f"{self.url}/me", headers={"cookie": f"__Host-session={cookie}"})
@@ -112,6 +115,8 @@ class Worker:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @contextmanager
@@ -136,7 +141,7 @@ def measure(processes: int, events: int, store: str, folder: Path) -> dict[str, 
     base = "https://application.example"
     with Emulator() as idp, redis_url(store) as redis, ThreadPoolExecutor(processes) as pool:
         given = {"url": idp.url, "ca_file": idp.ca_file, "folder": str(folder), "base": base, "redis": redis}
-        workers = [Worker(given) for _ in range(processes)]
+        workers = list(pool.map(Worker, [given] * processes))
         world = World(idp, folder, number=0)
         try:
             for number in range(events):
@@ -155,12 +160,12 @@ def measure(processes: int, events: int, store: str, folder: Path) -> dict[str, 
                 event = _event(world, subject)
                 fails = number % 3 == 2
                 if fails:
-                    _all(workers, "1")
+                    _all(pool, workers, "1")
                     assert idp.transmit(f"{first.url}/signals", event, **_options(first)).status == 503
                     assert first.refuses(cookie, token) == (True, True), "it doesn't hold where it was received"
                     time.sleep(1.0)
                     since = time.monotonic()
-                    _all(workers, "0")
+                    _all(pool, workers, "0")
                 else:
                     since = time.monotonic()
                 looks = [pool.submit(worker.refused_after, cookie, token, since) for worker in workers]
@@ -195,19 +200,13 @@ def _options(worker: Worker) -> dict[str, Any]:
     return {"bearer": "a-token-of-the-transmitter", "ca_file": worker.ca_file}
 
 
-def _all(workers: list[Worker], dead: str) -> None:
-    threads = [
-        threading.Thread(
-            target=httpx.post,
-            args=(f"{one.url}/store",),
-            kwargs={"params": {"dead": dead}, "verify": one.ca_file, "trust_env": False},
-        )
-        for one in workers
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def _all(pool: ThreadPoolExecutor, workers: list[Worker], dead: str) -> None:
+    """Have the store fail in all of them, or work again."""
+
+    def tell(worker: Worker) -> None:
+        httpx.post(f"{worker.url}/store", params={"dead": dead}, verify=worker.trust, trust_env=False, timeout=20.0)
+
+    list(pool.map(tell, workers))
 
 
 def percentile(values: list[float], share: float) -> float:

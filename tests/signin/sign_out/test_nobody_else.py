@@ -45,15 +45,23 @@ _people = st.builds(
     _who, st.sampled_from(_ISSUERS), st.sampled_from(_IDS), _maybe, _maybe, st.sampled_from(_TENANTS), _maybe
 )
 _held = st.builds(Held, _people, st.sampled_from(_APPLICATIONS), st.booleans())
-_whom = st.builds(
-    Whom,
-    issuer=st.sampled_from(_ISSUERS),
-    sid=_maybe,
-    subject=_maybe,
-    oid=_maybe,
-    tenant=st.sampled_from(_TENANTS),
-    mail=st.none() | st.sampled_from(["x@a.example", "y@a.example"]),
-)
+
+
+@st.composite
+def _scenes(draw: st.DrawFn) -> tuple[list[Held], Whom]:
+    """Make up sessions, and whom somebody means: somebody by some of the names of one of them."""
+    held = draw(st.lists(_held, min_size=1, max_size=8))
+    who = draw(st.sampled_from(held)).who
+    named = draw(st.sets(st.sampled_from(["sid", "subject", "oid", "mail"]), min_size=1, max_size=2))
+    whom = Whom(
+        issuer=who.issuer,
+        sid=who.sid if "sid" in named else None,
+        subject=who.subject if "subject" in named else None,
+        oid=who.oid if "oid" in named else None,
+        tenant=who.tenant if "oid" in named else None,
+        mail=who.claims.get("email") if "mail" in named else None,
+    )
+    return held, whom
 
 
 def _is_meant(who: Who, whom: Whom) -> bool:
@@ -98,9 +106,10 @@ def _claims(who: Who, issued_at: float) -> Claims:
 
 
 @settings(max_examples=60, deadline=None)
-@given(held=st.lists(_held, max_size=8), whom=_whom)
-def test_exactly_whom_it_means(held: list[Held], whom: Whom) -> None:
+@given(_scenes())
+def test_exactly_whom_it_means(scene: tuple[list[Held], Whom]) -> None:
     """What has the same names at another issuer, tenant or application is another one; so is a later sign-in."""
+    held, whom = scene
     clock = ManualClock(NOW)
     store = ra.SealedStore(MemoryBackend(clock=clock), key=KEY, clock=clock)
     applications = {name: Sessions(store, clock=clock, application=name) for name in _APPLICATIONS}
