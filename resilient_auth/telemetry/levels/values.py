@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def change(self) -> float | None:
-        """Return by which share there are more requests than before, less than 0 for fewer; None if that isn't known."""
+        """Return by which share there are more than before; less than 0 for fewer, None where that isn't known."""
         if self.before is None or not self.before.total:
             return None
         return self.now.total / self.before.total - 1.0
@@ -56,8 +56,8 @@ class ServiceLevel:
     """How much of one kind was asked for, and how much of it failed."""
 
     kind: Kind
-    #: The last 24 hours in buckets of five minutes, and the last two weeks in hours: the oldest first, without gaps, the
-    #: last one under way.
+    #: The last 24 hours in buckets of five minutes, and the last two weeks in hours: the oldest first, none left out,
+    #: the last one under way.
     minutes: tuple[Bucket, ...]
     hours: tuple[Bucket, ...]
     #: The last 24 hours against the 24 before, and the last seven days against the seven before.
@@ -89,8 +89,11 @@ class ServiceLevels:
     #: One of each kind, in the order of `KINDS`.
     levels: tuple[ServiceLevel, ...]
     alerts: tuple[Alert, ...] = ()
-    #: When the other processes' numbers were read last; None where there is no store, or it wasn't read yet.
+    #: When the whole fleet's numbers were read last; None for those of this process alone: there is no store, or it
+    #: wasn't read yet.
     read_at: float | None = None
+    #: Since when anybody has counted; None for nobody.
+    since: float | None = None
 
     def of(self, kind: Kind) -> ServiceLevel:
         """Return those of one kind."""
