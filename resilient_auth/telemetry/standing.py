@@ -55,13 +55,16 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
         host = addresses.of(origin_in(lane.name))
         for state, number in (("active", lane.active), ("waiting", lane.waiting), ("overdue", lane.overdue)):
             yield "resilient_auth.queue.depth", (host, state), float(number)
+    for end in now.credentials:
+        if end.credential == "secret":  # those of certificates are there without a watch
+            yield "resilient_auth.credential.remaining", (addresses.of(end.authority), end.client_id), end.remaining
     yield from _of_holders(addresses)
 
 
 def _of_process(now: Health) -> Iterator[Standing]:
     if now.time_to_dark is not None:
         yield "resilient_auth.time_to_dark", (), now.time_to_dark
-    for verdict in ("ok", "degraded", "dark"):
+    for verdict in ("ok", "degraded", "at risk", "down"):
         yield "resilient_auth.verdict", (verdict,), float(now.verdict == verdict)
     yield "resilient_auth.removals.pending", (), float(now.removals_pending)
 

@@ -309,8 +309,7 @@ class Watch:
 
     def _expiring(self, state: State, wall: float) -> Iterator[Event]:
         for end in self._endings.all():
-            left = end.at - wall
-            mark = mark_passed(left)
+            mark = mark_passed(end.remaining)
             if mark is None or not state.warn(f"{end.credential} of {end.client_id} until {date(end.at)}", mark):
                 continue
             yield CredentialExpiring(
@@ -319,7 +318,7 @@ class Watch:
                 client_id=end.client_id,
                 target=end.target,
                 expires=date(end.at),
-                remaining=left,
+                remaining=end.remaining,
                 credential=end.credential,
             )
 
