@@ -37,7 +37,8 @@ __all__ = ["Watch", "levels_of"]
 
 _log = logging.getLogger("resilient_auth")
 
-#: Seconds between two looks; for which one process leads; for which the fleet's numbers are read once somebody asks.
+#: Seconds between two looks; for which one process leads; and for which all read the fleet's numbers at each look, once
+#: somebody has asked. Else they do so as rarely.
 EVERY: Final = 60.0
 _LEADS, _ASKED = 3 * EVERY, 300.0
 #: Seconds that must have been looked on before a fall means anything, and by which two clocks may part.
@@ -74,7 +75,7 @@ class Watch:
         self._own, self._since_read = Counts(wall), Counts(wall)
         self._total: Counts | None = None
         self._read_at: float | None = None
-        self._asked_at = -math.inf
+        self._asked_at = self._read_again_at = -math.inf
         #: What was told: by the fleet as it was read last, or by this process alone, where that isn't to be read.
         self._state, self._alone = State(), State()
         self._is_alone = self._fleet is None
@@ -188,8 +189,11 @@ class Watch:
                 emit(jumped)
             self._endings.ask()
             fresh = self._collected(wall)
-            state = self._shared(fresh, wall, now) if self._fleet is not None else None
-            if state is None:
+            try:
+                state = (
+                    self._by_itself(wall, now) if self._fleet is None else self._shared(self._fleet, fresh, wall, now)
+                )
+            except StoreUnavailable:
                 state = self._by_itself(wall, now)
         next_at = None if state is None else earliest(state)
         rest = self._options.jitter(0.8 * EVERY, EVERY)
@@ -218,59 +222,49 @@ class Watch:
             self._since_read.merge(fresh, wall)
         return fresh
 
-    def _shared(self, fresh: Counts, wall: float, now: float) -> State | None:
-        """Share what was counted, and tell what there is to tell; None where the store fails."""
-        fleet = self._fleet
-        assert fleet is not None  # noqa: S101 - its caller looks
-        try:
-            fleet.add(fresh, wall)
-            leads = fleet.lead(_LEADS)
-            if leads or now - self._asked_at <= _ASKED:
-                total = fleet.total(wall)
-                unwritten = fleet.unwritten(wall)
-                with self._lock:
-                    self._total, self._since_read, self._read_at = total, unwritten, wall
-            for _ in range(_TRIES):
-                state, version = fleet.state(wall)
-                revised = state.copy()
-                adopted = self._adopted(revised)
-                judged = self._total if leads else None
-                events = list(self._revised(revised, judged, wall, now))
-                revised.day = int(wall // 86_400)
-                if revised == state or fleet.save(revised, version):
-                    break
-            else:  # others write all the time: the next look says it
-                return self._state
-        except StoreUnavailable:
+    def _shared(self, fleet: Fleet, fresh: Counts, wall: float, now: float) -> State | None:
+        """Share what was counted, and tell what there is to tell; return what is to be sent, if this process does so.
+
+        Raises:
+            StoreUnavailable: The store fails.
+        """
+        fleet.add(fresh, wall)
+        leads = fleet.lead(_LEADS)
+        if leads or now - self._asked_at <= _ASKED or now >= self._read_again_at:
+            self._read_fleet(fleet, wall, now)
+        for _ in range(_TRIES):
+            state, version = fleet.state(wall)
+            revised = state.copy()
+            if self._is_alone:
+                self._hand_over(revised)
+            events = list(self._revised(revised, self._total if leads else None, wall, now))
+            revised.day = int(wall // 86_400)
+            if revised == state or fleet.save(revised, version):
+                break
+        else:  # others write all the time: the next look says it
             return None
-        if adopted:
-            self._alone = State()
-        self._tell(events, revised, wall, sends=leads)
-        return self._kept(revised, alone=False, leads=leads)
-
-    def _by_itself(self, wall: float, now: float) -> State | None:
-        """Tell what there is to tell without a fleet, of which nobody knows more than was known last."""
-        if not self._is_alone:
-            self._alone = replace(self._state.copy(), outbox=[])
-        state = self._alone.copy()
-        events = list(self._revised(state, self._own, wall, now))
-        self._tell(events, state, wall, sends=True)
-        return self._kept(state, alone=True)
-
-    def _kept(self, state: State, *, alone: bool, leads: bool = True) -> State | None:
-        """Keep what was told; return it where this process sends what is due."""
         with self._lock:
-            self._is_alone = alone
-            if alone:
-                self._alone = state
-            else:
-                self._state = state
-        return state if leads else None
+            self._state, self._alone, self._is_alone = revised, State(), False
+        self._tell(events, revised, wall, sends=leads)
+        return revised if leads else None
 
-    def _adopted(self, state: State) -> bool:
-        """Hand over to the fleet what this process has told while it was alone."""
-        if not self._is_alone:
-            return False
+    def _read_fleet(self, fleet: Fleet, wall: float, now: float) -> None:
+        total, unwritten = fleet.total(wall), fleet.unwritten(wall)
+        with self._lock:
+            self._total, self._since_read, self._read_at = total, unwritten, wall
+        self._read_again_at = now + _ASKED
+
+    def _by_itself(self, wall: float, now: float) -> State:
+        """Tell what there is to tell without a fleet, or beside one of which nobody knows more than was known last."""
+        state = self._alone.copy() if self._is_alone else replace(self._state.copy(), outbox=[])
+        events = list(self._revised(state, self._own, wall, now))
+        with self._lock:
+            self._alone, self._is_alone = state, True
+        self._tell(events, state, wall, sends=True)
+        return state
+
+    def _hand_over(self, state: State) -> None:
+        """Tell a fleet what this process has told while it was alone."""
         for key, alert in self._alone.alerts.items():
             if key not in self._state.alerts:
                 state.alerts.setdefault(key, alert)
@@ -280,7 +274,6 @@ class Watch:
                 state.post(item)
         for credential, mark in self._alone.warned.items():
             state.warn(credential, mark)
-        return True
 
     def _revised(self, state: State, counts: Counts | None, wall: float, now: float) -> Iterator[Event]:
         """Note in a state what there is to tell, and tell it.
