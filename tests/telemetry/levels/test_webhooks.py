@@ -179,7 +179,7 @@ class TestReceiversThatFail:
         with capture_events() as told:
             began = time.monotonic()
             outage(one, 1)
-            assert time.monotonic() - began < 5.0
+            assert time.monotonic() - began < 10.0
             (failed,) = told.wait_for(WebhookFailed)
             assert (failed.code, failed.target) == (code, receiver.url.removesuffix("/hook/private-part"))
             eventually(lambda: one.watch._alone.outbox[0].tries >= 1 or one.watch.look())
@@ -187,8 +187,7 @@ class TestReceiversThatFail:
             assert failed.retry_after >= (40.0 if how == "fails" else 5.0)
             held.set()
             receiver.answer = lambda handler: reply(handler, 200)
-            one.clock.advance(60.0)
-            eventually(lambda: (one.watch.look(), not one.watch._alone.outbox)[1])
+            eventually(lambda: (one.clock.advance(20.0), one.watch.look(), not one.watch._alone.outbox)[2])
         ids = {headers["webhook-id"] for headers, _ in receiver.got}
         assert len(ids) == 1
         assert receiver.elsewhere == []
