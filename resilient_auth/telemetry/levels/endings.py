@@ -75,7 +75,7 @@ class Endings:
             ours = isinstance(error, ResilientAuthError)
             code, detail = (error.code, str(error)) if isinstance(error, ResilientAuthError) else ("failed", "")
             detail = detail if ours else type(error).__name__
-            emit(SecretEndsUnread(at=self._clock.wall(), code=code, detail=detail))
+            emit(SecretEndsUnread(at=self._clock.wall(), target="secret_expires", code=code, detail=detail))
         finally:
             self._ask_at, self._under_way = self._clock.monotonic() + again, False
 

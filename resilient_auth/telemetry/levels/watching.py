@@ -14,7 +14,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ..._engine.timers import Timer, timers_of
 from ..._msal.rotation.trial import date, mark_passed, tell_elsewhere
@@ -209,7 +209,7 @@ class Watch:
         if abs(parted) <= _JUMP:
             return None
         self._doubtful_until = now + SETTLES
-        return ClockJumped(at=wall, seconds=parted, rest=SETTLES)
+        return ClockJumped(at=wall, target="wall", seconds=parted, rest=SETTLES)
 
     def _collected(self, wall: float) -> Counts:
         """Take what has come since the last look."""
@@ -290,7 +290,7 @@ class Watch:
         if counts is not None:
             settled, thresholds = now >= self._unsettled_until, self._options.thresholds
             changed = list(changes(counts, wall, thresholds, state.alerts, state.ended, settled=settled))
-            found += [_noted(state, each, wall) for each in changed]
+            found += [_noted(state, each, self._options.name, wall) for each in changed]
         if now >= self._doubtful_until:
             found += self._expiring(state, wall)
         for event in found:
@@ -324,17 +324,17 @@ class Watch:
                 self._outbox.send(state, wall)
 
 
-def _noted(state: State, changed: Changed, wall: float) -> Event:
+def _noted(state: State, changed: Changed, name: str, wall: float) -> Event:
     """Note in a state that an alert opened or ended, and return the event."""
     kind, code, detail, totals = changed.kind, changed.code, changed.detail, changed.totals
+    told: dict[str, Any] = {"at": wall, "target": name, "kind": kind, "code": code, "detail": detail}
+    told |= {"count": totals.total, "failed": totals.failed}
     if changed.opened:
         state.alerts[kind, code] = Alert(kind=kind, code=code, since=wall, detail=detail)
-        return AlertOpened(at=wall, kind=kind, code=code, detail=detail, count=totals.total, failed=totals.failed)
+        return AlertOpened(**told)
     lasted = max(0.0, wall - state.alerts.pop((kind, code)).since)
     state.ended[kind, code] = wall
-    return AlertResolved(
-        at=wall, kind=kind, code=code, detail=detail, count=totals.total, failed=totals.failed, seconds=lasted
-    )
+    return AlertResolved(**told, seconds=lasted)
 
 
 def levels_of(

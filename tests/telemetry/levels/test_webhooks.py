@@ -210,7 +210,9 @@ class TestReceiversThatFail:
         """A receiver that isn't there for days, while alerts come and go."""
         state, now = State(), 1.8e9
         for number in range(70):
-            event = AlertOpened(at=now, kind="downstream", code="success_rate", detail="", count=number, failed=number)
+            event = AlertOpened(
+                at=now, target="app", kind="downstream", code="success_rate", detail="", count=number, failed=number
+            )
             assert (state.post(message(event, "app")) is not None) is (number >= 64)
         state.outbox = state.outbox[:1]
         told = threading.Event()
