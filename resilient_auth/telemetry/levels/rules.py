@@ -59,7 +59,7 @@ _OVER: Final = 0.5
 #: Seconds that are compared, and by which others' numbers may be late.
 _SPAN, _LATE = 1800, 120
 #: Standard deviations by which requests must have fallen; those of both counts, as of Poisson's.
-_SIGMAS: Final = 4.0
+_SIGMAS: Final = 5.0
 
 #: Open alerts by kind and code; and when the last one of a kind and code ended.
 Key = tuple[Kind, str]

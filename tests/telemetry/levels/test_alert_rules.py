@@ -50,7 +50,7 @@ def outage(begin: float, hours: float, share: float = 1.0, each: int = 100) -> T
 
 class TestSuccess:
     def test_an_outage_is_told_within_minutes_and_once(self) -> None:
-        found = list(replay(outage(30, 1), 4))
+        found = list(replay(outage(30, 1), 2))
         assert [(changed.code, changed.opened) for _, changed in found] == [
             ("success_rate", True),
             ("success_rate", False),
@@ -68,11 +68,11 @@ class TestSuccess:
         assert 33.0 < at < 36.0
 
     def test_what_fails_slowly_for_days_is_told_as_that(self) -> None:
-        steadily = told(lambda at: (1000, 2 if at > DAY else 0), 5)
+        steadily = told(lambda at: (1000, 2 if at > DAY else 0), 3.5)
         assert steadily == [("error_budget", True)]
 
     def test_an_outage_that_was_told_isnt_told_again_as_slow(self) -> None:
-        assert told(outage(30, 2), 4.5) == [("success_rate", True), ("success_rate", False)]
+        assert told(outage(60, 2), 3.5) == [("success_rate", True), ("success_rate", False)]
 
     def test_what_wavers_around_a_threshold_is_told_once(self) -> None:
         """A failure rate that swings between 12 and 17 times the budget, every five minutes for a day."""
@@ -82,7 +82,7 @@ class TestSuccess:
 
     def test_a_single_failure_is_no_rate(self) -> None:
         """With few requests, one of them that fails is a large share."""
-        assert told(lambda at: (1, 1 if at % DAY == 0 else 0), 4) == []
+        assert told(lambda at: (1, 1 if at % DAY == 0 else 0), 3.2) == []
 
     def test_an_app_with_few_requests_is_told_too(self) -> None:
         (at, opened), *_ = replay(lambda at: (1, 1 if at >= DAY else 0), 2)
@@ -132,16 +132,15 @@ class TestFalls:
         def weekly(at: float) -> tuple[int, int]:
             return (30 if at // DAY % 7 in (5, 6) else 200), 0
 
-        first_week = fell(weekly, 7)
-        assert first_week == [("requests_fell", True), ("requests_fell", False)]
-        assert [told for at, told in replay_falls(weekly, 21) if at > 7 * 24] == []
+        found = [(at > 7 * 24, changed.opened) for at, changed in replay_falls(weekly, 15)]
+        assert found == [(False, True), (False, False)]
 
     def test_nights_are_no_falls(self) -> None:
         """Nor are hours of the day that have a hundred times fewer requests."""
-        assert fell(lambda at: (round(100 + 99 * math.sin(at / DAY * 2 * math.pi)), 0), 14) == []
+        assert fell(lambda at: (round(100 + 99 * math.sin(at / DAY * 2 * math.pi)), 0), 9) == []
 
     def test_chance_is_no_fall(self) -> None:
-        """Requests as they come, for sixty days at each of several rates; the least for which a fall is looked at."""
+        """Requests as they come, for weeks: the fewest of which a fall is looked at, and more."""
         draw = random.Random(5)
 
         def poisson(mean: float) -> int:
@@ -151,8 +150,7 @@ class TestFalls:
                 number += 1
             return number
 
-        falls = [fell(lambda _, rate=rate: (poisson(rate), 0), 20) for rate in (17, 25, 60)]
-        assert sum(map(len, falls)) <= 2
+        assert [fell(lambda _, rate=rate: (poisson(rate), 0), 12) for rate in (17, 25)] == [[], []]
 
     def test_few_requests_are_not_compared(self) -> None:
         assert fell(lambda at: (10 if at < DAY else 0, 0), 3) == []

@@ -106,16 +106,16 @@ class TestSums:
         clock.advance(16 * 86_400.0)
         assert list(store.scan("levels")) == []
 
-    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("seed", range(4))
     def test_a_write_that_may_have_arrived_counts_once(self, seed: int) -> None:
-        """Whatever fails in between: each of four processes writes a hundred times."""
+        """Whatever fails in between: each of four processes writes fifty times."""
         backend = Flaky(seed)
         clock = ManualClock()
         store = ra.SealedStore(backend, key=KEY, clock=clock)
         fleets = [Fleet(store, "app") for _ in range(4)]
         for fleet in fleets:
             fleet._shard = seed % 2  # all at the same one
-        for _, fleet in itertools.product(range(100), fleets):
+        for _, fleet in itertools.product(range(50), fleets):
             try:
                 fleet.add(counted(10), NOW)
             except StoreUnavailable:
@@ -125,7 +125,7 @@ class TestSums:
         for fleet in fleets:
             fleet.add(Counts(), NOW)
             assert not fleet.unwritten(NOW)
-        assert total(store) == (4000, 400)
+        assert total(store) == (2000, 200)
 
     def test_what_a_newer_release_wrote_is_left_alone_and_an_older_ones_is_dropped(self) -> None:
         """With a clear word of it, once."""
@@ -183,16 +183,16 @@ class TestAlerts:
         """An outage that both see is opened once and resolved once, by numbers of both."""
         one, other = watched(store=stores()), watched(store=stores())
         with capture_events() as told:
-            live(6, one, other)
+            live(2, one, other)
             live(1, one, other, each=(100, 100))
             assert [len(each.watch.levels().alerts) for each in (one, other)] == [1, 1]
-            live(3, one, other)
+            live(2, one, other)
             told.wait_for(AlertResolved)
         (opened,) = told.of(AlertOpened)
         assert opened.count > 2000
         assert len(told.of(AlertResolved)) == 1
         assert one.day == other.day
-        assert one.day.now.total == 2 * 10 * 1200
+        assert one.day.now.total == 2 * 5 * 1200
 
     def test_one_that_is_killed_is_followed_by_another(
         self, stores: Callable[[], Store], watched: Callable[..., Any]
@@ -200,15 +200,15 @@ class TestAlerts:
         """In the middle of an alert: it isn't opened again, and it is resolved."""
         one, other = watched(store=stores()), watched(store=stores())
         with capture_events() as told:
-            live(6, one, other)
+            live(2, one, other)
             live(1, one, other, each=(100, 100))
             told.wait_for(AlertOpened)
             leader, left = (one, other) if one.watch._fleet._lease is not None else (other, one)
             lease = leader.watch._fleet._lease
             leader.watch._fleet.store.release(lease)  # as time does it to one that is gone
-            live(3, left)
+            live(1, left)
             third = watched(store=stores())
-            live(3, left, third)
+            live(1.5, left, third)
             told.wait_for(AlertResolved)
         assert (len(told.of(AlertOpened)), len(told.of(AlertResolved))) == (1, 1)
 

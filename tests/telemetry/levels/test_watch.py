@@ -143,17 +143,17 @@ class TestWhomItHarms:
             with capture_events() as told:
                 one.live(24 * HOUR)
                 began = time.monotonic()
-                for _ in range(20):
+                for _ in range(6):
                     one.live(2 * HOUR, lambda: (100, 100))
                     one.live(8 * HOUR)
                 took = time.monotonic() - began
-                told.wait_for(AlertResolved, count=20)
+                told.wait_for(AlertResolved, count=6)
         finally:
             held.set()
             for end in flood:
                 end()
         assert took < 60.0
-        assert len(told.of(AlertOpened)) == 20
+        assert len(told.of(AlertOpened)) == 6
 
     def test_off_it_is_nothing(self, daemon: Callable[..., Any]) -> None:
         """No observer, no thread of it, no number; and afterwards again."""
