@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from ..._policy.checks import require, require_number
@@ -31,9 +32,8 @@ _SHORTEST, _LONGEST = 24, 64
 _LARGEST_ANSWER = 65_536
 
 
-@dataclass(frozen=True, slots=True, init=False)
 class Webhook:
-    """Where an owner is told of alerts, and by what secret (G25).
+    """Where an owner is told of alerts, and by what secret (G25). It shows neither the secret nor the whole URL.
 
     Args:
         url: An https URL; http will do on this machine. Its path and query may be secret, and are shown to nobody.
@@ -45,27 +45,35 @@ class Webhook:
         ConfigurationError: An argument is wrong.
     """
 
-    #: The URL's origin, which is what is shown of it.
-    origin: str
-    url: str = field(repr=False)
-    secrets: tuple[bytes, ...] = field(repr=False)
-    deadline: float
-    verify: Verify = field(repr=False)
+    __slots__ = ("_secrets", "_url", "_verify", "deadline", "origin")
 
     def __init__(self, url: str, *, secret: str | Sequence[str], deadline: float = 10.0, verify: Verify = True) -> None:
         require(isinstance(url, str), f"url must be a string, not {type(url).__name__}")
         require_number("deadline", deadline, low=0.1, high=60.0)
         given = (secret,) if isinstance(secret, str) else tuple(secret)
         require(bool(given), "secret must be one that begins with whsec_, or several of them")
-        origin = named_origin("url", url, allow_http_loopback=True, bare=False)
-        for name, value in (
-            ("origin", origin),
-            ("url", url),
-            ("secrets", tuple(map(_secret, given))),
-            ("deadline", float(deadline)),
-            ("verify", verify),
-        ):
-            object.__setattr__(self, name, value)
+        #: The URL's, which is what is shown of it.
+        self.origin = named_origin("url", url, allow_http_loopback=True, bare=False)
+        self.deadline = float(deadline)
+        self._url, self._secrets, self._verify = url, tuple(map(_secret, given)), verify
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.origin!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a Webhook can't be pickled, since it holds secrets: make one in each process")
+
+
+#: Set on a thread that sends.
+_here = threading.local()
+
+
+def _may_be_shown(_: logging.LogRecord) -> bool:
+    return not getattr(_here, "sends", False)
+
+
+# httpx logs the URL of each request, of which this one's may be a secret.
+logging.getLogger("httpx").addFilter(_may_be_shown)
 
 
 def _secret(text: object) -> bytes:
@@ -107,7 +115,7 @@ class Sender:
         # An attempt lasts by the machine's own clock, whichever a test has the rest go by.
         self._clock = SystemClock()
         deadline = webhook.deadline
-        self._wire = HttpxWire(self._clock, min(5.0, deadline), verify=webhook.verify, timeout=deadline)
+        self._wire = HttpxWire(self._clock, min(5.0, deadline), verify=webhook._verify, timeout=deadline)
 
     def send(self, message_id: str, timestamp: int, body: str) -> Sent:
         """Send a body of JSON."""
@@ -117,18 +125,23 @@ class Sender:
             "User-Agent": "resilient-auth",
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": " ".join(signature(secret, message_id, timestamp, body) for secret in webhook.secrets),
+            "webhook-signature": " ".join(
+                signature(secret, message_id, timestamp, body) for secret in webhook._secrets
+            ),
         }
+        _here.sends = True
         try:
             ends = self._clock.monotonic() + webhook.deadline
             answer = self._wire.send(
-                "POST", webhook.url, ends=ends, data=body.encode(), headers=headers, largest=_LARGEST_ANSWER
+                "POST", webhook._url, ends=ends, data=body.encode(), headers=headers, largest=_LARGEST_ANSWER
             )
         except ConfigurationError as error:  # a proxy's, which quotes no URL
             return Sent("configuration", str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             failure = as_failure(error, webhook.origin)
             return Sent(failure.code, str(failure))
+        finally:
+            _here.sends = False
         status = answer.status_code
         if 200 <= status < 300:
             return Sent("")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
+import logging
+import pickle
 import ssl
 import threading
 import time
@@ -273,13 +274,14 @@ class TestAFleet:
         one = watched(clock, store=store, webhook=Webhook(receiver.url, secret=SECRET))
         outage(one, 1 / 12)
         eventually(lambda: (one.watch.look(), one.watch._state.outbox[0].tries == 1)[1])
-        one.watch._work.end()  # no more of it
+        assert one.watch._looking.acquire(timeout=5.0)  # it does nothing more
         receiver.answer = lambda handler: reply(handler, 204)
         clock.advance(300.0)
         other = watched(clock, store=store, webhook=Webhook(receiver.url, secret=SECRET))
         eventually(lambda: (other.watch.look(), len(receiver.got) >= 2 and not other.watch._state.outbox)[1])
         assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
         assert [alert.code for alert in other.watch.levels().alerts] == ["success_rate"]
+        one.watch._looking.release()
 
 
 class TestOptions:
@@ -302,9 +304,15 @@ class TestOptions:
         assert "hunter2" not in str(raised.value)
         assert "pw@" not in str(raised.value)
 
-    def test_it_is_a_value(self) -> None:
-        """Of which only what may be shown is shown, by `asdict` aside."""
-        one, same = (Webhook("https://hooks.example/x", secret=SECRET) for _ in range(2))
-        assert one == same
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            one.url = "https://other.example/"  # type: ignore[misc]
+    def test_it_tells_nothing_of_itself(self, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+        """Neither to a pickle, nor to a log at DEBUG while it is used."""
+        webhook = Webhook(receiver.url, secret=SECRET)
+        with pytest.raises(TypeError, match="holds secrets"):
+            pickle.dumps(webhook)
+        sender = Sender(webhook)
+        with caplog.at_level(logging.DEBUG):
+            assert sender.send("msg_1", 1, "{}").code == ""
+        sender.close()
+        assert "httpcore" in caplog.text
+        assert "private-part" not in caplog.text
+        assert SECRET.removeprefix("whsec_") not in caplog.text
