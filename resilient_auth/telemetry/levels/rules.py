@@ -125,8 +125,7 @@ def _fewer(now: int, before: int) -> str:
 def _drop(
     counts: Counts, now: float, kind: Kind, budget: float, opened: Mapping[Key, Alert], ended: Mapping[Key, float]
 ) -> Iterator[Changed]:
-    burning = [_Burn.of(counts, now, kind, budget, pair) for pair in (*_FAST, _SLOW)]
-    fast, slow = burning[:-1], burning[-1]
+    fast = [_Burn.of(counts, now, kind, budget, pair) for pair in _FAST]
     fast_open, slow_open = ((kind, code) in opened for code in ("success_rate", "error_budget"))
     worst = next((burn for burn in fast if burn.begins), None)
     if not fast_open and worst is not None:
@@ -136,8 +135,10 @@ def _drop(
         yield Changed(False, kind, "success_rate", fast[0].told(), fast[0].long)
     # What has just been told as fast isn't told again as slow; and a few hours are no three days.
     quiet = fast_open or now - ended.get((kind, "success_rate"), -math.inf) < _SLOW.short
-    quiet = quiet or counts.since > now - _SLOW.long
-    if not slow_open and slow.begins and not quiet:
+    if not slow_open and (quiet or counts.since > now - _SLOW.long):
+        return
+    slow = _Burn.of(counts, now, kind, budget, _SLOW)
+    if not slow_open and slow.begins:
         yield Changed(True, kind, "error_budget", slow.told(), slow.long)
     elif slow_open and slow.ends:
         yield Changed(False, kind, "error_budget", slow.told(), slow.long)

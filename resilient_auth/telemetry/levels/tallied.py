@@ -32,11 +32,8 @@ class Tallied:
         """Return what has come since it was taken last, and take it."""
         now, found = self._now(), {}
         for kind in KINDS:
-            total, failed = now[kind]
-            before, failed_before = self._told.get(kind, (0, 0))
-            if total < before:  # the tally began anew
-                before = failed_before = 0
-            found[kind] = (total - before, max(0, failed - failed_before))
+            before = self._told.get(kind, (0, 0))
+            found[kind] = (now[kind][0] - before[0], now[kind][1] - before[1])
         if take:
             self._told = now
         return found

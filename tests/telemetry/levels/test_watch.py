@@ -143,17 +143,17 @@ class TestWhomItHarms:
             with capture_events() as told:
                 one.live(24 * HOUR)
                 began = time.monotonic()
-                for _ in range(6):
+                for _ in range(3):
                     one.live(2 * HOUR, lambda: (100, 100))
                     one.live(8 * HOUR)
                 took = time.monotonic() - began
-                told.wait_for(AlertResolved, count=6)
+                told.wait_for(AlertResolved, count=3)
         finally:
             held.set()
             for end in flood:
                 end()
         assert took < 60.0
-        assert len(told.of(AlertOpened)) == 6
+        assert len(told.of(AlertOpened)) == 3
 
     def test_off_it_is_nothing(self, daemon: Callable[..., Any]) -> None:
         """No observer, no thread of it, no number; and afterwards again."""
