@@ -15,7 +15,7 @@ from ..._process.credential_ends import CredentialEnd
 from ...clock import Clock
 from ...errors import ConfigurationError, ResilientAuthError
 from ...events import Delivery, SecretEndsUnread, emit
-from ..certificates import lives
+from ..certificates import CertificateLife, lives
 
 __all__ = ["Dates", "Endings", "SecretExpires"]
 
@@ -43,6 +43,7 @@ class Endings:
     def __init__(self, given: SecretExpires | None, clock: Clock) -> None:
         self._clock = clock
         self._read = given if callable(given) else None
+        self._certificates: tuple[CertificateLife, ...] = ()
         self._secrets = {} if given is None or callable(given) else _dates(given)
         self._asking: Delivery[Callable[[], object]] = Delivery(lambda ask: ask(), capacity=1)
         self._ask_at, self._under_way = -math.inf, False
@@ -55,14 +56,6 @@ class Endings:
     def end(self) -> None:
         """Ask nobody any more."""
         self._asking.end()
-
-    def ask(self) -> None:
-        """Have the owner's function asked where that is due."""
-        now, read = self._clock.monotonic(), self._read
-        if read is None or self._under_way or now < self._ask_at:
-            return
-        self._under_way = True
-        self._asking.put(partial(self._asked, read))
 
     def _asked(self, read: Callable[[], Mapping[str, Dates]]) -> None:
         again = _AFTER_FAILURE
@@ -79,8 +72,17 @@ class Endings:
         finally:
             self._ask_at, self._under_way = self._clock.monotonic() + again, False
 
+    def look(self) -> None:
+        """Read certificates, and have the owner's function asked where that is due; may take a while."""
+        self._certificates = tuple(lives())
+        now, read = self._clock.monotonic(), self._read
+        if read is None or self._under_way or now < self._ask_at:
+            return
+        self._under_way = True
+        self._asking.put(partial(self._asked, read))
+
     def all(self) -> tuple[CredentialEnd, ...]:
-        """Return all that are known."""
+        """Return all that were known at the last look, without reading anything."""
         wall = self._clock.wall()
         found = [
             CredentialEnd(
@@ -91,7 +93,7 @@ class Endings:
                 at=life.ends,
                 remaining=life.ends - wall,
             )
-            for life in lives()
+            for life in self._certificates
         ]
         found += [
             CredentialEnd(

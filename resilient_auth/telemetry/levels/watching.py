@@ -70,6 +70,7 @@ class Watch:
 
     def _begin_anew(self) -> None:
         wall, now = self._clock.wall(), self._clock.monotonic()
+        # The second one is that of a look; but for the next look, `close` alone waits for it, for a moment.
         self._lock, self._looking = threading.Lock(), threading.Lock()
         #: What this process counted; and that of it which isn't in what was read of the fleet.
         self._own, self._since_read = Counts(wall), Counts(wall)
@@ -187,7 +188,7 @@ class Watch:
             jumped = self._jumped(wall, now)
             if jumped is not None:
                 emit(jumped)
-            self._endings.ask()
+            self._endings.look()
             fresh = self._collected(wall)
             try:
                 state = (

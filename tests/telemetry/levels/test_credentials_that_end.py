@@ -119,6 +119,7 @@ class TestCertificates:
             client_credential=given,
         ) as app:  # fmt: skip
             assert "access_token" in app.acquire_token_for_client(["api://orders/.default"])
+            ra.telemetry._state.watch.look()  # type: ignore[union-attr]
             (end,) = ra.health().credentials
             assert (end.credential, end.client_id, end.authority) == ("certificate", "daemon", idp.url)
             assert end.remaining == pytest.approx(20 * DAY, abs=DAY)
