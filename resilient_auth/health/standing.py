@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .._engine.lanes import LaneStatus
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
+from .._process.credential_ends import CredentialEnd
 from .._store.gate import StoreStatus
 
 __all__ = ["Health", "TokenHealth", "Verdict", "span"]
@@ -61,7 +62,10 @@ class Health:
     keys: tuple[KeysHealth, ...] = ()
     #: The lanes in which exchanges and calls of stores are under way, or from which some haven't come back.
     lanes: tuple[LaneStatus, ...] = ()
-    #: Why the verdict is what it is, in plain words, the worst first; empty where it is "ok".
+    #: When applications' certificates and secrets end; known while `resilient_auth.telemetry.watch` is on.
+    credentials: tuple[CredentialEnd, ...] = ()
+    #: Why the verdict is what it is, in plain words, the worst first. Where it is "ok" they tell at most of what will
+    #: be trouble, such as a credential that ends in a few weeks.
     reasons: tuple[str, ...] = ()
 
     @property

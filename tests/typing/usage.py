@@ -6,6 +6,7 @@ A wrong use says so to mypy and to pyright, and an ignored error that isn't ther
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, assert_type
 
 import httpx
@@ -145,6 +146,19 @@ def settings_stores_and_events(backend: Backend) -> None:
     ra.Settings(patience=5.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     ra.subscribe(lambda: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ra.halth()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def service_levels(graph: httpx.Client) -> None:
+    webhook = ra.telemetry.Webhook("https://alerts.example", secret=["whsec_a", "whsec_b"], deadline=5.0)
+    with ra.telemetry.watch(webhook=webhook, secret_expires={"app": [date(2027, 1, 1)]}, objective=None) as watch:
+        assert_type(watch, ra.telemetry.Watch)
+    ra.telemetry.watch(secret_expires=ra.telemetry.graph_secret_ends(graph, "app")).close()
+    level = ra.telemetry.service_levels().of("downstream")
+    assert_type(level.day.now.success_rate, float | None)
+    assert_type(level.hours[0].start, float)
+
+    ra.telemetry.watch(fall="25 %")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ra.telemetry.service_levels().of("sign-ins")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def web_frameworks(verifier: ra.ClaimsVerifier, claims: ra.Claims, decision: ra.Decision, app: Flask) -> None:
