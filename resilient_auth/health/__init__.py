@@ -19,10 +19,24 @@ from .._process import forks
 from .._store.gate import stores
 from ..errors import ConfigurationError
 from ..token import fingerprint
+from .foreseen import Advice, Forecast, GoesDark, foresee
 from .standing import Health, TokenHealth
+from .survival import holdings_of, stores_age, take_stock
 from .verdict import Seen, judge
 
-__all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isolate", "reset"]
+__all__ = [
+    "Advice",
+    "Forecast",
+    "GoesDark",
+    "Health",
+    "KeysHealth",
+    "LaneStatus",
+    "TokenHealth",
+    "health",
+    "forecast",
+    "isolate",
+    "reset",
+]
 
 
 def health() -> Health:
@@ -82,7 +96,25 @@ def health() -> Health:
         removals_pending=seen.removals_pending,
         keys=seen.keys,
         lanes=seen.lanes,
+        forecast=foresee(
+            [holding for memory in memories() for holding in holdings_of(memory)],
+            # Keys that nobody has needed yet are missed by nobody.
+            [keys for keys in seen.keys if keys.state != "none" or keys.failures],
+            at=seen.at,
+            stores_age=stores_age(),
+        ),
     )
+
+
+def forecast() -> Forecast:
+    """Return what goes dark when, if the providers died now; the stores are looked into for it.
+
+    It may block for as long as they allow. `health().forecast` is the same without another look, and never blocks.
+    """
+    take_stock()
+    found = health().forecast
+    assert found is not None  # noqa: S101 - health has it
+    return found
 
 
 def isolate(authority: str) -> None:

@@ -10,8 +10,10 @@ from .._engine.lanes import LaneStatus
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
 from .._store.gate import StoreStatus
+from .foreseen import Forecast
+from .wording import span
 
-__all__ = ["Health", "TokenHealth", "Verdict", "span"]
+__all__ = ["Health", "TokenHealth", "Verdict"]
 
 Verdict = Literal["ok", "degraded", "at risk", "down"]
 
@@ -63,6 +65,8 @@ class Health:
     lanes: tuple[LaneStatus, ...] = ()
     #: Why the verdict is what it is, in plain words, the worst first; empty where it is "ok".
     reasons: tuple[str, ...] = ()
+    #: What goes dark when, if the providers died now. Stores are seen as `resilient_auth.forecast` has found them last.
+    forecast: Forecast | None = None
 
     @property
     def ready(self) -> bool:
@@ -115,15 +119,10 @@ def _report(health: Health) -> Iterator[str]:
         yield f"  store {store.target}: {store.state}{failed}{records}"
     for lane in health.lanes:
         yield f"  lane {lane.name}: {lane.active} under way, {lane.waiting} waiting, {lane.overdue} overdue"
+    if health.forecast is not None and health.forecast.parts:
+        yield f"  {str(health.forecast).partition(chr(10))[0].lower()}"
     if health.removals_pending:
         yield f"  sign-outs not yet in a store: {health.removals_pending}"
-
-
-def span(seconds: float) -> str:
-    """Return a time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _times(failures: int) -> str:

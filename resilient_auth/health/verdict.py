@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from .._engine.lanes import LaneStatus
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
 from .._store.gate import StoreStatus
-from .standing import TokenHealth, Verdict, span
+from .standing import TokenHealth, Verdict
+from .wording import hour, span
 
 __all__ = ["Seen", "judge"]
 
@@ -81,7 +81,7 @@ def _of_provider(
     held = [token for token in tokens if token.in_use]
     if held:
         left = min(token.time_to_dark for token in held)
-        parts.append(f"tokens last until {_time(at + left)}" if left > 0 else "a token that is in use is gone")
+        parts.append(f"tokens last until {hour(at + left)}" if left > 0 else "a token that is in use is gone")
     probes = [circuit.retry_after for circuit in broken if circuit.retry_after is not None]
     if probes:
         parts.append(f"next probe in {span(min(probes))}")
@@ -104,7 +104,7 @@ def _of_keys(seen: Seen) -> Iterator[tuple[Verdict, str]]:
             yield "down", f"no signing key of {keys.issuer} is held, and none can be fetched{what}; {advice}"
         elif keys.failures or keys.state == "stale":
             left = keys.time_to_dark
-            lasts = "they stay" if left is None else f"they last until {_time(seen.at + left)}"
+            lasts = "they stay" if left is None else f"they last until {hour(seen.at + left)}"
             how = f"can't be renewed{what}" if keys.failures else "are due"
             tail = f"; {advice}" if keys.failures else ""
             yield _urgency(left if keys.failures else None), f"signing keys of {keys.issuer} {how}; {lasts}{tail}"
@@ -114,7 +114,7 @@ def _of_others(seen: Seen) -> Iterator[tuple[Verdict, str]]:
     for each in seen.breakers:
         if each.state == "isolated":
             held = [token.time_to_dark for token in seen.tokens if token.authority == each.whom and token.in_use]
-            stopped = f"calls to {each.name} are stopped by isolate() since {_time(each.since)}"
+            stopped = f"calls to {each.name} are stopped by isolate() since {hour(each.since)}"
             yield _urgency(min(held, default=None)), f"{stopped}; reset() lets them through"
         elif each.state != "closed" and not each.authority:
             probe = "" if each.retry_after is None else f"; next probe in {span(each.retry_after)}"
@@ -148,11 +148,4 @@ def _said(code: str | None) -> tuple[str, str]:
 
 
 def _since(at: float | None) -> str:
-    return "fails" if at is None else f"has failed since {_time(at)}"
-
-
-def _time(at: float) -> str:
-    try:
-        return f"{datetime.fromtimestamp(at, UTC):%H:%M} UTC"
-    except (OverflowError, ValueError, OSError):  # a provider said so
-        return "the end of time"
+    return "fails" if at is None else f"has failed since {hour(at)}"
