@@ -81,7 +81,7 @@ def test_whose_token_it_is_comes_as_a_hash(seen: dict[str, Any]) -> None:
     """Health may be shown to more people than account ids may."""
     (token,) = seen["fresh"]["tokens"]
     assert token[-1] is not None
-    assert "user" not in json.dumps(seen["fresh"])
+    assert "user.tenant" not in json.dumps(seen["fresh"])
 
 
 def test_breakers_are_told_by_name_state_and_cause(seen: dict[str, Any]) -> None:
@@ -100,6 +100,7 @@ def test_it_reads_as_a_report(seen: dict[str, Any]) -> None:
         "  token silent b at https://login.example: fresh, 87 min left",
         "  token silent a at https://login.example: due, 27 min left, failed 1 time, last with server_failed",
         "  circuit https://login.example token: open after 503; next probe in 10 s",
+        "  if the provider died now: first dark in 27 min, at 23:13 utc",
     ]
     assert seen["gone"]["text"].startswith("DOWN: 0 s to dark, not ready\n")
 

@@ -32,8 +32,8 @@ __all__ = [
     "KeysHealth",
     "LaneStatus",
     "TokenHealth",
-    "health",
     "forecast",
+    "health",
     "isolate",
     "reset",
 ]

@@ -1,19 +1,19 @@
 """If the providers died now: what goes dark when, and what would lengthen that most. Pure, with all it needs given.
 
-Dead means that no connection can be made to them. Whoever has asked for a token lately goes on asking; what is pinned
-is asked for by its timer; a caller waits as long as `Settings.wait` lets it.
+Dead means that no connection can be made to them. Who is served from a fresh token is taken to go on asking, and so is
+who has asked for another one lately; what is pinned is asked for by its timer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from .._policy.fallback import FallbackOptions
 from .._policy.key_reports import KeysHealth
-from .wording import hour, span
+from .wording import as_json, hour, span
 
 __all__ = ["Advice", "Forecast", "GoesDark", "Holding", "foresee"]
 
@@ -105,6 +105,11 @@ class Forecast:
     advice: tuple[Advice, ...]
     #: Seconds since the stores were looked into; None where they weren't, or there is none.
     stores_age: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it, with numbers rounded to milliseconds; it holds no token and no user's id."""
+        found: dict[str, Any] = as_json(self)
+        return found
 
     def __str__(self) -> str:
         return "\n".join(_report(self))
@@ -276,9 +281,12 @@ def _hour(at: float, seconds: float) -> str:
 def _report(forecast: Forecast) -> Iterator[str]:
     """Write when it is over first, then a line for each thing."""
     at = forecast.at
-    when: Callable[[float | None], str] = lambda seconds: (  # noqa: E731 - said once, used thrice
-        "never" if seconds is None else "now" if seconds <= 0 else f"in {span(seconds)}, at {hour(at + seconds)}"
-    )
+
+    def when(seconds: float | None) -> str:
+        if seconds is None:
+            return "never"
+        return "now" if seconds <= 0 else f"in {span(seconds)}, at {hour(at + seconds)}"
+
     if not forecast.parts:
         yield "IF THE PROVIDER DIED NOW: nothing is held that could go dark"
         return

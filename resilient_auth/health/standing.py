@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .._engine.lanes import LaneStatus
@@ -11,7 +11,7 @@ from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
 from .._store.gate import StoreStatus
 from .foreseen import Forecast
-from .wording import span
+from .wording import as_json, span
 
 __all__ = ["Health", "TokenHealth", "Verdict"]
 
@@ -75,20 +75,10 @@ class Health:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it, with numbers rounded to milliseconds; it holds no token and no user's id."""
-        return {**{field.name: _json(getattr(self, field.name)) for field in fields(self)}, "ready": self.ready}
+        return {**{field.name: as_json(getattr(self, field.name)) for field in fields(self)}, "ready": self.ready}
 
     def __str__(self) -> str:
         return "\n".join(_report(self))
-
-
-def _json(value: object) -> Any:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, tuple):
-        return [_json(each) for each in value]
-    if is_dataclass(value):
-        return {field.name: _json(getattr(value, field.name)) for field in fields(value)}
-    return value
 
 
 def _report(health: Health) -> Iterator[str]:

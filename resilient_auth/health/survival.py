@@ -95,7 +95,9 @@ def _holding(memory: Memory, entry: CacheEntry, stock: _Stock | None, wall: floa
     engine, token = memory.engine, entry.token
     ends, generation = (None if stock is None else stock.kept.get(entry)) or (now, entry.generation)
     stored = max(0.0, ends - now) if generation == entry.generation else 0.0
-    left = stored if token is None else max(stored, token.remaining(wall, now))
+    # What is over may be served for a while yet, by the owner's grace: how long it has been counts.
+    ends_in = [*([stored] if stored > 0 else []), *([] if token is None else [token.remaining(wall, now)])]
+    left = max(ends_in, default=0.0)
     wanted = entry.pinned or now - entry.asked_at <= engine.settings.keep_trying
     if left <= 0 and not (wanted and entry.last_error is not None):
         return None
@@ -103,7 +105,8 @@ def _holding(memory: Memory, entry: CacheEntry, stock: _Stock | None, wall: floa
     age = 0.0 if token is None else token.age(wall, now)
     due_after = 0.0 if token is None else token.due_after
     asked: list[float] = []
-    if now - entry.asked_at <= engine.settings.keep_trying:
+    # Who is served from memory leaves no trace: what is fresh is taken to be asked for. Past that, each one does.
+    if age < due_after or now - entry.asked_at <= engine.settings.keep_trying:
         asked.append(max(0.0, due_after - age, entry.rest_left(now)))
     timer = entry.timer
     if timer is not None and timer.pending:

@@ -1,10 +1,23 @@
-"""Times as people say them."""
+"""Times as people say them, and values as JSON has them."""
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-__all__ = ["hour", "span"]
+__all__ = ["as_json", "hour", "span"]
+
+
+def as_json(value: object) -> Any:
+    """Return a value as JSON has it, with numbers rounded to milliseconds."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, tuple):
+        return [as_json(each) for each in value]
+    if is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    return value
 
 
 def span(seconds: float) -> str:

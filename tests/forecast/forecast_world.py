@@ -1,18 +1,22 @@
-"""A random state of an application at a provider, the forecast for it, and what then happens once the provider is dead."""
+"""A random state of an application at a provider, the forecast for it, and what happens once the provider is dead."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 import resilient_auth as ra
 from resilient_auth import msal
+from resilient_auth._engine.cache import memories
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth._wire import documents
 from resilient_auth.emulator import Emulator, Fault
@@ -52,7 +56,9 @@ class Driver:
             if any(timer.pending and when <= now for when, _, timer in list(engine.timers._heap)):
                 return False
         self.asking = [thread for thread in self.asking if thread.is_alive()]
-        return not self.asking or any(engine.flights._flights for engine in self.engines)
+        waits = list(self.clock._waiting.values())
+        waiting = {wait.name for wait in waits if wait.ends is not None and wait.ends > now}
+        return all(thread.name in waiting for thread in self.asking)
 
     def until(self, moment: float) -> None:
         """Let time pass until then."""
@@ -63,14 +69,15 @@ class Driver:
                 coming += [when for when, _, timer in list(engine.timers._heap) if timer.pending and when > now]
                 coming += [flight.next_attempt for flight in list(engine.flights._flights.values())
                            if flight.next_attempt is not None and flight.next_attempt > now]  # fmt: skip
-            if self.asking:
-                coming.append(now + 1.0)  # who waits looks at the clock, and at no event
+            coming += [wait.ends for wait in list(self.clock._waiting.values()) if (wait.ends or 0.0) > now]
             self.clock.advance(min(coming) - now + 1e-6)
             self.rest()
 
-    def ask(self, call: Callable[[], bool], told: list[bool]) -> threading.Thread:
-        """Ask on a thread of its own; what comes of it is noted."""
-        thread = threading.Thread(target=lambda: told.append(call()), daemon=True)
+    def ask(self, call: Callable[[], bool], told: list[tuple[float, bool]]) -> threading.Thread:
+        """Ask on a thread of its own; what comes of it is noted, and when."""
+        thread = threading.Thread(
+            target=lambda: told.append((call(), self.clock.monotonic())[::-1]), daemon=True
+        )  # fmt: skip
         self.asking.append(thread)
         thread.start()
         return thread
@@ -83,7 +90,9 @@ class Thing:
     part: Callable[[Forecast], list[GoesDark]]
     call: Callable[[], bool]
     asked: bool
-    told: dict[str, list[bool]] = field(default_factory=dict)
+    asked_at: float
+    ends: float = 0.0
+    told: dict[str, list[tuple[float, bool]]] = field(default_factory=dict)
 
 
 class State:
@@ -96,6 +105,7 @@ class State:
         self.backend, self.key = MemoryBackend(clock=self.clock), os.urandom(32)
         self.things: dict[str, Thing] = {}
         self.told: list[str] = []
+        self.kept_trying = ra.Settings().keep_trying
         self._open = contextlib.ExitStack()
         luck = self.luck
         grace = luck.choice([0.0, 0.0, 300.0, 1500.0])
@@ -133,6 +143,7 @@ class State:
     def ask_on(self) -> None:
         for thing in self.things.values():
             if thing.asked:
+                thing.asked_at = self.clock.monotonic()
                 self.driver.ask(thing.call, [])
         self.driver.rest()
 
@@ -180,7 +191,7 @@ class State:
             if part.reach == "process" and part.kind == kind and part.name == name
             and self.idp.url.startswith(part.authority)
         ]  # fmt: skip
-        self.things[name] = Thing(part, call, self.luck.random() < 0.6)
+        self.things[name] = Thing(part, call, self.luck.random() < 0.6, self.clock.monotonic())
 
     def _users(self, app: Any) -> None:
         """Sign one user in: of a population it is told when the first and the last goes dark."""
@@ -195,13 +206,21 @@ class State:
 
     def _keys(self, settings: ra.Settings) -> None:
         options = KeyOptions(refresh_every=600.0, last_known_good=self.luck.choice([300.0, 1500.0]))
-        issuer = f"{self.idp.authority('contoso')}/v2.0"
+        issuer = _issuer(self.idp)
         verifier = ra.ClaimsVerifier(
             issuer=issuer, audience=AUDIENCE, settings=settings, keys=options, verify=self.idp.ca_file
         )
         self._open.callback(verifier.close)
         wall = self.clock.wall()
-        known = {"iss": issuer, "aud": AUDIENCE, "sub": "s", "scp": "a", "iat": int(wall), "nbf": int(wall), "exp": int(wall + 9e5)}
+        known = {
+            "iss": issuer,
+            "aud": AUDIENCE,
+            "sub": "s",
+            "scp": "a",
+            "iat": int(wall),
+            "nbf": int(wall),
+            "exp": int(wall + 9e5),
+        }
         tokens = iter([self.idp.sign(known | {"jti": str(number)}) for number in range(200)])
 
         def verified() -> bool:
@@ -229,19 +248,24 @@ class State:
         seen = ra.forecast()
         began = self.clock.monotonic()
         self.idp.fail(Fault.refuse())
+        # What is fresh, and what was asked for lately, goes on being asked for: that is what the forecast says.
+        fresh = {entry.request.scopes for entry in self.entries() if entry.token and entry.token.due_after > (
+            entry.token.age(self.clock.wall(), began))}  # fmt: skip
+        for name, thing in self.things.items():
+            thing.asked = (name,) in fresh or began - thing.asked_at <= self.kept_trying
         events: list[tuple[float, Callable[[], object]]] = []
         for name, thing in self.things.items():
             parts = thing.part(seen)
             self.told.append(f"{name}: {parts[0].first if parts else 'gone'}, asked {thing.asked}")
-            ends = parts[0].first if parts else 0.0
-            assert ends is not None
-            for side, when in (("before", ends - OFF), ("after", ends + OFF)):
+            ends = parts[0].first if parts else None
+            thing.ends = began + (ends or 0.0)  # of what is over, and not missed, nothing is foretold
+            for side, off in (("before", -OFF), ("after", OFF)):
                 told = thing.told[side] = []
-                if when >= 0:
-                    events.append((when, lambda call=thing.call, told=told: self.driver.ask(call, told)))
+                if ends is not None and ends + off >= 0:
+                    events.append((ends + off, lambda call=thing.call, told=told: self.driver.ask(call, told)))
         last = max((when for when, _ in events), default=0.0)
-        # Who asks goes on asking: whatever is due is noticed within a moment.
-        events += [(float(when), self.ask_on) for when in range(0, int(last), 4)]
+        # Whatever is due is noticed at once.
+        events += [(when, self.ask_on) for when in (*self.dues(began), *map(float, range(0, int(last), 60)))]
         for when, happens in sorted(events, key=lambda event: event[0]):
             self.driver.until(began + when)
             happens()
@@ -249,17 +273,34 @@ class State:
             self.driver.until(self.clock.monotonic() + 1.0)
         return seen
 
+    def dues(self, began: float) -> Iterator[float]:
+        """Yield the moments at which a token becomes due."""
+        for entry in self.entries():
+            if entry.token is not None and entry.token.obtained_at + entry.token.due_after >= began:
+                yield entry.token.obtained_at + entry.token.due_after - began + 0.01
+
+    def entries(self) -> list[Any]:
+        return [entry for memory in memories() if memory.engine in self.driver.engines for entry in memory]
+
     def wrong(self) -> Iterator[str]:
         """Yield what came otherwise than it was forecast."""
         for name, thing in self.things.items():
-            if thing.told["before"] not in ([], [True]):
+            # One that has begun to wait in time may be refused when it is over.
+            if any(not good and at < thing.ends - OFF for at, good in thing.told["before"]):
                 yield f"{name} went dark sooner"
-            if thing.told["after"] not in ([], [False]):
+            if any(good for _, good in thing.told["after"]):
                 yield f"{name} lasted longer"
 
     def close(self) -> None:
         self.idp.heal()
         self._open.close()
+
+
+def _issuer(idp: Emulator) -> str:
+    trust = ssl.create_default_context(cafile=idp.ca_file)
+    document = f"{idp.authority('contoso')}/v2.0/.well-known/openid-configuration"
+    found: str = httpx.get(document, verify=trust, trust_env=False).json()["issuer"]
+    return found
 
 
 def served(ask: Callable[..., Any], *arguments: Any) -> bool:

@@ -3,6 +3,7 @@
     {path}        200 and the verdict, with `details` its reasons: for people and for `resilient-auth health`
     {path}/ready  503 where somebody who asks now would get nothing, else 200: for a readiness probe
     {path}/live   200, as long as the process answers: for a liveness probe, which no outage may fail
+    {path}/forecast  what goes dark when, if the providers died now; with `details` alone
 
 Without `details` they tell nothing about whom the application asks, and may be open to everybody.
 """
@@ -13,10 +14,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from ..._policy.checks import require
-from ...health import Health, health
+from ...health import Forecast, Health, forecast, health
 
 __all__ = ["HEADERS", "HealthAnswer", "health_routes"]
 
@@ -24,6 +25,10 @@ HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 #: Seconds for which one look is told to all who ask: a flood of requests costs the process nothing. And seconds for
 #: which it is told to others while somebody looks again.
 _KEPT, _OLD = 1.0, 5.0
+#: The same of a forecast, for which the stores are looked into.
+_FORECAST_KEPT, _FORECAST_OLD = 15.0, 60.0
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +39,23 @@ class HealthAnswer:
     body: str
 
 
-class _Look:
-    """The last look at the process's health."""
+class _Look(Generic[_T]):
+    """The last look at something, told for a while to all who ask."""
 
-    def __init__(self) -> None:
-        self._seen: tuple[float, Health] | None = None
-        self._looking_since = -_OLD
+    def __init__(self, look: Callable[[], _T], kept: float, old: float) -> None:
+        self._look, self._kept, self._old = look, kept, old
+        self._seen: tuple[float, _T] | None = None
+        self._looking_since = -old
 
-    def __call__(self) -> Health:
+    def __call__(self) -> _T:
         now, last = time.monotonic(), self._seen
         if last is not None:
             at, seen = last
-            if now - at < _KEPT or (now - at < _OLD and now - self._looking_since < _KEPT):
+            if now - at < self._kept or (now - at < self._old and now - self._looking_since < self._kept):
                 return seen
         # No lock: that two look at once does no harm.
         self._looking_since = now
-        seen = health()
+        seen = self._look()
         self._seen = now, seen
         return seen
 
@@ -69,7 +75,8 @@ def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], 
         isinstance(path, str) and path.startswith("/") and not path.endswith("/") and path.isprintable(),
         f'path must begin with a slash and end without one, such as "/health", not {path!r}',
     )
-    look = _Look()
+    look: _Look[Health] = _Look(lambda: health(), _KEPT, _OLD)
+    ahead: _Look[Forecast] = _Look(lambda: forecast(), _FORECAST_KEPT, _FORECAST_OLD)
 
     def told() -> HealthAnswer:
         seen = look()
@@ -86,4 +93,9 @@ def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], 
     def live() -> HealthAnswer:
         return HealthAnswer(200, '{"live": true}')
 
-    return (path, told), (f"{path}/ready", ready), (f"{path}/live", live)
+    def foretold() -> HealthAnswer:
+        seen = ahead()
+        return HealthAnswer(200, json.dumps({"report": str(seen)} | seen.to_dict()))
+
+    known = (path, told), (f"{path}/ready", ready), (f"{path}/live", live)
+    return (*known, (f"{path}/forecast", foretold)) if details else known
