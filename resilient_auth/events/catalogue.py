@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from .event import BreakerEvent, DependencyEvent, DocumentEvent, Event, IssuerEvent, RequestEvent, origin_in
 
 __all__ = [
+    "AlertOpened",
+    "AlertResolved",
     "ApiRefusedToken",
     "BreakerClosed",
     "BreakerHalfOpen",
@@ -18,6 +20,7 @@ __all__ = [
     "BreakerOpened",
     "BulkheadRefused",
     "ClaimsServiceRefused",
+    "ClockJumped",
     "CooldownStarted",
     "CredentialExpiring",
     "CredentialRejected",
@@ -43,6 +46,7 @@ __all__ = [
     "RemovalPostponed",
     "RemovalWritten",
     "RetryScheduled",
+    "SecretEndsUnread",
     "SourceSwitched",
     "StoreFailed",
     "StoreRecovered",
@@ -51,6 +55,7 @@ __all__ = [
     "TokenDropped",
     "TokenOnDenyList",
     "TokenServed",
+    "WebhookFailed",
 ]
 
 
@@ -264,16 +269,82 @@ class CredentialRejected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialExpiring(Event):
-    """An application's certificate ends soon, or has ended; told 60, 30, 7 and 1 days ahead, and then (G24)."""
+    """An application's credential ends soon, or has ended; told 60, 30, 7 and 1 days ahead, and then (G24)."""
 
     level = logging.WARNING
-    text = "Certificate of application {client_id} from {target} expires at {expires} ({remaining} s left)"
+    text = "The {credential} of application {client_id} from {target} expires at {expires} ({remaining} s left)"
     authority: str
     client_id: str
     target: str
     expires: str
     #: Seconds until then; less than 0 when it has ended.
     remaining: float
+    #: `certificate`, or `secret` where a watch knows its end.
+    credential: str = "certificate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretEndsUnread(Event):
+    """The function that tells when secrets end failed; it is asked again an hour later, and what it told last holds."""
+
+    level = logging.WARNING
+    text = "When secrets end couldn't be read: {code} ({detail})"
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertOpened(Event):
+    """Requests have fallen abruptly, or fewer of them succeed (G25); told once by a fleet that shares a store."""
+
+    level = logging.ERROR
+    text = "{kind}: {code}: {detail}"
+    #: `acquisitions`, `verifications` or `downstream`.
+    kind: str
+    code: str
+    detail: str
+    #: How many there were in the span that is looked at, and how many of them failed.
+    count: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertResolved(Event):
+    """What an alert told of is over, after `seconds`."""
+
+    level = logging.WARNING
+    text = "{kind}: {code} is over after {seconds} s: {detail}"
+    kind: str
+    code: str
+    detail: str
+    count: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookFailed(Event):
+    """A webhook didn't take a message; told at the first failure of each message, and when it is given up."""
+
+    level = logging.WARNING
+    text = "Webhook {target} didn't take a message: {code} ({detail}); next attempt in {retry_after} s"
+    #: Its origin.
+    target: str
+    code: str
+    detail: str
+    #: None where the message is given up.
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJumped(Event):
+    """The wall clock was set, or this process stood still; for a while, a fall of requests isn't judged."""
+
+    level = logging.WARNING
+    text = "The clock jumped by {seconds} s; for the next {rest} s a fall of requests isn't judged"
+    #: Less than 0 where it was set back.
+    seconds: float
+    rest: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

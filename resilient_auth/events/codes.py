@@ -50,6 +50,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "foreign": "it belongs to another owner, purpose or place",
         "malformed": "it isn't of the right form",
         "newer_schema": "a newer release wrote it",
+        "older_schema": "an older release wrote it, in a form that isn't read any more",
         "unknown_key": "it was sealed with a key that isn't here",
         "unreadable": "the file can't be read",
         # What is wrong with an application's credential.
@@ -59,6 +60,10 @@ CODES: Mapping[str, str] = MappingProxyType(
         "changed": "another key under a known `kid`",
         "empty": "no usable key",
         "shrank": "fewer keys than before",
+        # What an alert is about.
+        "error_budget": "for long, more requests failed than the objective allows",
+        "requests_fell": "there are far fewer requests than a day and a week before",
+        "success_rate": "far more requests fail than the objective allows",
         # What of a token is on the deny-list.
         "check": "the owner's function says so",
         "kid": "the key that signed it",
