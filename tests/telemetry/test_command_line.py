@@ -62,6 +62,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE) == [
         "doctor",
         "health",
+        "forecast",
         "drill",
         "emulator",
     ]
