@@ -11,13 +11,13 @@ Without `details` they tell nothing about whom the application asks, and may be 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from ..._policy.checks import require
 from ...health import Forecast, Health, forecast, health
+from ...health.looking import Look
 
 __all__ = ["HEADERS", "HealthAnswer", "health_routes"]
 
@@ -28,8 +28,6 @@ _KEPT, _OLD = 1.0, 5.0
 #: The same of a forecast, for which the stores are looked into.
 _FORECAST_KEPT, _FORECAST_OLD = 15.0, 60.0
 
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True, slots=True)
 class HealthAnswer:
@@ -37,27 +35,6 @@ class HealthAnswer:
 
     status: int
     body: str
-
-
-class _Look(Generic[_T]):
-    """The last look at something, told for a while to all who ask."""
-
-    def __init__(self, look: Callable[[], _T], kept: float, old: float) -> None:
-        self._look, self._kept, self._old = look, kept, old
-        self._seen: tuple[float, _T] | None = None
-        self._looking_since = -old
-
-    def __call__(self) -> _T:
-        now, last = time.monotonic(), self._seen
-        if last is not None:
-            at, seen = last
-            if now - at < self._kept or (now - at < self._old and now - self._looking_since < self._kept):
-                return seen
-        # No lock: that two look at once does no harm.
-        self._looking_since = now
-        seen = self._look()
-        self._seen = now, seen
-        return seen
 
 
 def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], HealthAnswer]], ...]:
@@ -75,8 +52,8 @@ def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], 
         isinstance(path, str) and path.startswith("/") and not path.endswith("/") and path.isprintable(),
         f'path must begin with a slash and end without one, such as "/health", not {path!r}',
     )
-    look: _Look[Health] = _Look(lambda: health(), _KEPT, _OLD)
-    ahead: _Look[Forecast] = _Look(lambda: forecast(), _FORECAST_KEPT, _FORECAST_OLD)
+    look: Look[Health] = Look(lambda: health(), _KEPT, _OLD)
+    ahead: Look[Forecast] = Look(lambda: forecast(), _FORECAST_KEPT, _FORECAST_OLD)
 
     def told() -> HealthAnswer:
         seen = look()
