@@ -38,20 +38,19 @@ def listed(items: Iterable[object], *, name: str = "ul") -> Html:
     return element(name, *inner) if inner else Html("")
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, shown: bool = False) -> Html:
+def table(caption: str, columns: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
     """Return a table that can be scrolled by keyboard; its first column names the rows.
 
     Args:
         caption: What it tells, for those who hear it.
         columns: Their names.
         rows: Text or markup of ours.
-        shown: Whether the caption is there for everybody.
     """
     head = element("tr", *(element("th", column, scope="col") for column in columns))
     body = [
         element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
     ]
-    named = element("caption", caption, kind="" if shown else "heard")
+    named = element("caption", caption, kind="heard")
     inner = element("table", named, element("thead", head), element("tbody", *body))
     return element("div", inner, kind="scroll", tabindex="0", role="region", aria_label=caption)
 

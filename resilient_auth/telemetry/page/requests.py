@@ -62,7 +62,10 @@ def _chart(level: ServiceLevel) -> Iterator[Html]:
     yield element("p", *_figures(level), kind="figures")
     told = f"{name}: {level.day.now.total:,} in 24 hours, {_rate(level.day.now)} succeeded"
     yield Html(svg("columns", _TALL, _totals(now, before), label=told))
-    yield Html(svg("rates", _RATE_TALL, _rates(now, before), label=f"{name}: success rate by the hour"))
+    least = _least(now, before)
+    yield element("p", f"Success, on a scale from {least:.0%} to 100%:", kind="small soft")
+    label = f"{name}: success rate by the hour, from {least:.0%} to 100%"
+    yield Html(svg("rates", _RATE_TALL, _rates(now, before, least), label=label))
     first, last = hour(now[0].start), hour(now[-1].start)
     yield element("div", element("span", first), element("span", last), kind="hours", aria_hidden="true")
     pairs = list(zip(now, before, strict=False)) if before else [(each, Totals()) for each in now]
@@ -78,7 +81,11 @@ def _chart(level: ServiceLevel) -> Iterator[Html]:
 def _figures(level: ServiceLevel) -> Iterator[object]:
     for compared, what in ((level.day, "24 hours"), (level.week, "7 days")):
         change = compared.change
-        against = "nothing to compare with" if change is None else f"{change:+.0%} against the {what} before"
+        against = "nothing to compare with"
+        if change is not None:
+            than = f"than in the {what} before"
+            more = f"{abs(change):.0%} {'more' if change > 0 else 'fewer'} {than}"
+            against = more if abs(change) >= 0.005 else "as many as before"
         rate = compared.now.success_rate
         kind = "good" if rate is None or rate >= 0.999 else "tardy" if rate >= 0.99 else "bad"
         earlier = "" if compared.before is None else f" (before: {_rate(compared.before)})"
@@ -106,13 +113,21 @@ def _totals(now: Sequence[Bucket], before: Sequence[Bucket]) -> Iterator[str]:
     yield steps("before", [(_TALL - 2) * bucket.total / most for bucket in before], _COLUMN, _TALL)
 
 
-def _rates(now: Sequence[Bucket], before: Sequence[Bucket]) -> Iterator[str]:
+def _least(*spans: Sequence[Bucket]) -> float:
+    """Return where the scale of success begins: 90 % tells 99.9 from 99, where nothing is below it."""
+    rates = [bucket.success_rate for buckets in spans for bucket in buckets]
+    return 0.9 if all(rate is None or rate >= 0.9 for rate in rates) else 0.0
+
+
+def _rates(now: Sequence[Bucket], before: Sequence[Bucket], least: float) -> Iterator[str]:
+    def tall(bucket: Bucket) -> float | None:
+        rate = bucket.success_rate
+        return None if rate is None else (_RATE_TALL - 2) * (rate - least) / (1.0 - least)
+
     yield rect("ground", 0, 0, WIDTH, _RATE_TALL)
     for number, bucket in enumerate(now):
-        rate = bucket.success_rate
-        if rate is not None:
-            tall = (_RATE_TALL - 2) * rate
+        height, rate = tall(bucket), bucket.success_rate
+        if height is not None and rate is not None:
             kind = "served" if rate >= 0.999 else "late" if rate >= 0.99 else "missed"
-            yield rect(kind, number * _COLUMN + 3, _RATE_TALL - tall, _COLUMN - 6, tall)
-    known = [None if bucket.success_rate is None else (_RATE_TALL - 2) * bucket.success_rate for bucket in before]
-    yield steps("before", known, _COLUMN, _RATE_TALL)
+            yield rect(kind, number * _COLUMN + 3, _RATE_TALL - height, _COLUMN - 6, height)
+    yield steps("before", [tall(bucket) for bucket in before], _COLUMN, _RATE_TALL)

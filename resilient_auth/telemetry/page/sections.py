@@ -80,17 +80,21 @@ def _dark(forecast: Forecast) -> Iterator[Html]:
         yield element("p", "No token and no key is held yet.")
         return
     fleet = min((part.first for part in forecast.parts if part.reach == "fleet" and part.first is not None), default=-1)
-    cards = [("First thing of this process", forecast.first), ("Of a process that starts now", forecast.after_restart)]
+    cards = [("First dark, this process", forecast.first), ("If it were restarted now", forecast.after_restart)]
     if fleet >= 0:
-        cards.append(("Of the whole fleet", fleet))
+        cards.append(("First dark, the fleet's store", fleet))
     yield element("dl", *(_card(name, forecast.at, seconds) for name, seconds in cards), kind="cards")
     longest = max((part.first or 0.0 for part in forecast.parts), default=0.0)
     rows = [
         (_what(part), _whose(part), Html(_when(forecast.at, part.first)), Html(_bar(part.first, longest)))
         for part in forecast.parts[:_MOST]
     ]
-    yield table("When what is held goes dark, if nothing can be renewed", ("What", "Whose", "Dark", ""), rows)
-    yield element("p", "Bars are logarithmic: a quarter of an hour is as wide as it is urgent.", kind="small soft")
+    yield table(
+        "When what is held goes dark, if nothing can be renewed",
+        ("What", "Whose", "Dark", element("span", "Bar", kind="heard")),
+        rows,
+    )
+    yield element("p", "The bars are on a logarithmic scale.", kind="small soft")
 
 
 def _card(name: str, at: float, seconds: float | None) -> Html:
@@ -206,7 +210,7 @@ def _stores(seen: Seen) -> Iterator[Html]:
             (
                 store.target,
                 _good(store.state.replace("_", "-"), store.state == "ok"),
-                store.last_code or "",
+                (store.last_code or "none").replace("_", " "),
                 str(store.unreadable),
             )
             for store in health.stores[:_MOST]

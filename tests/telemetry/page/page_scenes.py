@@ -93,13 +93,21 @@ def outage(name: str = "api://billing/.default") -> Health:
         tokens=(
             token(**failed),
             token(scopes=(name,), pinned=False, time_to_dark=640.0, **failed),
-            *(token(flow="silent", scopes=("User.Read",), subject="0123456789abcdef", state="fresh")
-              for _ in range(40)),
-        ),  # fmt: skip
+            *(
+                token(flow="silent", scopes=("User.Read",), subject="0123456789abcdef", state="fresh")
+                for _ in range(40)
+            ),
+        ),
         breakers=(
             BreakerStatus(
-                authority=HERE, purpose="token", state="open", since=NOW - 900.0, retry_after=12.0,
-                failing_since=NOW - 1020.0, last_code="connection_failed", era=7,
+                authority=HERE,
+                purpose="token",
+                state="open",
+                since=NOW - 900.0,
+                retry_after=12.0,
+                failing_since=NOW - 1020.0,
+                last_code="connection_failed",
+                era=7,
             ),
         ),
         keys=tuple(known),
@@ -112,7 +120,7 @@ def outage(name: str = "api://billing/.default") -> Health:
             f"the {name} store is read-only (full); tokens come from memory",
         ),
         forecast=foresee(holdings, known, at=NOW, stores_age=3.0),
-    )  # fmt: skip
+    )
 
 
 def lanes(name: str = "token") -> tuple[list[Lane], list[Outage]]:
