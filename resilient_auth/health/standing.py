@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from .._engine.lanes import LaneStatus
+from .._policy.blame.verdict import Blame
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
 from .._store.gate import StoreStatus
 
-__all__ = ["Health", "TokenHealth", "Verdict", "span"]
+__all__ = ["Health", "TokenHealth", "Verdict", "at_time", "span"]
 
 Verdict = Literal["ok", "degraded", "at risk", "down"]
 
@@ -61,6 +63,9 @@ class Health:
     keys: tuple[KeysHealth, ...] = ()
     #: The lanes in which exchanges and calls of stores are under way, or from which some haven't come back.
     lanes: tuple[LaneStatus, ...] = ()
+    #: Whose fault it is that something fails at an identity provider, as far as can be told; the one to look at first
+    #: comes first.
+    blame: tuple[Blame, ...] = ()
     #: Why the verdict is what it is, in plain words, the worst first; empty where it is "ok".
     reasons: tuple[str, ...] = ()
 
@@ -93,6 +98,11 @@ def _report(health: Health) -> Iterator[str]:
     yield f"{health.verdict.upper()}: {time_left}, {'ready' if health.ready else 'not ready'}"
     for reason in health.reasons:
         yield f"  {reason}"
+    for blame in health.blame:
+        over = f" over {blame.wire}" if blame.wire else ""
+        whom = f" for {blame.client_id}" if blame.client_id else ""
+        since = at_time(blame.since)
+        yield f"  blame {blame.authority}{over}{whom}: {blame.what} since {since}, {'; '.join(blame.evidence)}"
     for token in health.tokens:
         whose = "" if token.subject is None else f" for {token.subject}"
         failed = f", {_times(token.failures)}, last with {token.last_code}" if token.last_code else ""
@@ -124,6 +134,14 @@ def span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def at_time(at: float) -> str:
+    """Return the time of day, seconds since the epoch being given."""
+    try:
+        return f"{datetime.fromtimestamp(at, UTC):%H:%M} UTC"
+    except (OverflowError, ValueError, OSError):  # a provider said so
+        return "the end of time"
 
 
 def _times(failures: int) -> str:

@@ -1,0 +1,40 @@
+"""What Linux tells of a connection that nothing came over: nothing is sent to find out."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+__all__ = ["acknowledged", "refused_by_host"]
+
+#: Linux's `struct tcp_info`: the state, the segments that aren't acknowledged, and those that came in.
+_UNACKNOWLEDGED, _SEGMENTS_IN, _TCP_INFO = 24, 140, 144
+_ESTABLISHED, _CLOSE_WAIT = 1, 8
+
+
+def acknowledged(one: Any) -> bool | None:
+    """Return whether the other end has acknowledged all that was sent to it; None where that can't be told."""
+    info = _tcp_info(one)
+    if info is None or info[0] not in (_ESTABLISHED, _CLOSE_WAIT):
+        return None
+    return bool(struct.unpack_from("=I", info, _UNACKNOWLEDGED)[0] == 0)
+
+
+def refused_by_host(one: socket.socket) -> bool | None:
+    """Return whether it was the other end that refused a connection, and not a firewall on the way (RFC 1122, 4.2.3.9).
+
+    None where that can't be told.
+    """
+    info = _tcp_info(one)
+    return None if info is None else bool(struct.unpack_from("=I", info, _SEGMENTS_IN)[0])
+
+
+def _tcp_info(one: Any) -> bytes | None:
+    if not hasattr(socket, "TCP_INFO") or one is None:
+        return None
+    try:
+        info: bytes = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO)
+    except (OSError, ValueError):  # closed meanwhile
+        return None
+    return info if len(info) == _TCP_INFO else None
