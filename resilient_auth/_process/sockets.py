@@ -8,8 +8,10 @@ from typing import Any
 
 __all__ = ["acknowledged", "refused_by_host"]
 
-#: Linux's `struct tcp_info`: the state, the segments that aren't acknowledged, and those that came in.
-_UNACKNOWLEDGED, _SEGMENTS_IN, _TCP_INFO = 24, 140, 144
+#: Where they are in Linux's `struct tcp_info`: the segments that aren't acknowledged, those that came in, and the bytes
+#: that couldn't be sent; and how much of it is read.
+_UNACKNOWLEDGED, _SEGMENTS_IN, _NOT_SENT, _LENGTH = 24, 140, 144, 148
+#: States.
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
 
 
@@ -18,7 +20,7 @@ def acknowledged(one: Any) -> bool | None:
     info = _tcp_info(one)
     if info is None or info[0] not in (_ESTABLISHED, _CLOSE_WAIT):
         return None
-    return bool(struct.unpack_from("=I", info, _UNACKNOWLEDGED)[0] == 0)
+    return not any(struct.unpack_from("=I", info, at)[0] for at in (_UNACKNOWLEDGED, _NOT_SENT))
 
 
 def refused_by_host(one: socket.socket) -> bool | None:
@@ -34,7 +36,7 @@ def _tcp_info(one: Any) -> bytes | None:
     if not hasattr(socket, "TCP_INFO") or one is None:
         return None
     try:
-        info: bytes = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO)
+        info: bytes = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LENGTH)
     except (OSError, ValueError):  # closed meanwhile
         return None
-    return info if len(info) == _TCP_INFO else None
+    return info if len(info) == _LENGTH else None

@@ -223,6 +223,8 @@ class HttpxWire:
             fault = None if proxy is None else fault_of_proxy(error, proxy)
             if fault is None:
                 raise
+            if trail is not None:
+                trail.beyond_proxy = fault.heals and isinstance(error, httpx.ProxyError)
         # Raised here and not there: what a client raises holds the request, and so its secrets.
         told = f"{proxy_setting(url, self._proxies)} names a proxy {fault.text}"
         if not fault.heals:

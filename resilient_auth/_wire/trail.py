@@ -55,7 +55,7 @@ class Trail:
     """
 
     __slots__ = (
-        "acknowledged", "begun", "certificate", "connected", "handshakes", "https", "layers", "ours", "proxied",
+        "acknowledged", "begun", "beyond_proxy", "certificate", "connected", "handshakes", "https", "layers", "ours", "proxied",
         "seconds", "stream", "trusted_wire",
     )  # fmt: skip
 
@@ -64,8 +64,8 @@ class Trail:
         self.trusted_wire = https and verified
         #: Whether the wire tells how far it comes; an owner's own client doesn't.
         self.ours = False
-        #: Whether it goes through a proxy.
-        self.proxied = False
+        #: Whether it goes through a proxy; and whether that said that it is others who don't answer.
+        self.proxied = self.beyond_proxy = False
         #: The TLS handshakes that it takes, those that were begun, and those that were made.
         self.layers, self.begun, self.handshakes = int(https), 0, 0
         self.connected = False
@@ -93,7 +93,9 @@ class Trail:
             return Sighting()
         stream = self.stream
         if stream is not None and acknowledged(stream.get_extra_info("socket")) is False:
-            return self._sighting(Symptom.SILENT)
+            return self._sighting(Symptom.PROXY if self.proxied else Symptom.SILENT)
+        if self.proxied and self.begun < self.layers:
+            return self._sighting(Symptom.PROXY)
         if not self.reached:
             return Sighting()
         return self._sighting(Symptom.NO_ANSWER, trusted=self.trusted_wire)
@@ -135,13 +137,13 @@ def _of_failure(error: Exception, failure: ProviderUnavailable, trail: Trail, la
     if isinstance(failure, TLSFailed) and (in_tunnel or not trail.ours):
         return _of_tls(causes, trail)
     if trail.proxied and not in_tunnel:
-        return Symptom.PROXY, ""
+        return (Symptom.BEYOND_PROXY if trail.beyond_proxy else Symptom.PROXY), ""
     if isinstance(failure, MalformedAnswer):
         return Symptom.PAGE, "too large, packed, or a way elsewhere"
     if not trail.ours:
         return _of_owners(causes)
     if trail.acknowledged is False:
-        return Symptom.SILENT, ""
+        return (Symptom.PROXY if trail.proxied else Symptom.SILENT), ""
     timed_out = any(isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__ for cause in causes)
     if trail.reached:
         return (Symptom.NO_ANSWER if timed_out else Symptom.BROKE), ""

@@ -21,6 +21,7 @@ class Symptom(Enum):
     STARVED = "this process or machine has no file descriptor, memory, port or thread left"
     STALLED = "this process stood still while it waited for the answer"
     PROXY = "the proxy on the way there doesn't let it through"
+    BEYOND_PROXY = "the proxy on the way there answers that it finds no way on"
     BUNDLE = "the file of certificate authorities to trust can't be read"
     NO_SUCH_NAME = "this machine's resolver says that there is no such name"
     UNRESOLVED = "this machine's resolver gives no answer for its name"
@@ -52,6 +53,7 @@ OF_WAY = frozenset(
         Symptom.STARVED,
         Symptom.STALLED,
         Symptom.PROXY,
+        Symptom.BEYOND_PROXY,
         Symptom.BUNDLE,
         Symptom.NO_SUCH_NAME,
         Symptom.UNRESOLVED,

@@ -216,7 +216,7 @@ class Sightings:
 
     def _blamed(self, site: Endpoint, record: _Record, now: float, *, live: bool) -> list[Blame]:
         """Say whose fault it is, once for what is everybody's and once for each application's own."""
-        troubles: list[tuple[str, _Trouble]] = [each for each in list(record.parts.values())]
+        troubles: list[tuple[str, _Trouble]] = list(record.parts.values())
         if record.way is not None:
             # While it isn't reached, what it said before is no news.
             troubles = [("", record.way), *(each for each in troubles if each[0])]
