@@ -15,8 +15,9 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from .._process import forks
+from .._process.sockets import refused_by_host
 
-__all__ = ["NO_SUCH_NAME", "connect", "racing"]
+__all__ = ["NO_SUCH_NAME", "LookupTimeout", "connect", "racing"]
 
 #: Codes of a `socket.gaierror` that waiting doesn't mend; EAI_AGAIN, a server that doesn't answer, is another matter.
 NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
@@ -33,6 +34,10 @@ _HANGS_AFTER = 1.0
 _UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK})
 
 _Address = tuple[Any, ...]
+
+
+class LookupTimeout(TimeoutError):
+    """The system's resolver gave no answer in time."""
 
 
 class _Lookup:
@@ -78,7 +83,7 @@ class _Lookups:
             except RuntimeError:  # no thread is to be had: then this one waits as long as the system likes
                 self._carry_out(lookup, host, port)
         if not lookup.done.wait(seconds):
-            raise TimeoutError(f"the name {host} wasn't resolved in time")
+            raise LookupTimeout(f"the name {host} wasn't resolved in time")
         if lookup.error is not None:
             # A copy for each who waited: a traceback would hold their frames.
             raise type(lookup.error)(*lookup.error.args)
@@ -176,7 +181,7 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
                 if code == 0 and winner is None:
                     winner = one
                 elif code:
-                    errors.append(OSError(code, os.strerror(code)))
+                    errors.append(_refusal(one, code))
                     selector.unregister(one)
                     begun.remove(one)
                     one.close()
@@ -202,9 +207,17 @@ def _begin(address: _Address, local_address: str | None) -> socket.socket:
         one.close()
         raise
     if code not in _UNDER_WAY:
+        refusal = _refusal(one, code)
         one.close()
-        raise OSError(code, os.strerror(code))
+        raise refusal
     return one
+
+
+def _refusal(one: socket.socket, code: int) -> OSError:
+    """Return why there is no connection: a firewall that says no is another matter than a host that does."""
+    if code == errno.ECONNREFUSED and refused_by_host(one) is False:
+        code = errno.EHOSTUNREACH
+    return OSError(code, os.strerror(code))
 
 
 class _Racing:

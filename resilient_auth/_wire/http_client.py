@@ -31,6 +31,7 @@ from .answers import Wire, WireResponse
 from .documents import DOCUMENTS, DocumentRequest
 from .exchange_context import ExchangeContext, current, has_another_source
 from .failures import as_failure
+from .trail import Trail, shown_by_answer, shown_by_failure, shown_by_setting
 
 __all__ = ["Transport"]
 
@@ -283,13 +284,17 @@ class Transport:
                 None if observing.observer is None else observing.observer.begin("attempt", asked=asked, method=method)
             )
             end_part = None if operation is None else operation.enter()
+            trail = Trail(https=url.startswith("https:"), verified=asked.endpoint.wire.verified)
+            sighted, shown = engine.sightings.begin(asked, trail.look), None
             try:
-                answer = self.wire.send(method, url, ends=ends, **options)
+                answer = self.wire.send(method, url, ends=ends, trail=trail, **options)
             except ConfigurationError as error:
-                wrong = ConfigurationError(str(error))
+                wrong, shown = ConfigurationError(str(error)), shown_by_setting(error, trail)
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
+                shown = shown_by_failure(error, failure, trail, engine.clock.monotonic() - ends)
             finally:
+                sighted.ended(shown)
                 if exchange_context.flight is not None:
                     exchange_context.flight.attempts += purpose in _OF_TOKENS
                     exchange_context.flight.in_http += engine.clock.monotonic() - now
@@ -307,6 +312,7 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
+            sighted.ended(shown_by_answer(answer, fault, trail, wall))
             if operation is not None:
                 operation.end(answer, fault)
             unmatched = isinstance(fault, ServerFailed) and fault.of_request

@@ -11,6 +11,8 @@ from .._engine.exchange import under_way
 from .._engine.lanes import LaneStatus
 from .._engine.workers import lanes
 from .._fleet.write_back import removals_pending
+from .._policy.blame.sightings import blames
+from .._policy.blame.verdict import Blame
 from .._policy.breaker import Breaker, breakers
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
@@ -22,10 +24,11 @@ from ..token import fingerprint
 from .foreseen import Advice, Forecast, GoesDark, foresee
 from .standing import Health, TokenHealth
 from .survival import holdings_of, stores_age, take_stock
-from .verdict import Seen, judge
+from .verdict import Seen, beside_stores, judge
 
 __all__ = [
     "Advice",
+    "Blame",
     "Forecast",
     "GoesDark",
     "Health",
@@ -76,11 +79,13 @@ def health() -> Health:
                     last_code=None if entry.last_error is None else entry.last_error.code,
                 )
             )
+    held = tuple(stores())
     seen = Seen(
         at=time.time() if at is None else at,
         tokens=tuple(tokens),
         breakers=tuple(breaker.status() for breaker in breakers()),
-        stores=tuple(stores()),
+        blame=tuple(beside_stores(blame, held) for blame in blames()),
+        stores=held,
         removals_pending=removals_pending(),
         keys=tuple(reporter.report() for reporter in reporters.all()),
         lanes=tuple(lanes()),
@@ -92,6 +97,7 @@ def health() -> Health:
         time_to_dark=min((token.time_to_dark for token in tokens if token.in_use), default=None),
         tokens=seen.tokens,
         breakers=seen.breakers,
+        blame=seen.blame,
         stores=seen.stores,
         removals_pending=seen.removals_pending,
         keys=seen.keys,

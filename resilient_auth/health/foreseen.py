@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from .._policy.fallback import FallbackOptions
 from .._policy.key_reports import KeysHealth
-from .wording import as_json, hour, span
+from .wording import as_json, at_time, span
 
 __all__ = ["Advice", "Forecast", "GoesDark", "Holding", "foresee"]
 
@@ -275,7 +275,7 @@ def _with_keys(own: Sequence[Holding], keys: Sequence[KeysHealth], first: float)
 
 
 def _hour(at: float, seconds: float) -> str:
-    return "never" if seconds == math.inf else hour(at + seconds)
+    return "never" if seconds == math.inf else at_time(at + seconds)
 
 
 def _report(forecast: Forecast) -> Iterator[str]:
@@ -285,7 +285,7 @@ def _report(forecast: Forecast) -> Iterator[str]:
     def when(seconds: float | None) -> str:
         if seconds is None:
             return "never"
-        return "now" if seconds <= 0 else f"in {span(seconds)}, at {hour(at + seconds)}"
+        return "now" if seconds <= 0 else f"in {span(seconds)}, at {at_time(at + seconds)}"
 
     if not forecast.parts:
         yield "IF THE PROVIDER DIED NOW: nothing is held that could go dark"

@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .._engine.lanes import LaneStatus
+from .._policy.blame.verdict import Blame
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
 from .._store.gate import StoreStatus
 from .foreseen import Forecast
-from .wording import as_json, span
+from .wording import as_json, at_time, span
 
-__all__ = ["Health", "TokenHealth", "Verdict"]
+__all__ = ["Health", "TokenHealth", "Verdict", "at_time", "span"]
 
 Verdict = Literal["ok", "degraded", "at risk", "down"]
 
@@ -63,6 +64,9 @@ class Health:
     keys: tuple[KeysHealth, ...] = ()
     #: The lanes in which exchanges and calls of stores are under way, or from which some haven't come back.
     lanes: tuple[LaneStatus, ...] = ()
+    #: Whose fault it is that something fails at an identity provider, as far as can be told; the one to look at first
+    #: comes first.
+    blame: tuple[Blame, ...] = ()
     #: Why the verdict is what it is, in plain words, the worst first; empty where it is "ok".
     reasons: tuple[str, ...] = ()
     #: What goes dark when, if the providers died now. Stores are seen as `resilient_auth.forecast` has found them last.
@@ -87,6 +91,11 @@ def _report(health: Health) -> Iterator[str]:
     yield f"{health.verdict.upper()}: {time_left}, {'ready' if health.ready else 'not ready'}"
     for reason in health.reasons:
         yield f"  {reason}"
+    for blame in health.blame:
+        over = f" over {blame.wire}" if blame.wire else ""
+        whom = f" for {blame.client_id}" if blame.client_id else ""
+        since = at_time(blame.since)
+        yield f"  blame {blame.authority}{over}{whom}: {blame.what} since {since}, {'; '.join(blame.evidence)}"
     for token in health.tokens:
         whose = "" if token.subject is None else f" for {token.subject}"
         failed = f", {_times(token.failures)}, last with {token.last_code}" if token.last_code else ""

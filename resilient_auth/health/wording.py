@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["as_json", "hour", "span"]
+__all__ = ["as_json", "at_time", "span"]
 
 
 def as_json(value: object) -> Any:
@@ -27,8 +27,8 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def hour(at: float) -> str:
-    """Return the hour of a moment, given in seconds since the epoch."""
+def at_time(at: float) -> str:
+    """Return the time of day of a moment, given in seconds since the epoch."""
     try:
         return f"{datetime.fromtimestamp(at, UTC):%H:%M} UTC"
     except (OverflowError, ValueError, OSError):  # a provider said so

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from ...health.wording import hour
+from ...health.wording import at_time
 from ..levels.values import Bucket, Kind, ServiceLevel, ServiceLevels, Totals
 from .drawing import WIDTH, rect, steps, svg
 from .markup import Html, details, element, listed, table
@@ -36,7 +36,7 @@ def requests_section(levels: ServiceLevels) -> Iterator[Html]:
     whose = "this process's" if levels.read_at is None else "the whole fleet's, from its store"
     yield element("p", f"The last 24 hours by the hour, in UTC; {whose}.", kind="soft")
     yield listed(
-        element("strong", alert.code.replace("_", " "), f" since {hour(alert.since)}: {alert.detail}")
+        element("strong", alert.code.replace("_", " "), f" since {at_time(alert.since)}: {alert.detail}")
         for alert in levels.alerts
     )
     kinds = [level for level in levels.levels if any(bucket.total for bucket in level.hours)]
@@ -66,11 +66,11 @@ def _chart(level: ServiceLevel) -> Iterator[Html]:
     yield element("p", f"Success, on a scale from {least:.0%} to 100%:", kind="small soft")
     label = f"{name}: success rate by the hour, from {least:.0%} to 100%"
     yield Html(svg("rates", _RATE_TALL, _rates(now, before, least), label=label))
-    first, last = hour(now[0].start), hour(now[-1].start)
+    first, last = at_time(now[0].start), at_time(now[-1].start)
     yield element("div", element("span", first), element("span", last), kind="hours", aria_hidden="true")
     pairs = list(zip(now, before, strict=False)) if before else [(each, Totals()) for each in now]
     rows = [
-        (hour(one.start), f"{one.total:,}", f"{one.failed:,}", _rate(one), f"{then.total:,}", _rate(then))
+        (at_time(one.start), f"{one.total:,}", f"{one.failed:,}", _rate(one), f"{then.total:,}", _rate(then))
         for one, then in reversed(pairs)
     ]
     columns = ("Hour", "Requests", "Failed", "Success", "Day before", "Its success")

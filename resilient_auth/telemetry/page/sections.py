@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ...health import Forecast, GoesDark, Health, TokenHealth
-from ...health.wording import hour, span
+from ...health.wording import at_time, span
 from ..levels.values import ServiceLevels
 from .drawing import WIDTH, Axis, rect, svg
 from .history import Lane, Outage
@@ -100,7 +100,7 @@ def _dark(forecast: Forecast) -> Iterator[Html]:
 def _card(name: str, at: float, seconds: float | None) -> Html:
     kind = _urgency(seconds)
     shown = "never" if seconds is None else span(seconds) if seconds > 0 else "dark now"
-    when = "" if seconds is None or seconds <= 0 else f"at {hour(at + seconds)}"
+    when = "" if seconds is None or seconds <= 0 else f"at {at_time(at + seconds)}"
     return element("div", element("dt", name), element("dd", element("b", shown, kind=kind), " ", when))
 
 
@@ -115,7 +115,7 @@ def _when(at: float, seconds: float | None) -> Html:
         return element("span", "never", kind="good")
     if seconds <= 0:
         return element("b", "dark now", kind="bad")
-    return element("span", element("b", hour(at + seconds), kind=_urgency(seconds)), f" in {span(seconds)}")
+    return element("span", element("b", at_time(at + seconds), kind=_urgency(seconds)), f" in {span(seconds)}")
 
 
 def _bar(seconds: float | None, longest: float) -> str:
