@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -63,8 +64,7 @@ def mount_status_page(
     def events() -> Response:
         if page.full():
             return Response(status_code=204, headers={"Cache-Control": "no-store"})  # a browser doesn't ask again
-        told = Answer("", EVENT_STREAM)
-        return _Stream(_messages(page), headers=told.headers, media_type=told.media_type)
+        return _Stream(page)
 
     answers = ((path, answering(page.document)), (f"{path}/now", answering(page.now)), (f"{path}/events", events))
     # Before a route that takes every path.
@@ -105,22 +105,28 @@ def _awaits(guard: Any) -> bool:
 
 
 class _Stream(StreamingResponse):
-    """A stream whose reader is let go where they read nothing for long."""
+    """A stream for a while, whose reader is let go where they read nothing for long."""
+
+    def __init__(self, page: StatusPage) -> None:
+        told = Answer("", EVENT_STREAM)
+        super().__init__(_messages(page), headers=told.headers, media_type=told.media_type)
+        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def bounded(message: Message) -> None:
             await asyncio.wait_for(send(message), _SLOWEST)
 
-        await super().__call__(scope, receive, bounded)
+        key = self._page.opened()
+        try:
+            with suppress(TimeoutError):  # the server ends what isn't complete
+                await super().__call__(scope, receive, bounded)
+        finally:
+            self._page.closed(key)
 
 
 async def _messages(page: StatusPage) -> AsyncIterator[str]:
-    key = page.opened()
-    try:
-        messages = page.changes()
-        ends = asyncio.get_running_loop().time() + STREAM_SECONDS
-        while asyncio.get_running_loop().time() < ends:
-            yield await run_in_threadpool(next, messages)
-            await asyncio.sleep(_EVERY)
-    finally:
-        page.closed(key)
+    messages, now = page.changes(), asyncio.get_running_loop().time
+    ends = now() + STREAM_SECONDS
+    while now() < ends:
+        yield await run_in_threadpool(next, messages)
+        await asyncio.sleep(_EVERY)

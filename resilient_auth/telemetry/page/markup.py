@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from ...errors import printable
+
 __all__ = ["Html", "details", "element", "listed", "table"]
 
 
@@ -15,7 +17,12 @@ class Html(str):
 
 
 def _html(value: object) -> str:
-    return value if isinstance(value, Html) else escape(str(value))
+    return value if isinstance(value, Html) else _text(str(value))
+
+
+def _text(value: str) -> str:
+    # What can't be printed, such as a mark that turns the direction of writing, shows what it is.
+    return escape(printable(value))
 
 
 def element(name: str, *inner: object, kind: str = "", **attributes: str) -> Html:
@@ -28,7 +35,7 @@ def element(name: str, *inner: object, kind: str = "", **attributes: str) -> Htm
         attributes: The others; an underscore stands for a hyphen.
     """
     given = ({"class": kind} if kind else {}) | attributes
-    written = "".join(f' {key.replace("_", "-")}="{escape(value)}"' for key, value in given.items())
+    written = "".join(f' {key.replace("_", "-")}="{_text(value)}"' for key, value in given.items())
     return Html(f"<{name}{written}>{''.join(map(_html, inner))}</{name}>")
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from ...health import Forecast, GoesDark, Health, TokenHealth
+from ..._policy.blame.verdict import ADVICE
+from ...health import Blame, Forecast, GoesDark, Health, TokenHealth
 from ...health.wording import at_time, span
 from ..levels.values import ServiceLevels
 from .drawing import WIDTH, Axis, rect, svg
@@ -27,10 +28,22 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "at risk": ("At risk", "What is held ends within a quarter of an hour, and can't be renewed."),
     "down": ("Down", "Somebody who asks now gets nothing."),
 }
-#: By a section's id, its heading; None for the verdict, which needs none.
+_CULPRITS: Final[Mapping[str, str]] = {
+    "process": "This process or machine has run out of something",
+    "proxy": "The proxy",
+    "network": "The network, or name resolution",
+    "tls": "The trust store, or what inspects TLS",
+    "clock": "This machine's clock",
+    "provider": "The identity provider",
+    "credential": "This application's credential, or its registration",
+    "throttled": "This application, which asks more than it may",
+    "unknown": "Unknown",
+}
+#: By a section's id, its heading; the verdict's is for those who hear it.
 TITLES: Final[Mapping[str, str]] = {
     "verdict": "Verdict",
     "dark": "Time to dark",
+    "blame": "Whose fault it is",
     "forecast": "If the provider died now",
     "timeline": "Circuits and outages",
     "requests": "Requests and success",
@@ -59,6 +72,7 @@ def sections(seen: Seen) -> dict[str, str]:
     written = {
         "verdict": _verdict(seen),
         "dark": _dark(forecast),
+        "blame": _blame(seen.health.blame),
         "forecast": _forecast(forecast),
         "timeline": _timeline(seen),
         "requests": requests_section(seen.levels),
@@ -134,6 +148,18 @@ def _whose(part: GoesDark) -> str:
     told = [who, *(["pinned"] if part.pinned else []), *(["in the fleet's store"] if part.reach == "fleet" else [])]
     last = "" if part.last == part.first or part.last is None else f"; the last in {span(part.last)}"
     return f"{', '.join(told)}{last}"
+
+
+def _blame(blames: Sequence[Blame]) -> Iterator[Html]:
+    if not blames:
+        yield element("p", "Nobody's: no identity provider fails.")
+    for blame in blames[:_MOST]:
+        over = f" over {blame.wire}" if blame.wire else ""
+        whom = f", for {blame.client_id} alone" if blame.client_id else ""
+        yield element("h3", _CULPRITS.get(blame.what, blame.what))
+        yield element("p", f"{blame.authority}{over}{whom}, since {at_time(blame.since)}. What says so:")
+        yield listed(blame.evidence)
+        yield element("p", _sentence(ADVICE[blame.what]))
 
 
 def _forecast(forecast: Forecast) -> Iterator[Html]:

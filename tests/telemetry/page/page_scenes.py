@@ -10,7 +10,7 @@ from resilient_auth._policy.circuit.status import BreakerStatus
 from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth._policy.key_reports import KeysHealth
 from resilient_auth._store.gate import StoreStatus
-from resilient_auth.health import Health, TokenHealth
+from resilient_auth.health import Blame, Health, TokenHealth
 from resilient_auth.health.foreseen import Holding, foresee
 from resilient_auth.telemetry.levels.values import (
     FINE,
@@ -112,6 +112,15 @@ def outage(name: str = "api://billing/.default") -> Health:
         ),
         keys=tuple(known),
         stores=(StoreStatus(target=name, state="read_only", last_code="full", rejected=0, unreadable=4),),
+        blame=(
+            Blame(
+                what="network",
+                authority=HERE,
+                client_id=name,
+                since=NOW - 1020.0,
+                evidence=("three connections in a row found no route to 20.190.160.1", f"so says {name}"),
+            ),
+        ),
         lanes=(LaneStatus(name=f"{name} for application 1", active=2, waiting=3, overdue=1),),
         removals_pending=2,
         reasons=(
@@ -144,11 +153,14 @@ def lanes(name: str = "token") -> tuple[list[Lane], list[Outage]]:
     return found, outages
 
 
-def levels(detail: str = "41 % fewer requests than a day before", *, watched: bool = True) -> ServiceLevels:
-    """Two weeks of days and nights, with a fall and failures in the last hours."""
+def levels(
+    detail: str = "41 % fewer requests than a day before", *, watched: bool = True, kinds: tuple[Kind, ...] = KINDS
+) -> ServiceLevels:
+    """Two weeks of days and nights, with a fall and failures in the last hours; of `kinds` alone."""
 
     def bucket(start: float, size: float, kind: Kind) -> Bucket:
         scale = {"acquisitions": 9_000, "verifications": 30_000, "downstream": 4_000}[kind] * size / 3600
+        scale *= kind in kinds
         total = int(scale * (1.2 + math.sin(start / 86_400 * 2 * math.pi)))
         recent = start > NOW - 2 * 3600
         return Bucket(total=int(total * 0.6) if recent else total, failed=total // 30 if recent else total // 2000,
