@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from html.parser import HTMLParser
 from typing import Any
 
@@ -16,16 +18,19 @@ import page_scenes
 import pytest
 from page_scenes import HERE, HOSTILE
 
-from resilient_auth import BreakerOptions, ConfigurationError
+import resilient_auth as ra
+from resilient_auth import BreakerOptions, ConfigurationError, msal
 from resilient_auth._policy.breaker import Breaker, Dependency
+from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.clock import SystemClock
+from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import BreakerClosed, BreakerHalfOpen, BreakerOpened
 from resilient_auth.telemetry.page import serving
 from resilient_auth.telemetry.page.drawing import Axis, steps
 from resilient_auth.telemetry.page.history import History, history
 from resilient_auth.telemetry.page.markup import Html, element
 from resilient_auth.telemetry.page.serving import StatusPage
-from resilient_auth.testing import no_jitter
+from resilient_auth.testing import ManualClock, no_jitter
 
 
 class Read(HTMLParser):
@@ -271,3 +276,34 @@ def test_a_gap_is_drawn_where_nothing_is_known() -> None:
     assert steps("before", [], 10, 5) == ""
     axis = Axis(0.0, 10.0)
     assert (axis.x(-5.0), axis.x(5.0), axis.x(50.0)) == (0.0, 500.0, 1000.0)
+
+
+def test_no_secret_and_nobodys_name_is_on_it(own_environment: None) -> None:
+    """With real tokens of an application and a user in memory and in a store, in an outage."""
+    with Emulator() as idp, ExitStack() as opened:
+        idp.add_user("ada@contoso.com")
+        clock = ManualClock()
+        store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
+        where: dict[str, Any] = {
+            "authority": idp.authority("contoso"), "instance_discovery": False, "verify": idp.ca_file,
+            "resilience": ra.Settings(clock=clock, store=store),
+        }  # fmt: skip
+        app = opened.enter_context(
+            msal.ConfidentialClientApplication("daemon", client_credential="s3cret-of-the-daemon", **where)
+        )
+        desktop = opened.enter_context(msal.PublicClientApplication("desktop", **where))
+        known = [app.acquire_token_for_client(["https://graph.microsoft.com/.default"])["access_token"]]
+        flow = desktop.initiate_auth_code_flow(["User.Read"], redirect_uri="http://localhost/back")
+        result = desktop.acquire_token_by_auth_code_flow(flow, idp.sign_in(flow["auth_uri"], "ada@contoso.com"))
+        account = desktop.get_accounts()[0]
+        desktop.acquire_token_silent(["User.Read"], account)
+        known += [result["access_token"], result["refresh_token"], result["id_token"], "s3cret-of-the-daemon"]
+        known += ["ada@", account["home_account_id"], account["local_account_id"]]
+        idp.fail(Fault.http_503())
+        ra.forecast()
+        page = StatusPage("/status", "Orders")
+        told = page.document().body + page.now().body + page.event().body + str(ra.forecast()) + str(ra.health())
+        assert "User.Read" in told
+        assert "1 user" in told
+        for secret in known:
+            assert secret not in told
