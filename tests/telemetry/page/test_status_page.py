@@ -293,7 +293,9 @@ def test_no_secret_and_nobodys_name_is_on_it(own_environment: None) -> None:
         )
         desktop = opened.enter_context(msal.PublicClientApplication("desktop", **where))
         known = [app.acquire_token_for_client(["https://graph.microsoft.com/.default"])["access_token"]]
-        flow = desktop.initiate_auth_code_flow(["User.Read"], redirect_uri="http://localhost/back")
+        flow = desktop.initiate_auth_code_flow(
+            ["User.Read"], redirect_uri="http://localhost/back", response_mode="form_post"
+        )
         result = desktop.acquire_token_by_auth_code_flow(flow, idp.sign_in(flow["auth_uri"], "ada@contoso.com"))
         account = desktop.get_accounts()[0]
         desktop.acquire_token_silent(["User.Read"], account)
