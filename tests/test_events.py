@@ -365,6 +365,7 @@ NAMES = """
     grace_served hedge_sent keys_anomaly keys_refresh_failed keys_refreshed pinned_keys_in_use provider_seen_down
     provider_seen_up refresh_scheduled removal_postponed removal_written retry_scheduled source_switched
     store_failed store_recovered store_rejected token_acquired token_dropped token_on_deny_list token_served
+    alert_opened alert_resolved clock_jumped secret_ends_unread webhook_failed
 """
 
 

@@ -20,8 +20,9 @@ class CredentialEnd:
     authority: str
     #: Who says so: a file, the owner's function, or an option.
     target: str
-    #: Seconds since the epoch.
+    #: When it ends, in seconds since the epoch; and in how many seconds, less than 0 where it has ended.
     at: float
+    remaining: float
 
 
 class Reporter(Protocol):

@@ -307,7 +307,9 @@ class SecretEndsUnread(Event):
     """The function that tells when secrets end failed; it is asked again an hour later, and what it told last holds."""
 
     level = logging.WARNING
-    text = "When secrets end couldn't be read: {code} ({detail})"
+    text = "When secrets end couldn't be read from {target}: {code} ({detail})"
+    #: The option that holds the function.
+    target: str
     code: str
     detail: str
 
@@ -317,7 +319,9 @@ class AlertOpened(Event):
     """Requests have fallen abruptly, or fewer of them succeed (G25); told once by a fleet that shares a store."""
 
     level = logging.ERROR
-    text = "{kind}: {code}: {detail}"
+    text = "{kind} of {target}: {code}: {detail}"
+    #: What is watched: the name that it was given.
+    target: str
     #: `acquisitions`, `verifications` or `downstream`.
     kind: str
     code: str
@@ -332,7 +336,8 @@ class AlertResolved(Event):
     """What an alert told of is over, after `seconds`."""
 
     level = logging.WARNING
-    text = "{kind}: {code} is over after {seconds} s: {detail}"
+    text = "{kind} of {target}: {code} is over after {seconds} s: {detail}"
+    target: str
     kind: str
     code: str
     detail: str
@@ -360,7 +365,8 @@ class ClockJumped(Event):
     """The wall clock was set, or this process stood still; for a while, a fall of requests isn't judged."""
 
     level = logging.WARNING
-    text = "The clock jumped by {seconds} s; for the next {rest} s a fall of requests isn't judged"
+    text = "The {target} clock jumped by {seconds} s; for the next {rest} s a fall of requests isn't judged"
+    target: str
     #: Less than 0 where it was set back.
     seconds: float
     rest: float

@@ -17,7 +17,7 @@ from .._policy.breaker import Breaker, breakers
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
 from .._policy.key_reports import KeysHealth, reporters
-from .._process import forks
+from .._process import credential_ends, forks
 from .._store.gate import stores
 from ..errors import ConfigurationError
 from ..token import fingerprint
@@ -89,6 +89,7 @@ def health() -> Health:
         removals_pending=removals_pending(),
         keys=tuple(reporter.report() for reporter in reporters.all()),
         lanes=tuple(lanes()),
+        credentials=tuple(end for one in credential_ends.reporters.all() for end in one.credential_ends()),
     )
     verdict, reasons = judge(seen)
     return Health(
@@ -102,6 +103,7 @@ def health() -> Health:
         removals_pending=seen.removals_pending,
         keys=seen.keys,
         lanes=seen.lanes,
+        credentials=seen.credentials,
         forecast=foresee(
             [holding for memory in memories() for holding in holdings_of(memory)],
             # Keys that nobody has needed yet are missed by nobody.

@@ -10,6 +10,7 @@ from .._engine.lanes import LaneStatus
 from .._policy.blame.verdict import Blame
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
+from .._process.credential_ends import CredentialEnd
 from .._store.gate import StoreStatus
 from .foreseen import Forecast
 from .wording import as_json, at_time, span
@@ -67,7 +68,10 @@ class Health:
     #: Whose fault it is that something fails at an identity provider, as far as can be told; the one to look at first
     #: comes first.
     blame: tuple[Blame, ...] = ()
-    #: Why the verdict is what it is, in plain words, the worst first; empty where it is "ok".
+    #: When applications' certificates and secrets end; known while `resilient_auth.telemetry.watch` is on.
+    credentials: tuple[CredentialEnd, ...] = ()
+    #: Why the verdict is what it is, in plain words, the worst first. Where it is "ok" they tell at most of what will
+    #: be trouble, such as a credential that ends in a few weeks.
     reasons: tuple[str, ...] = ()
     #: What goes dark when, if the providers died now. Stores are seen as `resilient_auth.forecast` has found them last.
     forecast: Forecast | None = None

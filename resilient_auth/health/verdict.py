@@ -10,6 +10,7 @@ from .._engine.lanes import LaneStatus
 from .._policy.blame.verdict import Blame
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
+from .._process.credential_ends import CredentialEnd
 from .._store.gate import StoreStatus
 from .standing import TokenHealth, Verdict, at_time, span
 
@@ -17,6 +18,8 @@ __all__ = ["Seen", "beside_stores", "judge"]
 
 #: Seconds left of what can't be renewed, under which somebody should look: time enough to do something.
 _AT_RISK: Final = 900.0
+#: Seconds of a day; days ahead of a credential's end from which that is told, and from which it is trouble (G24).
+_DAY, _WARN_AHEAD, _SOON = 86_400.0, 60, 7
 _ORDER: Final[tuple[Verdict, ...]] = ("down", "at risk", "degraded", "ok")
 
 #: Stores that are no word on the network.
@@ -49,11 +52,13 @@ class Seen:
     removals_pending: int = 0
     keys: tuple[KeysHealth, ...] = ()
     lanes: tuple[LaneStatus, ...] = ()
+    credentials: tuple[CredentialEnd, ...] = ()
 
 
 def judge(seen: Seen) -> tuple[Verdict, tuple[str, ...]]:
     """Return the verdict, and its reasons with the worst first."""
-    found = sorted((*_of_providers(seen), *_of_keys(seen), *_of_others(seen)), key=lambda each: _ORDER.index(each[0]))
+    all_of_it = (*_of_providers(seen), *_of_keys(seen), *_of_others(seen), *_of_credentials(seen))
+    found = sorted(all_of_it, key=lambda each: _ORDER.index(each[0]))
     return (found[0][0] if found else "ok"), tuple(reason for _, reason in found)
 
 
@@ -135,6 +140,17 @@ def _of_others(seen: Seen) -> Iterator[tuple[Verdict, str]]:
             yield "degraded", f"{lane.overdue} calls at {lane.name} hang; look at functions of yours that they call"
     if seen.removals_pending:
         yield "degraded", f"{seen.removals_pending} sign-outs aren't in a store yet; they are written when it works"
+
+
+def _of_credentials(seen: Seen) -> Iterator[tuple[Verdict, str]]:
+    for end in sorted(seen.credentials, key=lambda end: end.at):
+        whose = f"the {end.credential} of application {end.client_id}"
+        days = int(end.remaining // _DAY)
+        if end.remaining <= 0:
+            yield "at risk", f"{whose} has ended, and no token is had with it; replace it now"
+        elif days < _WARN_AHEAD:
+            verdict: Verdict = "degraded" if days < _SOON else "ok"
+            yield verdict, f"{whose} ends in {days} day{'' if days == 1 else 's'}; replace it before"
 
 
 def _urgency(left: float | None) -> Verdict:

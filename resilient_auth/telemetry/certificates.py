@@ -30,8 +30,10 @@ _ends: weakref.WeakKeyDictionary[LateBound, tuple[object, float | None]] = weakr
 
 
 def lives() -> Iterator[CertificateLife]:
-    """Tell how long each living application's certificate lasts, where it was given with its end."""
+    """Tell how long the certificate of each application lasts that isn't closed, where it was given with its end."""
     for app in applications():
+        if app._ra_session.closed:
+            continue
         rotation = app.__dict__.get("_ra_rotation")
         end = _end_in_arguments(app) if rotation is None else rotation.ends
         if end is not None:

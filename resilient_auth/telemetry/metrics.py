@@ -194,7 +194,7 @@ _LISTED = (
         "resilient_auth.credential.remaining",
         "s",
         _ours(_HOST, "client_id"),
-        "Until the certificate of an application ends, 86,400 a day; absent where that isn't known, as of a secret's",
+        "Until a certificate of an application ends, 86,400 s a day, or a secret of which a watch was told that",
     ),
     Metric("gauge", "resilient_auth.verdict", "1", _ours("state"), "1 for how the process stands, 0 for the others"),
     Metric(

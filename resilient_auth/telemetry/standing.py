@@ -57,6 +57,9 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
         host = addresses.of(origin_in(lane.name))
         for state, number in (("active", lane.active), ("waiting", lane.waiting), ("overdue", lane.overdue)):
             yield "resilient_auth.queue.depth", (host, state), float(number)
+    for end in now.credentials:
+        if end.credential == "secret":  # those of certificates are there without a watch
+            yield "resilient_auth.credential.remaining", (addresses.of(end.authority), end.client_id), end.remaining
     yield from _of_holders(addresses)
 
 

@@ -46,32 +46,41 @@ class Counts:
         self._bound(now)
 
     def _bound(self, now: float) -> None:
-        """Forget what is too much: what lies in the future first, then the oldest.
+        """Forget what is too much: the oldest; or what lies in the future, and far from what most have counted.
 
         Nothing goes by a clock alone: a machine that believes to be in another year must not empty a fleet's record.
         """
         for widths in self._buckets.values():
             for width, buckets in widths.items():
                 while len(buckets) > _MOST[width]:
-                    last = max(buckets)
-                    del buckets[last if last * width > now + _SKEW else min(buckets)]
+                    numbers = sorted(buckets)
+                    last = numbers[-1]
+                    is_odd = last * width > now + _SKEW and last - numbers[len(numbers) // 2] > _MOST[width]
+                    del buckets[last if is_odd else numbers[0]]
+
+    def kinds(self) -> list[Kind]:
+        """Return those kinds of which there is anything."""
+        return [kind for kind, widths in self._buckets.items() if any(widths.values())]
 
     def __bool__(self) -> bool:
-        return any(buckets for widths in self._buckets.values() for buckets in widths.values())
+        return bool(self.kinds())
 
     def totals(self, kind: Kind, begin: float, end: float, now: float) -> Totals:
         """Return what there was in a span; of a bucket that is only in part in it, that share."""
         width = FINE if begin >= now - _REACH[FINE] else HOUR
         total = failed = 0.0
         buckets = self._buckets[kind][width]
-        for number in range(int(begin // width), math.ceil(end / width)):
+        for number in range(int(begin // width), int(end // width) + 1):
             found = buckets.get(number)
             if found is None:
                 continue
-            start = number * width
+            start = float(number * width)
             # What is under way holds nothing of the time to come.
-            until = min(start + width, max(now, start + 1.0))
-            share = (min(end, until) - max(begin, start)) / (until - start)
+            until = min(start + width, max(now, start))
+            if until > start:
+                share = (min(end, until) - max(begin, start)) / (until - start)
+            else:
+                share = 1.0 if start <= now <= end else 0.0
             if share > 0:
                 total += found[0] * share
                 failed += found[1] * share

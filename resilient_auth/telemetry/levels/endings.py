@@ -44,7 +44,6 @@ class Endings:
         self._clock = clock
         self._read = given if callable(given) else None
         self._secrets = {} if given is None or callable(given) else _dates(given)
-        self._target = "secret_expires"
         self._asking: Delivery[Callable[[], object]] = Delivery(lambda ask: ask(), capacity=1)
         self._ask_at, self._under_way = -math.inf, False
 
@@ -76,12 +75,13 @@ class Endings:
             ours = isinstance(error, ResilientAuthError)
             code, detail = (error.code, str(error)) if isinstance(error, ResilientAuthError) else ("failed", "")
             detail = detail if ours else type(error).__name__
-            emit(SecretEndsUnread(at=self._clock.wall(), code=code, detail=detail))
+            emit(SecretEndsUnread(at=self._clock.wall(), target="secret_expires", code=code, detail=detail))
         finally:
             self._ask_at, self._under_way = self._clock.monotonic() + again, False
 
     def all(self) -> tuple[CredentialEnd, ...]:
         """Return all that are known."""
+        wall = self._clock.wall()
         found = [
             CredentialEnd(
                 credential="certificate",
@@ -89,11 +89,19 @@ class Endings:
                 authority=origin_of(life.authority),
                 target=life.target,
                 at=life.ends,
+                remaining=life.ends - wall,
             )
             for life in lives()
         ]
         found += [
-            CredentialEnd(credential="secret", client_id=client_id, authority="", target=self._target, at=at)
+            CredentialEnd(
+                credential="secret",
+                client_id=client_id,
+                authority="",
+                target="secret_expires",
+                at=at,
+                remaining=at - wall,
+            )
             for client_id, ends in self._secrets.items()
             for at in ends
         ]

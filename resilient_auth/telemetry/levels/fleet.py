@@ -33,7 +33,8 @@ _FORMAT: Final = 1
 _COUNTS_LIVE, _STATE_LIVES = 15 * 86_400.0, 120 * 86_400.0
 #: Writers whose last write's number is kept: many more than write to a shard while one of them doesn't know.
 _MOST_WRITERS: Final = 512
-_TRIES: Final = 8
+#: Reads and writes of one call: enough to step over all shards but one.
+_TRIES: Final = 24
 
 
 @dataclass(slots=True)

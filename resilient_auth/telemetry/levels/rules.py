@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .counts import DAY, WEEK, Counts
-from .values import FINE, KINDS, Alert, Kind, Totals
+from .values import FINE, Alert, Kind, Totals
 
 __all__ = ["Changed", "Thresholds", "changes"]
 
@@ -59,7 +59,7 @@ _OVER: Final = 0.5
 #: Seconds that are compared, and by which others' numbers may be late.
 _SPAN, _LATE = 1800, 120
 #: Standard deviations by which requests must have fallen; those of both counts, as of Poisson's.
-_SIGMAS: Final = 3.0
+_SIGMAS: Final = 4.0
 
 #: Open alerts by kind and code; and when the last one of a kind and code ended.
 Key = tuple[Kind, str]
@@ -84,7 +84,7 @@ def changes(
         ended: When the last one of each kind and code ended.
         settled: Whether this process has looked on for long enough, by a clock that hasn't jumped, to judge a fall.
     """
-    for kind in KINDS:
+    for kind in counts.kinds():
         if thresholds.fall is not None and settled:
             yield from _fall(counts, now, kind, thresholds, opened)
         if thresholds.objective is not None:
@@ -134,8 +134,9 @@ def _drop(
         fast_open = True
     elif fast_open and all(burn.ends for burn in fast):
         yield Changed(False, kind, "success_rate", fast[0].told(), fast[0].long)
-    # What has just been told as fast isn't told again as slow.
+    # What has just been told as fast isn't told again as slow; and a few hours are no three days.
     quiet = fast_open or now - ended.get((kind, "success_rate"), -math.inf) < _SLOW.short
+    quiet = quiet or counts.since > now - _SLOW.long
     if not slow_open and slow.begins and not quiet:
         yield Changed(True, kind, "error_budget", slow.told(), slow.long)
     elif slow_open and slow.ends:

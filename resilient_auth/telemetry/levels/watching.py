@@ -14,7 +14,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ..._engine.timers import Timer, timers_of
 from ..._msal.rotation.trial import date, mark_passed, tell_elsewhere
@@ -37,7 +37,8 @@ __all__ = ["Watch", "levels_of"]
 
 _log = logging.getLogger("resilient_auth")
 
-#: Seconds between two looks; for which one process leads; for which the fleet's numbers are read once somebody asks.
+#: Seconds between two looks; for which one process leads; and for which all read the fleet's numbers at each look, once
+#: somebody has asked. Else they do so as rarely.
 EVERY: Final = 60.0
 _LEADS, _ASKED = 3 * EVERY, 300.0
 #: Seconds that must have been looked on before a fall means anything, and by which two clocks may part.
@@ -74,7 +75,7 @@ class Watch:
         self._own, self._since_read = Counts(wall), Counts(wall)
         self._total: Counts | None = None
         self._read_at: float | None = None
-        self._asked_at = -math.inf
+        self._asked_at = self._read_again_at = -math.inf
         #: What was told: by the fleet as it was read last, or by this process alone, where that isn't to be read.
         self._state, self._alone = State(), State()
         self._is_alone = self._fleet is None
@@ -188,8 +189,11 @@ class Watch:
                 emit(jumped)
             self._endings.ask()
             fresh = self._collected(wall)
-            state = self._shared(fresh, wall, now) if self._fleet is not None else None
-            if state is None:
+            try:
+                state = (
+                    self._by_itself(wall, now) if self._fleet is None else self._shared(self._fleet, fresh, wall, now)
+                )
+            except StoreUnavailable:
                 state = self._by_itself(wall, now)
         next_at = None if state is None else earliest(state)
         rest = self._options.jitter(0.8 * EVERY, EVERY)
@@ -205,7 +209,7 @@ class Watch:
         if abs(parted) <= _JUMP:
             return None
         self._doubtful_until = now + SETTLES
-        return ClockJumped(at=wall, seconds=parted, rest=SETTLES)
+        return ClockJumped(at=wall, target="wall", seconds=parted, rest=SETTLES)
 
     def _collected(self, wall: float) -> Counts:
         """Take what has come since the last look."""
@@ -218,59 +222,49 @@ class Watch:
             self._since_read.merge(fresh, wall)
         return fresh
 
-    def _shared(self, fresh: Counts, wall: float, now: float) -> State | None:
-        """Share what was counted, and tell what there is to tell; None where the store fails."""
-        fleet = self._fleet
-        assert fleet is not None  # noqa: S101 - its caller looks
-        try:
-            fleet.add(fresh, wall)
-            leads = fleet.lead(_LEADS)
-            if leads or now - self._asked_at <= _ASKED:
-                total = fleet.total(wall)
-                unwritten = fleet.unwritten(wall)
-                with self._lock:
-                    self._total, self._since_read, self._read_at = total, unwritten, wall
-            for _ in range(_TRIES):
-                state, version = fleet.state(wall)
-                revised = state.copy()
-                adopted = self._adopted(revised)
-                judged = self._total if leads else None
-                events = list(self._revised(revised, judged, wall, now))
-                revised.day = int(wall // 86_400)
-                if revised == state or fleet.save(revised, version):
-                    break
-            else:  # others write all the time: the next look says it
-                return self._state
-        except StoreUnavailable:
+    def _shared(self, fleet: Fleet, fresh: Counts, wall: float, now: float) -> State | None:
+        """Share what was counted, and tell what there is to tell; return what is to be sent, if this process does so.
+
+        Raises:
+            StoreUnavailable: The store fails.
+        """
+        fleet.add(fresh, wall)
+        leads = fleet.lead(_LEADS)
+        if leads or now - self._asked_at <= _ASKED or now >= self._read_again_at:
+            self._read_fleet(fleet, wall, now)
+        for _ in range(_TRIES):
+            state, version = fleet.state(wall)
+            revised = state.copy()
+            if self._is_alone:
+                self._hand_over(revised)
+            events = list(self._revised(revised, self._total if leads else None, wall, now))
+            revised.day = int(wall // 86_400)
+            if revised == state or fleet.save(revised, version):
+                break
+        else:  # others write all the time: the next look says it
             return None
-        if adopted:
-            self._alone = State()
-        self._tell(events, revised, wall, sends=leads)
-        return self._kept(revised, alone=False, leads=leads)
-
-    def _by_itself(self, wall: float, now: float) -> State | None:
-        """Tell what there is to tell without a fleet, of which nobody knows more than was known last."""
-        if not self._is_alone:
-            self._alone = replace(self._state.copy(), outbox=[])
-        state = self._alone.copy()
-        events = list(self._revised(state, self._own, wall, now))
-        self._tell(events, state, wall, sends=True)
-        return self._kept(state, alone=True)
-
-    def _kept(self, state: State, *, alone: bool, leads: bool = True) -> State | None:
-        """Keep what was told; return it where this process sends what is due."""
         with self._lock:
-            self._is_alone = alone
-            if alone:
-                self._alone = state
-            else:
-                self._state = state
-        return state if leads else None
+            self._state, self._alone, self._is_alone = revised, State(), False
+        self._tell(events, revised, wall, sends=leads)
+        return revised if leads else None
 
-    def _adopted(self, state: State) -> bool:
-        """Hand over to the fleet what this process has told while it was alone."""
-        if not self._is_alone:
-            return False
+    def _read_fleet(self, fleet: Fleet, wall: float, now: float) -> None:
+        total, unwritten = fleet.total(wall), fleet.unwritten(wall)
+        with self._lock:
+            self._total, self._since_read, self._read_at = total, unwritten, wall
+        self._read_again_at = now + _ASKED
+
+    def _by_itself(self, wall: float, now: float) -> State:
+        """Tell what there is to tell without a fleet, or beside one of which nobody knows more than was known last."""
+        state = self._alone.copy() if self._is_alone else replace(self._state.copy(), outbox=[])
+        events = list(self._revised(state, self._own, wall, now))
+        with self._lock:
+            self._alone, self._is_alone = state, True
+        self._tell(events, state, wall, sends=True)
+        return state
+
+    def _hand_over(self, state: State) -> None:
+        """Tell a fleet what this process has told while it was alone."""
         for key, alert in self._alone.alerts.items():
             if key not in self._state.alerts:
                 state.alerts.setdefault(key, alert)
@@ -280,7 +274,6 @@ class Watch:
                 state.post(item)
         for credential, mark in self._alone.warned.items():
             state.warn(credential, mark)
-        return True
 
     def _revised(self, state: State, counts: Counts | None, wall: float, now: float) -> Iterator[Event]:
         """Note in a state what there is to tell, and tell it.
@@ -297,7 +290,7 @@ class Watch:
         if counts is not None:
             settled, thresholds = now >= self._unsettled_until, self._options.thresholds
             changed = list(changes(counts, wall, thresholds, state.alerts, state.ended, settled=settled))
-            found += [_noted(state, each, wall) for each in changed]
+            found += [_noted(state, each, self._options.name, wall) for each in changed]
         if now >= self._doubtful_until:
             found += self._expiring(state, wall)
         for event in found:
@@ -309,8 +302,7 @@ class Watch:
 
     def _expiring(self, state: State, wall: float) -> Iterator[Event]:
         for end in self._endings.all():
-            left = end.at - wall
-            mark = mark_passed(left)
+            mark = mark_passed(end.remaining)
             if mark is None or not state.warn(f"{end.credential} of {end.client_id} until {date(end.at)}", mark):
                 continue
             yield CredentialExpiring(
@@ -319,7 +311,7 @@ class Watch:
                 client_id=end.client_id,
                 target=end.target,
                 expires=date(end.at),
-                remaining=left,
+                remaining=end.remaining,
                 credential=end.credential,
             )
 
@@ -332,17 +324,17 @@ class Watch:
                 self._outbox.send(state, wall)
 
 
-def _noted(state: State, changed: Changed, wall: float) -> Event:
+def _noted(state: State, changed: Changed, name: str, wall: float) -> Event:
     """Note in a state that an alert opened or ended, and return the event."""
     kind, code, detail, totals = changed.kind, changed.code, changed.detail, changed.totals
+    told: dict[str, Any] = {"at": wall, "target": name, "kind": kind, "code": code, "detail": detail}
+    told |= {"count": totals.total, "failed": totals.failed}
     if changed.opened:
         state.alerts[kind, code] = Alert(kind=kind, code=code, since=wall, detail=detail)
-        return AlertOpened(at=wall, kind=kind, code=code, detail=detail, count=totals.total, failed=totals.failed)
+        return AlertOpened(**told)
     lasted = max(0.0, wall - state.alerts.pop((kind, code)).since)
     state.ended[kind, code] = wall
-    return AlertResolved(
-        at=wall, kind=kind, code=code, detail=detail, count=totals.total, failed=totals.failed, seconds=lasted
-    )
+    return AlertResolved(**told, seconds=lasted)
 
 
 def levels_of(
