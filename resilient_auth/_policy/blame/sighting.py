@@ -99,7 +99,7 @@ class Sighting:
         trusted: Whether it came over TLS from whoever has the provider's certificate.
         certificate: That certificate, where it is known.
         date: The answer's own `Date`, in seconds since the epoch; None for none that can be trusted.
-        seconds: What making the connection took, or being refused one; None where none was made.
+        seconds: What the way there and back takes, or took being refused; None where that isn't known.
     """
 
     symptom: Symptom | None = None

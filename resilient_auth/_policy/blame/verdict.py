@@ -93,7 +93,7 @@ class Known:
         wall: This machine's time.
         ahead: Seconds by which that is ahead of providers' clocks, less than 0 if behind; None where nobody told.
         certificate: The one with which this authority gave its last proper answer.
-        quickest: Seconds in which a connection to it was made at best.
+        quickest: Seconds that the way there and back took at best.
         answered: Whether it ever gave a proper answer.
         others_fail: Other authorities that can't be reached now.
         others_answer: Other authorities that have answered since.

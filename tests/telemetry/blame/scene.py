@@ -1,7 +1,10 @@
 """Breaks providers, and what lies between, in every way at once, each with an application of its own that is to tell
 whose fault it is. Run in a network namespace: it changes routes, firewall and table of hosts.
 
-    python scene.py WARM    prints a line of JSON for each case
+    python scene.py warm|idle|cold [RESOLVER [CASE ...]]    prints a line of JSON for each case
+
+`warm` breaks it just after a token was had, `idle` when no connection is kept any more, and `cold` before. The resolver
+is `silent`, `closed` or says `unknown` to every name.
 """
 
 from __future__ import annotations
@@ -210,11 +213,11 @@ def named(address: str) -> Callable[[Site, ExitStack], None]:
 
 
 def forget_name(site: Site) -> None:
-    with _hosts:
-        with open("/etc/hosts") as hosts:
-            kept = [line for line in hosts if site.name not in line]
-        with open("/etc/hosts", "w") as hosts:
-            hosts.writelines(kept)
+    with _hosts, open("/etc/hosts", "r+") as hosts:
+        kept = "".join(line for line in hosts if site.name not in line)
+        # In one go: others look names up meanwhile.
+        os.pwrite(hosts.fileno(), kept.encode(), 0)
+        os.ftruncate(hosts.fileno(), len(kept))
 
 
 def route(kind: str) -> Callable[[Site], None]:
@@ -384,7 +387,7 @@ def cases() -> list[Case]:
     return found
 
 
-def observe(case: Case, *, warm: bool) -> dict[str, Any]:
+def observe(case: Case, when: str) -> dict[str, Any]:
     """Break it, ask for a token, and wait for the verdict."""
     with ExitStack() as stack:
         site = Site()
@@ -396,12 +399,14 @@ def observe(case: Case, *, warm: bool) -> dict[str, Any]:
         case.prepare(site, stack)
         app: Any = None
         try:
-            if (warm or not case.cold) and case.begin is not at_once:
+            if (when != "cold" or not case.cold) and case.begin is not at_once:
                 app = site.application()
                 stack.callback(app.close)
                 app.acquire_token_for_client(SCOPE)
         except Exception as error:
             raise AssertionError(f"{case.name} failed before anything broke") from error
+        if when == "idle":
+            time.sleep(5.5)  # longer than the wire keeps a connection
         case.begin(site)
         if app is not None:
             site.clock.skipped += 2000.0
@@ -416,35 +421,38 @@ def observe(case: Case, *, warm: bool) -> dict[str, Any]:
         threading.Thread(target=ask, daemon=True).start()
         nothing_fails = "nobody" in case.right
         found = _told(authority, lambda: nothing_fails and ready.is_set() and time.monotonic() - began > 3.0)
-        return _result(case, found, time.monotonic() - began, warm=warm)
+        return _result(case, found, time.monotonic() - began, when)
 
 
 def starve() -> dict[str, Any]:
-    """Take every file descriptor of this process: it is to blame, whatever fails."""
+    """Take every file descriptor of a process beside the emulator's: it is to blame, whatever fails."""
     with Emulator() as emulator:
-        site = Site(emulator)
-        app = site.application()
-        app.acquire_token_for_client(SCOPE)
-        ra.health()
-        app._ra_transport.wire.close()
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
-        held, began = [], time.monotonic()
-        with suppress(OSError):
-            while True:
-                held.append(os.dup(0))
-        site.clock.skipped += 2000.0
-        try:
-            app.acquire_token_for_client(SCOPE)
-            found = _told(emulator.url, lambda: False)
-        finally:
-            for one in held:
-                os.close(one)
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        took = time.monotonic() - began
-        app.close()
-    case = Case("no-descriptors", frozenset({"process"}), at_once)
-    return _result(case, found, took, warm=True)
+        command = [sys.executable, __file__, "starved", emulator.url, emulator.ca_file]
+        told: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return told
+
+
+def starved(url: str, ca_file: str) -> dict[str, Any]:
+    clock = Clock()
+    app = msal.ConfidentialClientApplication(
+        "daemon", authority=f"{url}/contoso", client_credential=SECRET, verify=ca_file, instance_discovery=False,
+        resilience=ra.Settings(clock=clock),
+    )  # fmt: skip
+    app.acquire_token_for_client(SCOPE)
+    ra.health()
+    app._ra_transport.wire.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    held, began = [], time.monotonic()
+    with suppress(OSError):
+        while True:
+            held.append(os.dup(0))
+    clock.skipped += 2000.0
+    app.acquire_token_for_client(SCOPE)
+    found, took = _told(url, lambda: False), time.monotonic() - began
+    for one in held:
+        os.close(one)
+    return _result(Case("no-descriptors", frozenset({"process"}), at_once), found, took, "warm")
 
 
 def _told(authority: str, enough: Callable[[], bool]) -> list[Any]:
@@ -457,32 +465,51 @@ def _told(authority: str, enough: Callable[[], bool]) -> list[Any]:
     return found
 
 
-def _result(case: Case, found: list[Any], took: float, *, warm: bool) -> dict[str, Any]:
+def _result(case: Case, found: list[Any], took: float, when: str) -> dict[str, Any]:
     return {
-        "case": case.name, "right": sorted(case.right), "local": case.local, "warm": warm,
+        "case": case.name, "right": sorted(case.right), "local": case.local, "when": when,
         "told": found[0].what if found else "nobody", "evidence": found[0].evidence if found else (),
         "seconds": round(took, 2),
     }  # fmt: skip
 
 
+def resolve(how: str) -> None:
+    """Be a resolver that takes questions and is silent, or says that there is no such name; or have none."""
+    if how == "closed":
+        return
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.53", 53))
+
+    def serve() -> None:
+        while True:
+            asked, whom = server.recvfrom(4096)
+            if how == "unknown":
+                # An answer, recursion available, and NXDOMAIN (RFC 1035, section 4.1.1); with the question, and no more.
+                server.sendto(asked[:2] + b"\x81\x83" + asked[4:6] + b"\0" * 6 + asked[12:], whom)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
 def main() -> None:
-    """Break everything at once, and then what can only be broken alone."""
-    warm = sys.argv[1] == "warm"
+    """Break everything at once."""
+    when, resolver, *names = [*sys.argv[1:], "silent"] if len(sys.argv) == 2 else sys.argv[1:]
+    if when == "starved":
+        print(json.dumps(starved(resolver, *names)), flush=True)
+        os._exit(0)  # who waits for descriptors is of no interest
+    if names == ["no-descriptors"]:
+        print(json.dumps(starve()), flush=True)
+        return
     for setup in (
         "ip rule add pref 10 lookup local", "ip rule del pref 0 lookup local", "ip rule add pref 5 lookup 100",
         "sysctl -q -w net.ipv4.conf.all.route_localnet=1",
-        "nft add table ip blame", "nft add chain ip blame out {{ type filter hook output priority 0 ; }}",
+        "nft add table ip blame", "nft add chain ip blame out { type filter hook output priority 0 ; }",
     ):  # fmt: skip
-        run(*setup.replace("{{", "{").replace("}}", "}").split())
-    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    silent.bind(("127.0.0.53", 53))
-    if sys.argv[2:] == ["no-descriptors"]:
-        print(json.dumps(starve()), flush=True)
-        return
-    wanted = [case for case in cases() if len(sys.argv) < 3 or case.name in sys.argv[2:]]
-    wanted = [case for case in wanted if warm or case.cold]
+        run(*setup.split())
+    resolve(resolver)
+    wanted = [case for case in cases() if not names or case.name in names]
+    wanted = [case for case in wanted if when != "cold" or case.cold]
     with ThreadPoolExecutor(len(wanted)) as pool:
-        for told in pool.map(lambda case: observe(case, warm=warm), wanted):
+        for told in pool.map(lambda case: observe(case, when), wanted):
             print(json.dumps(told), flush=True)
 
 
