@@ -174,9 +174,13 @@ def _contrast(what: Culprit, known: Known) -> list[str]:
         return []
     told = []
     if known.others_fail:
-        told.append(f"{known.others_fail} other authorities can't be reached either")
+        told.append(f"{_others(known.others_fail)} can't be reached either")
     if known.others_answer:
-        told.append(f"{known.others_answer} other authorities answer over the same wire")
+        told.append(f"{_others(known.others_answer)} answered since, over the same wire")
     if what in ("network", "unknown") and not known.answered:
         told.append("it has not answered this process yet: its name or port may be wrong")
     return told
+
+
+def _others(number: int) -> str:
+    return "another authority" if number == 1 else f"{number} other authorities"

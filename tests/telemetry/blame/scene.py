@@ -484,7 +484,7 @@ def resolve(how: str) -> None:
         while True:
             asked, whom = server.recvfrom(4096)
             if how == "unknown":
-                # An answer, recursion available, and NXDOMAIN (RFC 1035, section 4.1.1); with the question, and no more.
+                # An answer, recursion available, and NXDOMAIN (RFC 1035, section 4.1.1); the question, and no more.
                 server.sendto(asked[:2] + b"\x81\x83" + asked[4:6] + b"\0" * 6 + asked[12:], whom)
 
     threading.Thread(target=serve, daemon=True).start()
