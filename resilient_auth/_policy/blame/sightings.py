@@ -145,6 +145,10 @@ class Sightings:
                 self._record(asked.site).out[attempt] = None
         return attempt
 
+    def starved(self, endpoint: Endpoint) -> None:
+        """Note that this process had no thread with which to ask."""
+        self.begin(ProviderRequest(endpoint), Sighting).ended(Sighting(symptom=Symptom.STARVED))
+
     def note(self, attempt: Attempt, seen: Sighting | None) -> None:
         """Note how an attempt ended, and tell where somebody else is to blame now."""
         asked = attempt.asked
