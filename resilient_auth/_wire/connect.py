@@ -40,6 +40,8 @@ class Refused(ConnectionRefusedError):
     """The other end refused the connection, within so many seconds."""
 
     seconds: float | None = None
+    #: Whether that is this machine, to which a name has led that isn't its own.
+    led_here: bool = False
 
 
 class LookupTimeout(TimeoutError):
@@ -152,6 +154,7 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
     """
     ends = None if seconds is None else time.monotonic() + seconds
     waiting = _addresses_of(host, port, seconds)
+    led_here = _leads_here(host, waiting)
     left = _STAGGER if ends is None else ends - time.monotonic()
     # However little time there is, each address has its turn.
     stagger = max(0.01, min(_STAGGER, left / (len(waiting) + 1)))
@@ -181,7 +184,10 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
             elif not begun:
                 # That nobody listens says more than that there is no way to the other family.
                 refusals = [error for error in errors if isinstance(error, ConnectionRefusedError)]
-                raise (refusals or errors)[0]
+                worst = (refusals or errors)[0]
+                if isinstance(worst, Refused):
+                    worst.led_here = led_here
+                raise worst
             until = [at for at in (ends, next_at if waiting else None) if at is not None]
             for key, _ in selector.select(max(0.0, min(until) - time.monotonic()) if until else None):
                 one = key.fileobj  # type: ignore[assignment]
@@ -200,6 +206,15 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
                 one.close()
     winner.setblocking(True)
     return winner
+
+
+def _leads_here(host: str, addresses: list[_Address]) -> bool:
+    """Return whether a name that isn't this machine's own, as by RFC 6761, section 6.3, leads to nowhere else."""
+    if host.lower().rstrip(".").rpartition(".")[2] == "localhost":
+        return False
+    found = [ipaddress.ip_address(str(address[4][0]).partition("%")[0]) for address in addresses]
+    named = str(found[0]) != host.strip("[]") if found else False
+    return named and all(one.is_loopback or one.is_unspecified for one in found)
 
 
 def _begin(address: _Address, local_address: str | None) -> socket.socket:

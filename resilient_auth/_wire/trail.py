@@ -99,7 +99,7 @@ class Trail:
             return self._sighting(Symptom.PROXY)
         if not self.reached:
             return Sighting()
-        return self._sighting(Symptom.NO_ANSWER, trusted=self.trusted_wire)
+        return self._sighting(Symptom.NO_ANSWER)
 
     def _sighting(self, symptom: Symptom | None, detail: str = "", *, trusted: bool = False) -> Sighting:
         seen = None if self.certificate is None or not trusted else _read(self.certificate)
@@ -123,7 +123,9 @@ def shown_by_failure(error: Exception, failure: ProviderUnavailable, trail: Trai
     """
     symptom, detail = _of_failure(error, failure, trail, late)
     if symptom is Symptom.REFUSED:
-        trail.seconds = next((cause.seconds for cause in causes_of(error) if isinstance(cause, Refused)), None)
+        refused = next((cause for cause in causes_of(error) if isinstance(cause, Refused)), Refused())
+        trail.seconds = refused.seconds
+        symptom = Symptom.LED_HERE if refused.led_here else symptom
     trusted = trail.trusted_wire and trail.ours and trail.reached
     return trail._sighting(symptom, detail, trusted=trusted)
 
@@ -187,8 +189,8 @@ def _of_tls(causes: list[BaseException], trail: Trail) -> tuple[Symptom, str]:
 
 def shown_by_answer(
     answer: WireResponse, fault: ProviderUnavailable | None, trail: Trail, wall: float, wrong: str | None = None
-) -> Sighting:
-    """Return what an answer shows.
+) -> Sighting | None:
+    """Return what an answer shows; None for a page that says no, which may be anybody's.
 
     Args:
         answer: As it came.
@@ -197,6 +199,8 @@ def shown_by_answer(
         wall: Seconds since the epoch, by this machine's clock.
         wrong: What is wrong with a document that is JSON; None for nothing.
     """
+    if fault is None and answer.status_code >= 400 and _is_page(answer):
+        return None
     trusted = trail.trusted_wire
     date = http_date(answer.headers.get("date")) if trusted else None
     symptom, detail = _of_answer(answer, fault, trusted, None if date is None else wall - date)

@@ -23,7 +23,7 @@ from resilient_auth.testing import ManualClock, capture_events
 
 NOW = 1_800_000_000.0
 OURS, THEIRS = Certificate("a", "CN=Public", True), Certificate("b", "CN=Inspection", False)
-PRIVATE = Certificate("c", "CN=Private", False)
+PRIVATE, PUBLIC = Certificate("c", "CN=Private", False), Certificate("d", "CN=Another", True)
 HERE, THERE = WireIdentity("here"), WireIdentity("there", label="unverified")
 FINE = Sighting(trusted=True)
 
@@ -39,6 +39,11 @@ def judged(symptom: Symptom, known: dict[str, Any] | None = None, **seen: Any) -
         pytest.param(Symptom.REFUSED, {"seconds": 1e-4}, {"quickest": 0.02}, "network", id="refused-nearer-by"),
         pytest.param(Symptom.REFUSED, {"seconds": 0.02}, {"quickest": 0.02}, "provider", id="refused-from-there"),
         pytest.param(Symptom.REFUSED, {"seconds": 1e-5}, {"quickest": 1e-4}, "provider", id="too-near-to-tell"),
+        pytest.param(Symptom.LED_HERE, {}, {}, "network", id="led-here"),
+        pytest.param(Symptom.LED_HERE, {}, {"answered": True}, "provider", id="was-here-before"),
+        pytest.param(
+            Symptom.LED_HERE, {"seconds": 1e-4}, {"answered": True, "quickest": 0.02}, "network", id="led-here-since"
+        ),
         pytest.param(Symptom.REFUSED, {}, {"others_fail": 1}, "unknown", id="refused-and-one-other"),
         pytest.param(Symptom.REFUSED, {}, {"others_fail": 2}, "network", id="refused-as-all-others"),
         pytest.param(
@@ -55,6 +60,12 @@ def judged(symptom: Symptom, known: dict[str, Any] | None = None, **seen: Any) -
         pytest.param(Symptom.FAILED, {"trusted": True}, {}, "provider", id="503"),
         pytest.param(
             Symptom.FAILED, {"certificate": THEIRS}, {"certificate": OURS}, "tls", id="503-of-another-issuer"
+        ),
+        pytest.param(
+            Symptom.FAILED, {"certificate": THEIRS}, {"certificate": PRIVATE}, "unknown", id="503-of-private-issuers"
+        ),
+        pytest.param(
+            Symptom.FAILED, {"certificate": OURS}, {"certificate": PUBLIC}, "provider", id="503-of-public-issuers"
         ),
         pytest.param(Symptom.PAGE, {"trusted": True, "certificate": OURS}, {}, "provider", id="page-not-inspected"),
         pytest.param(Symptom.PAGE, {"trusted": True, "certificate": PRIVATE}, {}, "unknown", id="page-perhaps"),

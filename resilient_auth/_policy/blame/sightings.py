@@ -35,7 +35,8 @@ _KEPT = 900.0
 #: Seconds after which an attempt that is out is looked at.
 _LONG = 5.0
 #: What several providers may have in common, where it is the network's.
-_UNREACHED = frozenset({Symptom.UNRESOLVED, Symptom.UNREACHABLE, Symptom.SILENT, Symptom.REFUSED})
+_REFUSED = frozenset({Symptom.REFUSED, Symptom.LED_HERE})
+_UNREACHED = _REFUSED | {Symptom.UNRESOLVED, Symptom.UNREACHABLE, Symptom.SILENT}
 #: The nearest cause first: what the process lacks, it sees nowhere else.
 _ORDER: tuple[Culprit, ...] = (
     "process", "proxy", "network", "tls", "clock", "provider", "unknown", "credential", "throttled",
@@ -170,7 +171,7 @@ class Sightings:
             # What is seen of one is evidence for those that refuse, on that wire.
             concerned = {asked.site: record} | {
                 site: one for site, one in around.records.items()
-                if one.way is not None and one.way.seen.symptom is Symptom.REFUSED
+                if one.way is not None and one.way.seen.symptom in _REFUSED
             }  # fmt: skip
             events = [event for each in concerned.items() for event in self._changes(*each, around, now)]
         for event in events:

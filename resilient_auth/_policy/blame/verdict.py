@@ -122,7 +122,10 @@ def judge(seen: Sighting, known: Known) -> tuple[Culprit, tuple[str, ...]]:
 
 def _weighed(symptom: Symptom, seen: Sighting, known: Known) -> tuple[Culprit, str]:
     """Judge what needs more than itself."""
-    if symptom is Symptom.REFUSED:
+    # A name that somebody has led astray; but for a provider that was here before.
+    if symptom is Symptom.LED_HERE and not known.answered:
+        return "network", ""
+    if symptom in (Symptom.REFUSED, Symptom.LED_HERE):
         return _refused(seen, known)
     if symptom in (Symptom.DATES, Symptom.ASSERTION_DATES):
         return _of_dates(symptom, known)
@@ -157,14 +160,16 @@ def _of_dates(symptom: Symptom, known: Known) -> tuple[Culprit, str]:
 def _answered(symptom: Symptom, seen: Sighting, known: Known) -> tuple[Culprit, str]:
     """Judge an answer: is it the provider's, or of what reads along?"""
     shown, before = seen.certificate, known.certificate
-    if shown is not None and before is not None and shown.issuer != before.issuer:
-        return "tls", f"its certificate is signed by {shown.issuer} now, and was by {before.issuer} when it answered"
+    if shown is not None and before is not None and shown.issuer != before.issuer and not shown.logged:
+        told = f"its certificate is signed by {shown.issuer} now, and was by {before.issuer} when it answered"
+        # An authority of one's own may have several issuers.
+        return ("tls" if before.logged else "unknown"), told
     if symptom is Symptom.FAILED or symptom is Symptom.MALFORMED:
         return "provider", ""
     if not seen.trusted:
         return "unknown", "its certificate isn't checked, so anybody can have sent that page"
     if shown is not None and shown.logged:
-        return "provider", f"the certificate, signed by {shown.issuer}, is in the public logs: nobody reads along"
+        return "provider", f"nobody reads along: its certificate, by {shown.issuer}, bears the stamps of public logs"
     signed = f"the certificate is signed by {shown.issuer}" if shown is not None else "who signed it isn't known"
     return "unknown", f"{signed}: that may be the provider's, or of what inspects TLS"
 

@@ -29,6 +29,8 @@ from typing import Any
 
 import jwt
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 import resilient_auth as ra
 from resilient_auth import msal
@@ -96,6 +98,7 @@ class Server:
         self.authority, self.other = trustme.CA(), trustme.CA(organization_name="Inspection Ltd")
         self.name = "localhost"
         self.page: int | None = None
+        self._reserved: socket.socket | None = None
         #: Seconds by which its clock differs.
         self.wrong = 0.0
         outer = self
@@ -139,10 +142,20 @@ class Server:
             bundle.write(self.authority.cert_pem.bytes())
         self.ca_file = bundle.name
 
-    def show(self, by: trustme.CA, *names: str, context: ssl.SSLContext | None = None, **dates: datetime) -> None:
+    def show(
+        self,
+        by: trustme.CA,
+        *names: str,
+        context: ssl.SSLContext | None = None,
+        logged: bool = False,
+        **dates: datetime,
+    ) -> None:
         """Show such a certificate from now on."""
         self._context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        by.issue_cert(*(names or ("localhost",)), **dates).configure_cert(self._context)
+        issued = by.issue_cert(*(names or ("localhost",)), **dates)
+        if logged:
+            issued = _stamped(issued, by)
+        issued.configure_cert(self._context)
 
     def trust_both(self) -> None:
         """Have the application trust the inspector as well."""
@@ -163,10 +176,33 @@ class Server:
             told = {"access_token": "a-token", "token_type": "Bearer", "expires_in": 3600}
         return json.dumps(told).encode(), "application/json", 200
 
-    def close(self) -> None:
+    def refuse(self) -> None:
+        """Listen no more; the port stays this one's."""
         self._listening.shutdown()
         self._listening.server_close()
+        self._reserved = socket.socket()
+        self._reserved.bind(("127.0.0.1", self.port))
+
+    def close(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+        else:
+            self._listening.shutdown()
+            self._listening.server_close()
         os.unlink(self.ca_file)
+
+
+def _stamped(issued: trustme.LeafCert, by: trustme.CA) -> trustme.LeafCert:
+    """A certificate with the extension in which public authorities put the stamps of logs (RFC 6962, section 3.3)."""
+    plain = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    stamps = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2"), b"\x04\x02\0\0")
+    builder = x509.CertificateBuilder(
+        plain.issuer, plain.subject, plain.public_key(), plain.serial_number, plain.not_valid_before_utc,
+        plain.not_valid_after_utc, [*plain.extensions, x509.Extension(stamps.oid, False, stamps)],
+    )  # fmt: skip
+    authority: Any = serialization.load_pem_private_key(by.private_key_pem.bytes(), None)
+    stamped = builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return trustme.LeafCert(issued.private_key_pem.bytes(), stamped, [])
 
 
 @dataclass(frozen=True)
@@ -218,6 +254,15 @@ def forget_name(site: Site) -> None:
         # In one go: others look names up meanwhile.
         os.pwrite(hosts.fileno(), kept.encode(), 0)
         os.ftruncate(hosts.fileno(), len(kept))
+
+
+def astray(site: Site, _: ExitStack) -> None:
+    """Its name leads to this machine, where nobody listens: a filter's answer, or an old line in a table of hosts."""
+    assert site.server
+    site.name = f"login{site.port}.test"
+    with _hosts, open("/etc/hosts", "a") as hosts:
+        hosts.write(f"127.0.0.1 {site.name}\n")
+    site.server.refuse()
 
 
 def route(kind: str) -> Callable[[Site], None]:
@@ -312,6 +357,12 @@ def inspected(page: int | None = None, *, trusted: bool = False) -> Callable[[Si
     return begin
 
 
+def logged(site: Site, _: ExitStack) -> None:
+    """As a public authority's certificates are."""
+    assert site.server
+    site.server.show(site.server.authority, logged=True)
+
+
 def page(status: int) -> Callable[[Site], None]:
     def begin(site: Site) -> None:
         assert site.server
@@ -361,6 +412,7 @@ def cases() -> list[Case]:
         Case("unreachable", NETWORK, route("unreachable"), named("192.0.2.12"), own_server=True),
         Case("prohibit", NETWORK, route("prohibit"), named("192.0.2.13"), own_server=True),
         Case("name-gone", NETWORK, forget_name, named("127.0.0.1"), own_server=True),
+        Case("led-astray", NETWORK, at_once, astray, own_server=True),
         Case("proxy-dropped", PROXY, at_proxy(DROP), through_proxy),
         Case("proxy-rejected", PROXY, at_proxy(REJECT), through_proxy),
         Case("proxy-silent", PROXY, at_once, answering(None)),
@@ -369,8 +421,9 @@ def cases() -> list[Case]:
         Case("proxy-502", frozenset({"unknown"}), at_once, answering(behind("502 Bad Gateway"))),
         Case("untrusted", TLS, inspected(), own_server=True),
         Case("other-name", TLS, other_name, own_server=True),
-        Case("page-of-inspector", TLS, inspected(200, trusted=True), own_server=True, cold=False),
-        Case("503-of-inspector", TLS, inspected(503, trusted=True), own_server=True, cold=False),
+        Case("page-of-inspector", TLS, inspected(200, trusted=True), logged, own_server=True, cold=False),
+        Case("503-of-inspector", TLS, inspected(503, trusted=True), logged, own_server=True, cold=False),
+        Case("page-of-provider", frozenset({"provider"}), page(200), logged, own_server=True, local=False),
         Case("page-200", frozenset({"unknown"}), page(200), own_server=True),
         Case("over-by-wrong-clock", frozenset({"clock"}),
              both(dated(not_before=-9, not_after=-1), lambda site: setattr(site.clock, "wrong", 2 * 86400.0)),
