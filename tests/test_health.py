@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from resilient_auth._policy.blame.verdict import Blame
 from resilient_auth._policy.breaker import BreakerStatus
 from resilient_auth._store.gate import StoreStatus
 from resilient_auth.health import Health, KeysHealth, LaneStatus, TokenHealth
@@ -124,6 +125,13 @@ def test_the_report_has_a_line_for_each_kind_of_trouble() -> None:
                 retry_after=None, failing_since=None, last_code=None, era=3,
             ),
         ),
+        blame=(
+            Blame(what="network", authority="https://login.example", since=3600.0, evidence=("no way", "others")),
+            Blame(
+                what="credential", authority="https://login.example", wire="other.pem", client_id="app", since=0.0,
+                evidence=("AADSTS7000215",),
+            ),
+        ),
         keys=(
             KeysHealth(**known, state="none", age=None, keys=0, time_to_dark=0.0, failures=3, last_code="http_503"),
             KeysHealth(**known, state="stale", age=9000.0, keys=2, time_to_dark=60.0, failures=0, last_code=None),
@@ -134,6 +142,8 @@ def test_the_report_has_a_line_for_each_kind_of_trouble() -> None:
     )  # fmt: skip
     assert str(report).splitlines() == [
         "DOWN: no token in use, not ready",
+        "  blame https://login.example: network since 01:00 UTC, no way; others",
+        "  blame https://login.example over other.pem for app: credential since 00:00 UTC, AADSTS7000215",
         "  token silent a b for 0123456789abcdef at https://login.example/t: expired, nothing left, failed 2 times, "
         "last with server_failed",
         "  circuit https://api.example api over other.pem: isolated",

@@ -168,6 +168,8 @@ class Engine:
         except ProviderUnavailable as error:
             if isinstance(lane, Endpoint):
                 error.authority = lane.origin
+                if isinstance(error.__cause__, RuntimeError):  # the system has no thread to give
+                    self.sightings.starved(lane)
             raise
 
     def _too_late(self, flight: Flight, lane: str | Endpoint) -> None:

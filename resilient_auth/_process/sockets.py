@@ -6,11 +6,11 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["acknowledged", "refused_by_host"]
+__all__ = ["acknowledged", "refused_by_host", "shortest_way"]
 
-#: Where they are in Linux's `struct tcp_info`: the segments that aren't acknowledged, those that came in, and the bytes
-#: that couldn't be sent; and how much of it is read.
-_UNACKNOWLEDGED, _SEGMENTS_IN, _NOT_SENT, _LENGTH = 24, 140, 144, 148
+#: Where they are in Linux's `struct tcp_info`: the segments that aren't acknowledged, those that came in, the bytes
+#: that couldn't be sent, and the shortest way there and back in microseconds; and how much of it is read.
+_UNACKNOWLEDGED, _SEGMENTS_IN, _NOT_SENT, _SHORTEST, _LENGTH = 24, 140, 144, 148, 152
 #: States.
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
 
@@ -30,6 +30,12 @@ def refused_by_host(one: socket.socket) -> bool | None:
     """
     info = _tcp_info(one)
     return None if info is None else bool(struct.unpack_from("=I", info, _SEGMENTS_IN)[0])
+
+
+def shortest_way(one: Any) -> float | None:
+    """Return the seconds that the way to the other end and back takes at best; None where that can't be told."""
+    info = _tcp_info(one)
+    return None if info is None else float(struct.unpack_from("=I", info, _SHORTEST)[0]) / 1e6
 
 
 def _tcp_info(one: Any) -> bytes | None:

@@ -16,7 +16,7 @@ import httpx
 
 from .._policy.endpoint import origin_of
 from .._process import forks
-from .._process.sockets import acknowledged
+from .._process.sockets import acknowledged, shortest_way
 from ..clock import Clock
 from ..errors import ConfigurationError
 from .answers import WireResponse, followed, read
@@ -108,14 +108,9 @@ class _BoundedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         timeout, trail = self.left(timeout, httpcore.ConnectTimeout), self.bounded.trail
-        began = self._clock.monotonic()
-        try:
-            stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        finally:
-            if trail is not None:
-                trail.seconds = self._clock.monotonic() - began
+        stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
         if trail is not None:
-            trail.connected = True
+            trail.connected, trail.seconds = True, shortest_way(stream.get_extra_info("socket"))
         return _BoundedStream(stream, self)
 
 

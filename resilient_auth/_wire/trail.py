@@ -32,6 +32,7 @@ from ..errors import (
     TLSFailed,
 )
 from .answers import WireResponse
+from .connect import Refused
 
 __all__ = ["Trail", "shown_by_answer", "shown_by_failure", "shown_by_setting"]
 
@@ -55,8 +56,8 @@ class Trail:
     """
 
     __slots__ = (
-        "acknowledged", "begun", "beyond_proxy", "certificate", "connected", "handshakes", "https", "layers", "ours", "proxied",
-        "seconds", "stream", "trusted_wire",
+        "acknowledged", "begun", "beyond_proxy", "certificate", "connected", "handshakes", "https", "layers", "ours",
+        "proxied", "seconds", "stream", "trusted_wire",
     )  # fmt: skip
 
     def __init__(self, *, https: bool, verified: bool) -> None:
@@ -69,7 +70,7 @@ class Trail:
         #: The TLS handshakes that it takes, those that were begun, and those that were made.
         self.layers, self.begun, self.handshakes = int(https), 0, 0
         self.connected = False
-        #: What making the connection took, or failing to.
+        #: What the way there and back takes.
         self.seconds: float | None = None
         self.certificate: bytes | None = None
         #: What it goes over now, and whether all that was sent over it was acknowledged, as it broke.
@@ -98,7 +99,7 @@ class Trail:
             return self._sighting(Symptom.PROXY)
         if not self.reached:
             return Sighting()
-        return self._sighting(Symptom.NO_ANSWER, trusted=self.trusted_wire)
+        return self._sighting(Symptom.NO_ANSWER)
 
     def _sighting(self, symptom: Symptom | None, detail: str = "", *, trusted: bool = False) -> Sighting:
         seen = None if self.certificate is None or not trusted else _read(self.certificate)
@@ -121,6 +122,10 @@ def shown_by_failure(error: Exception, failure: ProviderUnavailable, trail: Trai
         late: Seconds by which it ended after its time.
     """
     symptom, detail = _of_failure(error, failure, trail, late)
+    if symptom is Symptom.REFUSED:
+        refused = next((cause for cause in causes_of(error) if isinstance(cause, Refused)), Refused())
+        trail.seconds = refused.seconds
+        symptom = Symptom.LED_HERE if refused.led_here else symptom
     trusted = trail.trusted_wire and trail.ours and trail.reached
     return trail._sighting(symptom, detail, trusted=trusted)
 
@@ -182,18 +187,26 @@ def _of_tls(causes: list[BaseException], trail: Trail) -> tuple[Symptom, str]:
     return Symptom.HANDSHAKE, reason
 
 
-def shown_by_answer(answer: WireResponse, fault: ProviderUnavailable | None, trail: Trail, wall: float) -> Sighting:
-    """Return what an answer shows.
+def shown_by_answer(
+    answer: WireResponse, fault: ProviderUnavailable | None, trail: Trail, wall: float, wrong: str | None = None
+) -> Sighting | None:
+    """Return what an answer shows; None for a page that says no, which may be anybody's.
 
     Args:
         answer: As it came.
         fault: Why it is none; None where the provider did its work, if only to say no.
         trail: Over which it came.
         wall: Seconds since the epoch, by this machine's clock.
+        wrong: What is wrong with a document that is JSON; None for nothing.
     """
+    if fault is None and answer.status_code >= 400 and _is_page(answer):
+        return None
     trusted = trail.trusted_wire
     date = http_date(answer.headers.get("date")) if trusted else None
-    seen = trail._sighting(*_of_answer(answer, fault, trusted, None if date is None else wall - date), trusted=trusted)
+    symptom, detail = _of_answer(answer, fault, trusted, None if date is None else wall - date)
+    if symptom is None and wrong is not None:
+        symptom, detail = Symptom.MALFORMED, wrong
+    seen = trail._sighting(symptom, detail, trusted=trusted)
     date = None if seen.symptom is Symptom.PAGE else date
     return Sighting(
         symptom=seen.symptom, detail=seen.detail, trusted=trusted, certificate=seen.certificate, date=date,

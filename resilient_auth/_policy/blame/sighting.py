@@ -28,6 +28,7 @@ class Symptom(Enum):
     UNREACHABLE = "there is no way to its address: a route is missing, or a firewall says no"
     SILENT = "nothing that is sent to its address is acknowledged"
     REFUSED = "its host refuses the connection"
+    LED_HERE = "its name leads to this machine itself, which refuses the connection"
     DATES = "the certificate shown is over, or not valid yet, by this machine's clock"
     UNTRUSTED = "the certificate shown is signed by nobody who is trusted here"
     OTHER_NAME = "the certificate shown is for another name"
@@ -60,6 +61,7 @@ OF_WAY = frozenset(
         Symptom.UNREACHABLE,
         Symptom.SILENT,
         Symptom.REFUSED,
+        Symptom.LED_HERE,
         Symptom.DATES,
         Symptom.UNTRUSTED,
         Symptom.OTHER_NAME,
@@ -80,8 +82,8 @@ class Certificate:
     Args:
         digest: Tells it from others.
         issuer: Who signed it.
-        logged: Whether a public log has vouched for it, as for each of a public authority's: what inspects TLS can't
-            show one of those.
+        logged: Whether it bears the stamps of public logs, as each of a public authority's does, and none that is made
+            by what inspects TLS.
     """
 
     digest: str
@@ -99,7 +101,7 @@ class Sighting:
         trusted: Whether it came over TLS from whoever has the provider's certificate.
         certificate: That certificate, where it is known.
         date: The answer's own `Date`, in seconds since the epoch; None for none that can be trusted.
-        seconds: What making the connection took, or being refused one; None where none was made.
+        seconds: What the way there and back takes, or took being refused; None where that isn't known.
     """
 
     symptom: Symptom | None = None

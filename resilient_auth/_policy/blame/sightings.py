@@ -9,6 +9,7 @@ What came over one wire steers nothing of what is said of another one.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,13 +28,15 @@ __all__ = ["Attempt", "Sightings", "blames"]
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
-_MOST_RECORDS = 512
 #: Of one provider, over one wire: realms, purposes and applications that fail.
 _MOST_PARTS = 64
 #: Seconds for which what isn't seen again is still told: longer than any break of a circuit.
 _KEPT = 900.0
 #: Seconds after which an attempt that is out is looked at.
 _LONG = 5.0
+#: What several providers may have in common, where it is the network's.
+_REFUSED = frozenset({Symptom.REFUSED, Symptom.LED_HERE})
+_UNREACHED = _REFUSED | {Symptom.UNRESOLVED, Symptom.UNREACHABLE, Symptom.SILENT}
 #: The nearest cause first: what the process lacks, it sees nowhere else.
 _ORDER: tuple[Culprit, ...] = (
     "process", "proxy", "network", "tls", "clock", "provider", "unknown", "credential", "throttled",
@@ -70,6 +73,21 @@ class _Record:
         return self.way is None and not self.parts and not self.told
 
 
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What is known over one wire.
+
+    Args:
+        records: Of each provider.
+        unreached: How many of these can't be reached.
+        answered: When those that can answered last, in order.
+    """
+
+    records: dict[Endpoint, _Record]
+    unreached: int
+    answered: list[float]
+
+
 class Attempt:
     """One attempt that is out.
 
@@ -100,10 +118,12 @@ class Sightings:
 
     Args:
         clock: Gives the time.
+        most: Providers, each over one wire, that are kept; those that were asked last.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, most: int = 512) -> None:
         self._clock = clock
+        self._most = most
         #: Those that were asked last are at the end. Plain ones: they are read without the lock.
         self._records: dict[Endpoint, _Record] = {}
         #: By wire, the last `Date` that could be trusted, and the monotonic time at which it came.
@@ -126,6 +146,10 @@ class Sightings:
                 self._record(asked.site).out[attempt] = None
         return attempt
 
+    def starved(self, endpoint: Endpoint) -> None:
+        """Note that this process had no thread with which to ask."""
+        self.begin(ProviderRequest(endpoint), Sighting).ended(Sighting(symptom=Symptom.STARVED))
+
     def note(self, attempt: Attempt, seen: Sighting | None) -> None:
         """Note how an attempt ended, and tell where somebody else is to blame now."""
         asked = attempt.asked
@@ -143,24 +167,26 @@ class Sightings:
             self._take(record, asked, seen, now)
             if was_quiet and record.quiet:
                 return
-            # What is seen of one is evidence for the others on that wire.
-            events = [
-                event
-                for site, one in list(self._records.items())
-                if site.wire == asked.site.wire and not one.quiet
-                for event in self._changes(site, one, now)
-            ]
+            around = self._around(asked.site.wire, now)
+            # What is seen of one is evidence for those that refuse, on that wire.
+            concerned = {asked.site: record} | {
+                site: one for site, one in around.records.items()
+                if one.way is not None and one.way.seen.symptom in _REFUSED
+            }  # fmt: skip
+            events = [event for each in concerned.items() for event in self._changes(*each, around, now)]
         for event in events:
             emit(event)
 
     def blames(self) -> list[Blame]:
         """List who is to blame for what fails now, without a lock: a signal's handler may ask, amid what holds it."""
-        now = self._clock.monotonic()
-        return [
-            blame
-            for site, record in list(self._records.items())
-            for blame in self._blamed(site, record, now, live=True)
-        ]
+        now, arounds = self._clock.monotonic(), dict[WireIdentity, _Around]()
+        found: list[Blame] = []
+        for site, record in list(self._records.items()):
+            around = arounds.get(site.wire)
+            if around is None:
+                around = arounds[site.wire] = self._around(site.wire, now)
+            found += self._blamed(site, record, around, now, live=True)
+        return found
 
     def forget(self, site: Endpoint) -> None:
         """Let go of what is known of a provider of which nobody asks anything any more."""
@@ -171,13 +197,13 @@ class Sightings:
 
     def _record(self, site: Endpoint) -> _Record:
         record = self._records.pop(site, None) or _Record()
-        _keep(self._records, site, record)
+        self._keep(self._records, site, record)
         return record
 
     def _take(self, record: _Record, asked: ProviderRequest, seen: Sighting, now: float) -> None:
         if seen.date is not None:
             self._dates.pop(asked.site.wire, None)
-            _keep(self._dates, asked.site.wire, (seen.date, now))
+            self._keep(self._dates, asked.site.wire, (seen.date, now))
         if seen.symptom in OF_WAY:
             before = record.way
             record.way = _Trouble(seen, now if before is None else before.since, now)
@@ -196,8 +222,8 @@ class Sightings:
         whose = asked.client_id if seen.symptom in OF_APPLICATION else ""
         record.parts[part] = whose, _Trouble(seen, now if held is None else held[1].since, now)
 
-    def _changes(self, site: Endpoint, record: _Record, now: float) -> Iterator[BlameChanged]:
-        blamed = {blame.client_id: blame for blame in self._blamed(site, record, now, live=False)}
+    def _changes(self, site: Endpoint, record: _Record, around: _Around, now: float) -> Iterator[BlameChanged]:
+        blamed = {blame.client_id: blame for blame in self._blamed(site, record, around, now, live=False)}
         for client_id in {**record.told, **blamed}:
             blame, before = blamed.get(client_id), record.told.pop(client_id, None)
             if blame is not None:
@@ -214,7 +240,7 @@ class Sightings:
                     evidence=() if blame is None else blame.evidence,
                 )
 
-    def _blamed(self, site: Endpoint, record: _Record, now: float, *, live: bool) -> list[Blame]:
+    def _blamed(self, site: Endpoint, record: _Record, around: _Around, now: float, *, live: bool) -> list[Blame]:
         """Say whose fault it is, once for what is everybody's and once for each application's own."""
         troubles: list[tuple[str, _Trouble]] = list(record.parts.values())
         if record.way is not None:
@@ -227,17 +253,10 @@ class Sightings:
         for whose, trouble in troubles:
             if now - trouble.last > _KEPT:
                 continue
-            known = known or self._known(site, record, now)
+            known = known or self._known(site, record, around, now)
             what, evidence = judge(trouble.seen, known)
-            wall = self._clock.wall() - (now - trouble.since)
-            blame = Blame(
-                what=what,
-                authority=site.origin,
-                wire=site.wire.label,
-                client_id=whose,
-                since=wall,
-                evidence=evidence,
-            )
+            about = {"authority": site.origin, "wire": site.wire.label, "client_id": whose}
+            blame = Blame(what=what, since=known.wall - (now - trouble.since), evidence=evidence, **about)
             other = found.get(whose)
             if other is None or _ORDER.index(what) < _ORDER.index(other.what):
                 found[whose] = blame
@@ -252,28 +271,37 @@ class Sightings:
             if now - attempt.began >= _LONG and (seen := attempt.look()).symptom is not None:
                 yield "", _Trouble(seen, attempt.began, now)
 
-    def _known(self, site: Endpoint, record: _Record, now: float) -> Known:
-        told = self._dates.get(site.wire)
-        wall = self._clock.wall()
-        # When it began not to be reached: who has answered since shows that the network is up.
-        since = now if record.way is None else record.way.since
-        others = [one for other, one in list(self._records.items()) if other != site and other.wire == site.wire]
+    def _keep(self, kept: dict[_K, _V], key: _K, value: _V) -> None:
+        """Put one at the end, in the place of the first where there are too many."""
+        if len(kept) >= self._most:
+            kept.pop(next(iter(kept)))
+        kept[key] = value
+
+    def _around(self, wire: WireIdentity, now: float) -> _Around:
+        records = {site: one for site, one in list(self._records.items()) if site.wire == wire}
+        ways = [(one.way, one.answered_at) for one in records.values()]
+        return _Around(
+            records=records,
+            unreached=sum(_unreached(way, now) for way, _ in ways),
+            answered=sorted(at for way, at in ways if way is None and at is not None),
+        )
+
+    def _known(self, site: Endpoint, record: _Record, around: _Around, now: float) -> Known:
+        told, wall, way = self._dates.get(site.wire), self._clock.wall(), record.way
         return Known(
             wall=wall,
             ahead=None if told is None else wall - (told[0] + (now - told[1])),
             certificate=record.certificate,
             quickest=record.quickest,
             answered=record.answered_at is not None,
-            others_fail=sum(one.way is not None and now - one.way.last <= _KEPT for one in others),
-            others_answer=sum(one.way is None and (one.answered_at or -_KEPT) >= since for one in others),
+            others_fail=around.unreached - _unreached(way, now),
+            # Those that have answered since it isn't reached: the network is up.
+            others_answer=0 if way is None else len(around.answered) - bisect_left(around.answered, way.since),
         )
 
 
-def _keep(kept: dict[_K, _V], key: _K, value: _V) -> None:
-    """Put one at the end, in the place of the first where there are too many."""
-    if len(kept) >= _MOST_RECORDS:
-        kept.pop(next(iter(kept)))
-    kept[key] = value
+def _unreached(way: _Trouble | None, now: float) -> bool:
+    return way is not None and way.seen.symptom in _UNREACHED and now - way.last <= _KEPT
 
 
 _living: LiveObjects[Sightings] = LiveObjects()

@@ -93,7 +93,7 @@ class Known:
         wall: This machine's time.
         ahead: Seconds by which that is ahead of providers' clocks, less than 0 if behind; None where nobody told.
         certificate: The one with which this authority gave its last proper answer.
-        quickest: Seconds in which a connection to it was made at best.
+        quickest: Seconds that the way there and back took at best.
         answered: Whether it ever gave a proper answer.
         others_fail: Other authorities that can't be reached now.
         others_answer: Other authorities that have answered since.
@@ -122,7 +122,10 @@ def judge(seen: Sighting, known: Known) -> tuple[Culprit, tuple[str, ...]]:
 
 def _weighed(symptom: Symptom, seen: Sighting, known: Known) -> tuple[Culprit, str]:
     """Judge what needs more than itself."""
-    if symptom is Symptom.REFUSED:
+    # A name that somebody has led astray; but for a provider that was here before.
+    if symptom is Symptom.LED_HERE and not known.answered:
+        return "network", ""
+    if symptom in (Symptom.REFUSED, Symptom.LED_HERE):
         return _refused(seen, known)
     if symptom in (Symptom.DATES, Symptom.ASSERTION_DATES):
         return _of_dates(symptom, known)
@@ -157,14 +160,16 @@ def _of_dates(symptom: Symptom, known: Known) -> tuple[Culprit, str]:
 def _answered(symptom: Symptom, seen: Sighting, known: Known) -> tuple[Culprit, str]:
     """Judge an answer: is it the provider's, or of what reads along?"""
     shown, before = seen.certificate, known.certificate
-    if shown is not None and before is not None and shown.issuer != before.issuer:
-        return "tls", f"its certificate is signed by {shown.issuer} now, and was by {before.issuer} when it answered"
+    if shown is not None and before is not None and shown.issuer != before.issuer and not shown.logged:
+        told = f"its certificate is signed by {shown.issuer} now, and was by {before.issuer} when it answered"
+        # An authority of one's own may have several issuers.
+        return ("tls" if before.logged else "unknown"), told
     if symptom is Symptom.FAILED or symptom is Symptom.MALFORMED:
         return "provider", ""
     if not seen.trusted:
         return "unknown", "its certificate isn't checked, so anybody can have sent that page"
     if shown is not None and shown.logged:
-        return "provider", f"the certificate, signed by {shown.issuer}, is in the public logs: nobody reads along"
+        return "provider", f"nobody reads along: its certificate, by {shown.issuer}, bears the stamps of public logs"
     signed = f"the certificate is signed by {shown.issuer}" if shown is not None else "who signed it isn't known"
     return "unknown", f"{signed}: that may be the provider's, or of what inspects TLS"
 
@@ -174,9 +179,13 @@ def _contrast(what: Culprit, known: Known) -> list[str]:
         return []
     told = []
     if known.others_fail:
-        told.append(f"{known.others_fail} other authorities can't be reached either")
+        told.append(f"{_others(known.others_fail)} can't be reached either")
     if known.others_answer:
-        told.append(f"{known.others_answer} other authorities answer over the same wire")
+        told.append(f"{_others(known.others_answer)} answered since, over the same wire")
     if what in ("network", "unknown") and not known.answered:
         told.append("it has not answered this process yet: its name or port may be wrong")
     return told
+
+
+def _others(number: int) -> str:
+    return "another authority" if number == 1 else f"{number} other authorities"

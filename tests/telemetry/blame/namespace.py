@@ -48,4 +48,4 @@ class Namespace:
 
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command in it."""
-        return subprocess.run(["ip", "netns", "exec", self.name, *command], text=True, check=True, **options)
+        return subprocess.run(["ip", "netns", "exec", self.name, *command], **{"text": True, "check": True} | options)

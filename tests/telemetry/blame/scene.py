@@ -1,7 +1,10 @@
 """Breaks providers, and what lies between, in every way at once, each with an application of its own that is to tell
 whose fault it is. Run in a network namespace: it changes routes, firewall and table of hosts.
 
-    python scene.py WARM    prints a line of JSON for each case
+    python scene.py warm|idle|cold [RESOLVER [CASE ...]]    prints a line of JSON for each case
+
+`warm` breaks it just after a token was had, `idle` when no connection is kept any more, and `cold` before. The resolver
+is `silent`, `closed` or says `unknown` to every name.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from typing import Any
 
 import jwt
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 import resilient_auth as ra
 from resilient_auth import msal
@@ -93,6 +98,7 @@ class Server:
         self.authority, self.other = trustme.CA(), trustme.CA(organization_name="Inspection Ltd")
         self.name = "localhost"
         self.page: int | None = None
+        self._reserved: socket.socket | None = None
         #: Seconds by which its clock differs.
         self.wrong = 0.0
         outer = self
@@ -136,10 +142,20 @@ class Server:
             bundle.write(self.authority.cert_pem.bytes())
         self.ca_file = bundle.name
 
-    def show(self, by: trustme.CA, *names: str, context: ssl.SSLContext | None = None, **dates: datetime) -> None:
+    def show(
+        self,
+        by: trustme.CA,
+        *names: str,
+        context: ssl.SSLContext | None = None,
+        logged: bool = False,
+        **dates: datetime,
+    ) -> None:
         """Show such a certificate from now on."""
         self._context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        by.issue_cert(*(names or ("localhost",)), **dates).configure_cert(self._context)
+        issued = by.issue_cert(*(names or ("localhost",)), **dates)
+        if logged:
+            issued = _stamped(issued, by)
+        issued.configure_cert(self._context)
 
     def trust_both(self) -> None:
         """Have the application trust the inspector as well."""
@@ -160,10 +176,33 @@ class Server:
             told = {"access_token": "a-token", "token_type": "Bearer", "expires_in": 3600}
         return json.dumps(told).encode(), "application/json", 200
 
-    def close(self) -> None:
+    def refuse(self) -> None:
+        """Listen no more; the port stays this one's."""
         self._listening.shutdown()
         self._listening.server_close()
+        self._reserved = socket.socket()
+        self._reserved.bind(("127.0.0.1", self.port))
+
+    def close(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+        else:
+            self._listening.shutdown()
+            self._listening.server_close()
         os.unlink(self.ca_file)
+
+
+def _stamped(issued: trustme.LeafCert, by: trustme.CA) -> trustme.LeafCert:
+    """A certificate with the extension in which public authorities put the stamps of logs (RFC 6962, section 3.3)."""
+    plain = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    stamps = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2"), b"\x04\x02\0\0")
+    builder = x509.CertificateBuilder(
+        plain.issuer, plain.subject, plain.public_key(), plain.serial_number, plain.not_valid_before_utc,
+        plain.not_valid_after_utc, [*plain.extensions, x509.Extension(stamps.oid, False, stamps)],
+    )  # fmt: skip
+    authority: Any = serialization.load_pem_private_key(by.private_key_pem.bytes(), None)
+    stamped = builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return trustme.LeafCert(issued.private_key_pem.bytes(), stamped, [])
 
 
 @dataclass(frozen=True)
@@ -210,11 +249,20 @@ def named(address: str) -> Callable[[Site, ExitStack], None]:
 
 
 def forget_name(site: Site) -> None:
-    with _hosts:
-        with open("/etc/hosts") as hosts:
-            kept = [line for line in hosts if site.name not in line]
-        with open("/etc/hosts", "w") as hosts:
-            hosts.writelines(kept)
+    with _hosts, open("/etc/hosts", "r+") as hosts:
+        kept = "".join(line for line in hosts if site.name not in line)
+        # In one go: others look names up meanwhile.
+        os.pwrite(hosts.fileno(), kept.encode(), 0)
+        os.ftruncate(hosts.fileno(), len(kept))
+
+
+def astray(site: Site, _: ExitStack) -> None:
+    """Its name leads to this machine, where nobody listens: a filter's answer, or an old line in a table of hosts."""
+    assert site.server
+    site.name = f"login{site.port}.test"
+    with _hosts, open("/etc/hosts", "a") as hosts:
+        hosts.write(f"127.0.0.1 {site.name}\n")
+    site.server.refuse()
 
 
 def route(kind: str) -> Callable[[Site], None]:
@@ -309,6 +357,12 @@ def inspected(page: int | None = None, *, trusted: bool = False) -> Callable[[Si
     return begin
 
 
+def logged(site: Site, _: ExitStack) -> None:
+    """As a public authority's certificates are."""
+    assert site.server
+    site.server.show(site.server.authority, logged=True)
+
+
 def page(status: int) -> Callable[[Site], None]:
     def begin(site: Site) -> None:
         assert site.server
@@ -358,6 +412,7 @@ def cases() -> list[Case]:
         Case("unreachable", NETWORK, route("unreachable"), named("192.0.2.12"), own_server=True),
         Case("prohibit", NETWORK, route("prohibit"), named("192.0.2.13"), own_server=True),
         Case("name-gone", NETWORK, forget_name, named("127.0.0.1"), own_server=True),
+        Case("led-astray", NETWORK, at_once, astray, own_server=True),
         Case("proxy-dropped", PROXY, at_proxy(DROP), through_proxy),
         Case("proxy-rejected", PROXY, at_proxy(REJECT), through_proxy),
         Case("proxy-silent", PROXY, at_once, answering(None)),
@@ -366,8 +421,9 @@ def cases() -> list[Case]:
         Case("proxy-502", frozenset({"unknown"}), at_once, answering(behind("502 Bad Gateway"))),
         Case("untrusted", TLS, inspected(), own_server=True),
         Case("other-name", TLS, other_name, own_server=True),
-        Case("page-of-inspector", TLS, inspected(200, trusted=True), own_server=True, cold=False),
-        Case("503-of-inspector", TLS, inspected(503, trusted=True), own_server=True, cold=False),
+        Case("page-of-inspector", TLS, inspected(200, trusted=True), logged, own_server=True, cold=False),
+        Case("503-of-inspector", TLS, inspected(503, trusted=True), logged, own_server=True, cold=False),
+        Case("page-of-provider", frozenset({"provider"}), page(200), logged, own_server=True, local=False),
         Case("page-200", frozenset({"unknown"}), page(200), own_server=True),
         Case("over-by-wrong-clock", frozenset({"clock"}),
              both(dated(not_before=-9, not_after=-1), lambda site: setattr(site.clock, "wrong", 2 * 86400.0)),
@@ -384,7 +440,7 @@ def cases() -> list[Case]:
     return found
 
 
-def observe(case: Case, *, warm: bool) -> dict[str, Any]:
+def observe(case: Case, when: str) -> dict[str, Any]:
     """Break it, ask for a token, and wait for the verdict."""
     with ExitStack() as stack:
         site = Site()
@@ -396,12 +452,14 @@ def observe(case: Case, *, warm: bool) -> dict[str, Any]:
         case.prepare(site, stack)
         app: Any = None
         try:
-            if (warm or not case.cold) and case.begin is not at_once:
+            if (when != "cold" or not case.cold) and case.begin is not at_once:
                 app = site.application()
                 stack.callback(app.close)
                 app.acquire_token_for_client(SCOPE)
         except Exception as error:
             raise AssertionError(f"{case.name} failed before anything broke") from error
+        if when == "idle":
+            time.sleep(5.5)  # longer than the wire keeps a connection
         case.begin(site)
         if app is not None:
             site.clock.skipped += 2000.0
@@ -416,35 +474,38 @@ def observe(case: Case, *, warm: bool) -> dict[str, Any]:
         threading.Thread(target=ask, daemon=True).start()
         nothing_fails = "nobody" in case.right
         found = _told(authority, lambda: nothing_fails and ready.is_set() and time.monotonic() - began > 3.0)
-        return _result(case, found, time.monotonic() - began, warm=warm)
+        return _result(case, found, time.monotonic() - began, when)
 
 
 def starve() -> dict[str, Any]:
-    """Take every file descriptor of this process: it is to blame, whatever fails."""
+    """Take every file descriptor of a process beside the emulator's: it is to blame, whatever fails."""
     with Emulator() as emulator:
-        site = Site(emulator)
-        app = site.application()
-        app.acquire_token_for_client(SCOPE)
-        ra.health()
-        app._ra_transport.wire.close()
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
-        held, began = [], time.monotonic()
-        with suppress(OSError):
-            while True:
-                held.append(os.dup(0))
-        site.clock.skipped += 2000.0
-        try:
-            app.acquire_token_for_client(SCOPE)
-            found = _told(emulator.url, lambda: False)
-        finally:
-            for one in held:
-                os.close(one)
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        took = time.monotonic() - began
-        app.close()
-    case = Case("no-descriptors", frozenset({"process"}), at_once)
-    return _result(case, found, took, warm=True)
+        command = [sys.executable, __file__, "starved", emulator.url, emulator.ca_file]
+        told: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return told
+
+
+def starved(url: str, ca_file: str) -> dict[str, Any]:
+    clock = Clock()
+    app = msal.ConfidentialClientApplication(
+        "daemon", authority=f"{url}/contoso", client_credential=SECRET, verify=ca_file, instance_discovery=False,
+        resilience=ra.Settings(clock=clock),
+    )  # fmt: skip
+    app.acquire_token_for_client(SCOPE)
+    ra.health()
+    app._ra_transport.wire.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    held, began = [], time.monotonic()
+    with suppress(OSError):
+        while True:
+            held.append(os.dup(0))
+    clock.skipped += 2000.0
+    app.acquire_token_for_client(SCOPE)
+    found, took = _told(url, lambda: False), time.monotonic() - began
+    for one in held:
+        os.close(one)
+    return _result(Case("no-descriptors", frozenset({"process"}), at_once), found, took, "warm")
 
 
 def _told(authority: str, enough: Callable[[], bool]) -> list[Any]:
@@ -457,32 +518,51 @@ def _told(authority: str, enough: Callable[[], bool]) -> list[Any]:
     return found
 
 
-def _result(case: Case, found: list[Any], took: float, *, warm: bool) -> dict[str, Any]:
+def _result(case: Case, found: list[Any], took: float, when: str) -> dict[str, Any]:
     return {
-        "case": case.name, "right": sorted(case.right), "local": case.local, "warm": warm,
+        "case": case.name, "right": sorted(case.right), "local": case.local, "when": when,
         "told": found[0].what if found else "nobody", "evidence": found[0].evidence if found else (),
         "seconds": round(took, 2),
     }  # fmt: skip
 
 
+def resolve(how: str) -> None:
+    """Be a resolver that takes questions and is silent, or says that there is no such name; or have none."""
+    if how == "closed":
+        return
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.53", 53))
+
+    def serve() -> None:
+        while True:
+            asked, whom = server.recvfrom(4096)
+            if how == "unknown":
+                # An answer, recursion available, and NXDOMAIN (RFC 1035, section 4.1.1); the question, and no more.
+                server.sendto(asked[:2] + b"\x81\x83" + asked[4:6] + b"\0" * 6 + asked[12:], whom)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
 def main() -> None:
-    """Break everything at once, and then what can only be broken alone."""
-    warm = sys.argv[1] == "warm"
+    """Break everything at once."""
+    when, resolver, *names = [*sys.argv[1:], "silent"] if len(sys.argv) == 2 else sys.argv[1:]
+    if when == "starved":
+        print(json.dumps(starved(resolver, *names)), flush=True)
+        os._exit(0)  # who waits for descriptors is of no interest
+    if names == ["no-descriptors"]:
+        print(json.dumps(starve()), flush=True)
+        return
     for setup in (
         "ip rule add pref 10 lookup local", "ip rule del pref 0 lookup local", "ip rule add pref 5 lookup 100",
         "sysctl -q -w net.ipv4.conf.all.route_localnet=1",
-        "nft add table ip blame", "nft add chain ip blame out {{ type filter hook output priority 0 ; }}",
+        "nft add table ip blame", "nft add chain ip blame out { type filter hook output priority 0 ; }",
     ):  # fmt: skip
-        run(*setup.replace("{{", "{").replace("}}", "}").split())
-    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    silent.bind(("127.0.0.53", 53))
-    if sys.argv[2:] == ["no-descriptors"]:
-        print(json.dumps(starve()), flush=True)
-        return
-    wanted = [case for case in cases() if len(sys.argv) < 3 or case.name in sys.argv[2:]]
-    wanted = [case for case in wanted if warm or case.cold]
+        run(*setup.split())
+    resolve(resolver)
+    wanted = [case for case in cases() if not names or case.name in names]
+    wanted = [case for case in wanted if when != "cold" or case.cold]
     with ThreadPoolExecutor(len(wanted)) as pool:
-        for told in pool.map(lambda case: observe(case, warm=warm), wanted):
+        for told in pool.map(lambda case: observe(case, when), wanted):
             print(json.dumps(told), flush=True)
 
 
