@@ -21,7 +21,7 @@ __all__ = ["TITLES", "Seen", "sections"]
 
 #: Rows of one table, and lanes, at most: a page stays readable, and its size bounded.
 _MOST: Final = 50
-_QUARTER, _HOUR = 900.0, 3600.0
+_QUARTER, _HOUR, _MONTH = 900.0, 3600.0, 30 * 86_400.0
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "ok": ("All is well", "Nothing fails."),
     "degraded": ("Degraded", "Something fails, and what is held lasts. Users notice nothing yet."),
@@ -47,7 +47,7 @@ TITLES: Final[Mapping[str, str]] = {
     "forecast": "If the provider died now",
     "timeline": "Circuits and outages",
     "requests": "Requests and success",
-    "stores": "Stores, keys and tokens",
+    "stores": "Stores, keys, credentials and tokens",
 }
 
 
@@ -261,6 +261,19 @@ def _stores(seen: Seen) -> Iterator[Html]:
         yield table("Signing keys", ("Issuer", "State", "Fetched", "Keys", "Failed fetches"), keys)
     else:
         yield element("p", "No token is verified here.")
+    if health.credentials:
+        yield element("h3", "Credentials")
+        rows = [
+            (
+                f"{each.credential} of {each.client_id}",
+                each.authority or "unknown",
+                _day(each.at),
+                _good("ended" if each.remaining <= 0 else f"in {each.remaining // 86_400:.0f} days",
+                      each.remaining > _MONTH),
+            )
+            for each in health.credentials[:_MOST]
+        ]  # fmt: skip
+        yield table("Credentials", ("Which", "At", "Ends", "Left"), rows)
     yield element("h3", "Tokens")
     tokens = list(_tokens(health.tokens))
     yield (

@@ -9,6 +9,7 @@ from resilient_auth._engine.lanes import LaneStatus
 from resilient_auth._policy.circuit.status import BreakerStatus
 from resilient_auth._policy.fallback import FallbackOptions
 from resilient_auth._policy.key_reports import KeysHealth
+from resilient_auth._process.credential_ends import CredentialEnd
 from resilient_auth._store.gate import StoreStatus
 from resilient_auth.health import Blame, Health, TokenHealth
 from resilient_auth.health.foreseen import Holding, foresee
@@ -123,6 +124,16 @@ def outage(name: str = "api://billing/.default") -> Health:
         ),
         lanes=(LaneStatus(name=f"{name} for application 1", active=2, waiting=3, overdue=1),),
         removals_pending=2,
+        credentials=(
+            CredentialEnd(
+                credential="secret",
+                client_id=name,
+                authority=HERE,
+                target="given",
+                at=NOW + 6.5 * 86_400,
+                remaining=6.5 * 86_400,
+            ),
+        ),
         reasons=(
             f"{HERE} has failed since 02:13 UTC (connections to it fail); tokens last until 02:40 UTC; next probe in "
             "12 s; nothing to do on your side, if the network is up",
