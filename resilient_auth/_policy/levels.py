@@ -285,11 +285,12 @@ class Levels:
 
         Without a lock: a signal's handler may ask, amid what holds it.
         """
-        site, kind, request = (
-            self._sites.peek((asked.site, asked.purpose)), self._kinds.peek(asked.kind), self._requests.peek(asked)
-        )  # fmt: skip
+        site = self._sites.peek((asked.site, asked.purpose))
+        if not (self._kinds or self._requests):  # nearly always, and health asks for every token
+            return None if site is None else site.failing_at
         # One below that is closed learns nothing more of a provider to which no connection can be made.
-        counts = [level for level in (kind, request) if level is not None and not level.closed]
+        below = (self._kinds.peek(asked.kind), self._requests.peek(asked))
+        counts = [level for level in below if level is not None and not level.closed]
         times = [level.failing_at for level in (*counts, *([] if site is None else [site]))]
         return min((time for time in times if time is not None), default=None)
 

@@ -131,16 +131,17 @@ def foresee(
         stores_age: For how long what is known of the stores has been known; None where nothing is.
     """
     own = [each for each in holdings if not each.in_fleet]
-    parts = [*_of_tokens(own, "process"), *_of_keys(keys)]
-    parts += _of_tokens([each for each in holdings if each.in_fleet], "fleet")
+    begins = _begins(own)
+    parts = [*_of_tokens(own, begins, "process"), *_of_keys(keys)]
+    parts += _of_tokens([each for each in holdings if each.in_fleet], {}, "fleet")
     parts.sort(key=lambda part: (math.inf if part.first is None else part.first, part.reach, part.name))
-    first = _first(own, keys)
+    first = _first(own, keys, begins)
     return Forecast(
         at=at,
         first=_told(first),
-        after_restart=min((_ends(replace(each, left=each.stored), own) for each in own), default=None),
+        after_restart=min((_end(each, begins, each.stored) for each in own), default=None),
         parts=tuple(parts[:_MOST_PARTS]),
-        advice=tuple(_advice(own, keys, first, at)),
+        advice=tuple(_advice(own, keys, begins, first, at)),
         stores_age=stores_age,
     )
 
@@ -155,25 +156,38 @@ def _begins(holdings: Iterable[Holding]) -> Mapping[Hashable, float]:
     return found
 
 
-def _end(each: Holding, begins: Mapping[Hashable, float]) -> float:
-    """Return for how many seconds a token is served if its provider is dead; see `_policy.fallback`."""
-    grace = each.grace
-    if each.left <= 0 and each.failing_for is None:
+def _end(
+    each: Holding,
+    begins: Mapping[Hashable, float],
+    left: float | None = None,
+    grace: FallbackOptions | None = None,
+) -> float:
+    """Return for how many seconds a token is served if its provider is dead; see `_policy.fallback`.
+
+    Args:
+        each: Which.
+        begins: From when on each site is seen to fail.
+        left: What is left of it, where that is to be weighed in place of what is.
+        grace: The same of the owner's grace, where there may be one.
+    """
+    left = each.left if left is None else left
+    options = each.grace if grace is None or each.grace is None else grace
+    if left <= 0 and each.failing_for is None:
         return 0.0
-    if grace is None or grace.grace <= 0:
-        return max(0.0, each.left)
+    if options is None or options.grace <= 0:
+        return max(0.0, left)
     # Where nobody has asked before, whoever asks when it is over finds out.
-    seen = min(begins.get(each.site, math.inf), max(0.0, each.left))
-    return max(0.0, each.left, min(each.left + grace.grace, seen + grace.grace_outage))
+    seen = min(begins.get(each.site, math.inf), max(0.0, left))
+    return max(0.0, left, min(left + options.grace, seen + options.grace_outage))
 
 
-def _ends(each: Holding, others: Sequence[Holding]) -> float:
-    return _end(each, _begins(others))
-
-
-def _first(holdings: Sequence[Holding], keys: Sequence[KeysHealth]) -> float:
-    begins = _begins(holdings)
-    ends = [_end(each, begins) for each in holdings]
+def _first(
+    holdings: Iterable[Holding],
+    keys: Sequence[KeysHealth],
+    begins: Mapping[Hashable, float],
+    grace: FallbackOptions | None = None,
+) -> float:
+    ends = [_end(each, begins, grace=grace) for each in holdings]
     return min((*ends, *(each.time_to_dark for each in keys if each.time_to_dark is not None)), default=math.inf)
 
 
@@ -181,8 +195,9 @@ def _told(seconds: float) -> float | None:
     return None if seconds == math.inf else seconds
 
 
-def _of_tokens(holdings: Sequence[Holding], reach: Literal["process", "fleet"]) -> Iterator[GoesDark]:
-    begins = _begins(holdings)
+def _of_tokens(
+    holdings: Sequence[Holding], begins: Mapping[Hashable, float], reach: Literal["process", "fleet"]
+) -> Iterator[GoesDark]:
     groups: dict[tuple[object, ...], list[Holding]] = {}
     for each in holdings:
         alike = (each.authority, each.tenant, each.client_id, each.flow, each.scopes, each.users)
@@ -221,14 +236,17 @@ def _of_keys(keys: Sequence[KeysHealth]) -> Iterator[GoesDark]:
         )
 
 
-def _advice(own: Sequence[Holding], keys: Sequence[KeysHealth], first: float, at: float) -> Iterator[Advice]:
-    changes = [found for weigh in (_pinned, _with_grace, _with_keys) if (found := weigh(own, keys, first)) is not None]
+def _advice(
+    own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float], first: float, at: float
+) -> Iterator[Advice]:
+    weighed = (_pinned(own, keys, begins), _with_grace(own, keys, begins), _with_keys(own, keys, begins))
+    changes = [found for found in weighed if found is not None and found[2] - first >= _WORTH]
     changes.sort(key=lambda found: -found[2])
     for change, text, then in changes:
         yield Advice(change=change, text=f"{text}: {_hour(at, then)} instead of {_hour(at, first)}", first=_told(then))
     loose = [each for each in own if not each.kept and each.left > 0]
     if loose:
-        then = min(_end(each, _begins(own)) for each in loose)
+        then = min(_end(each, begins) for each in loose)
         text = f"add a store: after a restart tokens last until {_hour(at, then)}; without one they are gone at once"
         yield Advice(change="store", text=text, first=_told(then))
 
@@ -237,12 +255,11 @@ def _advice(own: Sequence[Holding], keys: Sequence[KeysHealth], first: float, at
 _Change = tuple[Literal["pin", "grace", "keys"], str, float]
 
 
-def _pinned(own: Sequence[Holding], keys: Sequence[KeysHealth], first: float) -> _Change | None:
+def _pinned(own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float]) -> _Change | None:
     """Weigh that what could be pinned had been: it would have been refreshed each time that it was due."""
-    then = _first([_as_pinned(each) for each in own], keys)
-    begins = _begins(own)
+    then = _first(map(_as_pinned, own), keys, begins)
     needed = {each.scopes for each in own if _end(each, begins) < then and _as_pinned(each) is not each}
-    if not needed or then - first < _WORTH:
+    if not needed:
         return None
     which = "this scope" if len(needed) == 1 else f"these {len(needed)} scopes"
     names = ", ".join(sorted(" ".join(scopes) for scopes in needed)[:5])
@@ -256,22 +273,18 @@ def _as_pinned(each: Holding) -> Holding:
     return replace(each, left=max(0.0, each.left) + gained, age=each.age - gained)
 
 
-def _with_grace(own: Sequence[Holding], keys: Sequence[KeysHealth], first: float) -> _Change | None:
-    if any(each.grace is None or each.grace.grace > 0 for each in own):
+def _with_grace(own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float]) -> _Change | None:
+    if any(each.grace is not None and each.grace.grace > 0 for each in own):
         return None
-    then = _first([replace(each, grace=_GRACE) for each in own], keys)
-    if then - first < _WORTH:
-        return None
-    return "grace", f"turn on grace of {span(_GRACE.grace)}, if your APIs accept expired tokens for as long", then
+    text = f"turn on grace of {span(_GRACE.grace)}, if your APIs accept expired tokens for as long"
+    return "grace", text, _first(own, keys, begins, _GRACE)
 
 
-def _with_keys(own: Sequence[Holding], keys: Sequence[KeysHealth], first: float) -> _Change | None:
+def _with_keys(own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float]) -> _Change | None:
     """Weigh that the issuers' keys were pinned, which never end."""
-    then = _first(own, [])
-    if then - first < _WORTH:
-        return None
+    then = _first(own, [], begins)
     issuers = sorted(each.issuer for each in keys if each.time_to_dark is not None and each.time_to_dark < then)
-    return "keys", f"give pinned_keys for {', '.join(issuers[:5])}", then
+    return ("keys", f"give pinned_keys for {', '.join(issuers[:5])}", then) if issuers else None
 
 
 def _hour(at: float, seconds: float) -> str:

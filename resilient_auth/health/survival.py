@@ -7,8 +7,9 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from .._engine.cache import CacheEntry, Memory, memories
 from .._fleet.coordination import Coordinator
@@ -122,7 +123,8 @@ def _holding(memory: Memory, entry: CacheEntry, stock: _Stock | None, wall: floa
         age=age,
         due_after=due_after,
         asked_in=min(asked, default=None),
-        site=(id(engine), entry.ways[0].site, entry.purpose),
+        # A number in its place: it is looked up again and again.
+        site=hash((id(engine), entry.ways[0].site, entry.purpose)),
         failing_for=None if since is None else now - since,
         renewable=entry.renew is not None,
         # What was never looked for is taken to be there: whatever is obtained is written down.
@@ -130,13 +132,19 @@ def _holding(memory: Memory, entry: CacheEntry, stock: _Stock | None, wall: floa
     )
 
 
-def _described(request: TokenRequest, **known: object) -> Holding:
+@lru_cache(maxsize=256)
+def _whom(authority: str) -> tuple[str, str]:
+    return origin_of(authority), Endpoint.of(authority, PLAIN).realm
+
+
+def _described(request: TokenRequest, **known: Any) -> Holding:
+    authority, tenant = _whom(request.authority)
     return Holding(
-        authority=origin_of(request.authority),
-        tenant=Endpoint.of(request.authority, PLAIN).realm,
+        authority=authority,
+        tenant=tenant,
         client_id=request.client_id,
         flow=request.flow,
         scopes=request.scopes,
         users=request.subject is not None,
-        **{"pinned": False, **known},  # type: ignore[arg-type]
+        **{"pinned": False, **known},
     )

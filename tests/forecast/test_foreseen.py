@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -122,3 +123,12 @@ def test_keys_go_dark_too_and_pinned_ones_never() -> None:
     assert (part.first, part.pinned) == (None, True)
     assert foreseen().first is None
     assert str(foreseen()) == "IF THE PROVIDER DIED NOW: nothing is held that could go dark"
+
+
+def test_many_tokens_are_foreseen_in_passing() -> None:
+    """What it takes grows with their number and no faster: health asks for it."""
+    many = [holding(users=True, pinned=False, scopes=(str(n % 50),), left=float(n)) for n in range(20_000)]
+    began = time.thread_time()
+    seen = foreseen(*many)
+    assert time.thread_time() - began < 10.0
+    assert len(seen.parts) == 50
