@@ -36,7 +36,11 @@ def requests_section(levels: ServiceLevels) -> Iterator[Html]:
     whose = "this process's" if levels.read_at is None else "the whole fleet's, from its store"
     yield element("p", f"The last 24 hours by the hour, in UTC; {whose}.", kind="soft")
     yield listed(
-        element("strong", alert.code.replace("_", " "), f" since {at_time(alert.since)}: {alert.detail}")
+        element(
+            "strong",
+            f"{_NAMES[alert.kind]}: {alert.code.replace('_', ' ')}",
+            f" since {at_time(alert.since)}: {alert.detail}",
+        )
         for alert in levels.alerts
     )
     kinds = [level for level in levels.levels if any(bucket.total for bucket in level.hours)]
