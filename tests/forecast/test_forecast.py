@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from forecast_world import State, run
+from forecast_world import SCOPES, SECRET, State, run, served
 
 import resilient_auth as ra
-from resilient_auth.emulator import Emulator
+from resilient_auth import msal
+from resilient_auth.emulator import Emulator, Fault
 
 
 @pytest.mark.parametrize("seed", [0, 11, 45, 71])
@@ -19,6 +20,33 @@ def test_what_is_forecast_is_what_happens(idp: Emulator, seed: int) -> None:
     Grace with a store (0, 11), grace that is running (45), and a token that another process has renewed (71).
     """
     assert run(idp, seed) == []
+
+
+def test_what_another_process_has_renewed_counts(idp: Emulator) -> None:
+    """Its token lies in the store, and is served when the one in memory is over."""
+    state = State(idp, 6)
+    assert state.stored
+    try:
+        idp.change({"token_lifetime": 3600.0, "refresh_in": None})
+        mine, theirs = (
+            state.app(msal.ConfidentialClientApplication, "daemon", state.settings(), client_credential=SECRET)
+            for _ in range(2)
+        )
+        state.done(lambda: mine.acquire_token_for_client(SCOPES[0]))
+        state.driver.until(state.clock.monotonic() + 2500.0)
+        for _ in range(2):  # it finds mine, which is due, and renews it in the background
+            state.done(lambda: theirs.acquire_token_for_client(SCOPES[0]))
+            state.driver.rest()
+        theirs.close()
+        idp.fail(Fault.refuse())
+        (part,) = [each for each in ra.forecast().parts if each.reach == "process" and each.authority == idp.url]
+        assert part.first == pytest.approx(3600.0, abs=5.0)
+        state.driver.until(state.clock.monotonic() + 3590.0)
+        assert state.done(lambda: served(mine.acquire_token_for_client, SCOPES[0]))
+        state.driver.until(state.clock.monotonic() + 20.0)
+        assert not state.done(lambda: served(mine.acquire_token_for_client, SCOPES[0]))
+    finally:
+        state.close()
 
 
 def test_it_is_part_of_health_and_tells_no_user(idp: Emulator) -> None:
