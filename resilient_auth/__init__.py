@@ -59,6 +59,7 @@ _PUBLIC = {
     "downstream": "",
     "errors": "",
     "events": "",
+    "forecast": "health",
     "get_bearer_token_provider": "credential",
     "health": "health",
     "import_msal_cache": "_msal.cache_import",
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from .errors import TLSFailed as TLSFailed
     from .errors import TokenDenied as TokenDenied
     from .events import subscribe as subscribe
+    from .health import forecast as forecast
     from .health import health as health
     from .health import isolate as isolate
     from .health import reset as reset

@@ -256,6 +256,7 @@ def test_the_exported_names_are_these():
         "downstream",
         "errors",
         "events",
+        "forecast",
         "get_bearer_token_provider",
         "health",
         "import_msal_cache",

@@ -41,6 +41,7 @@ def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
         "KEY_FILE": str(folder / "web.pem"),
         "DATA": str(folder / "data"),
         "COOKIE_KEY": Fernet.generate_key().decode(),
+        "OPERATOR_PASSWORD": "for operators alone",
         "AUTHORITY": "https://login.microsoftonline.com/contoso",
         "CLIENT_ID": "contoso-web",
         "CLIENT_SECRET": "a secret of the emulator",

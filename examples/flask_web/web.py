@@ -25,10 +25,11 @@ import httpx
 import resilient_auth as ra
 from cryptography import fernet
 from flask import Flask, abort, g, redirect, render_template, request, url_for
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from provider import Provider
 from resilient_auth import msal
 from resilient_auth.clock import Clock, SystemClock
-from resilient_auth.integrations.flask import mount_health
+from resilient_auth.integrations.flask import mount_health, mount_status_page
 from sessions import Limits, Sessions
 from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, SecurityError
 from werkzeug.serving import make_server
@@ -234,6 +235,32 @@ def create_app(
     # For probes: /health/ready fails where nobody would be served, /health/live never for the provider's sake.
     mount_health(app)
 
+    # Without a password nobody is let in. A role of your own users is better: `signed_in`, and a look at who it is.
+    password = environ.get("OPERATOR_PASSWORD") or secrets.token_urlsafe()
+
+    def operators(view: Callable[..., Any]) -> Callable[..., Any]:
+        """Let those in who look after this application."""
+
+        @functools.wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            given = (request.authorization.password if request.authorization else None) or ""
+            if not secrets.compare_digest(given.encode(), password.encode()):
+                return Response("For operators.", 401, {"WWW-Authenticate": "Basic"})
+            return view(*args, **kwargs)
+
+        return guarded
+
+    # /status for who is on call, and /metrics for Prometheus: both name authorities and scopes.
+    mount_status_page(app, guard=operators, title="Web application")
+    registry = CollectorRegistry()
+    registry.register(ra.telemetry.prometheus_collector())
+    closing.callback(ra.telemetry.uninstrument)
+
+    @app.get("/metrics")
+    @operators
+    def metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
     @app.before_request
     def find_session() -> None:
         secret = request.cookies.get(SESSION_COOKIE)
@@ -251,9 +278,11 @@ def create_app(
     def protect(response: Response) -> Response:
         # The provider is there for sign-out: a form's action counts where its redirect leads, too.
         provider_origin = "{0.scheme}://{0.netloc}".format(urlsplit(authority))
-        response.headers["Content-Security-Policy"] = (
+        # The status page has a stricter one.
+        response.headers.setdefault(
+            "Content-Security-Policy",
             "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
-            f"form-action 'self' {provider_origin}"
+            f"form-action 'self' {provider_origin}",
         )
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -321,7 +350,8 @@ def main() -> int:
     # On one machine, to try it out. Elsewhere: a server such as gunicorn, and TLS there or in a proxy before it.
     certificate = os.environ["CERTIFICATE_FILE"], os.environ["KEY_FILE"]
     app = create_app()
-    with app.extensions["closing"]:
+    # What is asked for and how much of it succeeds is counted, for the status page, and alerts are events (G25).
+    with app.extensions["closing"], ra.telemetry.watch():
         make_server(str(base.hostname), base.port or 443, app, threaded=True, ssl_context=certificate).serve_forever()
     return 0
 

@@ -190,6 +190,7 @@ class DocumentRequest:
         exchange_context = ExchangeContext(clock.monotonic() + engine.settings.attempt_timeout, attempts=1)
         if outer is not None:
             exchange_context = ExchangeContext(outer.deadline, flight=outer.flight)
+        exchange_context.fault_in = lambda text: fault_in(self.purpose, text, self.hosts)
         asked = self.transport.request_for(self.purpose, url, exchange_context)
         answer = self.transport.ask(asked, "GET", url, dict(self.options), exchange_context, replayable=True)
         if answer.status_code == 200:

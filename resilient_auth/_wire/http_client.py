@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from .answers import Wire, WireResponse
 from .documents import DOCUMENTS, DocumentRequest
 from .exchange_context import ExchangeContext, current, has_another_source
 from .failures import as_failure
+from .trail import Trail, shown_by_answer, shown_by_failure, shown_by_setting
 
 __all__ = ["Transport"]
 
@@ -128,7 +129,7 @@ class Transport:
         # Not compressed: what a few bytes expand to would only be known when it is there.
         headers = {"Accept-Encoding": "identity"}
         options: dict[str, Any] = {"redirects": False, "largest": largest, "headers": headers}
-        exchange_context = ExchangeContext(ends, attempts=1)
+        exchange_context = ExchangeContext(ends, attempts=1, fault_in=_FAULTS.get(purpose))
         asked = self.request_for(purpose, url, exchange_context)
         if urgent:
             self.engine.levels.hasten(asked)
@@ -283,13 +284,17 @@ class Transport:
                 None if observing.observer is None else observing.observer.begin("attempt", asked=asked, method=method)
             )
             end_part = None if operation is None else operation.enter()
+            trail = Trail(https=url.startswith("https:"), verified=asked.endpoint.wire.verified)
+            sighted, shown = engine.sightings.begin(asked, trail.look), None
             try:
-                answer = self.wire.send(method, url, ends=ends, **options)
+                answer = self.wire.send(method, url, ends=ends, trail=trail, **options)
             except ConfigurationError as error:
-                wrong = ConfigurationError(str(error))
+                wrong, shown = ConfigurationError(str(error)), shown_by_setting(error, trail)
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
+                shown = shown_by_failure(error, failure, trail, engine.clock.monotonic() - ends)
             finally:
+                sighted.ended(shown)
                 if exchange_context.flight is not None:
                     exchange_context.flight.attempts += purpose in _OF_TOKENS
                     exchange_context.flight.in_http += engine.clock.monotonic() - now
@@ -307,6 +312,9 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
+            document = None if fault is not None or answer.status_code != 200 else exchange_context.fault_in
+            wrong_document = None if document is None else document(answer.text)
+            sighted.ended(shown_by_answer(answer, fault, trail, wall, wrong_document))
             if operation is not None:
                 operation.end(answer, fault)
             unmatched = isinstance(fault, ServerFailed) and fault.of_request
@@ -357,6 +365,14 @@ def _as_msal_reads_it(purpose: Purpose, answer: WireResponse) -> WireResponse:
         return answer
     headers = {k: v for k, v in answer.headers.items() if k != "retry-after"}
     return WireResponse(answer.status_code, text, headers)
+
+
+def _without(name: str) -> Callable[[str], str | None]:
+    return lambda text: None if json.loads(text).get(name) else f"a document without {name}"
+
+
+#: By what a verifier's document is for, what tells that it can't be one, though it is JSON.
+_FAULTS = {Purpose.DISCOVERY: _without("jwks_uri"), Purpose.KEYS: _without("keys")}
 
 
 def _purpose_of(url: str, exchange_context: ExchangeContext) -> Purpose:

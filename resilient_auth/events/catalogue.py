@@ -14,6 +14,7 @@ __all__ = [
     "AlertOpened",
     "AlertResolved",
     "ApiRefusedToken",
+    "BlameChanged",
     "BreakerClosed",
     "BreakerHalfOpen",
     "BreakerIsolated",
@@ -202,6 +203,24 @@ class BreakerIsolated(BreakerEvent):
 
     def _words(self) -> str:
         return self.text if self.isolated else "isolation by hand ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlameChanged(Event):
+    """Somebody else is to blame for what fails at an identity provider, as far as can be told; told at once."""
+
+    level = logging.WARNING
+    text = "To blame for what fails at {authority}: {what}, before that {previous} ({evidence})"
+    authority: str
+    #: Over which wire, where that isn't the default one.
+    wire: str
+    #: Which application, where it is its affair alone.
+    client_id: str
+    #: As in `health().blame`; `nobody` where it works again.
+    what: str
+    previous: str
+    #: What says so, in plain words.
+    evidence: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,7 @@ try:
     from starlette.websockets import WebSocketState
 
     from .health_routes.starlette import mount_health
+    from .status_page.starlette import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
 
@@ -71,6 +72,7 @@ __all__ = [
     "handle_errors",
     "install",
     "mount_health",
+    "mount_status_page",
 ]
 
 

@@ -30,10 +30,11 @@ try:
     from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 
     from .health_routes.flask import mount_health
+    from .status_page.flask import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
-__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install", "mount_health"]
+__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install", "mount_health", "mount_status_page"]
 
 
 class Refused(HTTPException):

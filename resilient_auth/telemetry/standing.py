@@ -45,6 +45,8 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
             yield "resilient_auth.token.time_to_dark", (host, token.client_id, scope), token.time_to_dark
     for breaker in now.breakers:
         yield "resilient_auth.breakers", (addresses.of(breaker.whom), breaker.purpose, breaker.state), 1.0
+    for blame in now.blame:
+        yield "resilient_auth.blame", (addresses.of(blame.authority), blame.what), 1.0
     for keys in now.keys:
         host = addresses.of(keys.authority)
         if keys.age is not None:

@@ -157,6 +157,19 @@ def test_probes_are_answered_whoever_asks(site: Site) -> None:
     assert "Set-Cookie" not in answer.headers
 
 
+def test_operators_alone_see_the_status_page_and_the_metrics(site: Site) -> None:
+    """With its own, stricter policy; and no user is named there."""
+    site.sign_in()
+    site.get("/profile")
+    paths = ("/status", "/status/now", "/status/events", "/metrics")
+    for given in (None, ("ops", "wrong")):
+        assert [site.get(path, auth=given).status_code for path in paths] == [401] * 4
+    page, now, _, metrics = (site.get(path, auth=("ops", site.environment["OPERATOR_PASSWORD"])) for path in paths)
+    assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]
+    assert "ada@" not in page.text + now.text
+    assert "resilient_auth_tokens" in metrics.text
+
+
 def test_a_session_without_activity_ends(site: Site) -> None:
     site.sign_in()
     site.clock.advance(31 * MINUTE)

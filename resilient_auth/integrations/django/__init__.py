@@ -15,6 +15,7 @@ from ..._process.extras import raise_missing
 
 try:
     from ..health_routes.django import mount_health
+    from ..status_page.django import mount_status_page
     from .errors import handle_errors, install
     from .guarding import authenticated, challenge, claims_middleware, requires
     from .users import ClaimsUser, from_backends
@@ -30,5 +31,6 @@ __all__ = [
     "handle_errors",
     "install",
     "mount_health",
+    "mount_status_page",
     "requires",
 ]
