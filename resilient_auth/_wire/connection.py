@@ -50,8 +50,8 @@ class _BoundedStream(httpcore.NetworkStream):
     ) -> None:
         self._stream = stream
         self._backend = backend
-        self._handshakes = handshakes
-        self._certificate = certificate
+        self.handshakes = handshakes
+        self.certificate = certificate
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
@@ -64,7 +64,7 @@ class _BoundedStream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if (trail := self._backend.bounded.trail) is not None:
-            trail.over(self, self._handshakes, self._certificate)
+            trail.stream, trail.certificate, trail.connected = self, self.certificate, True
         self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
@@ -75,11 +75,11 @@ class _BoundedStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         timeout = self._backend.left(timeout, httpcore.ConnectTimeout)
         if (trail := self._backend.bounded.trail) is not None:
-            trail.begun = self._handshakes + 1
+            trail.begun = self.handshakes + 1
         secured = self._stream.start_tls(ssl_context, server_hostname, timeout)
         shown = secured.get_extra_info("ssl_object")
         certificate = None if shown is None else shown.getpeercert(True)
-        return _BoundedStream(secured, self._backend, self._handshakes + 1, certificate)
+        return _BoundedStream(secured, self._backend, self.handshakes + 1, certificate)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
