@@ -96,11 +96,12 @@ class Trail:
         if not self.ours:
             return Sighting()
         stream = self.stream
-        if stream is not None and acknowledged(stream.get_extra_info("socket")) is False:
+        told = None if stream is None else acknowledged(stream.get_extra_info("socket"))
+        if told is False:
             return self._sighting(Symptom.PROXY if self.proxied else Symptom.SILENT)
         if self.proxied and not self.in_tunnel:
             return self._sighting(Symptom.PROXY)
-        if not self.reached:
+        if not self.reached or (told is None and not self.begun):
             return Sighting()
         return self._sighting(Symptom.NO_ANSWER)
 
@@ -152,8 +153,11 @@ def _of_failure(error: Exception, failure: ProviderUnavailable, trail: Trail, la
     if trail.acknowledged is False:
         return (Symptom.PROXY if trail.proxied else Symptom.SILENT), ""
     timed_out = any(isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__ for cause in causes)
+    if trail.reached and timed_out:
+        # Over a connection that was kept, and may be dead since, that nothing came shows nothing by itself.
+        return (Symptom.NO_ANSWER if trail.acknowledged or trail.begun else Symptom.UNSEEN), ""
     if trail.reached:
-        return (Symptom.NO_ANSWER if timed_out else Symptom.BROKE), ""
+        return Symptom.BROKE, ""
     if trail.connected:
         return (Symptom.HANDSHAKE_SILENT if timed_out else Symptom.BROKE_EARLY), ""
     return _of_connect(causes, timed_out)

@@ -17,6 +17,7 @@ import resilient_auth as ra
 from resilient_auth._fleet.engines import engine_for
 from resilient_auth._policy.blame.sighting import Symptom
 from resilient_auth._policy.endpoint import Endpoint
+from resilient_auth._wire.connect import LookupTimeout
 from resilient_auth._wire.failures import as_failure
 from resilient_auth._wire.trail import Trail, shown_by_failure, shown_by_setting
 from resilient_auth.emulator import Emulator, Fault
@@ -130,7 +131,7 @@ def test_a_process_without_threads_is_to_blame(settings: Any, monkeypatch: pytes
 
 
 class Secured:
-    """A connection on which TLS was begun with the provider."""
+    """A connection on which TLS was made with the provider, perhaps for an attempt before."""
 
     handshakes = 1
     get_extra_info = None
@@ -150,6 +151,9 @@ def test_what_an_attempt_shows() -> None:
     assert seen(ConnectionResetError(), connected=True) is Symptom.BROKE_EARLY
     assert seen(TimeoutError(), connected=True, stream=Secured(), begun=1) is Symptom.NO_ANSWER
     assert seen(TimeoutError(), connected=True, stream=Secured(), begun=1, acknowledged=False) is Symptom.SILENT
+    assert seen(TimeoutError(), connected=True, stream=Secured()) is Symptom.UNSEEN
+    assert seen(TimeoutError(), connected=True, stream=Secured(), acknowledged=True) is Symptom.NO_ANSWER
+    assert seen(LookupTimeout()) is Symptom.UNRESOLVED
     assert seen(TimeoutError(), connected=True, proxied=True) is Symptom.PROXY
     assert seen(TimeoutError(), connected=True, proxied=True, begun=1) is Symptom.HANDSHAKE_SILENT
     assert seen(RuntimeError("a bug of ours"), ours=False) is Symptom.UNSEEN

@@ -20,6 +20,7 @@ SHORT: tuple[tuple[str, ...], ...] = (
     ("warm", "closed", "name-gone"),
     ("warm", "unknown", "name-gone"),
     ("warm", "silent", "no-descriptors"),
+    ("cold", "silent", "drop", "reject"),
 )
 LONG = (
     *SHORT,
