@@ -181,11 +181,11 @@ def _of_owners(causes: list[BaseException]) -> tuple[Symptom, str]:
 def _of_tls(causes: list[BaseException], trail: Trail) -> tuple[Symptom, str]:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            if cause.verify_code in (_NOT_YET, _EXPIRED):
-                return Symptom.DATES, cause.verify_message
-            if cause.verify_code in _OTHER_NAMES:
-                return Symptom.OTHER_NAME, ""
-            return Symptom.UNTRUSTED, cause.verify_message
+            # One that wasn't raised by OpenSSL has neither.
+            code, why = getattr(cause, "verify_code", 0), getattr(cause, "verify_message", "")
+            if code in (_NOT_YET, _EXPIRED):
+                return Symptom.DATES, why
+            return (Symptom.OTHER_NAME, "") if code in _OTHER_NAMES else (Symptom.UNTRUSTED, why)
     # In the middle of an answer it is the connection that breaks.
     if trail.ours and trail.reached:
         return Symptom.BROKE, ""

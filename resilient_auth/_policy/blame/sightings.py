@@ -300,7 +300,7 @@ class Sightings:
         if any(not whose for whose, _ in troubles):
             return
         for attempt, (asked, began) in list(self.out.items()):
-            if asked.site == site and asked.purpose is not Purpose.REGION and now - began >= _LONG:
+            if asked.site == site and asked.purpose is not Purpose.REGION and _LONG <= now - began <= _KEPT:
                 seen = attempt.look()
                 if seen.symptom is not None:
                     yield "", _Trouble(seen, began, now)
