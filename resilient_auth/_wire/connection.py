@@ -53,8 +53,8 @@ class _BoundedStream:
         self._backend = backend
         # What isn't bounded is the stream's own.
         self.close, self.get_extra_info = stream.close, stream.get_extra_info
-        self._handshakes = handshakes
-        self._certificate = certificate
+        self.handshakes = handshakes
+        self.certificate = certificate
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
@@ -68,7 +68,7 @@ class _BoundedStream:
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if buffer:  # httpcore writes a request's end too, which is nothing
             if (trail := self._backend.bounded.trail) is not None:
-                trail.over(self, self._handshakes, self._certificate)
+                trail.stream, trail.certificate, trail.connected = self, self.certificate, True
             self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
 
     def start_tls(
@@ -76,11 +76,11 @@ class _BoundedStream:
     ) -> _BoundedStream:
         timeout = self._backend.left(timeout, httpcore.ConnectTimeout)
         if (trail := self._backend.bounded.trail) is not None:
-            trail.begun = self._handshakes + 1
+            trail.begun = self.handshakes + 1
         secured = self._stream.start_tls(ssl_context, server_hostname, timeout)
         shown = secured.get_extra_info("ssl_object")
         certificate = None if shown is None else shown.getpeercert(True)
-        return _BoundedStream(secured, self._backend, self._handshakes + 1, certificate)
+        return _BoundedStream(secured, self._backend, self.handshakes + 1, certificate)
 
 
 class _BoundedBackend:
@@ -306,4 +306,6 @@ class HttpxWire:
 
 def _form(fields: Mapping[str, Any]) -> str:
     """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
-    return urlencode([(k, v) for k, v in fields.items() if v is not None], doseq=True)
+    if None in fields.values():
+        fields = {name: value for name, value in fields.items() if value is not None}
+    return urlencode(fields, doseq=True)

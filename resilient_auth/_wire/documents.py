@@ -190,11 +190,11 @@ class DocumentRequest:
         exchange_context = ExchangeContext(clock.monotonic() + engine.settings.attempt_timeout, attempts=1)
         if outer is not None:
             exchange_context = ExchangeContext(outer.deadline, flight=outer.flight)
-        exchange_context.fault_in = lambda text: fault_in(self.purpose, text, self.hosts)
         asked = self.transport.request_for(self.purpose, url, exchange_context)
         answer = self.transport.ask(asked, "GET", url, dict(self.options), exchange_context, replayable=True)
         if answer.status_code == 200:
             fault = fault_in(self.purpose, answer.text, self.hosts)
+            engine.sightings.document(asked, fault)
             if fault is not None:
                 emit(DiscoveryRejected(at=clock.wall(), target=url, detail=fault))
                 message = f"{origin_of(url)} gave a discovery document that can't be used: {fault}"

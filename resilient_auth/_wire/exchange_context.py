@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,8 +29,6 @@ class ExchangeContext:
     managed_identity: bool = False
     #: Told when an attempt fails, before the next one: who has a valid token needn't wait for that.
     flight: Flight | None = None
-    #: Tells what is wrong with a document that is asked for, though it is JSON; None for nothing.
-    fault_in: Callable[[str], str | None] | None = None
     #: When the last attempt went out: a token's life is counted from here, on both clocks.
     sent_on: float | None = None
     sent_at: float | None = None

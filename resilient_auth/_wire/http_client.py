@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -129,7 +129,7 @@ class Transport:
         # Not compressed: what a few bytes expand to would only be known when it is there.
         headers = {"Accept-Encoding": "identity"}
         options: dict[str, Any] = {"redirects": False, "largest": largest, "headers": headers}
-        exchange_context = ExchangeContext(ends, attempts=1, fault_in=_FAULTS.get(purpose))
+        exchange_context = ExchangeContext(ends, attempts=1)
         asked = self.request_for(purpose, url, exchange_context)
         if urgent:
             self.engine.levels.hasten(asked)
@@ -139,6 +139,10 @@ class Transport:
             raise MalformedAnswer(
                 f"{origin} answered {answer.status_code} for its {purpose} document", authority=origin
             )
+        # What else may be wrong with it, its reader says.
+        needed = _NEEDED.get(purpose)
+        missing = needed is not None and not json.loads(answer.text).get(needed)
+        self.engine.sightings.document(asked, f"a document without {needed}" if missing else None)
         return answer.text
 
     def probe(self, purpose: Purpose, url: str, *, ends: float) -> ProviderUnavailable | None:
@@ -284,8 +288,8 @@ class Transport:
                 None if observing.observer is None else observing.observer.begin("attempt", asked=asked, method=method)
             )
             end_part = None if operation is None else operation.enter()
-            trail = Trail(https=url.startswith("https:"), verified=asked.endpoint.wire.verified)
-            sighted, shown = engine.sightings.begin(asked, trail.look), None
+            trail = Trail(https := url.startswith("https:"), https and asked.endpoint.wire.verified)
+            engine.sightings.out[trail], shown = (asked, now), None
             try:
                 answer = self.wire.send(method, url, ends=ends, trail=trail, **options)
             except ConfigurationError as error:
@@ -293,8 +297,10 @@ class Transport:
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
                 shown = shown_by_failure(error, failure, trail, engine.clock.monotonic() - ends)
+            except BaseException:  # an exit, which shows nothing
+                engine.sightings.ended(asked, trail, None)
+                raise
             finally:
-                sighted.ended(shown)
                 if exchange_context.flight is not None:
                     exchange_context.flight.attempts += purpose in _OF_TOKENS
                     exchange_context.flight.in_http += engine.clock.monotonic() - now
@@ -302,6 +308,8 @@ class Transport:
                     end_part()
             if operation is not None and (wrong is not None or failure is not None):
                 operation.end(error=wrong or failure)
+            if shown is not None:
+                engine.sightings.ended(asked, trail, shown)
             if wrong is not None:  # this machine's, which says nothing of the provider
                 leave.none()
                 raise wrong
@@ -312,9 +320,10 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
-            document = None if fault is not None or answer.status_code != 200 else exchange_context.fault_in
-            wrong_document = None if document is None else document(answer.text)
-            sighted.ended(shown_by_answer(answer, fault, trail, wall, wrong_document))
+            if fault is None and answer.status_code < 400:
+                engine.sightings.answered(asked, trail, answer.headers.get("date"))
+            else:
+                engine.sightings.ended(asked, trail, shown_by_answer(answer, fault, trail, wall))
             if operation is not None:
                 operation.end(answer, fault)
             unmatched = isinstance(fault, ServerFailed) and fault.of_request
@@ -367,12 +376,8 @@ def _as_msal_reads_it(purpose: Purpose, answer: WireResponse) -> WireResponse:
     return WireResponse(answer.status_code, text, headers)
 
 
-def _without(name: str) -> Callable[[str], str | None]:
-    return lambda text: None if json.loads(text).get(name) else f"a document without {name}"
-
-
-#: By what a verifier's document is for, what tells that it can't be one, though it is JSON.
-_FAULTS = {Purpose.DISCOVERY: _without("jwks_uri"), Purpose.KEYS: _without("keys")}
+#: By what a verifier's document is for, what it must say.
+_NEEDED = {Purpose.DISCOVERY: "jwks_uri", Purpose.KEYS: "keys"}
 
 
 def _purpose_of(url: str, exchange_context: ExchangeContext) -> Purpose:

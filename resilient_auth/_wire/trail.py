@@ -9,13 +9,12 @@ end has acknowledged what was sent, and whether it was the other end that refuse
 from __future__ import annotations
 
 import errno
-import functools
-import hashlib
 import json
 import ssl
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
-from .._policy.blame.sighting import WRONG_CLOCK, Certificate, Sighting, Symptom
+from .._policy.blame.sighting import WRONG_CLOCK, Sighting, Symptom, certificate_of
 from .._policy.failure import http_date
 from .._policy.provider_errors import Refusal, name_of, refusal_of
 from .._process.causes import causes_of
@@ -43,66 +42,71 @@ _NO_WAY: Final = frozenset(
 _NOT_YET, _EXPIRED, _OTHER_NAMES = 9, 10, frozenset({62, 63, 64})
 #: Seconds by which a time-out that comes late shows that this process stood still.
 _LATE: Final = 2.0
-#: The list of Signed Certificate Timestamps in a certificate (RFC 6962, section 3.3).
-_LOGGED: Final = "1.3.6.1.4.1.11129.2.4.2"
 
 
+class Stream(Protocol):
+    """A connection."""
+
+    #: The TLS handshakes that were made on it.
+    handshakes: int
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return its `socket`."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class Trail:
-    """How far one attempt has come: written by its thread, and read by whoever asks meanwhile.
+    """How far one attempt has come: written by its thread, and read by whoever asks meanwhile."""
 
-    Args:
-        https: Whether the provider is asked over TLS.
-        verified: Whether its certificate is checked, as far as can be told.
-    """
-
-    __slots__ = (
-        "acknowledged", "begun", "beyond_proxy", "certificate", "connected", "handshakes", "https", "layers", "ours",
-        "proxied", "seconds", "stream", "trusted_wire",
-    )  # fmt: skip
-
-    def __init__(self, *, https: bool, verified: bool) -> None:
-        self.https = https
-        self.trusted_wire = https and verified
-        #: Whether the wire tells how far it comes; an owner's own client doesn't.
-        self.ours = False
-        #: Whether it goes through a proxy; and whether that said that it is others who don't answer.
-        self.proxied = self.beyond_proxy = False
-        #: The TLS handshakes that it takes, those that were begun, and those that were made.
-        self.layers, self.begun, self.handshakes = int(https), 0, 0
-        self.connected = False
-        #: What the way there and back takes.
-        self.seconds: float | None = None
-        self.certificate: bytes | None = None
-        #: What it goes over now, and whether all that was sent over it was acknowledged, as it broke.
-        self.stream: Any = None
-        self.acknowledged: bool | None = None
+    #: Whether the provider is asked over TLS; and whether its certificate is checked, as far as can be told.
+    https: bool
+    trusted_wire: bool
+    #: Whether the wire tells how far it comes; an owner's own client doesn't.
+    ours: bool = False
+    #: Whether it goes through a proxy; and whether that said that it is others who don't answer.
+    proxied: bool = False
+    beyond_proxy: bool = False
+    #: The TLS handshakes that it takes, and those that were begun.
+    layers: int = 1
+    begun: int = 0
+    connected: bool = False
+    #: What the way there and back takes, or took where it was refused.
+    seconds: float | None = None
+    #: What the request was written to; a connection that was kept has made its handshakes before.
+    stream: Stream | None = None
+    #: The certificate that was shown.
+    certificate: bytes | None = None
+    #: Whether all that was sent was acknowledged, as it broke.
+    acknowledged: bool | None = None
 
     @property
     def reached(self) -> bool:
         """Whether what answers there is the provider, as far as TLS tells."""
-        return self.connected and self.handshakes >= self.layers and not (self.proxied and not self.https)
+        made = 0 if self.stream is None else self.stream.handshakes
+        return self.connected and made >= self.layers and not (self.proxied and not self.https)
 
-    def over(self, stream: Any, handshakes: int, certificate: bytes | None) -> None:
-        """Note what the request is written to: a connection that was kept has made its handshakes before."""
-        self.stream, self.connected = stream, True
-        self.begun = self.handshakes = handshakes
-        self.certificate = certificate
+    @property
+    def in_tunnel(self) -> bool:
+        """Whether the last handshake was begun, through whatever proxy: the one with the provider."""
+        return max(self.begun, 0 if self.stream is None else self.stream.handshakes) >= self.layers > 0
 
     def look(self) -> Sighting:
         """Tell what is to be seen while the answer is awaited."""
         if not self.ours:
             return Sighting()
         stream = self.stream
-        if stream is not None and acknowledged(stream.get_extra_info("socket")) is False:
+        told = None if stream is None else acknowledged(stream.get_extra_info("socket"))
+        if told is False:
             return self._sighting(Symptom.PROXY if self.proxied else Symptom.SILENT)
-        if self.proxied and self.begun < self.layers:
+        if self.proxied and not self.in_tunnel:
             return self._sighting(Symptom.PROXY)
-        if not self.reached:
+        if not self.reached or (told is None and not self.begun):
             return Sighting()
         return self._sighting(Symptom.NO_ANSWER)
 
     def _sighting(self, symptom: Symptom | None, detail: str = "", *, trusted: bool = False) -> Sighting:
-        seen = None if self.certificate is None or not trusted else _read(self.certificate)
+        seen = None if self.certificate is None or not trusted else certificate_of(self.certificate)
         return Sighting(symptom=symptom, detail=detail, trusted=trusted, certificate=seen, seconds=self.seconds)
 
 
@@ -138,10 +142,9 @@ def _of_failure(error: Exception, failure: ProviderUnavailable, trail: Trail, la
     causes = list(causes_of(error))
     if isinstance(failure, NameNotResolved) and not trail.proxied:
         return (Symptom.UNRESOLVED if failure.heals else Symptom.NO_SUCH_NAME), ""
-    in_tunnel = trail.begun >= trail.layers > 0
-    if isinstance(failure, TLSFailed) and (in_tunnel or not trail.ours):
+    if isinstance(failure, TLSFailed) and (trail.in_tunnel or not trail.ours):
         return _of_tls(causes, trail)
-    if trail.proxied and not in_tunnel:
+    if trail.proxied and not trail.in_tunnel:
         return (Symptom.BEYOND_PROXY if trail.beyond_proxy else Symptom.PROXY), ""
     if isinstance(failure, MalformedAnswer):
         return Symptom.PAGE, "too large, packed, or a way elsewhere"
@@ -150,8 +153,11 @@ def _of_failure(error: Exception, failure: ProviderUnavailable, trail: Trail, la
     if trail.acknowledged is False:
         return (Symptom.PROXY if trail.proxied else Symptom.SILENT), ""
     timed_out = any(isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__ for cause in causes)
+    if trail.reached and timed_out:
+        # Over a connection that was kept, and may be dead since, that nothing came shows nothing by itself.
+        return (Symptom.NO_ANSWER if trail.acknowledged or trail.begun else Symptom.UNSEEN), ""
     if trail.reached:
-        return (Symptom.NO_ANSWER if timed_out else Symptom.BROKE), ""
+        return Symptom.BROKE, ""
     if trail.connected:
         return (Symptom.HANDSHAKE_SILENT if timed_out else Symptom.BROKE_EARLY), ""
     return _of_connect(causes, timed_out)
@@ -175,11 +181,11 @@ def _of_owners(causes: list[BaseException]) -> tuple[Symptom, str]:
 def _of_tls(causes: list[BaseException], trail: Trail) -> tuple[Symptom, str]:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            if cause.verify_code in (_NOT_YET, _EXPIRED):
-                return Symptom.DATES, cause.verify_message
-            if cause.verify_code in _OTHER_NAMES:
-                return Symptom.OTHER_NAME, ""
-            return Symptom.UNTRUSTED, cause.verify_message
+            # One that wasn't raised by OpenSSL has neither.
+            code, why = getattr(cause, "verify_code", 0), getattr(cause, "verify_message", "")
+            if code in (_NOT_YET, _EXPIRED):
+                return Symptom.DATES, why
+            return (Symptom.OTHER_NAME, "") if code in _OTHER_NAMES else (Symptom.UNTRUSTED, why)
     # In the middle of an answer it is the connection that breaks.
     if trail.ours and trail.reached:
         return Symptom.BROKE, ""
@@ -188,30 +194,23 @@ def _of_tls(causes: list[BaseException], trail: Trail) -> tuple[Symptom, str]:
 
 
 def shown_by_answer(
-    answer: WireResponse, fault: ProviderUnavailable | None, trail: Trail, wall: float, wrong: str | None = None
+    answer: WireResponse, fault: ProviderUnavailable | None, trail: Trail, wall: float
 ) -> Sighting | None:
-    """Return what an answer shows; None for a page that says no, which may be anybody's.
+    """Return what an answer shows that isn't simply what was asked for; None for a page that says no, or anybody's.
 
     Args:
         answer: As it came.
         fault: Why it is none; None where the provider did its work, if only to say no.
         trail: Over which it came.
         wall: Seconds since the epoch, by this machine's clock.
-        wrong: What is wrong with a document that is JSON; None for nothing.
     """
     if fault is None and answer.status_code >= 400 and _is_page(answer):
         return None
-    trusted = trail.trusted_wire
-    date = http_date(answer.headers.get("date")) if trusted else None
+    trusted, said = trail.trusted_wire, answer.headers.get("date")
+    date = http_date(said) if trusted else None
     symptom, detail = _of_answer(answer, fault, trusted, None if date is None else wall - date)
-    if symptom is None and wrong is not None:
-        symptom, detail = Symptom.MALFORMED, wrong
     seen = trail._sighting(symptom, detail, trusted=trusted)
-    date = None if seen.symptom is Symptom.PAGE else date
-    return Sighting(
-        symptom=seen.symptom, detail=seen.detail, trusted=trusted, certificate=seen.certificate, date=date,
-        seconds=seen.seconds,
-    )  # fmt: skip
+    return replace(seen, date=None if date is None or symptom is Symptom.PAGE else said)
 
 
 def _of_answer(
@@ -250,16 +249,3 @@ def _refused(answer: WireResponse) -> tuple[Refusal | None, str]:
 
 def _is_page(answer: WireResponse) -> bool:
     return "html" in answer.headers.get("content-type", "").lower() or answer.text[:64].lstrip().startswith("<")
-
-
-@functools.lru_cache(64)
-def _read(certificate: bytes) -> Certificate | None:
-    from cryptography import x509
-
-    digest = hashlib.sha256(certificate).hexdigest()
-    try:
-        found = x509.load_der_x509_certificate(certificate)
-        logged = any(extension.oid.dotted_string == _LOGGED for extension in found.extensions)
-        return Certificate(digest, found.issuer.rfc4514_string()[:100], logged)
-    except ValueError:
-        return None

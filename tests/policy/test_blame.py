@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from email.utils import formatdate
 from typing import Any, get_args
 
 import pytest
@@ -100,20 +101,37 @@ def test_all_culprits_have_a_place() -> None:
     assert set(get_args(Culprit)) == set(ADVICE) == set(kept._ORDER)
 
 
+@dataclass(eq=False)
+class Out:
+    """An attempt that is out."""
+
+    certificate: bytes | None = None
+    seconds: float | None = None
+    trusted_wire: bool = True
+    seen: Sighting = FINE
+
+    def look(self) -> Sighting:
+        return self.seen
+
+
 class World:
     """Attempts at providers, by the hand of a test."""
 
     def __init__(self, **options: int) -> None:
         self.clock = ManualClock(NOW)
-        self.sightings = Sightings(self.clock, **options)
+        self.sightings = Sightings(self.clock, read={one.digest.encode(): one for one in (OURS, THEIRS)}.get, **options)
 
     def saw(
         self, symptom: Symptom | None = None, host: str = "login.example", *, wire: WireIdentity = HERE,
         realm: str = "t", client: str = "app", purpose: Purpose = Purpose.TOKEN, **seen: Any,
     ) -> None:  # fmt: skip
         asked = ProviderRequest(Endpoint(f"https://{host}", realm, wire), purpose, client)
-        attempt = self.sightings.begin(asked, Sighting)
-        attempt.ended(Sighting(symptom=symptom, **seen))
+        attempt = Out(**{name: seen[name] for name in ("certificate", "seconds") if symptom is None and name in seen})
+        self.sightings.out[attempt] = asked, self.clock.monotonic()
+        if symptom is None:
+            self.sightings.answered(asked, attempt, seen.get("date"))
+        else:
+            self.sightings.ended(asked, attempt, Sighting(symptom=symptom, **seen))
 
     def told(self) -> list[tuple[str, str, str]]:
         return [(blame.what, blame.authority.removeprefix("https://"), blame.client_id) for blame in self.blames()]
@@ -140,7 +158,7 @@ def test_what_one_wire_saw_is_not_told_of_another(world: World) -> None:
     assert "other" not in " ".join(by_wire["https://login.example", ""].evidence)
     assert {wire for _, wire in by_wire} == {"", "unverified"}
     # Its clock, its certificate and its answers neither.
-    world.saw(None, "d.example", wire=THERE, date=NOW - 9000, certificate=THEIRS)
+    world.saw(None, "d.example", wire=THERE, date=formatdate(NOW - 9000, usegmt=True), certificate=b"b")
     world.saw(Symptom.DATES, "d.example")
     assert [blame.what for blame in world.blames() if blame.authority == "https://d.example"] == ["unknown"]
     world.saw(None, "login.example", wire=THERE)
@@ -231,11 +249,12 @@ def test_since_when_is_told(world: World) -> None:
 def test_an_attempt_that_is_out_for_long_is_looked_at(world: World) -> None:
     """Before its time is over, which may be longer than anybody wants to wait."""
     asked = ProviderRequest(Endpoint("https://login.example", "t", HERE), Purpose.TOKEN, "app")
-    attempt = world.sightings.begin(asked, lambda: Sighting(symptom=Symptom.NO_ANSWER))
+    attempt = Out(seen=Sighting(symptom=Symptom.NO_ANSWER))
+    world.sightings.out[attempt] = asked, world.clock.monotonic()
     assert world.told() == []
     world.clock.advance(5)
     assert world.told() == [("provider", "login.example", "")]
-    attempt.ended(FINE)
+    world.sightings.answered(asked, attempt, None)
     assert world.told() == []
 
 
@@ -260,15 +279,17 @@ def test_what_is_kept_is_bounded() -> None:
 def test_an_attempt_at_what_was_forgotten_brings_nothing_back(world: World) -> None:
     """Its application was closed meanwhile."""
     asked = ProviderRequest(Endpoint("https://login.example", "t", HERE), Purpose.TOKEN, "app")
-    attempt = world.sightings.begin(asked, Sighting)
+    attempt = Out()
+    world.sightings.out[attempt] = asked, world.clock.monotonic()
     world.sightings.forget(asked.site)
-    attempt.ended(Sighting(symptom=Symptom.BROKE))
+    world.sightings.ended(asked, attempt, Sighting(symptom=Symptom.BROKE))
+    world.sightings.answered(asked, attempt, None)
     assert world.told() == []
 
 
 def test_a_clock_set_after_the_last_date_is_found(world: World) -> None:
     """The last `Date` and the time since, which no setting changes, say what time it is."""
-    world.saw(None, date=NOW)
+    world.saw(None, date=formatdate(NOW, usegmt=True))
     world.clock.advance(50)
     world.clock.jump(3950)
     world.saw(Symptom.DATES)
@@ -278,7 +299,7 @@ def test_a_clock_set_after_the_last_date_is_found(world: World) -> None:
 def test_text_from_the_wire_is_bounded_and_printable(world: World) -> None:
     """An issuer may write anything into its certificate."""
     odd = Certificate("x", "CN=\x1b[2J\nforged line " + "x" * 500, False)
-    world.saw(None, certificate=OURS)
+    world.saw(None, certificate=b"a")
     world.saw(Symptom.FAILED, detail="a\r\nb" * 400, certificate=odd)
     (blame,) = world.blames()
     assert all(text.isprintable() and len(text) <= 200 for text in blame.evidence)

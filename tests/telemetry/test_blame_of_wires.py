@@ -17,6 +17,7 @@ import resilient_auth as ra
 from resilient_auth._fleet.engines import engine_for
 from resilient_auth._policy.blame.sighting import Symptom
 from resilient_auth._policy.endpoint import Endpoint
+from resilient_auth._wire.connect import LookupTimeout
 from resilient_auth._wire.failures import as_failure
 from resilient_auth._wire.trail import Trail, shown_by_failure, shown_by_setting
 from resilient_auth.emulator import Emulator, Fault
@@ -129,10 +130,15 @@ def test_a_process_without_threads_is_to_blame(settings: Any, monkeypatch: pytes
     assert told("https://starved.example") == {("process", "", "")}
 
 
+class Secured:
+    """A connection on which TLS was made with the provider, perhaps for an attempt before."""
+
+    handshakes = 1
+    get_extra_info = None
+
+
 def seen(error: Exception, late: float = 0.0, **trail: Any) -> Symptom | None:
-    way = Trail(https=True, verified=True)
-    for name, value in ({"ours": True} | trail).items():
-        setattr(way, name, value)
+    way = Trail(https=True, trusted_wire=True, **{"ours": True} | trail)
     return shown_by_failure(error, as_failure(error, "https://a"), way, late).symptom
 
 
@@ -143,8 +149,11 @@ def test_what_an_attempt_shows() -> None:
     assert seen(TimeoutError(), late=30.0) is Symptom.STALLED
     assert seen(TimeoutError(), connected=True) is Symptom.HANDSHAKE_SILENT
     assert seen(ConnectionResetError(), connected=True) is Symptom.BROKE_EARLY
-    assert seen(TimeoutError(), connected=True, handshakes=1, begun=1) is Symptom.NO_ANSWER
-    assert seen(TimeoutError(), connected=True, handshakes=1, begun=1, acknowledged=False) is Symptom.SILENT
+    assert seen(TimeoutError(), connected=True, stream=Secured(), begun=1) is Symptom.NO_ANSWER
+    assert seen(TimeoutError(), connected=True, stream=Secured(), begun=1, acknowledged=False) is Symptom.SILENT
+    assert seen(TimeoutError(), connected=True, stream=Secured()) is Symptom.UNSEEN
+    assert seen(TimeoutError(), connected=True, stream=Secured(), acknowledged=True) is Symptom.NO_ANSWER
+    assert seen(LookupTimeout()) is Symptom.UNRESOLVED
     assert seen(TimeoutError(), connected=True, proxied=True) is Symptom.PROXY
     assert seen(TimeoutError(), connected=True, proxied=True, begun=1) is Symptom.HANDSHAKE_SILENT
     assert seen(RuntimeError("a bug of ours"), ours=False) is Symptom.UNSEEN
@@ -153,6 +162,5 @@ def test_what_an_attempt_shows() -> None:
 @pytest.mark.parametrize(("proxied", "symptom"), [(False, Symptom.BUNDLE), (True, Symptom.PROXY)])
 def test_a_setting_that_is_wrong_shows_which(proxied: bool, symptom: Symptom) -> None:
     """The trust is read before the proxy."""
-    way = Trail(https=True, verified=True)
-    way.ours, way.proxied = True, proxied
+    way = Trail(https=True, trusted_wire=True, ours=True, proxied=proxied)
     assert shown_by_setting(ConfigurationError("it"), way).symptom is symptom

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
-from ...errors import printable
-
-__all__ = ["LONGEST_TEXT", "OF_APPLICATION", "OF_WAY", "WRONG_CLOCK", "Certificate", "Sighting", "Symptom"]
+__all__ = ["LONGEST_TEXT", "OF_APPLICATION", "OF_WAY", "WRONG_CLOCK", "Certificate", "Sighting", "Symptom",
+           "certificate_of"]  # fmt: skip
 
 LONGEST_TEXT = 200
 #: Seconds by which a clock is wrong enough for certificates and assertions.
 WRONG_CLOCK = 60.0
+_LONGEST_NAME = 100
+#: The list of Signed Certificate Timestamps in a certificate (RFC 6962, section 3.3).
+_STAMPS = "1.3.6.1.4.1.11129.2.4.2"
 
 
 class Symptom(Enum):
@@ -97,10 +101,10 @@ class Sighting:
 
     Args:
         symptom: How it ended; None where the provider did its work, if only to say no.
-        detail: More of it, for people: one short printable line without a secret.
+        detail: More of it, for people; without a secret.
         trusted: Whether it came over TLS from whoever has the provider's certificate.
         certificate: That certificate, where it is known.
-        date: The answer's own `Date`, in seconds since the epoch; None for none that can be trusted.
+        date: The answer's own `Date`; None for none that can be trusted.
         seconds: What the way there and back takes, or took being refused; None where that isn't known.
     """
 
@@ -108,8 +112,19 @@ class Sighting:
     detail: str = ""
     trusted: bool = False
     certificate: Certificate | None = None
-    date: float | None = None
+    date: str | None = None
     seconds: float | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "detail", printable(self.detail)[:LONGEST_TEXT])
+
+@functools.lru_cache(64)
+def certificate_of(der: bytes) -> Certificate | None:
+    """Read a certificate; None for one that can't be read."""
+    from cryptography import x509
+
+    digest = hashlib.sha256(der).hexdigest()
+    try:
+        found = x509.load_der_x509_certificate(der)
+        logged = any(extension.oid.dotted_string == _STAMPS for extension in found.extensions)
+        return Certificate(digest, found.issuer.rfc4514_string()[:_LONGEST_NAME], logged)
+    except ValueError:
+        return None

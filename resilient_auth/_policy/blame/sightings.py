@@ -12,21 +12,18 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol
 
 from ..._process.living import LiveObjects
 from ...clock import Clock
 from ...events import BlameChanged, emit
 from ..endpoint import Endpoint, WireIdentity
-from ..failure import Purpose
+from ..failure import Purpose, http_date
 from ..levels import ProviderRequest
-from .sighting import OF_APPLICATION, OF_WAY, Certificate, Sighting, Symptom
+from .sighting import OF_APPLICATION, OF_WAY, Certificate, Sighting, Symptom, certificate_of
 from .verdict import Blame, Culprit, Known, judge
 
 __all__ = ["Attempt", "Sightings", "blames"]
-
-_K = TypeVar("_K", bound=Hashable)
-_V = TypeVar("_V")
 
 #: Of one provider, over one wire: realms, purposes and applications that fail.
 _MOST_PARTS = 64
@@ -34,6 +31,9 @@ _MOST_PARTS = 64
 _KEPT = 900.0
 #: Seconds after which an attempt that is out is looked at.
 _LONG = 5.0
+_LONGEST_DATE = 64
+#: Where what is wrong with an answer is found by who reads it.
+_READ_LATER = frozenset({Purpose.DISCOVERY, Purpose.ALIASES, Purpose.KEYS})
 #: What several providers may have in common, where it is the network's.
 _REFUSED = frozenset({Symptom.REFUSED, Symptom.LED_HERE})
 _UNREACHED = _REFUSED | {Symptom.UNRESOLVED, Symptom.UNREACHABLE, Symptom.SILENT}
@@ -55,15 +55,16 @@ class _Trouble:
 class _Record:
     """What is known of one provider over one wire."""
 
-    __slots__ = ("answered_at", "certificate", "out", "parts", "quickest", "told", "way")
+    __slots__ = ("answered_at", "certificate", "date", "parts", "quickest", "told", "way")
 
     def __init__(self) -> None:
         self.way: _Trouble | None = None
         self.parts: dict[Hashable, tuple[str, _Trouble]] = {}
-        self.out: dict[Attempt, None] = {}
         #: Monotonic time of the last word that only the provider can have said.
         self.answered_at: float | None = None
-        self.certificate: Certificate | None = None
+        #: With which it answered last, and the last `Date` that could be trusted, with the monotonic time of that.
+        self.certificate: bytes | None = None
+        self.date: tuple[str, float] | None = None
         self.quickest: float | None = None
         #: Who was blamed last, by application; "" for what is everybody's.
         self.told: dict[str, Culprit] = {}
@@ -81,36 +82,32 @@ class _Around:
         records: Of each provider.
         unreached: How many of these can't be reached.
         answered: When those that can answered last, in order.
+        date: The newest that one of them has told.
     """
 
     records: dict[Endpoint, _Record]
     unreached: int
     answered: list[float]
+    date: tuple[str, float] | None
 
 
-class Attempt:
-    """One attempt that is out.
+class Attempt(Protocol):
+    """One attempt, and how far it has come."""
 
-    Args:
-        sightings: What is told how it ended.
-        asked: What it asks, of whom.
-        look: Tells what is to be seen of it now.
-        began: Monotonic time at which it went out.
-    """
+    @property
+    def trusted_wire(self) -> bool:
+        """Whether the provider's certificate is checked."""
 
-    __slots__ = ("_sightings", "asked", "began", "look")
+    @property
+    def seconds(self) -> float | None:
+        """What the way there and back takes."""
 
-    def __init__(
-        self, sightings: Sightings, asked: ProviderRequest, look: Callable[[], Sighting], began: float
-    ) -> None:
-        self._sightings = sightings
-        self.asked = asked
-        self.look = look
-        self.began = began
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that was shown."""
 
-    def ended(self, seen: Sighting | None) -> None:
-        """Note what it showed; None where that says nothing."""
-        self._sightings.note(self, seen)
+    def look(self) -> Sighting:
+        """Tell what is to be seen of it now."""
 
 
 class Sightings:
@@ -119,61 +116,76 @@ class Sightings:
     Args:
         clock: Gives the time.
         most: Providers, each over one wire, that are kept; those that were asked last.
+        read: Reads a certificate.
     """
 
-    def __init__(self, clock: Clock, *, most: int = 512) -> None:
+    def __init__(
+        self, clock: Clock, *, most: int = 512, read: Callable[[bytes], Certificate | None] = certificate_of
+    ) -> None:
         self._clock = clock
+        self._read = read
         self._most = most
-        #: Those that were asked last are at the end. Plain ones: they are read without the lock.
+        #: What is out: whom it asks, and the monotonic time at which it went. Whoever sends an attempt puts it here.
+        self.out: dict[Attempt, tuple[ProviderRequest, float]] = {}
+        #: Those that failed last are at the end. Plain ones, both: they are read without the lock.
         self._records: dict[Endpoint, _Record] = {}
-        #: By wire, the last `Date` that could be trusted, and the monotonic time at which it came.
-        self._dates: dict[WireIdentity, tuple[float, float]] = {}
         self._lock = threading.Lock()
         _living.add(self)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child: the parent's attempts aren't the child's."""
         self._lock = threading.Lock()
-        for record in self._records.values():
-            record.out.clear()
+        self.out.clear()
 
-    def begin(self, asked: ProviderRequest, look: Callable[[], Sighting]) -> Attempt:
-        """Note that an attempt goes out."""
-        attempt = Attempt(self, asked, look, self._clock.monotonic())
-        # What isn't there on most machines, and is asked for once, is nobody's fault.
-        if asked.purpose is not Purpose.REGION:
-            with self._lock:
-                self._record(asked.site).out[attempt] = None
-        return attempt
+    def answered(self, asked: ProviderRequest, attempt: Attempt, date: str | None) -> None:
+        """Note that the provider gave what was asked for, and its `Date`: where nothing fails, that is all."""
+        _, began = self.out.pop(attempt, (None, None))
+        if began is None or asked.purpose is Purpose.REGION:  # forgotten meanwhile, or nobody's fault
+            return
+        with self._lock:
+            record = self._records.get(asked.site) or self._record(asked.site)
+            record.answered_at = began
+            way = attempt.seconds
+            if way is not None and (record.quickest is None or way < record.quickest):
+                record.quickest = way
+            if attempt.trusted_wire:
+                record.certificate = attempt.certificate or record.certificate
+                if date is not None:
+                    record.date = date[:_LONGEST_DATE], began
+            if record.way is None and not record.parts and not record.told:
+                return
+            events = self._take(record, asked, Sighting(), began)
+        for event in events:
+            emit(event)
 
     def starved(self, endpoint: Endpoint) -> None:
         """Note that this process had no thread with which to ask."""
-        self.begin(ProviderRequest(endpoint), Sighting).ended(Sighting(symptom=Symptom.STARVED))
+        self._note(ProviderRequest(endpoint), Sighting(symptom=Symptom.STARVED))
 
-    def note(self, attempt: Attempt, seen: Sighting | None) -> None:
-        """Note how an attempt ended, and tell where somebody else is to blame now."""
-        asked = attempt.asked
-        if asked.purpose is Purpose.REGION:
-            return
+    def document(self, asked: ProviderRequest, fault: str | None) -> None:
+        """Note what is wrong with a document that was there; None for nothing."""
+        record = self._records.get(asked.site)
+        if fault is not None or (record is not None and record.parts):
+            symptom = None if fault is None else Symptom.MALFORMED
+            self._note(asked, Sighting(symptom=symptom, detail=fault or ""), read=True)
+
+    def ended(self, asked: ProviderRequest, attempt: Attempt, seen: Sighting | None) -> None:
+        """Note how an attempt ended, and tell where somebody else is to blame now.
+
+        Args:
+            asked: What it asked, of whom.
+            attempt: The one.
+            seen: What it showed; None where that says nothing.
+        """
+        known = self.out.pop(attempt, None) is not None
+        # What isn't there on most machines, and is asked for once, is nobody's fault.
+        if known and seen is not None and asked.purpose is not Purpose.REGION:
+            self._note(asked, seen)
+
+    def _note(self, asked: ProviderRequest, seen: Sighting, *, read: bool = False) -> None:
         with self._lock:
-            record = self._records.get(asked.site)
-            if record is None:  # forgotten meanwhile
-                return
-            record.out.pop(attempt, None)
-            if seen is None:
-                return
-            now = self._clock.monotonic()
-            was_quiet = record.quiet
-            self._take(record, asked, seen, now)
-            if was_quiet and record.quiet:
-                return
-            around = self._around(asked.site.wire, now)
-            # What is seen of one is evidence for those that refuse, on that wire.
-            concerned = {asked.site: record} | {
-                site: one for site, one in around.records.items()
-                if one.way is not None and one.way.seen.symptom in _REFUSED
-            }  # fmt: skip
-            events = [event for each in concerned.items() for event in self._changes(*each, around, now)]
+            record = self._record(asked.site)
+            events = self._take(record, asked, seen, self._clock.monotonic(), read=read)
         for event in events:
             emit(event)
 
@@ -181,7 +193,8 @@ class Sightings:
         """List who is to blame for what fails now, without a lock: a signal's handler may ask, amid what holds it."""
         now, arounds = self._clock.monotonic(), dict[WireIdentity, _Around]()
         found: list[Blame] = []
-        for site, record in list(self._records.items()):
+        asked_first = {asked.site: _Record() for asked, _ in list(self.out.values())}
+        for site, record in (asked_first | dict(list(self._records.items()))).items():
             around = arounds.get(site.wire)
             if around is None:
                 around = arounds[site.wire] = self._around(site.wire, now)
@@ -192,30 +205,49 @@ class Sightings:
         """Let go of what is known of a provider of which nobody asks anything any more."""
         with self._lock:
             self._records.pop(site, None)
+        for attempt, (asked, _) in list(self.out.items()):
+            if asked.site == site:
+                self.out.pop(attempt, None)
 
     # What follows is called with the lock held, but for what `blames` asks.
 
     def _record(self, site: Endpoint) -> _Record:
         record = self._records.pop(site, None) or _Record()
-        self._keep(self._records, site, record)
+        if len(self._records) >= self._most:
+            self._records.pop(next(iter(self._records)))
+        self._records[site] = record
         return record
 
-    def _take(self, record: _Record, asked: ProviderRequest, seen: Sighting, now: float) -> None:
+    def _take(
+        self, record: _Record, asked: ProviderRequest, seen: Sighting, now: float, *, read: bool = False
+    ) -> list[BlameChanged]:
+        """Note what was seen; returns what changes by it, to be told without the lock."""
+        was_quiet = record.quiet
+        self._put(record, asked, seen, now, read=read)
+        if was_quiet and record.quiet:
+            return []
+        around = self._around(asked.site.wire, now)
+        # What is seen of one is evidence for those that refuse, on that wire.
+        concerned = {asked.site: record} | {
+            site: one for site, one in around.records.items()
+            if one.way is not None and one.way.seen.symptom in _REFUSED
+        }  # fmt: skip
+        return [event for each in concerned.items() for event in self._changes(*each, around, now)]
+
+    def _put(self, record: _Record, asked: ProviderRequest, seen: Sighting, now: float, *, read: bool) -> None:
         if seen.date is not None:
-            self._dates.pop(asked.site.wire, None)
-            self._keep(self._dates, asked.site.wire, (seen.date, now))
+            record.date = seen.date[:_LONGEST_DATE], now
         if seen.symptom in OF_WAY:
             before = record.way
             record.way = _Trouble(seen, now if before is None else before.since, now)
             return
-        if seen.seconds is not None:
-            record.quickest = seen.seconds if record.quickest is None else min(record.quickest, seen.seconds)
         part = asked.endpoint, asked.purpose, asked.client_id
         if seen.symptom is not Symptom.PAGE:  # of which nobody knows whose it is
             record.way, record.answered_at = None, now
+        if seen.symptom is None and asked.purpose in _READ_LATER and not read:
+            return
         held = record.parts.pop(part, None)
         if seen.symptom is None:
-            record.certificate = seen.certificate or record.certificate
             return
         if len(record.parts) >= _MOST_PARTS:
             record.parts.pop(next(iter(record.parts)))
@@ -247,7 +279,7 @@ class Sightings:
             # While it isn't reached, what it said before is no news.
             troubles = [("", record.way), *(each for each in troubles if each[0])]
         if live:
-            troubles += self._looked_at(record, troubles, now)
+            troubles += self._looked_at(site, troubles, now)
         found: dict[str, Blame] = {}
         known: Known | None = None
         for whose, trouble in troubles:
@@ -263,19 +295,15 @@ class Sightings:
         return list(found.values())
 
     def _looked_at(
-        self, record: _Record, troubles: list[tuple[str, _Trouble]], now: float
+        self, site: Endpoint, troubles: list[tuple[str, _Trouble]], now: float
     ) -> Iterator[tuple[str, _Trouble]]:
         if any(not whose for whose, _ in troubles):
             return
-        for attempt in list(record.out):
-            if now - attempt.began >= _LONG and (seen := attempt.look()).symptom is not None:
-                yield "", _Trouble(seen, attempt.began, now)
-
-    def _keep(self, kept: dict[_K, _V], key: _K, value: _V) -> None:
-        """Put one at the end, in the place of the first where there are too many."""
-        if len(kept) >= self._most:
-            kept.pop(next(iter(kept)))
-        kept[key] = value
+        for attempt, (asked, began) in list(self.out.items()):
+            if asked.site == site and asked.purpose is not Purpose.REGION and _LONG <= now - began <= _KEPT:
+                seen = attempt.look()
+                if seen.symptom is not None:
+                    yield "", _Trouble(seen, began, now)
 
     def _around(self, wire: WireIdentity, now: float) -> _Around:
         records = {site: one for site, one in list(self._records.items()) if site.wire == wire}
@@ -284,14 +312,16 @@ class Sightings:
             records=records,
             unreached=sum(_unreached(way, now) for way, _ in ways),
             answered=sorted(at for way, at in ways if way is None and at is not None),
+            date=max((one.date for one in records.values() if one.date), key=lambda date: date[1], default=None),
         )
 
     def _known(self, site: Endpoint, record: _Record, around: _Around, now: float) -> Known:
-        told, wall, way = self._dates.get(site.wire), self._clock.wall(), record.way
+        wall, way = self._clock.wall(), record.way
+        told = None if around.date is None else http_date(around.date[0])
         return Known(
             wall=wall,
-            ahead=None if told is None else wall - (told[0] + (now - told[1])),
-            certificate=record.certificate,
+            ahead=None if told is None or around.date is None else wall - (told + (now - around.date[1])),
+            certificate=None if record.certificate is None else self._read(record.certificate),
             quickest=record.quickest,
             answered=record.answered_at is not None,
             others_fail=around.unreached - _unreached(way, now),

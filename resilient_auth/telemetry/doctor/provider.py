@@ -177,7 +177,7 @@ def _denial(result: Mapping[str, Any]) -> Finding:
 
 
 def _ask(patient: Patient, url: str) -> WireResponse | Finding:
-    trail = Trail(https=url.startswith("https:"), verified=patient.setup.verify is not False)
+    trail = Trail(https := url.startswith("https:"), https and patient.setup.verify is not False)
     try:
         return patient.get(url, trail)
     except ConfigurationError:

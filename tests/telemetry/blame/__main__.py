@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from namespace import missing
-from score import LONG, score, told_of
+from score import IN_TIME, LONG, score, told_of
 
 
 def main(rounds: int) -> int:
@@ -29,8 +29,9 @@ def main(rounds: int) -> int:
     share, _, wronged = score(found)
     print(f"{dict(Counter(each.verdict for each in found))}: {share:.1%} right of {len(found)}")
     print(f"the provider was blamed for {len(wronged)} faults that are local")
-    print(f"the latest verdict came after {max(each.seconds for each in found):.1f} s")
-    return int(share < 0.98 or bool(wronged))
+    late = [each for each in found if each.seconds > IN_TIME]
+    print(f"{len(late)} came late; the latest after {max(each.seconds for each in found):.1f} s")
+    return int(share - len(late) / len(found) < 0.98 or bool(wronged))
 
 
 if __name__ == "__main__":

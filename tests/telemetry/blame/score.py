@@ -11,7 +11,7 @@ from pathlib import Path
 
 from namespace import Namespace
 
-__all__ = ["LONG", "SHORT", "Told", "score", "told_of"]
+__all__ = ["IN_TIME", "LONG", "SHORT", "Told", "score", "told_of"]
 
 SCENE = Path(__file__).with_name("scene.py")
 #: When it breaks, the resolver, and the cases; all, where none are named.
@@ -20,6 +20,7 @@ SHORT: tuple[tuple[str, ...], ...] = (
     ("warm", "closed", "name-gone"),
     ("warm", "unknown", "name-gone"),
     ("warm", "silent", "no-descriptors"),
+    ("cold", "silent", "drop", "reject"),
 )
 LONG = (
     *SHORT,
@@ -28,6 +29,10 @@ LONG = (
     ("cold", "closed", "name-gone"),
     ("cold", "unknown", "name-gone"),
 )
+
+
+#: Seconds within which a verdict is to be there.
+IN_TIME = 10.0
 
 
 @dataclass(frozen=True)

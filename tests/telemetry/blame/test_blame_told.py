@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from namespace import missing
-from score import SHORT, Told, score, told_of
+from score import IN_TIME, SHORT, Told, score, told_of
 
 
 @pytest.fixture(scope="module")
@@ -23,4 +25,6 @@ def test_the_right_one_is_blamed(found: list[Told]) -> None:
     assert not wronged, "\n".join(map(str, wronged))
     assert share >= 0.98, "\n".join(map(str, amiss))
     assert len(found) > 45
+    # Some may be late where the machine has much else to do.
+    assert statistics.median(told.seconds for told in found) < IN_TIME / 2
     assert all(told.evidence for told in found if told.told != "nobody")
