@@ -17,6 +17,9 @@ __all__ = [
     "BreakerIsolated",
     "BreakerOpened",
     "BulkheadRefused",
+    "CalloutAnswered",
+    "CalloutDefaulted",
+    "CalloutRejected",
     "ClaimsServiceRefused",
     "CooldownStarted",
     "CredentialExpiring",
@@ -503,4 +506,42 @@ class ClaimsServiceRefused(Event):
     target: str
     #: The HTTP status; 0 where no token could be had to ask with.
     status: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutAnswered(Event):
+    """A provider called in the middle of a sign-in and got the handler's answer."""
+
+    text = "Callout {target} answered with status {status} in {seconds} s"
+    #: The callout's name.
+    target: str
+    status: int
+    #: Whether it was the answer to an earlier request like it.
+    repeated: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutDefaulted(Event):
+    """A provider called in the middle of a sign-in and got the owner's default in place of the handler's answer."""
+
+    level = logging.WARNING
+    text = "Callout {target} gave no answer of its own in {seconds} s ({code}: {detail}); answered by {source}"
+    target: str
+    #: `default`; or `last_known`, the claims that the handler gave before.
+    source: str
+    code: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutRejected(Event):
+    """A request to a callout came from nobody who may call, or isn't what its contract says."""
+
+    level = logging.WARNING
+    text = "Request to callout {target} rejected: {code} ({detail})"
+    target: str
+    code: str
     detail: str

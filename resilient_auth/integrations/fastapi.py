@@ -55,6 +55,7 @@ try:
     from starlette.responses import JSONResponse
     from starlette.websockets import WebSocketState
 
+    from .callout_routes.starlette import mount_callout
     from .health_routes.starlette import mount_health
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
@@ -70,6 +71,7 @@ __all__ = [
     "challenge",
     "handle_errors",
     "install",
+    "mount_callout",
     "mount_health",
 ]
 

@@ -29,11 +29,12 @@ try:
     from flask import Blueprint, Flask, current_app, g, jsonify, request
     from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 
+    from .callout_routes.flask import mount_callout
     from .health_routes.flask import mount_health
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
-__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install", "mount_health"]
+__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install", "mount_callout", "mount_health"]
 
 
 class Refused(HTTPException):

@@ -14,6 +14,7 @@ Needs the extra: `pip install 'resilient-auth[django]'`.
 from ..._process.extras import raise_missing
 
 try:
+    from ..callout_routes.django import mount_callout
     from ..health_routes.django import mount_health
     from .errors import handle_errors, install
     from .guarding import authenticated, challenge, claims_middleware, requires
@@ -29,6 +30,7 @@ __all__ = [
     "from_backends",
     "handle_errors",
     "install",
+    "mount_callout",
     "mount_health",
     "requires",
 ]
