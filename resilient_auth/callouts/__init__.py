@@ -16,6 +16,7 @@ from .answers import (
     UpdatePassword,
 )
 from .b2c import ApiConnector, RestProfile
+from .background_writes import BackgroundWrites
 from .caller import AUTHENTICATION_EVENTS, BasicCaller, Caller, CertificateCaller, EntraCaller
 from .callout import Callout
 from .entra import (
@@ -25,6 +26,7 @@ from .entra import (
     PasswordSubmit,
     TokenIssuanceStart,
 )
+from .write import DeadLetter, Undeliverable, Write, WritesFull
 
 __all__ = [
     "AUTHENTICATION_EVENTS",
@@ -32,11 +34,13 @@ __all__ = [
     "ApiConnector",
     "AttributeCollectionStart",
     "AttributeCollectionSubmit",
+    "BackgroundWrites",
     "BasicCaller",
     "Caller",
     "Callout",
     "CertificateCaller",
     "Continue",
+    "DeadLetter",
     "EmailOtpSend",
     "EntraCaller",
     "LastKnown",
@@ -48,5 +52,8 @@ __all__ = [
     "ShowBlockPage",
     "ShowValidationError",
     "TokenIssuanceStart",
+    "Undeliverable",
     "UpdatePassword",
+    "Write",
+    "WritesFull",
 ]

@@ -54,6 +54,8 @@ __all__ = [
     "TokenDropped",
     "TokenOnDenyList",
     "TokenServed",
+    "WriteFailed",
+    "WriteGivenUp",
 ]
 
 
@@ -545,3 +547,31 @@ class CalloutRejected(Event):
     target: str
     code: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteFailed(Event):
+    """A write in the background failed, and is tried again after `seconds`."""
+
+    level = logging.WARNING
+    text = "Write {key} of {target} failed with {code} ({detail}); tried again in {seconds} s"
+    #: The writes' name.
+    target: str
+    #: A hash of the write's key.
+    key: str
+    code: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteGivenUp(Event):
+    """A write in the background became a dead letter, which somebody must look at."""
+
+    level = logging.ERROR
+    text = "Write {key} of {target} was given up ({code}); {count} dead letters wait for somebody to look at them"
+    target: str
+    #: A hash of the write's key.
+    key: str
+    code: str
+    count: int

@@ -15,6 +15,7 @@ from .._policy.breaker import Breaker, breakers
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
 from .._policy.key_reports import KeysHealth, reporters
+from .._policy.write_reports import WritesHealth, write_reporters
 from .._process import forks
 from .._store.gate import stores
 from ..errors import ConfigurationError
@@ -22,7 +23,7 @@ from ..token import fingerprint
 from .standing import Health, TokenHealth
 from .verdict import Seen, judge
 
-__all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isolate", "reset"]
+__all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "WritesHealth", "health", "isolate", "reset"]
 
 
 def health() -> Health:
@@ -70,6 +71,7 @@ def health() -> Health:
         removals_pending=removals_pending(),
         keys=tuple(reporter.report() for reporter in reporters.all()),
         lanes=tuple(lanes()),
+        writes=tuple(sorted((one.report() for one in write_reporters.all()), key=lambda each: each.name)),
     )
     verdict, reasons = judge(seen)
     return Health(
@@ -82,6 +84,7 @@ def health() -> Health:
         removals_pending=seen.removals_pending,
         keys=seen.keys,
         lanes=seen.lanes,
+        writes=seen.writes,
     )
 
 

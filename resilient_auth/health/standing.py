@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .._engine.lanes import LaneStatus
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
+from .._policy.write_reports import WritesHealth
 from .._store.gate import StoreStatus
 
 __all__ = ["Health", "TokenHealth", "Verdict", "span"]
@@ -61,6 +62,8 @@ class Health:
     keys: tuple[KeysHealth, ...] = ()
     #: The lanes in which exchanges and calls of stores are under way, or from which some haven't come back.
     lanes: tuple[LaneStatus, ...] = ()
+    #: The writes that are made in the background.
+    writes: tuple[WritesHealth, ...] = ()
     #: Why the verdict is what it is, in plain words, the worst first; empty where it is "ok".
     reasons: tuple[str, ...] = ()
 
@@ -115,6 +118,10 @@ def _report(health: Health) -> Iterator[str]:
         yield f"  store {store.target}: {store.state}{failed}{records}"
     for lane in health.lanes:
         yield f"  lane {lane.name}: {lane.active} under way, {lane.waiting} waiting, {lane.overdue} overdue"
+    for writes in health.writes:
+        oldest = f", the oldest for {span(writes.oldest)}" if writes.pending else ""
+        dead = f", {writes.dead} dead letters" if writes.dead else ""
+        yield f"  writes {writes.name}: {writes.pending} waiting{oldest}{dead}"
     if health.removals_pending:
         yield f"  sign-outs not yet in a store: {health.removals_pending}"
 

@@ -10,6 +10,7 @@ from typing import Final
 from .._engine.lanes import LaneStatus
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
+from .._policy.write_reports import WritesHealth
 from .._store.gate import StoreStatus
 from .standing import TokenHealth, Verdict, span
 
@@ -17,6 +18,8 @@ __all__ = ["Seen", "judge"]
 
 #: Seconds left of what can't be renewed, under which somebody should look: time enough to do something.
 _AT_RISK: Final = 900.0
+#: Share of the writes that may wait, from which on somebody should look.
+_NEARLY_FULL: Final = 0.8
 _ORDER: Final[tuple[Verdict, ...]] = ("down", "at risk", "degraded", "ok")
 
 _WAIT: Final = "nothing to do on your side"
@@ -46,6 +49,7 @@ class Seen:
     removals_pending: int = 0
     keys: tuple[KeysHealth, ...] = ()
     lanes: tuple[LaneStatus, ...] = ()
+    writes: tuple[WritesHealth, ...] = ()
 
 
 def judge(seen: Seen) -> tuple[Verdict, tuple[str, ...]]:
@@ -129,6 +133,12 @@ def _of_others(seen: Seen) -> Iterator[tuple[Verdict, str]]:
     for lane in seen.lanes:
         if lane.overdue:
             yield "degraded", f"{lane.overdue} calls at {lane.name} hang; look at functions of yours that they call"
+    for writes in seen.writes:
+        if writes.dead:
+            yield "degraded", f"{writes.dead} writes of {writes.name} were given up; look at their dead_letters()"
+        if writes.pending >= _NEARLY_FULL * writes.most:
+            full = f"{writes.pending} of {writes.most} writes of {writes.name} wait{_said(writes.last_code)[0]}"
+            yield "degraded", f"{full}; when there is no room, callouts answer by default"
     if seen.removals_pending:
         yield "degraded", f"{seen.removals_pending} sign-outs aren't in a store yet; they are written when it works"
 
