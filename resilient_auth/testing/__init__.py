@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .._store.conformance import check_backend
+from .callouts import check_callout
 from .captured import CapturedEvents, capture_events
 from .clock import ManualClock, no_jitter
 from .faults import chaos
@@ -23,6 +24,7 @@ __all__ = [
     "capture_events",
     "chaos",
     "check_backend",
+    "check_callout",
     "claims",
     "identity_provider",
     "no_jitter",
