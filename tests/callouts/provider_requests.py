@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import json
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from resilient_auth.callouts import AUTHENTICATION_EVENTS, Callout
+from resilient_auth.callouts.caller import Arriving
+from resilient_auth.callouts.contract import Reply
 from resilient_auth.emulator import Emulator
 
 TENANT = "aaaabbbb-0000-cccc-1111-dddd2222eeee"
@@ -145,3 +148,15 @@ def _written(body: Any) -> bytes:
 
 def _headers(given: dict[str, str] | None) -> dict[str, str]:
     return {"Content-Type": "application/json", **(given or {})}
+
+
+def posed(callout: Callout[Any], body: Any, headers: dict[str, str] | None = None, peer: str = "127.0.0.1") -> Reply:
+    """Send a request to a callout itself, with the name and password that tests use."""
+    sent = {"Authorization": f"Basic {base64.b64encode(b'entra:a password, in tests').decode()}"}
+    named = {name.lower(): value for name, value in (_headers(sent | (headers or {}))).items()}
+    text = _written(body)
+
+    def header(name: str) -> list[str]:
+        return [named[name.lower()]] if name.lower() in named else []
+
+    return callout.answer(Arriving(header, peer), lambda most, seconds: text[:most])
