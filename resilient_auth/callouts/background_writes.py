@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from string import ascii_lowercase, digits
 from typing import Any, Final
 
 from .._engine.lanes import Job
@@ -28,8 +28,8 @@ from .._policy.breaker import Breaker, Dependency, prepare
 from .._policy.checks import require, require_number, require_whole
 from .._policy.circuit.options import BreakerOptions
 from .._policy.retry import delay_before
-from .._policy.write_reports import WritesHealth, write_reporters
 from .._process import forks
+from .._process.write_reports import WritesHealth, write_reporters
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import CircuitOpen, Closed, Overloaded, ResilientAuthError, StoreUnavailable
 from ..events import WriteFailed, WriteGivenUp, emit
@@ -40,7 +40,6 @@ from .write import DeadLetter, Kept, Target, Undeliverable, Write, WritesFull
 
 __all__ = ["BackgroundWrites"]
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,24}")
 #: Seconds for which a store keeps what nobody touches: longer than any outage. Each attempt begins them anew.
 _LIFE: Final = 90 * 86_400.0
 #: Seconds between two looks at what is due; and between two looks for what other processes have left.
@@ -88,7 +87,7 @@ class BackgroundWrites:
         clock: Clock | None = None,
         jitter: Jitter = system_jitter,
     ) -> None:
-        fits = isinstance(name, str) and _NAME.fullmatch(name) is not None
+        fits = isinstance(name, str) and 0 < len(name) <= 25 and not set(name) - set(ascii_lowercase + digits + "-")
         require(fits, f"name must be 1 to 25 small letters, digits and hyphens, not {name!r}")
         require(callable(target), "target must be a function of a Write")
         require(isinstance(store, Store), f"store must be a store, such as FileStore, not {type(store).__name__}")

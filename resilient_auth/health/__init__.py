@@ -15,8 +15,8 @@ from .._policy.breaker import Breaker, breakers
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
 from .._policy.key_reports import KeysHealth, reporters
-from .._policy.write_reports import WritesHealth, write_reporters
 from .._process import forks
+from .._process.write_reports import WritesHealth, write_reporters
 from .._store.gate import stores
 from ..errors import ConfigurationError
 from ..token import fingerprint

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .._engine.lanes import LaneStatus
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
-from .._policy.write_reports import WritesHealth
+from .._process.write_reports import WritesHealth
 from .._store.gate import StoreStatus
 
 __all__ = ["Health", "TokenHealth", "Verdict", "span"]

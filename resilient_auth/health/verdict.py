@@ -10,7 +10,7 @@ from typing import Final
 from .._engine.lanes import LaneStatus
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
-from .._policy.write_reports import WritesHealth
+from .._process.write_reports import WritesHealth
 from .._store.gate import StoreStatus
 from .standing import TokenHealth, Verdict, span
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from .._process.living import LiveObjects
+from .living import LiveObjects
 
 __all__ = ["WriteReporter", "WritesHealth", "write_reporters"]
 
