@@ -243,6 +243,7 @@ class Emulator(Settings):
         event: str = "tokenIssuanceStart",
         *,
         audience: str = "",
+        issuer: str | None = None,
         tenant: str = "contoso",
         user: str | None = "ann@contoso.com",
         basic: tuple[str, str] | None = None,
@@ -263,6 +264,7 @@ class Emulator(Settings):
             event: Entra's `tokenIssuanceStart`, `attributeCollectionStart`, `attributeCollectionSubmit`,
                 `emailOtpSend` or `passwordSubmit`; B2C's `apiConnector` or `restProfile`.
             audience: For Entra: the API's own application, for which the token is.
+            issuer: For Entra: the token's; that of the tenant at this emulator's own address when not given.
             tenant: Whose sign-in it is.
             user: Who signs in; None for a sign-up.
             basic: For B2C: a name and a password.
@@ -283,6 +285,7 @@ class Emulator(Settings):
             url,
             event,
             audience=audience,
+            issuer=issuer,
             tenant=tenant,
             user=user,
             basic=basic,
@@ -399,6 +402,7 @@ class Emulator(Settings):
         event: str,
         *,
         audience: str = "",
+        issuer: str | None = None,
         tenant: str = "contoso",
         user: str | None = "ann@contoso.com",
         basic: tuple[str, str] | None = None,
@@ -412,7 +416,7 @@ class Emulator(Settings):
         sent = dict(headers or {})
         tid = tenant_id(tenant)
         if event in ENTRA and "Authorization" not in sent:
-            issued = {"iss": f"{self.url}/{tid}/v2.0", "tid": tid, "aud": audience}
+            issued = {"iss": issuer or f"{self.url}/{tid}/v2.0", "tid": tid, "aud": audience}
             sent["Authorization"] = f"Bearer {self.sign(events_claims(issued))}"
         elif basic is not None:
             sent["Authorization"] = f"Basic {base64.b64encode(':'.join(basic).encode()).decode()}"
