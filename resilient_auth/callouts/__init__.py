@@ -26,7 +26,7 @@ from .entra import (
     PasswordSubmit,
     TokenIssuanceStart,
 )
-from .write import DeadLetter, Undeliverable, Write, WritesFull
+from .write import DeadLetter, Target, Undeliverable, Write, WritesFull
 
 __all__ = [
     "AUTHENTICATION_EVENTS",
@@ -51,6 +51,7 @@ __all__ = [
     "SendByProvider",
     "ShowBlockPage",
     "ShowValidationError",
+    "Target",
     "TokenIssuanceStart",
     "Undeliverable",
     "UpdatePassword",
