@@ -186,6 +186,7 @@ class Callout(Generic[_R]):
         except MalformedCallout as error:
             emit(CalloutRejected(at=self._clock.wall(), target=self.name, code=error.code, detail=str(error)))
             return self._defaulted(None, began, error.code, str(error), None)
+        known = self._handling.look_up(request, ends)
         handled, first = self._handling.join(request, key, began, ends)
         if first:
             yield Begin(self._handling, handled)
@@ -199,7 +200,7 @@ class Callout(Generic[_R]):
             code, detail = "slow", ""
         else:
             code, detail = getattr(outcome.error, "code", "handler_error"), getattr(outcome.error, "detail", "")
-        claims = yield from self._handling.last_known(handled, ends)
+        claims = yield from self._handling.last_known(request, known, ends)
         return self._defaulted(request, began, code, detail, claims)
 
     def _admitted(self, arriving: Arriving, ends: float) -> Steps[str | Reply | None]:

@@ -23,8 +23,10 @@ from .._engine.threads import lasting_loop
 from .._engine.timers import timers_of
 from .._engine.workers import Workers
 from .._policy.breaker import Breaker, Dependency, prepare
+from .._policy.checks import require
 from .._policy.circuit.options import BreakerOptions
 from .._process import forks
+from .._process.living import LiveObjects
 from ..clock import Clock, Jitter
 from ..downstream.deadlines import deadline as handed_down
 from ..downstream.pipeline.bulkhead import Bulkhead
@@ -93,6 +95,10 @@ class Handling(Generic[_R]):
         about = Dependency(target=self._lane, purpose="handler")
         self._breaker = Breaker(about, breaker, clock=clock, jitter=jitter)
         self._begin()
+        for other in _living.all():
+            alone = store is None or other._store is not store or other._lane != self._lane
+            require(alone, f"another callout with this store is named {name!r} too: give name=, or they share answers")
+        _living.add(self)
         forks.renew_in_children(self)
 
     def after_fork(self) -> None:
@@ -121,19 +127,19 @@ class Handling(Generic[_R]):
 
     def join(self, request: _R, key: str, began: float, ends: float) -> tuple[Run, bool]:
         """Return the run of a request, and whether it is to be begun."""
-        handled, first = self._once.join(key, lambda: Run(key, request, began, ends, self._clock))
-        if self._last is not None:
-            # Asked for at once, so that it is there when it is needed.
-            handled.known = self.call(self._store_lane, partial(self._last.find, request), ends)
-        return handled, first
+        return self._once.join(key, lambda: Run(key, request, began, ends, self._clock))
 
-    def last_known(self, handled: Run, ends: float) -> Steps[Mapping[str, Any] | None]:
-        """Return the last claims about the user of a request, None where there are none."""
-        if self._last is None or handled.known is None:
+    def look_up(self, request: _R, ends: float) -> Flight | None:
+        """Begin to look for the last claims about a user, so that they are there when they are needed."""
+        return None if self._last is None else self.call(self._store_lane, partial(self._last.find, request), ends)
+
+    def last_known(self, request: _R, known: Flight | None, ends: float) -> Steps[Mapping[str, Any] | None]:
+        """Return the last claims about a user, None where there are none."""
+        if self._last is None or known is None:
             return None
-        found: Outcome | None = yield WaitFor(handled.known, max(0.0, ends - self._clock.monotonic()))
+        found: Outcome | None = yield WaitFor(known, max(0.0, ends - self._clock.monotonic()))
         if found is None or found.error is not None:
-            return self._last.in_memory(handled.request)
+            return self._last.in_memory(request)
         claims: Mapping[str, Any] | None = found.result
         return claims
 
@@ -191,7 +197,7 @@ class Handling(Generic[_R]):
             self._places.leave()
 
     def _running(self, handled: Run) -> Steps[None]:
-        answer: Answer | None = None
+        request, answer = handled.request, None
         try:
             reply = yield from self._claimed(handled)
             if reply is None:
@@ -199,15 +205,20 @@ class Handling(Generic[_R]):
             outcome = Outcome(result=reply)
         except ResilientAuthError as error:
             outcome = Outcome(error=error)
-        except Exception as error:  # noqa: BLE001 - the owner's code may raise anything
-            outcome = Outcome(error=_Unanswered("handler_error", place_of(error)))
         except asyncio.CancelledError:
             handled.flight.land(Outcome(error=_Unanswered("slow")))
             raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the owner's code may raise anything, and end nothing but itself
+            outcome = Outcome(error=_Unanswered("handler_error", place_of(error)))
+        finally:
+            handled.request = None  # which may hold a password
         handled.flight.land(outcome)
         if not handled.repeated and (self._store is not None or self._last is not None):
             # Nobody waits for it, and so it takes no place of a handler's.
-            note = partial(self._note, handled, None if outcome.error is not None else outcome.result, answer)
+            reply = None if outcome.error is not None else outcome.result
+            note = partial(self._note, handled.key, reply, request, answer)
             self.call(self._store_lane, note, self._clock.monotonic() + self._window)
 
     def _claimed(self, handled: Run) -> Steps[Reply | None]:
@@ -247,7 +258,9 @@ class Handling(Generic[_R]):
             except UnfitAnswer as error:
                 permit.failure(error.code)
                 raise _Unanswered(error.code, str(error)) from None
-            except Exception as error:
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:
                 permit.failure(error.code if isinstance(error, ResilientAuthError) else "handler_error")
                 raise
             permit.success()
@@ -264,13 +277,16 @@ class Handling(Generic[_R]):
             answer: Any = self._handler(request)
             return await answer
 
-    def _note(self, handled: Run, reply: Reply | None, answer: Answer | None) -> None:
+    def _note(self, key: str, reply: Reply | None, request: _R, answer: Answer | None) -> None:
         """Tell the store how a run ended."""
         with contextlib.suppress(ResilientAuthError):
             if self._store is not None:
-                self._once.note(handled.key, reply)
+                self._once.note(key, reply)
         if self._last is not None and answer is not None:
-            self._last.keep(handled.request, answer)
+            self._last.keep(request, answer)
+
+
+_living: LiveObjects[Handling[Any]] = LiveObjects()
 
 
 class Begin(NamedTuple):

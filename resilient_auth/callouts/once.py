@@ -41,10 +41,11 @@ class Claimed(Enum):
 class Run:
     """One run of a handler, and whoever waits for it."""
 
-    __slots__ = ("began", "ends", "flight", "key", "known", "permit", "repeated", "request")
+    __slots__ = ("began", "ends", "flight", "key", "permit", "repeated", "request")
 
     def __init__(self, key: str, request: Any, began: float, ends: float, clock: Clock) -> None:
         self.key = key
+        #: Until it is answered.
         self.request = request
         self.began = began
         #: Monotonic time by which its first waiter wants an answer.
@@ -54,8 +55,6 @@ class Run:
         self.permit: Any = None
         #: Whether the answer is another process's.
         self.repeated = False
-        #: Lands with the last claims about the user, where such may stand in.
-        self.known: Flight | None = None
 
     def too_slow(self) -> None:
         """Say that whoever waited for it has gone: a handler that hangs gives no verdict itself."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provider_requests import TENANT, event, posed
+from forked import in_a_child
+from provider_requests import event, posed
 from store_that_fails import FailingStore
 
 import resilient_auth as ra
@@ -346,4 +347,49 @@ def test_an_answer_that_the_contract_does_not_know_is_not_sent(handler: Handler)
             assert claims_in(posed(callout, event())) == {"tier": name}
             (defaulted,) = told.wait_for(CalloutDefaulted)
         assert defaulted.code == "unfit_answer"
-    assert TENANT
+
+
+def test_a_handler_that_wants_to_end_the_process_ends_nothing() -> None:
+    def leave(request: TokenIssuanceStart) -> Continue:
+        raise SystemExit(3)
+
+    async def leave_in_a_task(request: TokenIssuanceStart) -> Continue:
+        raise SystemExit(3)
+
+    for handler in (leave, leave_in_a_task):
+        with capture_events() as told:
+            assert claims_in(posed(of_entra(handler), event())) == {}
+            (defaulted,) = told.wait_for(CalloutDefaulted)
+        assert defaulted.code == "handler_error"
+
+
+def test_what_was_asked_is_not_kept_for_as_long_as_the_answer(handler: Handler) -> None:
+    """It may hold a password."""
+    callout = of_entra(handler)
+    posed(callout, event())
+    runs = list(callout._handling._once._runs.values())
+    assert [run.request for run in runs] == [None]
+
+
+def test_two_callouts_of_one_name_do_not_share_a_store(handler: Handler, stores: Any) -> None:
+    store = stores()
+    first = of_entra(handler, store=store)
+    with pytest.raises(ra.ConfigurationError, match="give name="):
+        of_entra(handler, store=store)
+    assert first.name
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])
+def test_a_forked_child_answers_by_threads_of_its_own(handler: Handler, stores: Any, awaits: bool) -> None:
+    async def in_a_task(request: Any) -> Continue:
+        return Continue({"tier": "gold"})
+
+    callout = of_entra(in_a_task if awaits else handler, store=stores())
+    posed(callout, event())
+
+    def work() -> None:
+        for _ in range(3):
+            assert claims_in(posed(callout, event()))["tier"] == "gold"
+
+    in_a_child(work)
+    posed(callout, event())
