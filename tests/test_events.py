@@ -359,12 +359,13 @@ def _codes_in_the_code() -> Iterator[tuple[str, str]]:
 
 NAMES = """
     api_refused_token breaker_closed breaker_half_open breaker_isolated breaker_opened bulkhead_refused
-    claims_service_refused cooldown_started credential_expiring credential_rejected
+    callout_answered callout_defaulted callout_rejected claims_service_refused cooldown_started credential_expiring credential_rejected
     credential_rotated decision_substituted deny_list_rejected discovery_rejected
     discovery_served_stale exchange_denied exchange_failed exchanges_overdue expired_token_accepted fallback_served
     grace_served hedge_sent keys_anomaly keys_refresh_failed keys_refreshed pinned_keys_in_use provider_seen_down
     provider_seen_up refresh_scheduled removal_postponed removal_written retry_scheduled source_switched
     store_failed store_recovered store_rejected token_acquired token_dropped token_on_deny_list token_served
+    write_failed write_given_up
 """
 
 
