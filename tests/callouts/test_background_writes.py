@@ -183,12 +183,23 @@ def test_no_more_wait_than_may(make: Callable[..., BackgroundWrites]) -> None:
 def test_another_process_makes_what_one_has_left(
     make: Callable[..., BackgroundWrites], backend: FailingBackend, pass_until: Any
 ) -> None:
-    gone = make(lambda write: threading.Event().wait(60.0))
+    begun: list[str] = []
+    never = threading.Event()
+
+    def hang(write: Write) -> None:
+        begun.append(write.key)
+        never.wait(20.0)
+
+    gone = make(hang)
     gone.put({"n": 1}, key="c-1")
+    pass_until(lambda: gone.report().oldest > 100.0, at_most=200.0)
+    # It is due again, and whoever hangs with it doesn't take it a second time.
+    assert begun == ["c-1"]
     database = Database()
     make(database)
     pass_until(lambda: database.keys, at_most=200.0)
     assert database.keys == ["c-1"]
+    never.set()
 
 
 def test_what_is_made_is_not_made_again_since_the_store_cannot_be_told(
