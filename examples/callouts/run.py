@@ -26,7 +26,7 @@ CREATE TABLE barred (email TEXT PRIMARY KEY);
 CREATE TABLE sign_ups (key TEXT PRIMARY KEY, email TEXT);
 """
 #: Sign-ins and sign-ups in each part, and seconds.
-EACH, START_AT_MOST, WRITTEN_AT_MOST = 5, 20.0, 60.0
+EACH, START_AT_MOST, WRITTEN_AT_MOST = 3, 20.0, 60.0
 
 
 class Scene:

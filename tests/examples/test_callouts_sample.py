@@ -25,6 +25,6 @@ def test_no_sign_in_fails_while_the_database_is_held_or_gone(own_environment: No
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert re.search(r"60 sign-ins and sign-ups, 0 failed", ended.stdout), ended.stdout
-    assert "ann signs in: provideClaimsForToken gold (5 times)" in ended.stdout.split("is gone", 1)[1]
-    assert "sign-ups written in the end: 5 of 5" in ended.stdout
+    assert re.search(r"36 sign-ins and sign-ups, 0 failed", ended.stdout), ended.stdout
+    assert "ann signs in: provideClaimsForToken gold (3 times)" in ended.stdout.split("is gone", 1)[1]
+    assert "sign-ups written in the end: 3 of 3" in ended.stdout
