@@ -359,7 +359,8 @@ def _codes_in_the_code() -> Iterator[tuple[str, str]]:
 
 NAMES = """
     api_refused_token breaker_closed breaker_half_open breaker_isolated breaker_opened bulkhead_refused
-    callout_answered callout_defaulted callout_rejected claims_service_refused cooldown_started credential_expiring credential_rejected
+    callout_answered callout_defaulted callout_rejected
+    claims_service_refused cooldown_started credential_expiring credential_rejected
     credential_rotated decision_substituted deny_list_rejected discovery_rejected
     discovery_served_stale exchange_denied exchange_failed exchanges_overdue expired_token_accepted fallback_served
     grace_served hedge_sent keys_anomaly keys_refresh_failed keys_refreshed pinned_keys_in_use provider_seen_down

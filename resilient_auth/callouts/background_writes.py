@@ -40,6 +40,8 @@ from .write import DeadLetter, Kept, Target, Undeliverable, Write, WritesFull
 
 __all__ = ["BackgroundWrites"]
 
+#: Writes that are taken up in one look.
+_AT_ONCE: Final = 500
 #: Seconds for which a store keeps what nobody touches: longer than any outage. Each attempt begins them anew.
 _LIFE: Final = 90 * 86_400.0
 #: Seconds between two looks at what is due; and between two looks for what other processes have left.
@@ -228,10 +230,9 @@ class BackgroundWrites:
         record = self._store.read(self._kind, key)
         if record is None or not Kept.of(record).dead:
             return False
-        gone = self._store.erase(self._kind, key, expected=record.version)
         with self._lock:
             self._dead.discard(key)
-        return gone
+        return self._store.erase(self._kind, key, expected=record.version)
 
     def report(self) -> WritesHealth:
         """Return how they stand, without asking the store; a signal's handler may ask."""
@@ -281,10 +282,11 @@ class BackgroundWrites:
                 self._looked_at = now
             wall = self._clock.wall()
             with self._lock:
-                due = sorted((at, key) for key, (at, _) in self._pending.items() if at <= wall)
-            for _, key in due:
-                if self._closed or not self._may_try(key):
-                    break
+                due = sorted((at, key) for key, (at, _) in self._pending.items() if at <= wall)[:_AT_ONCE]
+            for key in [key for _, key in due if not self._closed and self._may_try(key)]:
+                with self._lock:  # another look mustn't take it up as well
+                    if key in self._pending:
+                        self._pending[key] = (wall + self._timeout, self._pending[key][1])
                 self._submit(partial(self._take_up, key))
         finally:
             self._look_again(_LOOK + self._jitter(0.0, _LOOK))

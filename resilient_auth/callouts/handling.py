@@ -204,7 +204,8 @@ class Handling(Generic[_R]):
                 reply, answer = yield from self._handled(handled)
             outcome = Outcome(result=reply)
         except ResilientAuthError as error:
-            outcome = Outcome(error=error)
+            # An exception holds the frames that it came through, and these what was asked.
+            outcome = Outcome(error=_Unanswered(error.code, getattr(error, "detail", "")))
         except asyncio.CancelledError:
             handled.flight.land(Outcome(error=_Unanswered("slow")))
             raise
