@@ -158,7 +158,7 @@ class CertificateCaller:
             raise Stranger("the request comes from no proxy that is trusted to tell of certificates")
         sent = arriving.header(self.header)
         text = sent[0].strip() if len(sent) == 1 else ""
-        if text and not text.startswith(("-----", "%2D", ":")) and "%20" not in text:
+        if text and not text.startswith(("-----", "%2D", ":")):
             text = f":{text}:"  # base64 alone, as App Service has it
         der = Presented(certificate=text).der() if text else None
         known = [_bare(one) for one in self.thumbprints]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Blueprint, Flask, Response, request
 
 from ...callouts import Callout
 from ...callouts.caller import Arriving
@@ -13,11 +13,11 @@ from .routes import CONTENT_TYPE, check
 __all__ = ["mount_callout"]
 
 
-def mount_callout(app: Flask, path: str, callout: Callout[Any]) -> None:
+def mount_callout(app: Flask | Blueprint, path: str, callout: Callout[Any]) -> None:
     """Add a route that an identity provider calls in the middle of a sign-in.
 
     Args:
-        app: The application.
+        app: The application, or a blueprint.
         path: Where, such as `/callouts/token`.
         callout: What answers.
 
