@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
@@ -266,3 +268,19 @@ def test_another_program_can_have_it_call(entra: Any, serve: Callable[..., str])
         time.sleep(0.01)
     assert found[0]["says"] == {"claims": {"tier": "by-control"}}
     assert httpx.post(f"{control}/call_out", json={"url": "http://example.com/"}).status_code == 400
+
+
+def test_an_api_is_called_over_tls_that_is_trusted_alone(entra: Any, tmp_path: Path) -> None:
+    """The emulator's own API stands in for one; it answers 401, since the token isn't one that it has issued."""
+    outcome = entra.idp.call_out(f"{entra.idp.api_url}/callouts", audience=AUDIENCE, timeout=5.0)
+    assert (outcome.code, outcome.attempts[0].status) == (1003002, 401)
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    outcome = entra.idp.call_out(
+        f"{entra.idp.api_url}/callouts", audience=AUDIENCE, timeout=5.0, ca_file=str(other), retries=0
+    )
+    assert (outcome.code, outcome.attempts[0].reason) == (1003027, "SSLCertVerificationError")
+    with pytest.raises(ValueError, match="https"):
+        entra.idp.call_out("http://api.example/", audience=AUDIENCE)
+    with pytest.raises(ValueError, match="event must be one of"):
+        entra.idp.call_out("http://localhost/", "somethingElse")
