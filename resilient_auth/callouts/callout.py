@@ -34,7 +34,7 @@ from ..verify.http import refused
 from ..verify.jose.compact import NotStrict, json_object
 from .answers import Answer, Continue, LastKnown
 from .caller import Arriving, Caller, Stranger
-from .contract import CalloutRequest, MalformedCallout, Reply, json_reply
+from .contract import CalloutRequest, MalformedCallout, Reply, UnfitAnswer, json_reply
 from .encrypted import KeyGiven, decryption
 from .handling import Begin, Handling, outcome_of, place_of
 
@@ -240,6 +240,10 @@ class Callout(Generic[_R]):
             request, told = self.asks.read(json_object(body), self._decrypt)
         except NotStrict as error:
             raise MalformedCallout(f"the body {error}") from None
+        except MalformedCallout:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever nobody has thought of is no reason to fail a sign-in
+            raise MalformedCallout(f"the body can't be understood ({place_of(error)})") from None
         if tenant is not None and request.tenant_id and request.tenant_id.lower() != tenant.lower():
             raise MalformedCallout("the body is about another tenant than the caller speaks for")
         return request, self._handling.key(request.tenant_id, request.correlation_id, told)
@@ -257,7 +261,10 @@ class Callout(Generic[_R]):
             seconds=self._clock.monotonic() - began,
         )
         emit(event)
-        return self.asks.write(answer, request)
+        try:
+            return self.asks.write(answer, request)
+        except UnfitAnswer:  # claims that another release had kept
+            return self.asks.write(self._stands_in, request)
 
     def _tell(self, reply: Reply, began: float, *, repeated: bool) -> None:
         seconds = self._clock.monotonic() - began
