@@ -6,11 +6,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from provider_requests import FRAMEWORKS, Ask, event
 
+import resilient_auth as ra
 from resilient_auth.callouts import Callout, Continue, TokenIssuanceStart
 from resilient_auth.events import CalloutDefaulted
 from resilient_auth.testing import capture_events
@@ -109,3 +111,23 @@ def test_a_handler_that_raises_is_answered_for_and_says_where(entra: Any, mount:
     assert defaulted.code == "handler_error"
     assert "RuntimeError in test_answers_in_time.py, line" in defaulted.detail
     assert "ada" not in str(defaulted)
+
+
+def test_in_an_event_loop_a_repeated_request_has_one_effect_too(entra: Any, tmp_path: Path) -> None:
+    """In this process, and in another one over the same store."""
+    effects: list[str] = []
+
+    async def handler(request: TokenIssuanceStart) -> Continue:
+        effects.append(request.user_id)
+        await asyncio.sleep(0.01)
+        return Continue({"effect": str(len(effects))})
+
+    stores = [ra.FileStore(tmp_path / "shared.db") for _ in range(2)]
+    given: dict[str, Any] = {"caller": entra.caller, "default": STANDS_IN, "timeout": 2.0, "deadline": 1.5}
+    asks = [FRAMEWORKS["fastapi"](Callout(TokenIssuanceStart, handler, store=store, **given)) for store in stores]
+    body = event()
+    said = [ask(body, entra.headers)[1]["data"]["actions"][0]["claims"] for ask in (*asks, *asks)]
+    assert said == [{"effect": "1"}] * 4
+    assert len(effects) == 1
+    for store in stores:
+        store.close()
