@@ -56,6 +56,7 @@ _PUBLIC = {
     "assertion_from_application": "_credentials.assertions",
     "assertion_from_file": "_credentials.assertions",
     "assertion_from_managed_identity": "_credentials.assertions",
+    "callouts": "",
     "downstream": "",
     "errors": "",
     "events": "",
@@ -78,6 +79,7 @@ __all__ = sorted(["__version__", *_PUBLIC])
 if TYPE_CHECKING:
     # For type checkers, which read no table; tests/test_import.py compares the two.
     from . import aio as aio
+    from . import callouts as callouts
     from . import downstream as downstream
     from . import errors as errors
     from . import events as events

@@ -359,6 +359,7 @@ def _codes_in_the_code() -> Iterator[tuple[str, str]]:
 
 NAMES = """
     api_refused_token blame_changed breaker_closed breaker_half_open breaker_isolated breaker_opened bulkhead_refused
+    callout_answered callout_defaulted callout_rejected
     claims_service_refused cooldown_started credential_expiring credential_rejected
     credential_rotated decision_substituted deny_list_rejected discovery_rejected
     discovery_served_stale exchange_denied exchange_failed exchanges_overdue expired_token_accepted fallback_served
@@ -366,6 +367,7 @@ NAMES = """
     provider_seen_up refresh_scheduled removal_postponed removal_written retry_scheduled source_switched
     store_failed store_recovered store_rejected token_acquired token_dropped token_on_deny_list token_served
     alert_opened alert_resolved clock_jumped secret_ends_unread webhook_failed
+    write_failed write_given_up
 """
 
 

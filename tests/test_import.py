@@ -253,6 +253,7 @@ def test_the_exported_names_are_these():
         "assertion_from_application",
         "assertion_from_file",
         "assertion_from_managed_identity",
+        "callouts",
         "downstream",
         "errors",
         "events",

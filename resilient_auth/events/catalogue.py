@@ -20,6 +20,9 @@ __all__ = [
     "BreakerIsolated",
     "BreakerOpened",
     "BulkheadRefused",
+    "CalloutAnswered",
+    "CalloutDefaulted",
+    "CalloutRejected",
     "ClaimsServiceRefused",
     "ClockJumped",
     "CooldownStarted",
@@ -57,6 +60,8 @@ __all__ = [
     "TokenOnDenyList",
     "TokenServed",
     "WebhookFailed",
+    "WriteFailed",
+    "WriteGivenUp",
 ]
 
 
@@ -600,3 +605,69 @@ class ClaimsServiceRefused(Event):
     #: The HTTP status; 0 where no token could be had to ask with.
     status: int
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutAnswered(Event):
+    """A provider called in the middle of a sign-in and got the handler's answer."""
+
+    text = "Callout {target} answered with status {status} in {seconds} s"
+    #: The callout's name.
+    target: str
+    status: int
+    #: Whether it was the answer to an earlier request like it.
+    repeated: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutDefaulted(Event):
+    """A provider called in the middle of a sign-in and got the owner's default in place of the handler's answer."""
+
+    level = logging.WARNING
+    text = "Callout {target} gave no answer of its own in {seconds} s ({code}: {detail}); answered by {source}"
+    target: str
+    #: `default`; or `last_known`, the claims that the handler gave before.
+    source: str
+    code: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutRejected(Event):
+    """A request to a callout came from nobody who may call, or isn't what its contract says."""
+
+    level = logging.WARNING
+    text = "Request to callout {target} rejected: {code} ({detail})"
+    target: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteFailed(Event):
+    """A write in the background failed, and is tried again after `seconds`."""
+
+    level = logging.WARNING
+    text = "Write {key} of {target} failed with {code} ({detail}); tried again in {seconds} s"
+    #: The writes' name.
+    target: str
+    #: A hash of the write's key.
+    key: str
+    code: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteGivenUp(Event):
+    """A write in the background became a dead letter, which somebody must look at."""
+
+    level = logging.ERROR
+    text = "Write {key} of {target} was given up ({code}); {count} dead letters wait for somebody to look at them"
+    target: str
+    #: A hash of the write's key.
+    key: str
+    code: str
+    count: int

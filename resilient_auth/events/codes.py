@@ -30,6 +30,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "queue_full": "as many calls wait for their turn as may",
         "queue_timeout": "the call's turn didn't come in time",
         "slow": "the answer came later than a call may take",
+        # Calls of a provider's in the middle of a sign-in.
+        "failed_before": "the handler failed on the same request before, and isn't called twice for one",
+        "handler_error": "a function of the owner's raised an exception",
         # What is wrong with a store, a file or a token cache.
         "busy": "others hold it, or it has no connection free",
         "cluster": "it is a node of a cluster, and is to be asked as one",

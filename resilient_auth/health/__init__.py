@@ -18,6 +18,7 @@ from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
 from .._policy.key_reports import KeysHealth, reporters
 from .._process import credential_ends, forks
+from .._process.write_reports import WritesHealth, write_reporters
 from .._store.gate import stores
 from ..errors import ConfigurationError
 from ..token import fingerprint
@@ -35,6 +36,7 @@ __all__ = [
     "KeysHealth",
     "LaneStatus",
     "TokenHealth",
+    "WritesHealth",
     "forecast",
     "health",
     "isolate",
@@ -90,6 +92,7 @@ def health() -> Health:
         keys=tuple(reporter.report() for reporter in reporters.all()),
         lanes=tuple(lanes()),
         credentials=tuple(end for one in credential_ends.reporters.all() for end in one.credential_ends()),
+        writes=tuple(sorted((one.report() for one in write_reporters.all()), key=lambda each: each.name)),
     )
     verdict, reasons = judge(seen)
     return Health(
@@ -111,6 +114,7 @@ def health() -> Health:
             at=seen.at,
             stores_age=stores_age(),
         ),
+        writes=seen.writes,
     )
 
 

@@ -11,6 +11,7 @@ from .._policy.blame.verdict import Blame
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
 from .._process.credential_ends import CredentialEnd
+from .._process.write_reports import WritesHealth
 from .._store.gate import StoreStatus
 from .foreseen import Forecast
 from .wording import as_json, at_time, span
@@ -70,6 +71,8 @@ class Health:
     blame: tuple[Blame, ...] = ()
     #: When applications' certificates and secrets end; known while `resilient_auth.telemetry.watch` is on.
     credentials: tuple[CredentialEnd, ...] = ()
+    #: The writes that are made in the background.
+    writes: tuple[WritesHealth, ...] = ()
     #: Why the verdict is what it is, in plain words, the worst first. Where it is "ok" they tell at most of what will
     #: be trouble, such as a credential that ends in a few weeks.
     reasons: tuple[str, ...] = ()
@@ -124,6 +127,10 @@ def _report(health: Health) -> Iterator[str]:
         yield f"  lane {lane.name}: {lane.active} under way, {lane.waiting} waiting, {lane.overdue} overdue"
     if health.forecast is not None and health.forecast.parts:
         yield f"  {str(health.forecast).partition(chr(10))[0].lower()}"
+    for writes in health.writes:
+        oldest = f", the oldest for {span(writes.oldest)}" if writes.pending else ""
+        dead = f", {writes.dead} dead letters" if writes.dead else ""
+        yield f"  writes {writes.name}: {writes.pending} waiting{oldest}{dead}"
     if health.removals_pending:
         yield f"  sign-outs not yet in a store: {health.removals_pending}"
 

@@ -11,6 +11,7 @@ from .._policy.blame.verdict import Blame
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
 from .._process.credential_ends import CredentialEnd
+from .._process.write_reports import WritesHealth
 from .._store.gate import StoreStatus
 from .standing import TokenHealth, Verdict, at_time, span
 
@@ -20,6 +21,8 @@ __all__ = ["WORDS", "Seen", "beside_stores", "judge"]
 _AT_RISK: Final = 900.0
 #: Seconds of a day; days ahead of a credential's end from which that is told, and from which it is trouble (G24).
 _DAY, _WARN_AHEAD, _SOON = 86_400.0, 60, 7
+#: Share of the writes that may wait, from which on somebody should look.
+_NEARLY_FULL: Final = 0.8
 _ORDER: Final[tuple[Verdict, ...]] = ("down", "at risk", "degraded", "ok")
 
 #: Stores that are no word on the network.
@@ -53,6 +56,7 @@ class Seen:
     keys: tuple[KeysHealth, ...] = ()
     lanes: tuple[LaneStatus, ...] = ()
     credentials: tuple[CredentialEnd, ...] = ()
+    writes: tuple[WritesHealth, ...] = ()
 
 
 def judge(seen: Seen) -> tuple[Verdict, tuple[str, ...]]:
@@ -138,6 +142,12 @@ def _of_others(seen: Seen) -> Iterator[tuple[Verdict, str]]:
     for lane in seen.lanes:
         if lane.overdue:
             yield "degraded", f"{lane.overdue} calls at {lane.name} hang; look at functions of yours that they call"
+    for writes in seen.writes:
+        if writes.dead:
+            yield "degraded", f"{writes.dead} writes of {writes.name} were given up; look at their dead_letters()"
+        if writes.pending >= _NEARLY_FULL * writes.most:
+            full = f"{writes.pending} of {writes.most} writes of {writes.name} wait{_said(writes.last_code)[0]}"
+            yield "degraded", f"{full}; when there is no room, callouts answer by default"
     if seen.removals_pending:
         yield "degraded", f"{seen.removals_pending} sign-outs aren't in a store yet; they are written when it works"
 

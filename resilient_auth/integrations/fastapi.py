@@ -55,6 +55,7 @@ try:
     from starlette.responses import JSONResponse
     from starlette.websockets import WebSocketState
 
+    from .callout_routes.starlette import mount_callout
     from .health_routes.starlette import mount_health
     from .status_page.starlette import mount_status_page
 except ImportError as error:
@@ -71,6 +72,7 @@ __all__ = [
     "challenge",
     "handle_errors",
     "install",
+    "mount_callout",
     "mount_health",
     "mount_status_page",
 ]

@@ -29,12 +29,22 @@ try:
     from flask import Blueprint, Flask, current_app, g, jsonify, request
     from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 
+    from .callout_routes.flask import mount_callout
     from .health_routes.flask import mount_health
     from .status_page.flask import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
-__all__ = ["Refused", "authenticated", "challenge", "handle_errors", "install", "mount_health", "mount_status_page"]
+__all__ = [
+    "Refused",
+    "authenticated",
+    "challenge",
+    "handle_errors",
+    "install",
+    "mount_callout",
+    "mount_health",
+    "mount_status_page",
+]
 
 
 class Refused(HTTPException):

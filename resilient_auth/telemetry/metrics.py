@@ -271,6 +271,13 @@ _LISTED = (
         (),
         "Sign-outs that a store couldn't be told of yet",
     ),
+    Metric(
+        "gauge",
+        "resilient_auth.writes",
+        "{write}",
+        _ours("state"),
+        "Writes in the background that are `waiting`, or `dead`: given up, until somebody looks at them",
+    ),
     Metric("counter", "resilient_auth.events", "{event}", _ours("event"), "Events"),
     Metric(
         "counter",

@@ -71,6 +71,9 @@ def _of_process(now: Health) -> Iterator[Standing]:
     for verdict in get_args(Verdict):
         yield "resilient_auth.verdict", (verdict,), float(now.verdict == verdict)
     yield "resilient_auth.removals.pending", (), float(now.removals_pending)
+    if now.writes:
+        yield "resilient_auth.writes", ("waiting",), float(sum(writes.pending for writes in now.writes))
+        yield "resilient_auth.writes", ("dead",), float(sum(writes.dead for writes in now.writes))
 
 
 def _of_holders(addresses: Addresses) -> Iterator[Standing]:

@@ -14,7 +14,7 @@ import msal as plain  # pyright: ignore[reportMissingTypeStubs]
 from flask import Flask
 
 import resilient_auth as ra
-from resilient_auth import aio, events, msal, testing, verify
+from resilient_auth import aio, callouts, events, msal, testing, verify
 from resilient_auth.integrations import flask as in_flask
 from resilient_auth.store import Backend
 
@@ -175,3 +175,31 @@ def web_frameworks(verifier: ra.ClaimsVerifier, claims: ra.Claims, decision: ra.
 
     in_flask.authenticated(verifier, token_in="cookie")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ra.api_client("https://api.example", None, verify=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def callouts_of_providers(app: Flask, store: ra.FileStore) -> None:
+    def tier(request: callouts.TokenIssuanceStart) -> callouts.Continue:
+        assert_type(request.user_id, str)
+        return callouts.Continue({"tier": "gold"})
+
+    async def check(request: callouts.PasswordSubmit) -> callouts.Answer:
+        return callouts.MigratePassword() if request.password else callouts.RetryPassword()
+
+    caller = callouts.BasicCaller({"b2c": "a long password"})
+    enrich = callouts.Callout(
+        callouts.TokenIssuanceStart,
+        tier,
+        caller=caller,
+        default=callouts.LastKnown(otherwise=callouts.Continue()),
+        store=store,
+    )
+    assert_type(enrich, callouts.Callout[callouts.TokenIssuanceStart])
+    callouts.Callout(callouts.PasswordSubmit, check, caller=caller, default=callouts.RetryPassword())
+    in_flask.mount_callout(app, "/callouts/token", enrich)
+
+    def write(one: callouts.Write) -> None:
+        assert_type(one.key, str)
+
+    writes = callouts.BackgroundWrites("sign-ins", write, store=store)
+    assert_type(writes.put({"user": "ada"}, key="1"), bool)
+    assert_type(testing.check_callout("restProfile", 200, {}, b"{}"), str)

@@ -14,6 +14,7 @@ Needs the extra: `pip install 'resilient-auth[django]'`.
 from ..._process.extras import raise_missing
 
 try:
+    from ..callout_routes.django import mount_callout
     from ..health_routes.django import mount_health
     from ..status_page.django import mount_status_page
     from .errors import handle_errors, install
@@ -30,6 +31,7 @@ __all__ = [
     "from_backends",
     "handle_errors",
     "install",
+    "mount_callout",
     "mount_health",
     "mount_status_page",
     "requires",
