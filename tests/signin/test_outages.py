@@ -9,7 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
-from conftest import BASE, Site
+from signin_site import BASE, Site
 
 from resilient_auth.emulator import Fault
 from resilient_auth.errors import ConfigurationError
