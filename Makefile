@@ -6,12 +6,17 @@ BIN := $(VENV)/bin
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# These start many processes, and would hold up what the others measure in milliseconds: they run after them.
-CROWDED := tests/fleet tests/store tests/isolation tests/examples tests/drill tests/endurance
+# These start many processes, and would hold up what the others measure in milliseconds: they run after them, and more of
+# them at once, since they wait for processes and for outages to pass, and measure in seconds. The rooms with the longest
+# tests come first: no worker is left alone with one at the end.
+CROWDED := tests/endurance tests/examples tests/isolation tests/drill tests/fleet tests/store
 
 # With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows; with NEWEST set, all that
 # is there already is brought to the newest.
 CONSTRAINED = $(if $(OLDEST),--constraint $(VENV)/oldest.txt) $(if $(NEWEST),--upgrade --upgrade-strategy eager)
+
+# Programs that tests start by the hundred would each compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # One stamp per purpose: what a target doesn't need, it doesn't install.
 $(VENV)/.base: pyproject.toml
@@ -32,10 +37,14 @@ $(VENV)/.browser: tests/browser.sh $(VENV)/.base
 	sh tests/browser.sh
 	@touch $@
 
-test: $(VENV)/.test $(VENV)/.browser ## Run the tests
+$(VENV)/.prometheus: tests/prometheus.sh $(VENV)/.base
+	sh tests/prometheus.sh $(VENV)/prometheus
+	@touch $@
+
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED)))
 ifndef TEST
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(CROWDED)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(CROWDED)
 endif
 
 matrix: ## Run the tests with each Python that is here and the newest dependencies, and with the oldest; MATRIX_TEST= narrows them
@@ -54,7 +63,7 @@ oldest: ## Run the tests with the oldest versions that pyproject.toml allows; OL
 	$(MAKE) test VENV=.venv-oldest PYTHON=python3.11 OLDEST=1 \
 		TEST="-W default::DeprecationWarning $(or $(OLDEST_TEST),$(addprefix --ignore=,$(CROWDED)))"
 
-coverage: $(VENV)/.test $(VENV)/.browser ## Run the tests, slower, and tell which branches they don't reach
+coverage: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus ## Run the tests, slower, and tell which branches they don't reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
 conformance: $(VENV)/.test ## Run MSAL's own released tests against the drop-in

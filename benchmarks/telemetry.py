@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import tempfile
 import time
 from typing import Any
 
@@ -16,6 +17,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import resilient_auth as ra
+from resilient_auth.drill.plan import Plan, scenario
+from resilient_auth.drill.run import run as run_drill
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.provider.realms import tenant_id
 
@@ -60,6 +63,7 @@ def run() -> None:
         _api_calls(provider)
         app.close()
     _scrape()
+    _drill()
 
 
 def _on() -> tuple[MeterProvider, TracerProvider]:
@@ -104,3 +108,24 @@ def _scrape() -> None:
     costs = in_turns({"Prometheus": lambda: prometheus_client.generate_latest(registry)})
     table("a scrape", costs, unit="ms", scale=1e3)
     ra.telemetry.uninstrument()
+
+
+def _drill() -> None:
+    """Count what the drill's process serves at its highest rate, in turns."""
+    served: dict[str, list[float]] = {"off": [], "on": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(5):
+            for state, counts in served.items():
+                plan = Plan(
+                    scenarios=(scenario("http_503"),),
+                    rate=1000.0,
+                    healthy=2.0,
+                    outage=6.0,
+                    recovery=0.0,
+                    telemetry=folder if state == "on" else None,
+                )
+                (outcome,) = run_drill(plan, lambda _: None)
+                counts.append(outcome.sdk.served / plan.outage)
+    off, on = (statistics.median(counts) for counts in served.values())
+    print("\na drill at 1,000 requests a second, in its outage")
+    print(f"  served with telemetry off {off:.0f} a second, on {on:.0f}: {100 * (1 - on / off):.1f} % fewer")

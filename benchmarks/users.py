@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,9 @@ def run() -> None:
         stored = ra.msal.ConfidentialClientApplication("web", "secret", resilience=small, **about)
         for number in range(ACTIVE):
             _sign_in(stored, number)
+        # Until it is written, a user stays in memory.
+        while not stored._ra_session.shared_cache.settled:
+            time.sleep(0.05)
         costs = in_turns({"a user who comes back from a FileStore": _turns(stored, ACTIVE)}, rounds=5)
         table("the same, with 50 of 500 users in memory", costs)
         stored.close()

@@ -65,7 +65,6 @@ _PUBLIC = {
     "isolate": "health",
     "msal": "",
     "reset": "health",
-    "signin": "",
     "subscribe": "events",
     "telemetry": "",
     "verify": "",
@@ -82,7 +81,6 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import events as events
     from . import msal as msal
-    from . import signin as signin
     from . import telemetry as telemetry
     from . import verify as verify
     from ._credentials.assertions import assertion_from_application as assertion_from_application

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ._credentials.credential import Credential
 from ._credentials.request import way_to_ask
-from ._credentials.third_party import where_it_belongs
 from ._engine.steps import run_async
 from ._engine.threads import on_a_thread
 from ._msal.applications import ManagedIdentityClient
 from ._msal.plans import Plan
+from ._msal.wrapped import Awaited
 from ._msal.wrapped import wrap as _wrap
 from ._policy.checks import called
 from .claims_service.remote import AsyncRemoteClaimsVerifier as RemoteClaimsVerifier
+from .credential import AsyncResilientCredential as ResilientCredential
 from .downstream import async_api_client as api_client
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ._credentials.azure_shapes import AccessToken, AccessTokenInfo
     from ._msal.declared import bases
     from .verify.asynchronous import AsyncClaimsVerifier as ClaimsVerifier
     from .verify.several import AsyncAnyOf as AnyOf
@@ -55,7 +55,7 @@ async def _carry_out(planned: Callable[[], Plan | None], claims: str | None = No
     return None if plan is None else await run_async(plan.steps())
 
 
-class Application:
+class Application(Awaited):
     """An MSAL application whose methods are coroutines; see `wrap`. Arguments and results are MSAL's."""
 
     def __init__(self, app: Any) -> None:
@@ -277,8 +277,10 @@ def _of_msal(self: Application, name: str) -> Any:
 Application.__getattr__ = _of_msal  # type: ignore[attr-defined]
 
 
-class ManagedIdentity:
+class ManagedIdentity(Awaited):
     """A managed identity client whose methods are coroutines; see `wrap`."""
+
+    _app: ManagedIdentityClient
 
     def __init__(self, app: ManagedIdentityClient) -> None:
         self._app = app
@@ -307,91 +309,6 @@ class ManagedIdentity:
         await on_a_thread(self._app.close)
 
     async def __aenter__(self) -> ManagedIdentity:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-
-class ResilientCredential(Credential):
-    """Give tokens as `resilient_auth.ResilientCredential` does, to be awaited.
-
-    Args:
-        sources: As there, and also credentials and functions that are coroutines. These are awaited in an event loop of
-            this package's own, which outlives the callers' ones and so refreshes ahead too; where they belong to a
-            caller's loop, such as one with a session that was opened there, in that one. What blocks is asked on a
-            thread.
-        account: As there.
-        settings: As there.
-        additionally_allowed_tenants: As there.
-        failover_after: As there, in seconds.
-        subject: As there; not a coroutine function.
-
-    Raises:
-        ConfigurationError: An argument is wrong; raised before any network call.
-    """
-
-    _asynchronous = True
-
-    async def get_token(
-        self,
-        *scopes: str,
-        claims: str | None = None,
-        tenant_id: str | None = None,
-        enable_cae: bool = False,
-        **_: Any,
-    ) -> AccessToken:
-        """Get an access token for scopes; arguments, result and errors are those of the blocking one."""
-        try:
-            # What `CredentialCore.find` does, in place: calling it would cost a fifth of the whole.
-            answer = self._ready[scopes]
-            if (
-                not (claims or tenant_id or enable_cae)
-                and answer.entry.token is answer.token
-                and answer.sure_from <= answer.wall() < answer.sure_until
-                and answer.home[answer.cache_name] is answer.cache
-            ):
-                return answer.access
-        except (KeyError, TypeError):  # not asked for before, or no scopes at all: told where they are looked at
-            pass
-        return (await run_async(self._core.steps(scopes, claims, tenant_id, enable_cae))).access
-
-    async def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
-        """Get an access token for scopes, and the time from which to ask again; as the blocking one does."""
-        try:
-            answer = self._ready[scopes]
-            if (
-                not options
-                and answer.entry.token is answer.token
-                and answer.sure_from <= answer.wall() < answer.sure_until
-                and answer.home[answer.cache_name] is answer.cache
-            ):
-                return answer.info
-        except (KeyError, TypeError):
-            pass
-        return (await run_async(self._core.steps_with(scopes, options))).info
-
-    async def invalidate(self, token: str) -> None:
-        """Forget a token that an API refused, if it is still held; its successor stays."""
-        await on_a_thread(functools.partial(self._core.forget, token))
-
-    async def suspect(self, token: str) -> None:
-        """Have a token replaced that an API refused without saying why; it is served until its successor is there."""
-        await on_a_thread(functools.partial(self._core.suspect, token))
-
-    async def close(self) -> None:
-        """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
-        for credential in self._core.close():
-            close = getattr(credential, "close", None)
-            if close is not None:
-                if inspect.iscoroutinefunction(close):
-                    await where_it_belongs(close)
-                else:
-                    closing = await on_a_thread(close)
-                    if inspect.isawaitable(closing):
-                        await closing
-
-    async def __aenter__(self) -> ResilientCredential:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -41,7 +41,7 @@ class TokenRequest:
         """Return it as it is shown to others: whose token it is, is a hash in the field itself."""
         if self.subject is None:
             return self
-        return _Shown(**{f.name: getattr(self, f.name) for f in fields(self)} | {"subject": self._hashed()})
+        return _Shown(self.authority, self.client_id, self.flow, self.scopes, self._hashed(), self.variant)
 
     def _hashed(self) -> str | None:
         return None if self.subject is None else fingerprint(self.subject)

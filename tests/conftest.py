@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,9 @@ import pytest
 _FOREIGN = (
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
+    # Machines that name the system's bundle would have each application of a test read all of it.
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
     "HTTPS_PROXY",
     "https_proxy",
     "HTTP_PROXY",
@@ -30,6 +37,16 @@ _FOREIGN = (
     "MSAL_FORCE_REGION",
     "AZURE_POD_IDENTITY_AUTHORITY_HOST",
 )
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory where there is room: they wait for a disk a thousand times otherwise.
+
+    A PYTEST_DEBUG_TEMPROOT of one's own goes before.
+    """
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) and shutil.disk_usage(memory).free > 2**31:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -54,6 +71,12 @@ class SkippingClock:
     def __init__(self) -> None:
         self._skipped = 0.0
         self._wrong = 0.0
+        #: Whether workers' waits, as for a back-off, are over at once: the time that they would take has passed then.
+        self.hurries = False
+        self._hurrying = threading.Lock()
+        #: The package's own threads that wait for it, by a number of the wait: whom a skip wakes.
+        self._waiting: dict[int, tuple[str, threading.Condition]] = {}
+        self._number = itertools.count()
 
     def wall(self) -> float:
         return time.time() + self._skipped + self._wrong
@@ -65,18 +88,57 @@ class SkippingClock:
     def monotonic(self) -> float:
         return time.monotonic() + self._skipped
 
-    def skip(self, seconds: float) -> None:
-        self._skipped += seconds
+    def skip(self, seconds: float, *, wakes: bool = True) -> None:
+        """Let so much time have passed; who waits for it finds out at once, or else within a moment."""
+        with self._hurrying:
+            self._skipped += seconds
+        for number in list(self._waiting) if wakes else ():
+            waiting = self._waiting.pop(number, None)
+            if waiting is not None:
+                with waiting[1]:
+                    waiting[1].notify_all()
+
+    @property
+    def waiting_workers(self) -> int:
+        """How many workers wait for this clock to move."""
+        return sum(name.startswith("resilient-auth-worker") for name, _ in list(self._waiting.values()))
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
-        # A look every now and then finds out about a skip; callers re-check what they wait for.
-        return condition.wait(0.02 if timeout is None else min(timeout, 0.02))
+        name = threading.current_thread().name
+        if self.hurries and timeout is not None and name.startswith("resilient-auth-worker"):
+            with self._hurrying:
+                self._skipped += timeout
+            return condition.wait(0.001)
+        number = next(self._number)
+        if name.startswith("resilient-auth"):
+            self._waiting[number] = name, condition
+        try:
+            # A look every now and then finds out about a skip that came just before; callers re-check their time.
+            return condition.wait(0.02 if timeout is None else min(timeout, 0.02))
+        finally:
+            self._waiting.pop(number, None)
 
 
 @pytest.fixture
 def clock() -> SkippingClock:
     """A clock of the test's own."""
     return SkippingClock()
+
+
+@pytest.fixture
+def settle(clock: SkippingClock) -> Callable[[Any], None]:
+    """Wait until an application has done what is to be done by now: nothing is under way but waits for the clock."""
+
+    def wait(app: Any) -> None:
+        engine, ran, ends = app._ra_session.engine, threading.Event(), time.monotonic() + 20.0
+        # Timers run in the order of their times: when this one has, those that were due have too.
+        engine.timers.call_at(clock.monotonic(), ran.set)
+        assert ran.wait(5.0)
+        while len(engine.flights._flights) > clock.waiting_workers:
+            assert time.monotonic() < ends, "it never came to rest"
+            time.sleep(0.0005)
+
+    return wait
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ fail until it is.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import math
 import pkgutil
@@ -123,11 +124,16 @@ def _compiled_in(source: Path) -> set[str]:
     """Return the names of a module's own expressions."""
     return {
         target.id
-        for statement in ast.parse(source.read_text()).body
+        for statement in _tree(source).body
         if isinstance(statement, ast.Assign) and _is_call_of_re(statement.value, "compile")
         for target in statement.targets
         if isinstance(target, ast.Name)
     }
+
+
+@functools.cache
+def _tree(source: Path) -> ast.Module:
+    return ast.parse(source.read_text())
 
 
 def _is_call_of_re(node: ast.AST, *names: str) -> bool:
@@ -159,18 +165,21 @@ def is_linear(call: Callable[[str], object], text_of: Callable[[int], str], size
 def _growth(call: Callable[[str], object], text_of: Callable[[int], str], sizes: tuple[int, ...]) -> float:
     """Return with which power of the text's length the time grows: 1 is linear, 2 is quadratic.
 
-    Medians of the thread's own processor time, each of enough calls to be measurable. What takes so long that there is
-    no doubt isn't measured further.
+    Medians of the thread's own processor time, each of enough calls to be measurable, of the shortest and the longest
+    text. Those between are there to find out what takes so long that there is no doubt: it isn't measured further.
     """
     taken: list[float] = []
     for size in sizes:
         text, count = text_of(size), 1
+        if size not in (sizes[0], sizes[-1]):
+            taken.append(_spent(call, text, 1))
+            if taken[-1] > 0.5 and len(taken) > 2:
+                break
+            continue
         while (once := _spent(call, text, count)) < 0.0005 and count < 1024:
             count *= 2
         measured = [once] if once > 0.1 else [once, *(_spent(call, text, count) for _ in range(2))]
         taken.append(statistics.median(measured) / count)
-        if taken[-1] > 0.5 and len(taken) > 2:
-            break
     return math.log(taken[-1] / taken[0]) / math.log(sizes[len(taken) - 1] / sizes[0])
 
 
@@ -191,9 +200,9 @@ MOST = 1.5
 
 def test_every_expression_is_registered() -> None:
     """With its worst texts; none is compiled elsewhere than at the top of a module, where it wouldn't be found."""
-    assert set(expressions()) == set(EXPRESSIONS)
+    assert set(expressions_by_name()) == set(EXPRESSIONS)
     for source in Path(resilient_auth.__path__[0]).rglob("*.py"):
-        tree = ast.parse(source.read_text())
+        tree = _tree(source)
         top = {id(statement.value) for statement in tree.body if isinstance(statement, ast.Assign)}
         for node in ast.walk(tree):
             if _is_call_of_re(node) and not _is_call_of_re(node, "escape") and id(node) not in top:
@@ -313,4 +322,8 @@ def test_the_longest_document_costs_little(text: tuple[str, str, str]) -> None:
     """2 MiB, the default bound."""
     read_it, _ = READERS["a key set"]
     document = repeated(*text)(2 * 1024 * 1024 - 64)
-    assert statistics.median(_spent(read_it, document, 1) for _ in range(3)) < 1.0
+    # The median of three is the longer of two where both are short.
+    taken = [_spent(read_it, document, 1) for _ in range(2)]
+    if max(taken) >= 1.0:
+        taken.append(_spent(read_it, document, 1))
+    assert sorted(taken)[1] < 1.0

@@ -10,9 +10,11 @@ import logging
 import pkgutil
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -20,12 +22,14 @@ from sphinx.util.docutils import SphinxDirective
 import resilient_auth
 from resilient_auth import Settings, errors, events
 from resilient_auth.emulator import Fault
+from resilient_auth.health.verdict import WORDS
 from resilient_auth.settings import _NOT_IN_THE_ENVIRONMENT
 from resilient_auth.telemetry.doctor import CHECKS
 from resilient_auth.telemetry.doctor.configuration import FLOWS, KEYS, Setup
 from resilient_auth.telemetry.metrics import LABELS, METRICS
 from resilient_auth.telemetry.prometheus import name_of
 
+_DOCS = Path(__file__).parents[1]
 _PREFIX = "RESILIENT_AUTH_"
 _GROUPS = ("freshness", "retry", "breaker", "fallback")
 _FOR_TESTS = ("clock", "jitter")
@@ -292,6 +296,33 @@ class FlowTable(_Table):
             yield f"`{name}`", "yes" if backed else "no", why
 
 
+class AdviceTable(_Table):
+    """List the codes that a verdict has words for."""
+
+    head = ("Code", "What happens", "What to do")
+    widths = (22, 34, 44)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for code, (what, advice) in WORDS.items():
+            yield f"`{code}`", what, advice
+
+
+class AlertTable(_Table):
+    """List the alert rules."""
+
+    head = ("Alert", "Severity", "After", "Says")
+    widths = (38, 10, 8, 44)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        for group in yaml.safe_load((_DOCS / "alerts" / "resilient-auth.rules.yml").read_text())["groups"]:
+            for rule in group["rules"]:
+                # What a rule says of a label or a value is a template.
+                says = re.sub(
+                    r"\{\{ \$(?:labels\.)?(?:resilient_auth_)?(\w+)[^}]*\}\}", r"`\1`", rule["annotations"]["summary"]
+                )
+                yield f"`{rule['alert']}`", rule["labels"]["severity"], rule.get("for", "at once"), says
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("settings-table", SettingsTable)
@@ -307,4 +338,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("doctor-table", DoctorTable)
     app.add_directive("doctor-key-table", DoctorKeyTable)
     app.add_directive("flow-table", FlowTable)
+    app.add_directive("advice-table", AdviceTable)
+    app.add_directive("alert-table", AlertTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

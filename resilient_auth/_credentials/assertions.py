@@ -21,7 +21,7 @@ from .._engine.acquire import patience_of, restore, wait_at_most
 from .._engine.engine import Engine
 from .._msal.managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .._msal.methods import ResilientApplication
-from .._msal.wrapped import wrap
+from .._msal.wrapped import Awaited, wrap
 from .._policy.checks import called, check_scopes, require
 from .._process.small_file import Reading, read_anew
 from .._wire.exchange_context import current
@@ -245,7 +245,7 @@ def assertion_from_application(
     Raises:
         ConfigurationError: An argument is wrong; raised before any network call.
     """
-    app = app.app if type(app).__module__ == "resilient_auth.aio" and hasattr(app, "app") else app
+    app = app._app if isinstance(app, Awaited) else app
     require(
         isinstance(app, msal.ConfidentialClientApplication),
         f"app must be a ConfidentialClientApplication, not {type(app).__name__}",

@@ -1,20 +1,23 @@
-"""What a caller wants of a credential."""
+"""What a caller wants of a credential, and how one is asked."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .._policy.checks import check_scopes
 from .._policy.subject import Subject
 from ..errors import ConfigurationError
 
-__all__ = ["CredentialRequest", "allowed_tenants", "key_for", "wanted_by", "way_to_ask"]
+__all__ = ["CredentialCall", "CredentialRequest", "allowed_tenants", "key_for", "wanted_by", "way_to_ask"]
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")
+_KEYWORDS = frozenset({"claims", "tenant_id", "enable_cae"})
 _EXAMPLE = '"https://vault.azure.net/.default"'
 
 
@@ -105,3 +108,43 @@ def way_to_ask(credential: Any, scopes: tuple[Any, ...]) -> Callable[..., Any]:
         f"credential must have get_token or get_token_info, and {type(credential).__name__} has neither: "
         "put an application of MSAL's, or a function, into ResilientCredential(...)"
     )
+
+
+class CredentialCall:
+    """Call a credential, or a function, by the richest of the ways that it knows.
+
+    Args:
+        credential: Has `get_token_info(*scopes, options={...})` or `get_token(*scopes, ...)`, as azure-core's do, or is
+            a function.
+    """
+
+    def __init__(self, credential: Any) -> None:
+        ways = [] if isinstance(credential, type) else ["get_token_info", "get_token"]
+        way = next((way for way in ways if callable(getattr(credential, way, None))), None)
+        method: Callable[..., Any] = credential if way is None else getattr(credential, way)
+        self._method = method
+        self._by_options = way == "get_token_info"
+        self.is_function = way is None
+        self.is_async = inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(
+            getattr(method, "__call__", None)  # noqa: B004 - not whether it can be called, but how
+        )
+        #: Which of `claims`, `tenant_id` and `enable_cae` it knows.
+        self.takes = _KEYWORDS if self._by_options else _keywords(method)
+        named = credential if self.is_function and hasattr(credential, "__name__") else type(credential)
+        self.name: str = named.__name__.strip("<>")
+
+    def bound(self, *args: Any, **options: Any) -> Callable[[], Any]:
+        """Return the call with these arguments; `options` are what `takes` names."""
+        if self._by_options and options:
+            return partial(self._method, *args, options=options)
+        return partial(self._method, *args, **options)
+
+
+def _keywords(call: Callable[..., Any]) -> frozenset[str]:
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):
+        return frozenset()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return _KEYWORDS
+    return _KEYWORDS & {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}

@@ -11,7 +11,7 @@ from .._msal.managed_identity import ManagedIdentityClient
 from .._msal.methods import ResilientApplication
 from .._msal.plans import Plan
 from .._msal.session import Session
-from .._msal.wrapped import wrap
+from .._msal.wrapped import Awaited, wrap
 from .._policy.subject import SubjectOf
 from ..errors import ConfigurationError
 from ..settings import Settings
@@ -180,8 +180,7 @@ def source_for(
     Raises:
         ConfigurationError: It is nothing that could give a token.
     """
-    inner = source.__dict__.get("_app") if type(source).__module__ == "resilient_auth.aio" else None
-    app = source if inner is None else inner
+    app = source._app if isinstance(source, Awaited) else source
     if isinstance(app, (msal.ClientApplication, msal.ManagedIdentityClient)):
         if subject is not None:
             raise ConfigurationError(

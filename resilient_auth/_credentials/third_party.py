@@ -23,7 +23,6 @@ from .._policy.failure import Purpose
 from .._policy.levels import ProviderRequest
 from .._policy.provider_errors import Propagation
 from .._policy.subject import Subject, SubjectOf, subject_now
-from ..downstream.source import CredentialCall
 from ..errors import (
     AttemptTimeout,
     Closed,
@@ -34,7 +33,7 @@ from ..errors import (
 from ..settings import Settings
 from ..token import Token, TokenRequest
 from .refused import drop, suspect
-from .request import CredentialRequest
+from .request import CredentialCall, CredentialRequest
 from .third_party_errors import denied, verdict_on
 from .third_party_tokens import is_denial, told_by
 

@@ -66,8 +66,9 @@ def hint_names(subject: str, asked: ProviderRequest, wire: str | None) -> HintNa
     endpoint, request = asked.endpoint, asked.request
     if wire is None or request is None:
         return HintNames()
+    digest = request_digest(request)
     failing = (
-        f"{endpoint.origin} over {wire} {subject} {request_digest(request)}",
+        f"{endpoint.origin} over {wire} {subject} {digest}",
         f"{endpoint.origin}/{endpoint.realm} over {wire} {asked.purpose.value} by {asked.grant}",
         f"{endpoint.origin} over {wire} {asked.purpose.value}",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import weakref
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -52,6 +53,7 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
     owners = arguments.get("http_client")
     settings = session.settings
     wire: Wire
+    own: HttpxWire | None = None
     if owners is not None:
         # An application of ours that is wrapped again must not be retried twice.
         wire = owners.wire if isinstance(owners, Transport) else OwnersClient(owners, settings.clock)
@@ -59,7 +61,7 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
         load("resilient_auth._wire.connection")
         from .._wire.connection import HttpxWire
 
-        wire = HttpxWire(
+        wire = own = HttpxWire(
             settings.clock,
             settings.connect_timeout,
             verify=arguments.get("verify", True),
@@ -69,7 +71,11 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
     if arguments.get("http_cache") is not None:
         arguments["http_cache"] = _for_wire(arguments["http_cache"], wire.identity)
     redaction.install()
-    return Transport(session.engine, wire, client_id, MsalServerFailed)
+    transport = Transport(session.engine, wire, client_id, MsalServerFailed)
+    if own is not None:
+        # An application that is dropped without being closed leaves no connection open.
+        weakref.finalize(transport, own.abandon).atexit = False
+    return transport
 
 
 class _HttpCache(MutableMapping[str, Any]):

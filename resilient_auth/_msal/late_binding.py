@@ -33,7 +33,6 @@ class LateBound:
     _ra_origin: Any
     #: The class of which exchanges make a passing copy.
     _ra_kind: type[Any]
-    _ra_throttled: Any
     _ra_transport: Transport
     _ra_authority: str
     _ra_authorities: tuple[Endpoint, ...]

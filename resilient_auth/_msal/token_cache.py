@@ -59,31 +59,30 @@ class CacheFailures:
     def __init__(self, clock: Clock, doing: str) -> None:
         self._clock = clock
         self._name = f"token_cache {doing}"
-        #: Monotonic times of the first and the last time in a row that it raised.
-        self._since: float | None = None
+        #: Monotonic times of the first and the last time in a row that it raised; the first is None while it works.
+        self.since: float | None = None
         self._last = 0.0
 
     def began(self, error: Exception) -> None:
         """Note that it raised. Its message may quote what it has read, and is told to nobody."""
         now = self._clock.monotonic()
-        first, self._last = self._since is None, now
+        first, self._last = self.since is None, now
         if first:
-            self._since = now
+            self.since = now
             code = _CODES.get(getattr(error, "errno", None) or 0, "failed")
             emit(StoreFailed(at=self._clock.wall(), target=self._name, code=code, detail=type(error).__name__))
 
     def ended(self) -> None:
-        """Note that it works."""
-        since = self._since
+        """Note that it works again, where it had raised (`since`)."""
+        since, self.since = self.since, None
         if since is not None:
-            self._since = None
             seconds = self._clock.monotonic() - since
             emit(StoreRecovered(at=self._clock.wall(), target=self._name, seconds=seconds))
 
     @property
     def recent(self) -> bool:
         """Whether it raised a moment ago: some spend a second on that."""
-        return self._since is not None and self._clock.monotonic() - self._last < _REST
+        return self.since is not None and self._clock.monotonic() - self._last < _REST
 
 
 class ExchangeView(TokenCache):  # type: ignore[misc]
@@ -137,7 +136,8 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
             self.unkept = True
             self._writing.began(error)
         else:
-            self._writing.ended()
+            if self._writing.since is not None:
+                self._writing.ended()
 
     def _get_app_metadata(self, *args: Any, **kwargs: Any) -> Any:
         return self._real._get_app_metadata(*args, **kwargs)

@@ -22,7 +22,13 @@ from .session import Session
 
 MYPY: bool = False  # mypy, and it alone, takes a variable of this name for true
 
-__all__ = ["wrap"]
+__all__ = ["Awaited", "wrap"]
+
+
+class Awaited:
+    """What tells an application whose methods are coroutines; the one for threads is underneath."""
+
+    _app: Any
 
 
 class _Wrapped:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import fields
+from dataclasses import asdict
 
 from .._process.living import LiveObjects
 from .._process.loading import load
@@ -78,7 +78,7 @@ class Breaker:
         tell: Callable[[Event], None] = emit,
     ) -> None:
         self.dependency = dependency
-        self._told_as = {field.name: getattr(dependency, field.name) for field in fields(Dependency)}
+        self._told_as = asdict(dependency)
         self._options = options
         self._monotonic = clock.monotonic
         #: When the clock was looked at last.
@@ -169,6 +169,7 @@ class Breaker:
             if self._window.state != "closed":
                 self._window.close()
                 events.append(BreakerClosed(at=wall, seconds=now - self._down_at, **self._told_as))
+            self._window.forget()
             self._forget(now)
         for event in events:
             self._tell(event)
@@ -247,7 +248,6 @@ class Breaker:
         return "isolated" if self._isolated else self._window.state  # type: ignore[return-value]
 
     def _forget(self, now: float) -> None:
-        self._window.forget()
         self._failing.clear()
         self._isolated = False
         self._hastened = False

@@ -118,7 +118,7 @@ def judge(
     if purpose not in _JSON:
         return None
     body = _object(text)
-    if isinstance(body, dict):
+    if isinstance(body, dict) and "error" in body:
         told = _told_by(body, authority, status, retry_after)
         if told is not None:
             return told

@@ -201,13 +201,15 @@ class Levels:
     def site(self, endpoint: Endpoint, purpose: Purpose) -> Breaker:
         """Return the breaker around a provider as a whole, over one wire, for one purpose."""
         with self._lock:
-            return self._site(endpoint.site, purpose)
+            place = endpoint.site, purpose
+            return self._found(self._sites, place, *place)
 
     def around(self, asked: ProviderRequest) -> list[tuple[Breaker, Hashable]]:
         """List the breakers that a call needs, the widest first, each with whom the call is for there."""
         below = not (asked.is_whole or asked.by_person)
         with self._lock:
-            site = self._sites.get((asked.site, asked.purpose)) or self._site(asked.site, asked.purpose)
+            place = asked.site, asked.purpose
+            site = self._sites.get(place) or self._found(self._sites, place, *place)
             kind, request = (self._kinds.get(asked.kind), self._requests.get(asked)) if below else (None, None)
         found: list[tuple[Breaker, Hashable]] = [(site, None if asked.is_whole else asked.kind)]
         if kind is not None:
@@ -335,9 +337,6 @@ class Levels:
         for breaker in over:
             breaker.reset()
             dismiss(breaker)
-
-    def _site(self, site: Endpoint, purpose: Purpose) -> Breaker:
-        return self._found(self._sites, (site, purpose), site, purpose)
 
     def _found(self, kept: _Kept[_K], key: _K, endpoint: Endpoint, purpose: Purpose, part: str = "") -> Breaker:
         """Find a breaker, or make it; the lock is held."""

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -35,33 +36,30 @@ class _Bounded(threading.local):
     ends: float | None = None
 
 
-class _BoundedStream(httpcore.NetworkStream):
+class _BoundedStream:
     """Make every read and write end in time, so that an answer that trickles can't take for ever."""
 
     def __init__(self, stream: httpcore.NetworkStream, backend: _BoundedBackend) -> None:
         self._stream = stream
         self._backend = backend
+        # What isn't bounded is the stream's own.
+        self.close, self.get_extra_info = stream.close, stream.get_extra_info
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, self._backend.left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
-
-    def close(self) -> None:
-        self._stream.close()
+        if buffer:  # httpcore writes a request's end too, which is nothing
+            self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> _BoundedStream:
         timeout = self._backend.left(timeout, httpcore.ConnectTimeout)
         return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._backend)
 
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
-
-class _BoundedBackend(httpcore.NetworkBackend):
+class _BoundedBackend:
     def __init__(self, backend: httpcore.NetworkBackend, clock: Clock) -> None:
         self._backend = backend
         self._clock = clock
@@ -82,7 +80,7 @@ class _BoundedBackend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> _BoundedStream:
         timeout = self.left(timeout, httpcore.ConnectTimeout)
         stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
         return _BoundedStream(stream, self)
@@ -154,16 +152,12 @@ class HttpxWire:
         """
         opened = self._enter()
         try:
-
-            def send(at: str, first: bool) -> tuple[WireResponse, str | None]:
-                return self._send(opened, method, at, ends, options, first)
-
-            return followed(method, url, send, options)
+            return followed(method, url, partial(self._send, opened, method, ends, options), options)
         finally:
             self._leave(opened)
 
     def _send(
-        self, opened: _Open, method: str, url: str, ends: float, options: dict[str, Any], first: bool
+        self, opened: _Open, method: str, ends: float, options: dict[str, Any], url: str, first: bool
     ) -> tuple[WireResponse, str | None]:
         headers = {k: v for k, v in (options.get("headers") or {}).items() if v is not None}
         body = options.get("data")
@@ -263,7 +257,7 @@ class HttpxWire:
         through = None if proxy is None else httpx.Proxy(proxy, ssl_context=trust if secured else None)
         transport = httpx.HTTPTransport(verify=trust, proxy=through, limits=limits, trust_env=False)
         # httpx offers no way to hand httpcore a network backend; a test pins this one.
-        pool = transport._pool
+        pool: Any = transport._pool
         backend = pool._network_backend = _BoundedBackend(racing(pool._network_backend), self._clock)
         client = httpx.Client(
             transport=transport,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import ssl
-from importlib import import_module
 from typing import Any, TypeAlias
 
 from .._policy.checks import require
@@ -27,14 +27,16 @@ def credential_of(given: Any, *, asynchronous: bool = False) -> Any:
     Raises:
         ConfigurationError: The application gives users' tokens alone, and nobody says whose.
     """
-    applications = ("acquire_token_for_client", "acquire_token_silent")
-    if isinstance(given, type) or not any(hasattr(given, way) for way in applications):
+    names = ("acquire_token_for_client", "acquire_token_silent")
+    ways = [] if isinstance(given, type) else [getattr(given, name) for name in names if hasattr(given, name)]
+    if not ways:
         return given
-    awaits = asynchronous or type(given).__module__ == "resilient_auth.aio"
-    # By its name: the room of credentials stands above this one, and an application of MSAL's has loaded most of it.
-    faces = import_module("resilient_auth.aio" if awaits else "resilient_auth.credential")
+    # Here, since an application of MSAL's has loaded most of it: who gives something else needs none of it.
+    from ..credential import AsyncResilientCredential, ResilientCredential
+
+    awaits = asynchronous or inspect.iscoroutinefunction(ways[0])
     try:
-        return faces.ResilientCredential(given)
+        return (AsyncResilientCredential if awaits else ResilientCredential)(given)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"credential is an application whose tokens can't be had as they are: {error}; give "

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from .._credentials.request import CredentialCall
 from .._engine.threads import on_a_thread
 from .._policy.checks import is_scope, require
 from ..errors import ConfigurationError
 from .errors import TokenUnavailable, no_token
 from .given import credential_of
 
-__all__ = ["CredentialCall", "ForgettingCredential", "TokenSource"]
-
-_KEYWORDS = frozenset({"claims", "tenant_id", "enable_cae"})
+__all__ = ["ForgettingCredential", "TokenSource"]
 
 
 class ForgettingCredential(Protocol):
@@ -33,36 +32,6 @@ class ForgettingCredential(Protocol):
         May be a coroutine function where `get_token` is one.
         """
         ...
-
-
-class CredentialCall:
-    """Call a credential, or a function, by the richest of the ways that it knows.
-
-    Args:
-        credential: Has `get_token_info(*scopes, options={...})` or `get_token(*scopes, ...)`, as azure-core's do, or is
-            a function.
-    """
-
-    def __init__(self, credential: Any) -> None:
-        ways = [] if isinstance(credential, type) else ["get_token_info", "get_token"]
-        way = next((way for way in ways if callable(getattr(credential, way, None))), None)
-        method: Callable[..., Any] = credential if way is None else getattr(credential, way)
-        self._method = method
-        self._by_options = way == "get_token_info"
-        self.is_function = way is None
-        self.is_async = inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(
-            getattr(method, "__call__", None)  # noqa: B004 - not whether it can be called, but how
-        )
-        #: Which of `claims`, `tenant_id` and `enable_cae` it knows.
-        self.takes = _KEYWORDS if self._by_options else _keywords(method)
-        named = credential if self.is_function and hasattr(credential, "__name__") else type(credential)
-        self.name: str = named.__name__.strip("<>")
-
-    def bound(self, *args: Any, **options: Any) -> Callable[[], Any]:
-        """Return the call with these arguments; `options` are what `takes` names."""
-        if self._by_options and options:
-            return partial(self._method, *args, options=options)
-        return partial(self._method, *args, **options)
 
 
 class TokenSource:
@@ -182,13 +151,3 @@ class TokenSource:
 
 
 _ASYNC_IN_SYNC = "an async credential in a sync client: use httpx.AsyncClient, or a credential whose get_token blocks"
-
-
-def _keywords(call: Callable[..., Any]) -> frozenset[str]:
-    try:
-        parameters = inspect.signature(call).parameters.values()
-    except (TypeError, ValueError):
-        return frozenset()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return _KEYWORDS
-    return _KEYWORDS & {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}

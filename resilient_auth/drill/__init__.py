@@ -4,15 +4,34 @@
                                                 │
                           terminal, report ◀── judge
 
-Nothing is imported until `main` is called: the process in which plain MSAL runs must hold nothing of the SDK.
+Nothing is imported until it is needed: the process in which plain MSAL runs must hold nothing of the SDK.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load", "main"]
+if TYPE_CHECKING:
+    from .client.rehearsed import Provider
+    from .rehearsal import rehearse
+
+__all__ = ["Provider", "load", "main", "rehearse"]
+
+_LAZY = {"Provider": "client.rehearsed", "rehearse": "rehearsal"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__} has no {name}")
+    from .._process.extras import raise_missing
+
+    try:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    except ImportError as error:
+        raise_missing(f"resilient_auth.drill.{name}", "emulator", error)
 
 
 def load() -> Callable[[Sequence[str] | None], int]:

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .client import PEER, SDK
-from .plan import QUICK, SCENARIOS, Plan, Scenario
+from .._process.extras import MissingExtra
+from .client import PEER
+from .client.exported import require
+from .client.rehearsed import Refused, check
+from .plan import QUICK, QUICK_LIFETIME, SCENARIOS, Plan, scenario
 from .report import RunInfo, render
 from .run import Outcome, run
 from .terminal import Progress, console, introduce, show
@@ -24,7 +27,7 @@ from .wording import summary
 __all__ = ["exit_status", "main"]
 
 _REPORT = "drill-report.html"
-_SHORT: dict[str, Any] = {"healthy": 3.0, "outage": 12.0, "recovery": 6.0, "token_lifetime": 308.0}
+_SHORT: dict[str, Any] = {"healthy": 3.0, "outage": 12.0, "recovery": 6.0, "token_lifetime": QUICK_LIFETIME}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(given)
         plan = _plan(options)
         _check_files(options.report, options.json)
-    except ValueError as error:
+        _check_telemetry(options.telemetry)
+        if options.app is not None:
+            check(options.app)
+    except (ValueError, MissingExtra) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except SystemExit as end:  # argparse ends by this, after --help as well
@@ -44,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     introduce(screen, plan)
     started = time.time()
     try:
-        with Progress(screen) as progress:
+        with Progress(screen, plan) as progress:
             outcomes = run(plan, progress.watch)
+    except Refused as refused:
+        print(f"{parser.prog}: --app: {refused}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted: no verdict", file=sys.stderr)
         return 130
@@ -72,8 +81,8 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    names = options.fault or (QUICK if options.quick else [scenario.name for scenario in SCENARIOS])
-    chosen: dict[str, Any] = {"scenarios": tuple(dict.fromkeys(_scenario(name) for name in names))}
+    names = options.fault or (QUICK if options.quick else [each.name for each in SCENARIOS])
+    chosen: dict[str, Any] = {"scenarios": tuple(dict.fromkeys(scenario(name) for name in names))}
     if options.quick:
         chosen |= _SHORT
     given = {field.name: getattr(options, field.name, None) for field in fields(Plan)}
@@ -87,12 +96,12 @@ def _check_files(*names: str | None) -> None:
             raise ValueError(f"can't write {file}: name a file in a folder that exists")
 
 
-def _scenario(name: str) -> Scenario:
-    wanted = name.strip().lower().replace("-", "_")
-    for scenario in SCENARIOS:
-        if wanted in (scenario.name, scenario.name.removeprefix("http_")):
-            return scenario
-    raise ValueError(f"there is no fault {name!r}: use one of {', '.join(s.name for s in SCENARIOS)}")
+def _check_telemetry(folder: str | None) -> None:
+    if folder is None:
+        return
+    require()
+    if not Path(folder).is_dir():
+        raise ValueError(f"--telemetry: there is no folder {folder}: make it first")
 
 
 def _versions() -> dict[str, str]:
@@ -121,7 +130,7 @@ def _as_json(outcomes: Sequence[Outcome], about: RunInfo) -> dict[str, Any]:
                 "name": outcome.scenario.name,
                 "title": outcome.scenario.title,
                 PEER: asdict(outcome.peer),
-                SDK: asdict(outcome.sdk) | {"flawless": outcome.sdk.flawless},
+                outcome.sdk.client: asdict(outcome.sdk) | {"flawless": outcome.sdk.flawless},
             }
             for outcome in outcomes
         ],
@@ -134,14 +143,24 @@ def _parser() -> argparse.ArgumentParser:
         prog="resilient-auth drill",
         description="Break an identity provider on loopback in every way that providers break, and see which client "
         "keeps the application running: plain MSAL or resilient-auth.",
-        epilog=f"Faults: {', '.join(scenario.name for scenario in SCENARIOS)}. Exit status 1 when resilient-auth "
+        epilog=f"Faults: {', '.join(each.name for each in SCENARIOS)}. Exit status 1 when resilient-auth "
         "failed a request while it held a valid token.",
     )
     parser.add_argument("--quick", action="store_true", help=f"a short run for CI: {', '.join(QUICK)}")
     parser.add_argument("--fault", action="append", metavar="NAME", help="drill this fault alone; repeatable")
+    parser.add_argument(
+        "--app",
+        metavar="MODULE:CALLABLE",
+        help="drill your application: the callable is given the provider, and returns what makes one request",
+    )
     parser.add_argument("--report", default=_REPORT, metavar="PATH", help="where the report goes (%(default)s)")
     parser.add_argument("--no-report", dest="report", action="store_const", const=None, help="write no report")
     parser.add_argument("--json", metavar="PATH", help="write the findings as JSON too")
+    parser.add_argument(
+        "--telemetry",
+        metavar="FOLDER",
+        help="write what resilient-auth tells Prometheus as each phase ends, and its OpenTelemetry spans",
+    )
     numbers = (
         ("threads", int, "N", "threads in each client"),
         ("rate", float, "N", "requests a second in each client, all threads together"),

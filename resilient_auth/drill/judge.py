@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..emulator import Call, IssuedToken
+from .client.records import Request, with_those_behind
 from .plan import MSAL_MARGIN
-from .records import Request, with_those_behind
 
 __all__ = ["BUCKET", "PROMPT", "Bucket", "Evidence", "Finding", "judge", "percentile"]
 
@@ -117,7 +117,9 @@ def judge(evidence: Evidence) -> Finding:
     ]
     waits = sorted(request.wait for request, _ in dark)
     held = [good for request, good in zip(requests, served, strict=True) if _has_token(request, delivered)]
-    calls = [call.at for call in evidence.calls if evidence.began <= call.at <= evidence.ended]
+    calls = [
+        call.at for call in evidence.calls if call.endpoint != "api" and evidence.began <= call.at <= evidence.ended
+    ]
     zero = evidence.dark_from
     return Finding(
         client=evidence.client,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 from ..emulator import Fault
 
-__all__ = ["MSAL_MARGIN", "QUICK", "SCENARIOS", "Plan", "Scenario"]
+__all__ = ["MSAL_MARGIN", "QUICK", "QUICK_LIFETIME", "SCENARIOS", "Plan", "Scenario", "scenario"]
 
 #: MSAL takes a token with fewer seconds left than this for expired.
 MSAL_MARGIN: Final = 300.0
+#: Seconds that a wave's processes take to start and to end, for an estimate.
+_AROUND: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +141,24 @@ SCENARIOS: Final = (
     ),
 )
 
+
+def scenario(name: str) -> Scenario:
+    """Return the scenario of a name, with `-` or `_`, and with or without `http_`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    wanted = name.strip().lower().replace("-", "_")
+    for each in SCENARIOS:
+        if wanted in (each.name, each.name.removeprefix("http_")):
+            return each
+    raise ValueError(f"there is no fault {name!r}: use one of {', '.join(each.name for each in SCENARIOS)}")
+
+
 #: What a short run for CI breaks: one fault of each kind.
 QUICK: Final = ("http_503", "http_429", "html_200", "reset", "black_hole")
+#: The life of tokens in a short run, in seconds: MSAL takes them for expired in its middle.
+QUICK_LIFETIME: Final = MSAL_MARGIN + 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +176,8 @@ class Plan:
         refresh_in: Seconds after which the provider wants tokens refreshed.
         msal_timeout: Seconds of plain MSAL's time-out; 0 leaves it without, as MSAL is by default.
         parallel: Scenarios that run at the same time.
+        telemetry: A folder for what the SDK's processes tell their owner: a scrape as each phase ends, and the spans.
+        app: An application that is drilled in the SDK's place: where its builder is, as `module:callable`.
 
     Raises:
         ValueError: A number is out of range, or no token would last.
@@ -172,6 +193,8 @@ class Plan:
     refresh_in: float = 2.0
     msal_timeout: float = 10.0
     parallel: int = len(SCENARIOS)
+    telemetry: str | None = None
+    app: str | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -197,6 +220,12 @@ class Plan:
             )
         if self.refresh_in > self.token_lifetime:
             raise ValueError(f"refresh-in of {self.refresh_in:g} s exceeds token-lifetime of {self.token_lifetime:g} s")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it takes at most, about."""
+        waves = math.ceil(len(self.scenarios) / self.parallel)
+        return waves * (self.healthy + self.outage + self.recovery + _AROUND)
 
     @property
     def interval(self) -> float:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+from .client import SDK
 from .judge import PROMPT, Finding
 from .plan import Plan
 from .run import Outcome
@@ -15,12 +16,12 @@ from .timeline import Axis, strip
 from .wording import (
     FRESH,
     LONG_DRILL,
-    NAMES,
     NOTHING,
     calls,
     clock_note,
     headline,
     longest,
+    name,
     percent,
     recovery,
     shortfalls,
@@ -69,7 +70,8 @@ def render(outcomes: Sequence[Outcome], about: RunInfo) -> str:
 def _opening(outcomes: Sequence[Outcome], about: RunInfo) -> Iterator[str]:
     good = all(outcome.sdk.flawless for outcome in outcomes)
     broken = "in one way" if len(outcomes) == 1 else f"in {len(outcomes)} ways"
-    yield "<h1>Outage drill: plain MSAL and resilient-auth at the same failing identity provider</h1>"
+    who = escape(about.plan.app or SDK)
+    yield f"<h1>Outage drill: plain MSAL and {who} at the same failing identity provider</h1>"
     yield f'<p class="headline {"good" if good else "bad"}">{escape(headline(outcomes))}</p>'
     yield (
         f'<p class="lead">An identity provider on this machine was broken {broken}, for {about.plan.outage:g} seconds '
@@ -85,7 +87,7 @@ def _opening(outcomes: Sequence[Outcome], about: RunInfo) -> Iterator[str]:
 def _figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
     pairs = list(zip(*((outcome.peer, outcome.sdk) for outcome in outcomes), strict=True))
     yield '<table class="figures"><thead><tr><th scope="col">While the provider was dark</th>'
-    yield "".join(f'<th scope="col">{name}</th>' for name in NAMES) + "</tr></thead><tbody>"
+    yield "".join(f'<th scope="col">{escape(name(found[0].client))}</th>' for found in pairs) + "</tr></thead><tbody>"
     sums = [totals(findings) for findings in pairs]
     for title, place in (("Requests served with a valid token", 0), ("… within one second", 1)):
         cells = "".join(_share_cell(figures[place], figures[2]) for figures in sums)
@@ -149,11 +151,11 @@ def _timelines(outcomes: Sequence[Outcome]) -> Iterator[str]:
 def _card(outcome: Outcome, axis: Axis) -> Iterator[str]:
     scenario = outcome.scenario
     yield f'<article class="fault"><h3>{escape(scenario.title)}</h3><p>{escape(scenario.story)}</p>'
-    for name, finding in zip(NAMES, (outcome.peer, outcome.sdk), strict=True):
-        share = percent(finding.served, finding.requests)
+    for finding in (outcome.peer, outcome.sdk):
+        who, share = escape(name(finding.client)), percent(finding.served, finding.requests)
         figure = f'<b class="{_verdict(finding)}">{share}</b>'
-        yield f'<div class="lane"><div class="who"><div>{name} {figure}</div><span>{_aside(finding)}</span></div>'
-        label = f"{scenario.title}: {name} served {share} of the requests in the dark"
+        yield f'<div class="lane"><div class="who"><div>{who} {figure}</div><span>{_aside(finding)}</span></div>'
+        label = f"{scenario.title}: {name(finding.client)} served {share} of the requests in the dark"
         yield strip(finding, axis, label=label, discards=finding is outcome.peer) + "</div>"
     yield _axis(axis, outcome.peer.healed) + "</article>"
 
@@ -178,10 +180,13 @@ _COLUMNS = ("Requests", "Served", "p50", "p99", "max", "Calls", "Fresh after")
 def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield "<h2>The numbers</h2>"
     yield '<div class="scroll" tabindex="0" role="region" aria-label="The numbers"><table class="numbers"><thead><tr>'
-    groups = "".join(f'<th scope="colgroup" class="edge" colspan="{len(_COLUMNS)}">{name}</th>' for name in NAMES)
+    names = [name(finding.client) for finding in (outcomes[0].peer, outcomes[0].sdk)]
+    groups = "".join(
+        f'<th scope="colgroup" class="edge" colspan="{len(_COLUMNS)}">{escape(each)}</th>' for each in names
+    )
     yield f"<th></th>{groups}</tr>"
     heads = "".join(f'<th scope="col"{_edge(number)}>{title}</th>' for number, title in enumerate(_COLUMNS))
-    yield f'<tr><th scope="col">Fault</th>{heads * len(NAMES)}</tr></thead><tbody>'
+    yield f'<tr><th scope="col">Fault</th>{heads * len(names)}</tr></thead><tbody>'
     for outcome in outcomes:
         cells = "".join(_cells(finding) for finding in (outcome.peer, outcome.sdk))
         yield f'<tr><th scope="row">{escape(outcome.scenario.title)}</th>{cells}</tr>'
@@ -215,6 +220,15 @@ def _wait_cell(value: float | None, text: str) -> str:
     return f'<b class="tardy">{escape(text)}</b>' if value is not None and value > PROMPT else escape(text)
 
 
+def _asked(plan: Plan) -> str:
+    asked = "<code>acquire_token_for_client</code>"
+    return asked if plan.app is None else f"{asked}, or the application for a request,"
+
+
+def _settings(plan: Plan) -> str:
+    return "resilient-auth ran on its default settings" if plan.app is None else "the application ran on its own"
+
+
 def _method(about: RunInfo) -> Iterator[str]:
     plan = about.plan
     yield "<h2>What clock this runs on</h2>"
@@ -226,10 +240,10 @@ def _method(about: RunInfo) -> Iterator[str]:
     )
     yield (
         "<p>Under each fault, each client had a process and an emulated provider of its own, over real TLS on "
-        f"loopback: {plan.threads} threads asked <code>acquire_token_for_client</code> {plan.rate:g} times a second in "
-        f"all, for {plan.healthy:g} s of health, {plan.outage:g} s of outage and up to {plan.recovery:g} s of "
-        f"recovery. Plain MSAL was given {timeout}; resilient-auth ran on its default settings. The clients reported "
-        "each request with a hash of its token, and the providers' ledgers decided afterwards which hashes stood for "
+        f"loopback: {plan.threads} threads asked {_asked(plan)} {plan.rate:g} times a second in all, for "
+        f"{plan.healthy:g} s of health, {plan.outage:g} s of outage and up to {plan.recovery:g} s of recovery. Plain "
+        f"MSAL was given {timeout}; {_settings(plan)}. The clients reported each request with a hash of its token, and "
+        "the providers' ledgers decided afterwards which hashes stood for "
         "valid ones.</p>"
     )
     yield (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from .client.rehearsed import Refused
 from .judge import Finding, judge
 from .plan import Plan, Scenario
 from .scene import Scene
@@ -33,6 +34,9 @@ def run(plan: Plan, watch: Callable[[Sequence[Scene]], None]) -> list[Outcome]:
     Args:
         plan: What to do.
         watch: Called often with the scenes that are under way.
+
+    Raises:
+        Refused: An application can't be drilled at all.
     """
     outcomes: list[Outcome] = []
     for first in range(0, len(plan.scenarios), plan.parallel):
@@ -48,6 +52,9 @@ def _run_wave(wave: Sequence[Scenario], plan: Plan, watch: Callable[[Sequence[Sc
             watch(scenes)
         while not all(scene.ready for scene in scenes):
             _tick(scenes, watch)
+        for side in (side for scene in scenes for side in scene.sides):
+            if side.process.refused is not None:
+                raise Refused(side.process.refused)
         first = time.time() + 0.2
         for number, scene in enumerate(scenes):
             scene.start(first + number * _STAGGER)

@@ -8,9 +8,9 @@ from typing import Final
 
 from ..emulator import Emulator
 from .client import PEER, SDK
+from .client.process import ClientProcess
 from .judge import Evidence
 from .plan import Plan, Scenario
-from .process import ClientProcess
 
 __all__ = ["Phase", "Scene", "Side"]
 
@@ -32,18 +32,22 @@ class Phase(Enum):
 class Side:
     """One client and the provider that it has to itself, so that the other client can't change what it meets."""
 
-    def __init__(self, client: str, plan: Plan) -> None:
+    def __init__(self, client: str, scenario: Scenario, plan: Plan) -> None:
         self.client = client
         self.dark_from = self.dark_until = 0.0
         self.provider = Emulator(token_lifetime=plan.token_lifetime, refresh_in=plan.refresh_in).start()
         self.process = ClientProcess(
             {
                 "client": client,
+                "app": None if client == PEER else plan.app,
                 "authority": self.provider.authority("contoso"),
+                "api_url": self.provider.api_url,
                 "ca_file": self.provider.ca_file,
                 "threads": plan.threads,
                 "interval": plan.interval,
                 "timeout": plan.msal_timeout or None,
+                "fault": scenario.name,
+                "telemetry": plan.telemetry,
             }
         )
 
@@ -73,7 +77,9 @@ class Scene:
         self._plan = plan
         self._since = time.time()
         self._began = self._ended = 0.0
-        self.sides = tuple(Side(client, plan) for client in (PEER, SDK))
+        #: The phase for which a scrape was asked last.
+        self._asked: Phase | None = None
+        self.sides = tuple(Side(client, scenario, plan) for client in (PEER, plan.app or SDK))
 
     @property
     def ready(self) -> bool:
@@ -98,17 +104,19 @@ class Scene:
         now = time.time()
         for_ = now - self._since
         match self.phase:
-            case Phase.HEALTHY if for_ >= self._plan.healthy:
+            case Phase.HEALTHY if for_ >= self._plan.healthy and self._scraped():
                 for side in self.sides:
                     side.provider.fail(self.scenario.fault)
                     side.dark_from = time.time()
                 self._enter(Phase.DARK, now)
-            case Phase.DARK if for_ >= self._plan.outage:
+            case Phase.DARK if for_ >= self._plan.outage and self._scraped():
                 for side in self.sides:
                     side.dark_until = time.time()
                     side.provider.heal()
                 self._enter(Phase.RECOVERY, now)
-            case Phase.RECOVERY if for_ >= self._plan.recovery or all(side.recovered for side in self.sides):
+            case Phase.RECOVERY if (
+                for_ >= self._plan.recovery or all(side.recovered for side in self.sides)
+            ) and self._scraped():
                 self._ended = now
                 for side in self.sides:
                     side.process.stop()
@@ -140,6 +148,16 @@ class Scene:
             )
             for side in self.sides
         )
+
+    def _scraped(self) -> bool:
+        """Whether the phase that ends has left its scrape, where there is to be one; called until it has."""
+        sdk = self.sides[-1].process
+        if self._plan.telemetry is None or self.phase.value in sdk.scraped or not sdk.alive:
+            return True
+        if self.phase is not self._asked:
+            self._asked = self.phase
+            sdk.scrape(self.phase.value)
+        return False
 
     def _enter(self, phase: Phase, at: float) -> None:
         self.phase = phase

@@ -14,11 +14,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .client import SDK
 from .judge import Finding
 from .plan import Plan
 from .run import Outcome
 from .scene import Phase, Scene
-from .wording import FRESH, NAMES, calls, clock_note, headline, longest, percent, recovery, shortfalls, summary, wait
+from .wording import FRESH, calls, clock_note, headline, longest, name, percent, recovery, shortfalls, summary, wait
 
 __all__ = ["Progress", "introduce", "show"]
 
@@ -45,8 +46,9 @@ def console() -> Console:
 class Progress:
     """Shows what is under way: a live table in a terminal, a line every few seconds elsewhere."""
 
-    def __init__(self, screen: Console) -> None:
+    def __init__(self, screen: Console, plan: Plan) -> None:
         self._screen = screen
+        self._most = plan.seconds
         self._since = time.monotonic()
         self._next = 0.0
         # Refreshed by `watch` alone: a thread that draws would disturb the measurement at odd moments.
@@ -69,22 +71,29 @@ class Progress:
         if passed < self._next:
             return
         self._next = passed + (_LINE if self._live is None else _FRAME)
+        left = f"at most {max(0.0, self._most - passed):.0f} s left"
         if self._live is None:
-            self._screen.print(f"{passed:4.0f} s  {_in_words(scenes)}")
+            self._screen.print(f"{passed:4.0f} s, {left}  {_in_words(scenes)}")
         else:
-            self._live.update(_picture(scenes, passed), refresh=True)
+            self._live.update(_picture(scenes, f"{passed:.0f} s, {left}"), refresh=True)
 
 
 def introduce(screen: Console, plan: Plan) -> None:
     """Say what is about to happen, and on what clock."""
-    screen.print("[bold]The outage drill[/]: plain MSAL and resilient-auth, each in a process of its own per fault.")
+    who = Text(f"plain MSAL and {plan.app or SDK}, each in a process of its own per fault.")
+    screen.print(Text.assemble(("The outage drill", "bold"), ": ", who))
     for paragraph in clock_note(plan):
         screen.print(Text(paragraph, style="dim"))
     screen.print()
 
 
 def show(screen: Console, outcomes: Sequence[Outcome]) -> None:
-    """Print the table, what both served, and where the SDK fell short."""
+    """Print the verdict and where the SDK, or the application in its place, fell short; then the table."""
+    good = all(outcome.sdk.flawless for outcome in outcomes)
+    screen.print(Text(headline(outcomes), style="bold green" if good else "bold red"))
+    screen.print(Text(f"While the provider was dark, {summary(outcomes)}."))
+    for line in shortfalls(outcomes):
+        screen.print(Text(line, style="red"))
     screen.print(_table(outcomes))
     screen.print(
         Text(
@@ -93,31 +102,25 @@ def show(screen: Console, outcomes: Sequence[Outcome]) -> None:
             style="dim",
         )
     )
-    good = all(outcome.sdk.flawless for outcome in outcomes)
-    screen.print()
-    screen.print(Text(headline(outcomes), style="bold green" if good else "bold red"))
-    screen.print(Text(f"While the provider was dark, {summary(outcomes)}."))
-    for line in shortfalls(outcomes):
-        screen.print(Text(line, style="red"))
 
 
 def _in_words(scenes: Sequence[Scene]) -> str:
     phases = Counter(scene.phase for scene in scenes)
     standing = ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
     told = []
-    for name, sides in zip(NAMES, zip(*(scene.sides for scene in scenes), strict=True), strict=True):
+    for sides in zip(*(scene.sides for scene in scenes), strict=True):
         served = sum(side.process.served for side in sides)
         asked = served + sum(side.process.failed for side in sides)
-        told.append(f"{name} {served} of {asked}")
+        told.append(f"{name(sides[0].client)} {served} of {asked}")
     return f"{standing}; tokens got: {', '.join(told)}"
 
 
-def _picture(scenes: Sequence[Scene], passed: float) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"{passed:.0f} s", title_justify="left", title_style="dim", padding=(0, 1))
+def _picture(scenes: Sequence[Scene], title: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="dim", padding=(0, 1))
     table.add_column("Fault", no_wrap=True)
     table.add_column("Provider", no_wrap=True, min_width=8)
-    for name in NAMES:
-        table.add_column(f"{name}: got", justify="right", no_wrap=True)
+    for side in scenes[0].sides:
+        table.add_column(f"{name(side.client)}: got", justify="right", no_wrap=True)
         table.add_column("failed", justify="right", no_wrap=True)
     for scene in scenes:
         row: list[Text] = [Text(scene.scenario.title), Text(scene.phase.value, style=_STYLES[scene.phase])]
@@ -135,9 +138,10 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     for title in ("Asked", "Served", "p50", "p99", "max", "Calls", "Fresh"):
         table.add_column(title, justify="right", no_wrap=True)
     for outcome in outcomes:
-        for number, (name, finding) in enumerate(zip(NAMES, (outcome.peer, outcome.sdk), strict=True)):
-            last = number == len(NAMES) - 1
-            table.add_row("" if number else outcome.scenario.title, name, *_cells(finding), end_section=last)
+        for finding in (outcome.peer, outcome.sdk):
+            first = finding is outcome.peer
+            title = outcome.scenario.title if first else ""
+            table.add_row(title, name(finding.client), *_cells(finding), end_section=not first)
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from .client import SDK
+from .client import PEER, SDK
 from .judge import Finding
 from .plan import MSAL_MARGIN, Plan
 from .run import Outcome
@@ -13,11 +13,11 @@ from .run import Outcome
 __all__ = [
     "FRESH",
     "LONG_DRILL",
-    "NAMES",
     "NOTHING",
     "calls",
     "clock_note",
     "headline",
+    "name",
     "percent",
     "recovery",
     "shortfalls",
@@ -26,8 +26,6 @@ __all__ = [
     "wait",
 ]
 
-PEER_NAME = "MSAL"
-NAMES = (PEER_NAME, SDK)
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for no value
 #: The 9-minute outage, in which MSAL's margin costs half of the requests.
 LONG_DRILL = "resilient-auth drill --fault http_503 --token-lifetime 600 --refresh-in 300 --outage 540"
@@ -37,6 +35,11 @@ FRESH = (
     "A client with a valid token in hand can do without a fresh one: resilient-auth then keeps the circuit open "
     "for longer, and probes the provider more often only when there is nothing left to serve."
 )
+
+
+def name(client: str) -> str:
+    """Return what a client is called."""
+    return "MSAL" if client == PEER else client
 
 
 def percent(part: int, whole: int) -> str:
@@ -83,10 +86,10 @@ def totals(findings: Iterable[Finding]) -> tuple[int, int, int]:
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Say in one line what both served while the provider was dark."""
     told = []
-    for name, findings in zip(NAMES, ([o.peer for o in outcomes], [o.sdk for o in outcomes]), strict=True):
+    for findings in ([o.peer for o in outcomes], [o.sdk for o in outcomes]):
         served, prompt, requests = totals(findings)
         promptly = "" if prompt == served else f" ({percent(prompt, requests)} within a second)"
-        told.append(f"{name} served {percent(served, requests)}{promptly}")
+        told.append(f"{name(findings[0].client)} served {percent(served, requests)}{promptly}")
     return ", ".join(told)
 
 
@@ -94,10 +97,15 @@ def headline(outcomes: Sequence[Outcome]) -> str:
     """Say who kept the application running."""
     kept = sum(outcome.sdk.flawless for outcome in outcomes)
     faults = "fault" if len(outcomes) == 1 else "faults"
+    client = outcomes[0].sdk.client
     if kept == len(outcomes):
         every = "the one fault" if kept == 1 else f"all {kept} faults"
-        return f"{SDK} kept the application running through {every}."
-    return f"{SDK} kept the application running through {kept} of {len(outcomes)} {faults} only."
+        return f"{_who(client)} through {every}."
+    return f"{_who(client)} through {kept} of {len(outcomes)} {faults} only."
+
+
+def _who(client: str) -> str:
+    return f"{SDK} kept the application running" if client == SDK else f"{client} came"
 
 
 def shortfalls(outcomes: Sequence[Outcome]) -> list[str]:
@@ -108,12 +116,12 @@ def shortfalls(outcomes: Sequence[Outcome]) -> list[str]:
         if sdk.flawless:
             continue
         if sdk.trouble is not None:
-            lines.append(f"{title}: {SDK} can't be judged: {sdk.trouble}")
+            lines.append(f"{title}: {sdk.client} can't be judged: {sdk.trouble}")
         elif sdk.held == 0 or sdk.requests == 0:
-            lines.append(f"{title}: {SDK} can't be judged: it made no request with a valid token in hand")
+            lines.append(f"{title}: {sdk.client} can't be judged: it made no request with a valid token in hand")
         else:
             whys = ", ".join(f"{count} x {why}" for why, count in sdk.errors[:3])
-            lines.append(f"{title}: {SDK} failed {sdk.missed} requests with a valid token in hand ({whys})")
+            lines.append(f"{title}: {sdk.client} failed {sdk.missed} requests with a valid token in hand ({whys})")
     return lines
 
 

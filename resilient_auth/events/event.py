@@ -15,8 +15,10 @@ One word for one thing, in every event and in `health()`:
 
 from __future__ import annotations
 
+import functools
 import logging
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -36,6 +38,10 @@ __all__ = [
 _LONGEST_DETAIL = 300
 
 
+#: Each kind's fields, looked up once: `fields` makes its list anew each time.
+_fields_of: Callable[[type], tuple[Field[Any], ...]] = functools.cache(fields)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """What was decided, at `at` seconds since the epoch."""
@@ -51,7 +57,7 @@ class Event:
         cls.name = "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__).lstrip("_")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        for field in _fields_of(type(self)):
             value = getattr(self, field.name)
             if isinstance(value, (int, float)):
                 continue
@@ -88,7 +94,7 @@ class Event:
 
     def _values(self) -> dict[str, Any]:
         """Return the fields, `authority` too where that follows from another one."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        found = {field.name: getattr(self, field.name) for field in _fields_of(type(self))}
         authority = getattr(self, "authority", None)
         return found if authority is None else {"at": self.at, "authority": authority} | found
 

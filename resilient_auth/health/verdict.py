@@ -13,7 +13,7 @@ from .._policy.key_reports import KeysHealth
 from .._store.gate import StoreStatus
 from .standing import TokenHealth, Verdict, span
 
-__all__ = ["Seen", "judge"]
+__all__ = ["WORDS", "Seen", "judge"]
 
 #: Seconds left of what can't be renewed, under which somebody should look: time enough to do something.
 _AT_RISK: Final = 900.0
@@ -21,7 +21,7 @@ _ORDER: Final[tuple[Verdict, ...]] = ("down", "at risk", "degraded", "ok")
 
 _WAIT: Final = "nothing to do on your side"
 #: By an error's code: what happens, and what there is to do.
-_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "connection_failed": ("connections to it fail", "nothing to do on your side, if the network is up"),
     "name_not_resolved": ("its name can't be resolved", "look at this machine's DNS"),
     "tls_failed": ("no trusted TLS connection", "look at the trust store: resilient-auth doctor says more"),
@@ -143,7 +143,7 @@ def _said(code: str | None) -> tuple[str, str]:
     """Return what a code means, in brackets, and what there is to do."""
     if code is None:
         return "", _WAIT
-    what, advice = _WORDS.get(code, (code.replace("_", " "), "what the code means is on the page of errors"))
+    what, advice = WORDS.get(code, (code.replace("_", " "), "what the code means is on the page of errors"))
     return f" ({what})", advice
 
 

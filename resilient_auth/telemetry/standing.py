@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from .._engine.cache import memories
 from ..downstream.pipeline.circuit import circuits
 from ..events.event import origin_in
 from ..health import Health, health
+from ..health.standing import Verdict
 from .certificates import lives
 from .labels import Addresses
 from .tally import Labels
@@ -61,7 +63,7 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
 def _of_process(now: Health) -> Iterator[Standing]:
     if now.time_to_dark is not None:
         yield "resilient_auth.time_to_dark", (), now.time_to_dark
-    for verdict in ("ok", "degraded", "dark"):
+    for verdict in get_args(Verdict):
         yield "resilient_auth.verdict", (verdict,), float(now.verdict == verdict)
     yield "resilient_auth.removals.pending", (), float(now.removals_pending)
 

@@ -1,11 +1,12 @@
-"""What tests of applications need: a clock that stands still, events, claims and tokens, and the emulator as a fixture.
+"""What tests of applications need: a clock that stands still, events, claims and tokens, and as fixtures the emulator
+and the drill.
 
 Register the fixtures with `pytest_plugins = ["resilient_auth.testing"]` in the top-level `conftest.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .._store.conformance import check_backend
@@ -15,6 +16,7 @@ from .faults import chaos
 from .tokens import claims, token
 
 if TYPE_CHECKING:
+    from ..drill.judge import Finding
     from ..emulator import Emulator
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "claims",
     "identity_provider",
     "no_jitter",
+    "outage_drill",
     "token",
 ]
 
@@ -42,3 +45,10 @@ else:
 
         with Emulator() as emulator:
             yield emulator
+
+    @pytest.fixture
+    def outage_drill() -> Callable[..., dict[str, Finding]]:
+        """Drill the application with every fault of a provider; see `resilient_auth.drill.rehearse`."""
+        from ..drill import rehearse
+
+        return rehearse

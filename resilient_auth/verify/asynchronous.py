@@ -9,7 +9,7 @@ from .._engine.steps import run_async
 from .._engine.threads import on_a_thread
 from .bound.presented import Presented
 from .claims import Claims
-from .rules.asked import Expected, check_asked
+from .rules.asked import NOTHING, Expected, check_asked
 from .verifier import Core, Verifier
 
 __all__ = ["AsyncClaimsVerifier", "Awaiting"]
@@ -39,10 +39,10 @@ class Awaiting:
             asked = Expected(scopes, roles, any_scopes, any_roles, app_only, nonce, grace, presented)
             return await run_async(self._core.verifying(token, asked))
         if (
-            scopes != ()
-            or roles != ()
-            or any_scopes != ()
-            or any_roles != ()
+            scopes is not NOTHING
+            or roles is not NOTHING
+            or any_scopes is not NOTHING
+            or any_roles is not NOTHING
             or app_only is not None
             or nonce is not None
         ):

@@ -114,10 +114,14 @@ class Claims:
         return self
 
 
+#: What nobody can change. Most of a token's claims are such, and each call costs more than this look.
+_UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
+
+
 def frozen(value: Any) -> Any:
     """Make a JSON value unchangeable, all the way down."""
     if isinstance(value, Mapping):
-        return FrozenDict((name, frozen(part)) for name, part in value.items())
+        return FrozenDict({name: part if type(part) in _UNCHANGEABLE else frozen(part) for name, part in value.items()})
     if isinstance(value, (list, tuple)):
         return tuple(frozen(part) for part in value)
     return value

@@ -39,21 +39,19 @@ def count_anew() -> None:
 def _count(core: Any) -> None:
     issuer: str = core.__dict__[_ISSUER]
     core.__dict__.pop("seen", None)
-    observer, seen = observing.observer, core.seen
+    observer, seen = observing.observer, type(core).seen
     if observer is None:
         return
     served = observer.served("verification", issuer=issuer)
 
-    def counting(token: str, *, bound: bool = False) -> Claims | None:
-        if bound:  # as a part of a verification, which is counted
-            claims: Claims | None = seen(token, bound=True)
-            return claims
+    def counting(token: str) -> Claims | None:
         try:
-            claims = seen(token)
+            claims: Claims | None = seen(core, token)
         except (InvalidToken, VerificationUnavailable) as error:
             observer.begin("verification", issuer=issuer).end(error=error)
             raise
-        served.count += claims is not None
+        if claims is not None:
+            served.count += 1
         return claims
 
     core.__dict__["seen"] = counting

@@ -16,7 +16,7 @@ from .bound.presented import Presented
 from .claims import Claims
 from .deny import DenyList
 from .options import GraceOptions, KeyOptions
-from .rules.asked import Expected, check_asked
+from .rules.asked import NOTHING, Expected, check_asked
 from .seen import SeenOptions
 from .trust import Trust, b2c, entra, external_id, of_issuers
 from .verification import Verification, Verify, Verifying
@@ -237,10 +237,10 @@ class Blocking:
             asked = Expected(scopes, roles, any_scopes, any_roles, app_only, nonce, grace, presented)
             return run(self._core.verifying(token, asked))
         if (
-            scopes != ()
-            or roles != ()
-            or any_scopes != ()
-            or any_roles != ()
+            scopes is not NOTHING
+            or roles is not NOTHING
+            or any_scopes is not NOTHING
+            or any_roles is not NOTHING
             or app_only is not None
             or nonce is not None
         ):

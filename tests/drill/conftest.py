@@ -1,15 +1,38 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from drilled import Drilled
 from made_up import DARK_FROM, DARK_UNTIL, ENDED, asked, call, issued
 
+from resilient_auth.drill import main
+from resilient_auth.drill.client.records import Request
 from resilient_auth.drill.judge import Evidence, Finding, judge
 from resilient_auth.drill.plan import SCENARIOS
-from resilient_auth.drill.records import Request
 from resilient_auth.drill.run import Outcome
+from resilient_auth.testing import outage_drill
+
+__all__ = ["outage_drill"]
+
+
+@pytest.fixture(scope="session")
+def drilled(tmp_path_factory: pytest.TempPathFactory) -> Drilled:
+    """A short outage with 503, for real, with telemetry on; for tests of the group `drilled`."""
+    folder = tmp_path_factory.mktemp("drilled")
+    report, findings = folder / "r.html", folder / "f.json"
+    options = ["--quick", "--fault", "503", "--outage", "5", "--recovery", "8", "--threads", "2"]
+    files = ["--report", str(report), "--json", str(findings), "--telemetry", str(folder)]
+    status = main([*options, *files])
+    return Drilled(
+        status,
+        report.read_text(),
+        json.loads(findings.read_text()),
+        {path.name.split(".")[1]: path.read_text() for path in folder.glob("http_503.*.prom")},
+        [json.loads(line) for line in (folder / "http_503.spans.jsonl").read_text().splitlines()],
+    )
 
 
 @pytest.fixture

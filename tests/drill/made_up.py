@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilient_auth.drill.records import Request
+from resilient_auth.drill.client.records import Request
 from resilient_auth.emulator import Call, IssuedToken
 
 DARK_FROM, DARK_UNTIL, ENDED = 1010.0, 1020.0, 1030.0

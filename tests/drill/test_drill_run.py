@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
+from drilled import Drilled
 
-from resilient_auth.drill import main
 from resilient_auth.drill.client import SDK
-from resilient_auth.drill.process import ClientProcess
+from resilient_auth.drill.client.process import ClientProcess
 
 
 @pytest.mark.slow
-def test_a_short_outage_is_drilled_judged_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.xdist_group("drilled")
+def test_a_short_outage_is_drilled_judged_and_reported(drilled: Drilled) -> None:
     """Both clients meet the same outage; the SDK comes through, the report and the findings are written."""
-    report, findings = tmp_path / "r.html", tmp_path / "f.json"
-    options = ["--quick", "--fault", "503", "--outage", "5", "--recovery", "1", "--threads", "2"]
-    status = main([*options, "--report", str(report), "--json", str(findings)])
-    told = json.loads(findings.read_text())
-    (fault,) = told["faults"]
+    (fault,) = drilled.findings["faults"]
     peer, sdk = fault["msal"], fault[SDK]
-    assert status == 0, capsys.readouterr().out
+    assert drilled.status == 0, fault
     assert sdk["requests"] == sdk["served"] > 50
     assert sdk["missed"] == 0
     assert peer["requests"] > 50
     assert peer["served"] < peer["requests"]
     assert 1 <= sdk["calls"] <= 3
-    for text in (report.read_text(), findings.read_text()):
+    for text in drilled.texts:
         assert "eyJ" not in text
         assert "of the drill" not in text
 

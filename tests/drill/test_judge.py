@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import asked, call, issued
 
+from resilient_auth.drill.client.records import Request, encode, parse, with_those_behind
 from resilient_auth.drill.judge import Finding, percentile
-from resilient_auth.drill.records import Request, encode, parse, with_those_behind
 
 Judge = Callable[..., Finding]
 

@@ -53,39 +53,62 @@ class _Entry:
 
 
 class _Job:
-    """A job that runs while the world lets it."""
+    """A job that runs while the world lets it, on a thread that earlier jobs may have had."""
 
     def __init__(self, run: Callable[[], object]) -> None:
         self._run = run
-        self._go, self._rest = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread: threading.Thread | None = None
+        self._thread: _JobThread | None = None
         self.error: BaseException | None = None
 
     def step(self) -> None:
         """Let it run until it sleeps or ends."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._live, daemon=True)
-            self._thread.start()
-        self._go.release()
-        self._rest.acquire()
+            self._thread = _idle.pop() if _idle else _JobThread()
+            self._thread.job = self
+        self._thread.go.release()
+        self._thread.rest.acquire()
+        if self._thread.job is None:
+            _idle.append(self._thread)
         if self.error is not None:
             raise self.error
 
     def rest(self) -> None:
         """Give way, on the job's own thread."""
-        self._rest.release()
-        self._go.acquire()
+        assert self._thread is not None
+        self._thread.rest.release()
+        self._thread.go.acquire()
 
-    def _live(self) -> None:
-        self._go.acquire()
+    def live(self) -> None:
+        """Run to its end."""
         _running.job = self
         try:
             self._run()
         except BaseException as error:
             self.error = error
-        self._rest.release()
+        _running.job = None  # the thread lives on, and what the job was about needn't
 
 
+class _JobThread:
+    """A thread that takes turns with the world's: of two locks, each is let go by who gives way."""
+
+    def __init__(self) -> None:
+        self.go, self.rest = threading.Lock(), threading.Lock()
+        self.go.acquire()
+        self.rest.acquire()
+        self.job: _Job | None = None
+        threading.Thread(target=self._live, daemon=True).start()
+
+    def _live(self) -> None:
+        while True:
+            self.go.acquire()
+            assert self.job is not None
+            self.job.live()
+            self.job = None
+            self.rest.release()
+
+
+#: Threads whose jobs have ended.
+_idle: list[_JobThread] = []
 _running = threading.local()
 
 

@@ -6,6 +6,7 @@ are the package's own.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from itertools import pairwise
 
@@ -40,6 +41,16 @@ class Day:
         return [call.at for call in self.provider.ledger if self.begin <= call.at < self.end]
 
 
+@functools.cache
+def day_of(mode: str, seed: int) -> Day:
+    """A day whose token runs out halfway: the same for each test that looks at it, and so lived through once."""
+    return Day(mode, seed, token_left=270.0)
+
+
+#: One process of the tests looks at these days.
+of_one_process = pytest.mark.xdist_group("days")
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_with_a_valid_token_all_are_served_and_nobody_waits(mode: str, seed: int) -> None:
@@ -57,11 +68,12 @@ def test_with_a_valid_token_all_are_served_and_nobody_waits(mode: str, seed: int
     assert not day.provider.overlaps
 
 
+@of_one_process
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_token_runs_out_halfway(mode: str, seed: int) -> None:
     """No call within 5 s of a failure nor inside of a Retry-After, and all served while it lasts."""
-    day = Day(mode, seed, token_left=270.0)
+    day = day_of(mode, seed)
     check_patience(day.provider.ledger)
     assert 3 <= len(day.in_the_dark()) <= 45
     half = day.begin + 269.0
@@ -70,27 +82,30 @@ def test_the_token_runs_out_halfway(mode: str, seed: int) -> None:
     assert not day.provider.overlaps
 
 
+@of_one_process
 @pytest.mark.parametrize("mode", MODES)
 def test_a_process_makes_at_most_forty_calls(mode: str) -> None:
     """In nine minutes, with a token in hand for the first half of them."""
-    assert max(len(Day(mode, seed, token_left=270.0).in_the_dark()) for seed in range(1, 9)) <= 40
+    assert max(len(day_of(mode, seed).in_the_dark()) for seed in range(1, 9)) <= 40
 
 
+@of_one_process
 @pytest.mark.parametrize("mode", ["503", "html", "refuse"])
 @pytest.mark.parametrize("seed", range(1, 7))
 def test_with_nothing_left_the_first_token_comes_within_ten_seconds(mode: str, seed: int) -> None:
     """Of the recovery, with callers who ask and give up and ask again."""
-    day = Day(mode, seed, token_left=270.0)
+    day = day_of(mode, seed)
     first = next(call.at for call in day.provider.ledger if call.at >= day.end)
     assert first - day.end <= 10.0
     assert day.process.entry.token is not None
     assert day.process.entry.token.secret != "held"
 
 
+@of_one_process
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_after_a_black_hole_it_takes_an_attempt_longer(seed: int) -> None:
     """An attempt that began in the dark hangs for its own 10 s first, and its break follows."""
-    day = Day("hang", seed, token_left=270.0)
+    day = day_of("hang", seed)
     first = next(call.at for call in day.provider.ledger if call.at >= day.end)
     assert first - day.end <= 10.0 + 9.6
 

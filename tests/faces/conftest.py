@@ -90,24 +90,32 @@ def desktop(idp: Emulator, settings: Callable[..., ra.Settings]) -> Iterator[Cal
 
 
 @pytest.fixture
-def plain_daemon(idp: Emulator) -> Callable[..., Any]:
+def plain_daemon(idp: Emulator) -> Iterator[Callable[..., Any]]:
     """Build MSAL's own confidential application."""
+    built: list[Any] = []
 
     def build(client_id: str = "daemon", **options: Any) -> Any:
         options = {"client_credential": "s3cret-of-the-daemon"} | options
-        return plain_msal.ConfidentialClientApplication(client_id, **_at(idp, options))
+        built.append(plain_msal.ConfidentialClientApplication(client_id, **_at(idp, options)))
+        return built[-1]
 
-    return build
+    yield build
+    for app in built:
+        app.http_client.close()  # it has connections, and no way to close them of its own
 
 
 @pytest.fixture
-def plain_desktop(idp: Emulator) -> Callable[..., Any]:
+def plain_desktop(idp: Emulator) -> Iterator[Callable[..., Any]]:
     """Build MSAL's own public application."""
+    built: list[Any] = []
 
     def build(client_id: str = "desktop", **options: Any) -> Any:
-        return plain_msal.PublicClientApplication(client_id, **_at(idp, options))
+        built.append(plain_msal.PublicClientApplication(client_id, **_at(idp, options)))
+        return built[-1]
 
-    return build
+    yield build
+    for app in built:
+        app.http_client.close()
 
 
 @pytest.fixture

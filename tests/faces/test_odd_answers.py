@@ -69,7 +69,7 @@ def test_a_failure_told_with_a_status_of_denials_costs_no_valid_token(idp: Emula
 
 
 @every_failure
-def test_it_is_retried_for_who_has_nothing(idp: Emulator, daemon, clock, name):
+def test_it_is_retried_for_who_has_nothing(idp: Emulator, daemon, clock, eventually, name):
     """In the same exchange, with the back-off of a failure (G9)."""
     app = daemon()
     idp.fail(FAILURES[name], "token")
@@ -77,6 +77,7 @@ def test_it_is_retried_for_who_has_nothing(idp: Emulator, daemon, clock, name):
         thread, got = in_background(lambda: app.acquire_token_for_client(SCOPE))
         assert events.wait_for(RetryScheduled)[0].code == "server_failed"
     idp.heal()
+    eventually(lambda: clock.waiting_workers)
     clock.skip(16)
     thread.join(10)
     assert "access_token" in got[0], got

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msal as plain_msal
@@ -403,3 +404,21 @@ def test_a_proxy_that_is_not_there_is_a_connection_error(settings, idp: Emulator
         )
         with pytest.raises(ra.ConnectionFailed):
             app.authority  # noqa: B018
+
+
+def test_a_dropped_application_leaves_no_connection_open(idp: Emulator, settings: Callable[..., ra.Settings]) -> None:
+    """Nobody need close what they have forgotten: its connections end with it."""
+    app = msal.ConfidentialClientApplication(
+        "daemon",
+        client_credential="s3cret-of-the-daemon",
+        authority=idp.authority("contoso"),
+        instance_discovery=False,
+        verify=idp.ca_file,
+        resilience=settings(),
+    )
+    assert "access_token" in app.acquire_token_for_client(SCOPE)
+    ((client, _),) = app._ra_transport.wire._open.clients.values()
+    assert not client.is_closed
+    del app
+    gc.collect()
+    assert client.is_closed

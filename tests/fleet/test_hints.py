@@ -80,7 +80,7 @@ def test_clocks_that_agree_say_when_it_ends() -> None:
 
 @pytest.mark.parametrize("ahead", [45.0, -45.0, 7200.0, -7200.0])
 def test_a_retry_after_holds_on_every_machine(
-    idp: Emulator, life: Callable[..., Any], backend: BreakableBackend, clock: Any, ahead: float
+    idp: Emulator, life: Callable[..., Any], backend: BreakableBackend, clock: Any, eventually: Any, ahead: float
 ) -> None:
     """A process whose clock is off leaves the provider alone for as long as it asked another one, and no longer."""
     store = ra.SealedStore(backend, key=os.urandom(32), clock=clock)
@@ -96,7 +96,16 @@ def test_a_retry_after_holds_on_every_machine(
     assert len(idp.ledger.token_calls()) == 1
     idp.heal()
     clock.skip(10)
-    assert there.acquire_token_for_client(SCOPE)["token_source"] == "identity_provider"
+
+    def has_a_token() -> bool:
+        # Who asks first may be the timers of either: the other one waits for them, or finds what they have brought.
+        try:
+            return "access_token" in there.acquire_token_for_client(SCOPE)
+        except ra.CircuitOpen:
+            return False
+
+    eventually(has_a_token, 4.0)
+    assert len(idp.ledger.token_calls()) >= 2
 
 
 def test_one_requests_failure_is_no_other_variants(

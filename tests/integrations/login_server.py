@@ -5,8 +5,18 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from typing import BinaryIO
 
 _SSL_REQUEST = 80877103
+
+
+def _opening(read: BinaryIO) -> tuple[int, int]:
+    """Return a message's length and version; zeros from a client that goes away without a word."""
+    try:
+        length, version = struct.unpack("!II", read.read(8))
+    except (OSError, struct.error):
+        return 0, 0
+    return length, version
 
 
 class Server:
@@ -32,10 +42,12 @@ class Server:
 
     def _greet(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as read:
-            length, version = struct.unpack("!II", read.read(8))
+            length, version = _opening(read)
             if version == _SSL_REQUEST:
                 connection.sendall(b"N")
-                length, version = struct.unpack("!II", read.read(8))
+                length, version = _opening(read)
+            if not length:
+                return
             words = read.read(length - 8).split(b"\0")
             user = words[words.index(b"user") + 1].decode()
             connection.sendall(b"R" + struct.pack("!II", 8, 3))  # a password in clear text

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,14 @@ class TestEnds:
             fleet.clock.advance(600.0)
         assert news == [True] + [False] * 23
         assert fleet.other.find(cookie) is None
+
+    def test_a_record_that_a_store_still_has_is_over_all_the_same(self, fleet: Fleet) -> None:
+        """By its own times, whenever the store forgets it."""
+        session, _ = fleet.one.create(who())
+        last = session.started + fleet.options.idle + fleet.options.extension
+        assert session.standing(fleet.options, last - 1.0) == "extendable"
+        assert session.standing(fleet.options, last) == "over"
+        assert replace(session, extended=last - 60.0).standing(fleet.options, last - 30.0) == "over"
 
     def test_no_extension_where_the_owner_wants_none(self) -> None:
         fleet = Fleet(SessionOptions(extension=0.0))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jwt
 import pytest
@@ -30,6 +31,7 @@ import resilient_auth as ra
 from resilient_auth._process import observing
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.errors import ConfigurationError, ProviderUnavailable
+from resilient_auth.health.standing import Verdict
 from resilient_auth.telemetry.labels import Addresses
 from resilient_auth.telemetry.metrics import LABELS, METRICS, MOST_ADDRESSES, MOST_SERIES, OTHER
 from resilient_auth.telemetry.prometheus import name_of
@@ -120,6 +122,18 @@ def test_how_things_stand(seen: Seen, idp: Emulator, daemon: Callable[..., Any],
     assert seen.scraped("resilient_auth_store_operation_duration_seconds_count", resilient_auth_operation="write")
     assert seen.scraped("resilient_auth_verdict") == 1
     store.close()
+
+
+@pytest.mark.parametrize("verdict", get_args(Verdict))
+def test_each_verdict_has_a_state(monkeypatch: pytest.MonkeyPatch, seen: Seen, verdict: Verdict) -> None:
+    """An alert on "down" that can never be 1 is worse than none."""
+    now = dataclasses.replace(ra.health(), verdict=verdict)
+    monkeypatch.setattr("resilient_auth.telemetry.standing.health", lambda: now)
+    assert (
+        seen.scraped("resilient_auth_verdict")
+        == seen.scraped("resilient_auth_verdict", resilient_auth_state=verdict)
+        == 1
+    )
 
 
 def test_a_token_from_the_store_is_told(seen: Seen, daemon: Callable[..., Any], settings: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,17 @@ class Scene:
         (watch,) = self.verifier._core._watches.values()
         return watch
 
+    def rest(self) -> None:
+        """Wait for a look that is due or under way: it would tell of how the provider was before."""
+        ran = threading.Event()
+        self.watch._engine.timers.call_at(self.clock.monotonic(), ran.set)
+        assert ran.wait(5.0)
+        self.eventually(lambda: self.watch._timer is not None and self.watch._timer.pending)
+
     def rounds(self, count: int) -> None:
         """Let so many looks at the provider happen."""
         for _ in range(count):
+            self.rest()
             before = self.watch.observation
             self.clock.skip(61.0)
             self.eventually(lambda before=before: self.watch.observation is not before)
@@ -69,6 +78,7 @@ class Scene:
             self.clock.skip(min(left + 0.01, 61.0))
             if left > 61.0:
                 self.eventually(lambda before=before: self.watch.observation is not before)
+        self.rest()
 
 
 def _digest(token: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from arriving import Signer, Site
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
@@ -159,6 +159,7 @@ class TestAKeyThatIsUnfit:
         eventually(lambda: status(verifier, token) == 503)
 
 
+@settings(deadline=None)
 @given(began=SECONDS, every=st.floats(60.0, 7 * 86_400.0), good=st.floats(0.0, 30 * 86_400.0), unfit=st.booleans())
 def test_a_view_holds_until_its_end_and_no_longer(began: float, every: float, good: float, unfit: bool) -> None:
     """On any machine, however long it has been up: each end is compared as it was reckoned."""

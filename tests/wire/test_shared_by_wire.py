@@ -240,16 +240,17 @@ BROKEN: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-def _fail_often(app: Any, clock: Any) -> None:
+def _fail_often(app: Any, clock: Any, before_a_skip: Callable[[], object] = lambda: None) -> None:
     for _ in range(6):
         with pytest.raises(ra.ProviderUnavailable), ra.wait_at_most(2):
             app.acquire_token_for_client(SCOPE)
+        before_a_skip()
         clock.skip(1.0)
 
 
 @pytest.mark.parametrize("wire", BROKEN)
 def test_a_broken_wire_opens_its_own_breaker(
-    idp: Emulator, build: Any, clock: Any, together: Any, other_ca: str, wire: str
+    idp: Emulator, build: Any, clock: Any, eventually: Any, other_ca: str, wire: str
 ) -> None:
     """Applications in other threads that trust the right authority don't notice; health tells the two apart."""
     good = build()
@@ -257,17 +258,24 @@ def test_a_broken_wire_opens_its_own_breaker(
     broken = build(**BROKEN[wire](other_ca))
     done = threading.Event()
     crossed: list[BaseException] = []
+    calls = 0
 
     def work() -> None:
+        nonlocal calls
         while not done.is_set():
             try:
                 assert "access_token" in good.acquire_token_for_client(SCOPE, claims_challenge='{"access_token":{}}')
             except BaseException as error:
                 crossed.append(error)
+            calls += 1
+
+    def one_more_call() -> None:
+        before = calls  # several skips in one call would be its deadline
+        eventually(lambda: calls > before)
 
     worker = threading.Thread(target=work)
     worker.start()
-    _fail_often(broken, clock)
+    _fail_often(broken, clock, one_more_call)
     done.set()
     worker.join()
     assert not crossed

@@ -213,7 +213,7 @@ def test_what_waiting_cannot_mend_is_told_at_once(serve, ca_file, fault):
     app.close()
 
 
-def test_who_comes_next_learns_it_at_once_too(serve, ca_file):
+def test_who_comes_next_learns_it_at_once_too(serve, ca_file, clock):
     """Until the next attempt may be made the same is told again, with when that is; then it is looked at anew."""
     server = provider(serve)
     document = "/realms/one/.well-known/openid-configuration"
@@ -223,7 +223,7 @@ def test_who_comes_next_learns_it_at_once_too(serve, ca_file):
         client_credential=SECRET,
         oidc_authority=server.issuer,
         verify=ca_file,
-        resilience=ra.Settings(clock=SystemClock()),
+        resilience=ra.Settings(clock=clock),
     )
     new = trustme.CA()
     new.issue_cert("localhost").configure_cert(server.context)
@@ -234,6 +234,6 @@ def test_who_comes_next_learns_it_at_once_too(serve, ca_file):
     assert time.monotonic() - began < 2.0
     assert 0 < caught.value.retry_after <= 5.0
     new.cert_pem.write_to_path(ca_file)
-    time.sleep(caught.value.retry_after)
+    clock.skip(caught.value.retry_after)
     assert app.acquire_token_for_client(SCOPE)["access_token"] == "T"
     app.close()

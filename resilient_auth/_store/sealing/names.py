@@ -92,9 +92,10 @@ class NamesKey:
         Raises:
             StoreUnavailable: The medium fails.
         """
-        held, generation = self._found, self._generation()
-        if held is not None and held.generation == generation and self._now() < held.good_until:
+        held, due = self.held()
+        if held is not None and not due:
             return held
+        held = self._found
         try:
             found = self._gate.read(self.find)
         except StoreUnavailable:
@@ -109,11 +110,12 @@ class NamesKey:
         self._found = names = Names(key, mark, version, self._generation(), self._now() + _RECHECK)
         return names
 
-    def to_confirm(self) -> Names | None:
-        """Return the key where it is time to look at it again, and the file is the same one."""
+    def held(self) -> tuple[Names | None, bool]:
+        """Return the key, None where the file is another one by now, and whether it is time to look at it again."""
         held = self._found
-        due = held is not None and held.generation == self._generation() and self._now() >= held.good_until
-        return held if due else None
+        if held is None or held.generation != self._generation():
+            return None, True
+        return held, self._now() >= held.good_until
 
     def confirmed(self, there: tuple[bytes, str] | None) -> bool:
         """Return whether what is in the medium now is the record that was found; if so, the key counts on."""

@@ -129,15 +129,16 @@ class SealedStore:
         together = getattr(self._backend, "get_many", None)
         found: list[tuple[bytes, str] | None] | None = None
         keys: list[str] = []
-        names = None if together is None else self._names.to_confirm()
-        if names is not None and together is not None:
+        names, due = self._names.held()
+        if names is not None and due and together is not None:
             # The look at the names' key that is due costs no round trip of its own where it hasn't changed.
             keys = [_key(names, *each) for each in wanted]
             there, *found = self._gate.read(together, [self._names.at, *keys])
             if not self._names.confirmed(there):
                 found = None
         if found is None:
-            names = self._names.current()
+            if names is None or due:
+                names = self._names.current()
             keys = [_key(names, *each) for each in wanted]
             if together is not None and len(keys) > 1:
                 found = self._gate.read(together, keys)
@@ -353,8 +354,8 @@ def _check(wanted: Iterable[tuple[str, str]]) -> None:
 
 
 def _check_kind(kind: str) -> None:
-    fits = isinstance(kind, str) and _KIND.fullmatch(kind) is not None and kind not in _OWN_KINDS
-    require(fits, f"kind must be up to 32 of a-z, 0-9, - and _, beginning with a letter, not {kind!r}")
+    if not (isinstance(kind, str) and _KIND.fullmatch(kind) is not None and kind not in _OWN_KINDS):
+        raise ConfigurationError(f"kind must be up to 32 of a-z, 0-9, - and _, beginning with a letter, not {kind!r}")
 
 
 def _key(names: Names, kind: str, name: str) -> str:

@@ -37,8 +37,8 @@ _GRAPH: Final = frozenset(
 )
 _LATEST: Final = 253_402_300_799  # the end of the year 9999
 #: What access tokens have and ID tokens don't, and the other way round; a nonce is in B2C's access tokens too.
-_OF_ACCESS: Final = ("scp", "scope", "azpacr", "appidacr", "idtyp", "client_id", "gty")
-_OF_IDS: Final = ("at_hash", "c_hash")
+_OF_ACCESS: Final = frozenset({"scp", "scope", "azpacr", "appidacr", "idtyp", "client_id", "gty"})
+_OF_IDS: Final = frozenset({"at_hash", "c_hash"})
 #: Where access tokens name the client that got them, `cid` being Okta's; and where ID tokens do.
 CLIENTS: Final = ("azp", "appid", "client_id", "cid")
 _CLIENTS_OF_IDS: Final = ("azp", "appid", "client_id")
@@ -235,11 +235,11 @@ def check_tenant(claims: Mapping[str, Any], trust: Trust, tenant: str, rules: Ru
 def _check_kind(
     header: Mapping[str, Any], claims: Mapping[str, Any], audience: tuple[str, ...], client: str | None, rules: Rules
 ) -> None:
-    of_access = any(name in claims for name in _OF_ACCESS) or ("typ" in header and _is_access_type(header["typ"]))
+    of_access = not _OF_ACCESS.isdisjoint(claims) or ("typ" in header and _is_access_type(header["typ"]))
     # Cognito's own word, which is in each of its tokens.
     used_as = claims.get("token_use")
     if rules.kind == "access":
-        if not of_access or any(name in claims for name in _OF_IDS) or used_as == "id":
+        if not of_access or not _OF_IDS.isdisjoint(claims) or used_as == "id":
             raise InvalidToken("token_type", "this is an ID token, and an API accepts access tokens alone")
     else:
         if of_access or used_as == "access":

@@ -58,7 +58,11 @@ def claims_of(claims: dict[str, Any], accepted: Accepted, rules: Rules, provenan
 
 def _shown(claims: Mapping[str, Any], *names: str) -> str | None:
     """Return the first of some claims that is a text; providers let their owners put anything there."""
-    return next((value for name in names if isinstance(value := claims.get(name), str)), None)
+    for name in names:
+        value = claims.get(name)
+        if isinstance(value, str):
+            return value
+    return None
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
@@ -110,7 +114,8 @@ def _is_application(
     """
     # RFC 9068, section 2.2: where no user is involved, `sub` is the client, whichever claim names that.
     bare = subject.removesuffix(_AUTH0)
-    if any(claims.get(name) in (subject, bare) for name in CLIENTS):
+    clients = [claims.get(name) for name in CLIENTS]
+    if subject in clients or bare in clients:
         return True
     kind = claims.get("idtyp")
     if kind is not None:

@@ -21,7 +21,7 @@ _UNWANTED: Final = frozenset(
     {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REGION_NAME", "MSAL_FORCE_REGION"}
     | {name for scheme in ("http", "https", "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())}
 )
-_PACKAGE_HOME: Final = str(Path(__file__).resolve().parents[2])
+_PACKAGE_HOME: Final = str(Path(__file__).resolve().parents[3])
 
 
 class ClientProcess:
@@ -36,15 +36,19 @@ class ClientProcess:
         self._requests: list[Request] = []
         self._last_words: deque[str] = deque(maxlen=5)
         self._ended_well = False
+        #: Why it can't ask at all.
+        self.refused: str | None = None
         self.ready = threading.Event()
+        #: The phases as whose end it has written a scrape.
+        self.scraped: set[str] = set()
         self.served = self.failed = 0
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with arguments of our own
-            [sys.executable, "-m", f"{__package__}.client"],
+            [sys.executable, "-m", __package__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=_environment(),
+            env=_environment(drills_an_app=orders.get("app") is not None),
         )
         self._readers = [
             threading.Thread(target=self._read_records, daemon=True),
@@ -70,6 +74,8 @@ class ClientProcess:
         """Why its records aren't whole, if they aren't."""
         if self._ended_well:
             return None
+        if self.refused is not None:
+            return self.refused
         # The kind of error and not its text, which might quote an answer of the provider.
         words = self._last_words[-1].partition(":")[0][:80] if self._last_words else "no word of why"
         return f"its process ended with status {self._process.poll()}: {words}"
@@ -77,6 +83,10 @@ class ClientProcess:
     def start(self, at: float) -> None:
         """Have it ask from `at` on, in seconds since the epoch."""
         self._tell(repr(at))
+
+    def scrape(self, phase: str) -> None:
+        """Have it write what a scrape tells now, under a phase's name."""
+        self._tell(phase)
 
     def stop(self) -> None:
         """Have it tell the rest and end; returns at once."""
@@ -114,6 +124,10 @@ class ClientProcess:
                     self.ready.set()
                 case "end":
                     self._ended_well = True
+                case text if text.startswith("refused "):
+                    self.refused = text.removeprefix("refused ")
+                case text if text.startswith("scraped "):
+                    self.scraped.add(text.removeprefix("scraped "))
                 case text:
                     request = parse(text)
                     with self._lock:
@@ -129,11 +143,12 @@ class ClientProcess:
             self._last_words.append(line.strip())
 
 
-def _environment() -> dict[str, str]:
+def _environment(*, drills_an_app: bool) -> dict[str, str]:
+    # An application is drilled with its own settings, and can import there what it can here.
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in _UNWANTED and not name.startswith("RESILIENT_AUTH_")
+        if name not in _UNWANTED and (drills_an_app or not name.startswith("RESILIENT_AUTH_"))
     }
-    path = (_PACKAGE_HOME, kept.get("PYTHONPATH", ""))
+    path = (_PACKAGE_HOME, *(sys.path if drills_an_app else (kept.get("PYTHONPATH", ""),)))
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, path))}

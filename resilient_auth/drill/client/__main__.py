@@ -1,7 +1,8 @@
 """A client's process: `python -m resilient_auth.drill.client`, led by the drill through its standard input.
 
 It reads its orders as one line of JSON, builds its application, says that it is ready, starts at the time that it is
-told, and ends when its input does. Where plain MSAL is the client, nothing of the SDK is imported.
+told, writes a scrape when it is told a phase's name, and ends when its input does. Where plain MSAL is the client,
+nothing of the SDK is imported.
 """
 
 from __future__ import annotations
@@ -12,23 +13,36 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TextIO
 
+from . import PEER, SDK
 from .records import Request, encode
-
-__all__ = ["PEER", "SDK"]
-
-PEER: Final = "msal"
-SDK: Final = "resilient-auth"
 
 _SCOPES: Final = ("api://drill/.default",)
 _SECRET: Final = "of the drill"  # noqa: S105 - the emulator takes any
 _FLUSH: Final = 0.25
 _PATIENCE: Final = 0.3
 
+#: Finds the token in what a request has come to, or else what went wrong.
+TokenOf = Callable[[Any], tuple[str | None, str | None]]
+
 
 def _build(orders: Mapping[str, Any]) -> Callable[[], Any]:
+    if orders["app"] is not None:
+        from .rehearsed import Provider, build
+
+        provider = Provider(
+            authority=orders["authority"],
+            ca_file=orders["ca_file"],
+            client_id="drilled",
+            client_credential=_SECRET,
+            scopes=_SCOPES,
+            api_url=orders["api_url"],
+        )
+        return build(orders["app"], provider)
     options: dict[str, Any] = {
         "authority": orders["authority"],
         "client_credential": _SECRET,
@@ -48,8 +62,9 @@ def _build(orders: Mapping[str, Any]) -> Callable[[], Any]:
 class _Load:
     """The threads that ask, and what they have seen."""
 
-    def __init__(self, ask: Callable[[], Any], threads: int, interval: float, start: float) -> None:
+    def __init__(self, ask: Callable[[], Any], token_of: TokenOf, threads: int, interval: float, start: float) -> None:
         self._ask = ask
+        self._token_of = token_of
         self._interval = interval
         self._lock = threading.Lock()
         self._seen: list[tuple[float, float, str | None, str | None]] = []
@@ -86,9 +101,7 @@ class _Load:
                 wait = time.perf_counter() - at
                 error = type(raised).__name__
             else:
-                token = result.get("access_token") if isinstance(result, dict) else None
-                if token is None:
-                    error = _named(result)
+                token, error = self._token_of(result)
             del self._under_way[number]
             with self._lock:
                 self._seen.append((began, wait, token, error))
@@ -97,9 +110,20 @@ class _Load:
             due += self._interval * (1 + max(0, int(behind / self._interval)))
 
 
-def _named(result: object) -> str:
+def _in_result(result: Any) -> tuple[str | None, str | None]:
+    token = result.get("access_token") if isinstance(result, dict) else None
+    if token is not None:
+        return token, None
     error = result.get("error") if isinstance(result, dict) else None
-    return str(error)[:60] if error else type(result).__name__
+    return None, str(error)[:60] if error else type(result).__name__
+
+
+def _tokens(orders: Mapping[str, Any]) -> TokenOf:
+    if orders["app"] is None:
+        return _in_result
+    from .rehearsed import token_of
+
+    return token_of
 
 
 def _sha256(token: str) -> str:
@@ -112,23 +136,42 @@ def _say(out: TextIO, lines: list[str]) -> None:
         out.flush()
 
 
+def _exports(orders: Mapping[str, Any]) -> Callable[[str], None]:
+    if orders["client"] == PEER or orders["telemetry"] is None:
+        return lambda phase: None
+    from .exported import switch_on
+
+    return switch_on(Path(orders["telemetry"]), orders["fault"])
+
+
 def _lead(out: TextIO) -> None:
     orders = json.loads(sys.stdin.readline())
-    ask = _build(orders)
+    scrape = _exports(orders)
+    try:
+        ask = _build(orders)
+    except Exception as error:
+        if type(error).__name__ != "Refused":
+            raise
+        _say(out, [f"refused {error}"])
+        return
     _say(out, ["ready"])
     start = sys.stdin.readline()
     if not start:
         return
-    asking = _Load(ask, orders["threads"], orders["interval"], float(start))
+    asking = _Load(ask, _tokens(orders), orders["threads"], orders["interval"], float(start))
     ended = threading.Event()
+    scraped: deque[str] = deque()
 
     def listen() -> None:
-        sys.stdin.read()
+        for phase in sys.stdin:
+            scrape(phase.strip())
+            scraped.append(f"scraped {phase.strip()}")
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
     while not ended.wait(_FLUSH):
         _say(out, [encode(request) for request in asking.take()])
+        _say(out, [scraped.popleft() for _ in range(len(scraped))])
     asking.stop()
     time.sleep(_PATIENCE)
     _say(out, [encode(request) for request in (*asking.take(), *asking.unfinished())])
