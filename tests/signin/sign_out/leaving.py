@@ -134,6 +134,8 @@ class World:
         self.trust = ssl.create_default_context(cafile=self.ca_file)
         self.trust.load_verify_locations(idp.ca_file)
         self.base = ""
+        #: Of the application's sessions.
+        self.cookie_name = "__Host-session"
         self.processes: list[Process] = []
         self.browsers: list[Browser] = []
 
@@ -154,6 +156,7 @@ class World:
     def process(self) -> Process:
         made = Process(self)
         self.base = self.base or made.url
+        self.cookie_name = made.auth.engine.site.session_cookie
         self.processes.append(made)
         return made
 
@@ -189,7 +192,7 @@ class Browser:
     @property
     def cookie(self) -> str:
         """The session's id, as this browser has it."""
-        return str(self.http.cookies["__Host-session"])
+        return str(self.http.cookies[self.world.cookie_name])
 
     def is_in(self, process: Process, cookie: str | None = None) -> bool:
         """Return whether the application knows who this is, or who has this cookie."""
@@ -198,7 +201,7 @@ class Browser:
         else:
             answer = httpx.get(
                 f"{process.url}/me",
-                headers={"accept": "text/html", "cookie": f"__Host-session={cookie}"},
+                headers={"accept": "text/html", "cookie": f"{self.world.cookie_name}={cookie}"},
                 verify=self.world.trust,
                 trust_env=False,
             )
