@@ -9,13 +9,14 @@ import sys
 for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
     os.environ.pop(name, None)
 
-from . import cached_token, credential, downstream, import_time, telemetry, users, verify  # noqa: E402
+from . import cached_token, credential, downstream, import_time, signin, telemetry, users, verify  # noqa: E402
 
 SECTIONS = {
     "cached-token": cached_token.run,
     "credential": credential.run,
     "downstream": downstream.run,
     "import": import_time.run,
+    "signin": signin.run,
     "telemetry": telemetry.run,
     "verify": verify.run,
     "users": users.run,

@@ -68,6 +68,7 @@ _PUBLIC = {
     "msal": "",
     "reset": "health",
     "subscribe": "events",
+    "signin": "",
     "telemetry": "",
     "verify": "",
     "wait_at_most": "_engine.acquire",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import events as events
     from . import msal as msal
+    from . import signin as signin
     from . import telemetry as telemetry
     from . import verify as verify
     from ._credentials.assertions import assertion_from_application as assertion_from_application

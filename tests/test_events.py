@@ -364,10 +364,13 @@ NAMES = """
     credential_rotated decision_substituted deny_list_rejected discovery_rejected
     discovery_served_stale exchange_denied exchange_failed exchanges_overdue expired_token_accepted fallback_served
     grace_served hedge_sent keys_anomaly keys_refresh_failed keys_refreshed pinned_keys_in_use provider_seen_down
-    provider_seen_up refresh_scheduled removal_postponed removal_written retry_scheduled source_switched
+    provider_seen_up refresh_scheduled removal_postponed removal_written retry_scheduled
+    security_event_received session_extended sessions_ended sign_in_refused sign_in_unavailable sign_out_refused
+    source_switched
     store_failed store_recovered store_rejected token_acquired token_dropped token_on_deny_list token_served
     alert_opened alert_resolved clock_jumped secret_ends_unread webhook_failed
     write_failed write_given_up
+    user_signed_in
 """
 
 

@@ -13,7 +13,7 @@ from .workers import Workers
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["OnThread", "lasting_loop", "on_a_thread"]
+__all__ = ["OnThread", "lasting_loop", "on_a_thread", "submit"]
 
 #: Calls at the same time, and those that may wait: a person at the keyboard may hold one for minutes.
 _MOST, _QUEUE = 256, 10_000
@@ -45,6 +45,16 @@ def lasting_loop() -> asyncio.AbstractEventLoop:
                 raise
             _loop = loop
         return _loop
+
+
+def submit(lane: str, call: Callable[[], object]) -> None:
+    """Have a call that may block made on a daemon thread, for nobody who waits.
+
+    Raises:
+        Overloaded: Too many calls wait already.
+    """
+    forks.notice()
+    _workers.submit(lane, call)
 
 
 async def on_a_thread(call: Callable[[], Any]) -> Any:

@@ -14,6 +14,7 @@ from .callouts.sending import CalloutOutcome
 from .faults import Fault
 from .ledger import Ledger
 from .provider.directory import User
+from .provider.notices import Delivery
 from .wire.messages import Request, Response, json_response
 
 _LOCAL_HOSTS: Final = ("127.0.0.1", "localhost")
@@ -50,6 +51,20 @@ class Commanded(Protocol):
 
     def approve_device(self, user_code: str, username: str) -> None: ...
 
+    @property
+    def register_sign_out(self) -> Callable[..., None]: ...
+
+    def end_sessions(self, username: str) -> None: ...
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]: ...
+
+    @property
+    def event_token(self) -> Callable[..., str]: ...
+
+    @property
+    def transmit_soon(self) -> Callable[..., None]: ...
+
     def change(self, changes: dict[str, Any]) -> None: ...
 
     @property
@@ -68,6 +83,7 @@ class Control:
             "/state": emulator.state,
             "/ledger": self._ledger,
             "/called": self._called,
+            "/deliveries": lambda: [asdict(delivery) for delivery in emulator.deliveries],
         }
         self._commands: dict[str, Command] = {
             "/call_out": self._call_out,
@@ -83,6 +99,9 @@ class Control:
             ),
             "/add_user": self._add_user,
             "/approve_device": lambda body: emulator.approve_device(body["user_code"], body["username"]),
+            "/register_sign_out": lambda body: emulator.register_sign_out(**body),
+            "/end_sessions": lambda body: emulator.end_sessions(body["username"]),
+            "/transmit": self._transmit,
             "/set": emulator.change,
             "/clear": lambda body: emulator.ledger.clear(),
         }
@@ -144,6 +163,12 @@ class Control:
     def _add_user(self, body: dict[str, Any]) -> dict[str, Any]:
         user = self._emulator.add_user(body["username"], body.get("password", "pw"), body.get("oid"))
         return {"oid": user.oid}
+
+    def _transmit(self, body: dict[str, Any]) -> None:
+        """Push an event; `/deliveries` tells what came of it: the receiver may have to ask this provider first."""
+        token = self._emulator.event_token(body["claims"], body.get("header"), forge=body.get("forge"))
+        options = {name: body[name] for name in ("bearer", "content_type", "ca_file") if name in body}
+        self._emulator.transmit_soon(body["url"], token, **options)
 
     def _ledger(self) -> dict[str, Any]:
         ledger = self._emulator.ledger

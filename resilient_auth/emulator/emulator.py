@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
+import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -22,6 +24,7 @@ from .injection import Injection, Match
 from .ledger import Ledger
 from .provider.directory import User
 from .provider.grants import short_grant_name
+from .provider.notices import Delivery, SignOutUris
 from .provider.oauth_errors import Refusal
 from .provider.realms import locate, tenant_id
 from .runtime import Runtime
@@ -332,6 +335,91 @@ class Emulator(Settings):
         """
         running = self._running
         running.call(lambda: running.clients.register(client_id, secrets, certificates, federated))
+
+    def register_sign_out(
+        self,
+        client_id: str,
+        *,
+        backchannel: str | None = None,
+        frontchannel: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        """Tell a client of sign-outs from now on.
+
+        Args:
+            client_id: The client's.
+            backchannel: Its `backchannel_logout_uri`, which is sent a logout token.
+            frontchannel: Its `frontchannel_logout_uri`, which the sign-out page loads in a frame.
+            ca_file: Whose certificates it has; the emulator's own authority is trusted too.
+        """
+        running = self._running
+        running.call(lambda: running.notices.register(client_id, SignOutUris(backchannel, frontchannel, ca_file)))
+
+    def end_sessions(self, username: str) -> None:
+        """End all sessions of a user, as an administrator does; clients that want to know are sent logout tokens.
+
+        Raises:
+            ValueError: The user is unknown.
+        """
+
+        def end() -> None:
+            for session in running.sessions.of_user(self._user(username).oid):
+                running.sign_in.end(session)
+
+        running = self._running
+        running.call(end)
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """All logout tokens and security events that were sent, and what was answered."""
+        return self._running.notices.deliveries
+
+    def event_token(
+        self, claims: dict[str, Any], header: dict[str, Any] | None = None, *, forge: str | None = None
+    ) -> str:
+        """Make a security event token (RFC 8417).
+
+        Args:
+            claims: What it says, beside `iat` and `jti`, which are made up where they are missing; None leaves one out.
+            header: Members of its header, next to `typ`, which is `secevent+jwt`, or in its place.
+            forge: How it is forged: `none`, `hs256`, `signature` or `payload`; None for not at all.
+
+        Raises:
+            ValueError: There is no such forgery.
+        """
+        given = {"iat": int(time.time()), "jti": uuid.uuid4().hex} | claims
+        whole = {name: value for name, value in given.items() if value is not None}
+        members = {"typ": "secevent+jwt"} | (header or {})
+        return self._running.call(lambda: self._running.notices.sign(whole, members, forge))
+
+    def transmit(
+        self,
+        url: str,
+        token: str,
+        *,
+        bearer: str | None = None,
+        content_type: str | None = None,
+        ca_file: str | None = None,
+    ) -> Delivery:
+        """Push a security event token to a receiver (RFC 8935), once; return what was answered.
+
+        Args:
+            url: The receiver's endpoint.
+            token: What `event_token` made, or anything else.
+            bearer: A token to authenticate with.
+            content_type: In place of `application/secevent+jwt`.
+            ca_file: Whose certificates the receiver has; the emulator's own authority is trusted too.
+
+        Raises:
+            ValueError: The URL isn't one.
+        """
+        return self._running.notices.send(
+            "event", url, token, content_type=content_type, bearer=bearer, ca_file=ca_file
+        )
+
+    def transmit_soon(self, url: str, token: str, **options: Any) -> None:
+        """Do as `transmit`, on a thread of its own; `deliveries` tells what came of it."""
+        self._running.notices.send_soon("event", url, token, **options)
 
     def add_user(self, username: str, password: str | None = "pw", oid: str | None = None) -> User:  # noqa: S107
         """Create or replace a user, whose home is the tenant of the name's domain."""

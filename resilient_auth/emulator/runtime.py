@@ -22,6 +22,8 @@ from .provider.discovery import Discovery
 from .provider.grants import TokenEndpoint
 from .provider.keys import KeyRing
 from .provider.managed_identity import ManagedIdentity
+from .provider.notices import Notices
+from .provider.sessions import BrowserSessions
 from .provider.site import IdentityProvider
 from .provider.tokens import Mint
 from .settings import Settings
@@ -48,8 +50,11 @@ class Runtime:
         self.directory = Directory()
         self.keys = KeyRing()
         self.injections = Injections(seed, self._apply_host_faults)
-        mint = Mint(self.keys, ledger, settings)
-        self.sign_in = SignIn(self.directory, mint, settings)
+        certificates = Certificates()
+        self.sessions = BrowserSessions()
+        self.notices = Notices(self.keys, lambda: certificates.authority_pem)
+        mint = Mint(self.keys, ledger, settings, self.sessions)
+        self.sign_in = SignIn(self.directory, mint, settings, self.sessions, self.notices)
         self.clients = Clients(self.keys)
         self.tokens = TokenEndpoint(self.directory, self.clients, ledger, mint, settings)
         provider = IdentityProvider(Discovery(self.keys, settings), self.sign_in, self.tokens)
@@ -61,7 +66,6 @@ class Runtime:
             "metadata": Site("metadata", metadata.endpoint_of, metadata.respond, tls=False),
             "control": control,
         }
-        certificates = Certificates()
         self._gateway = Gateway(Exchange(ledger, self.injections), self.injections, ledger, certificates)
         self._listeners: dict[str, Listener] = {}
         self._tls_broken: dict[Host | None, bool] = {}

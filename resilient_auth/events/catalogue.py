@@ -51,6 +51,12 @@ __all__ = [
     "RemovalWritten",
     "RetryScheduled",
     "SecretEndsUnread",
+    "SecurityEventReceived",
+    "SessionExtended",
+    "SessionsEnded",
+    "SignInRefused",
+    "SignInUnavailable",
+    "SignOutRefused",
     "SourceSwitched",
     "StoreFailed",
     "StoreRecovered",
@@ -59,6 +65,7 @@ __all__ = [
     "TokenDropped",
     "TokenOnDenyList",
     "TokenServed",
+    "UserSignedIn",
     "WebhookFailed",
     "WriteFailed",
     "WriteGivenUp",
@@ -564,7 +571,8 @@ class TokenOnDenyList(IssuerEvent):
 
     level = logging.WARNING
     text = "Token of {issuer} refused: on the deny-list ({code})"
-    #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `check` where the owner's function said so.
+    #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `revoked` where it was issued before its
+    #: user or session was; `check` where the owner's function said so.
     code: str
 
 
@@ -670,4 +678,87 @@ class WriteGivenUp(Event):
     #: A hash of the write's key.
     key: str
     code: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSignedIn(Event):
+    """A user signed in to a web application, and a session was begun."""
+
+    level = logging.INFO
+    text = "A user signed in with {provider} ({authority}): {subject}"
+    authority: str
+    #: The owner's name of the provider; `guest` and `one-time-code` for who came in without one.
+    provider: str
+    #: A hash of whom.
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExtended(Event):
+    """A user's session is past its end, and goes on since the provider is down; told once a session."""
+
+    level = logging.WARNING
+    text = "A session goes on for up to {seconds} s past its end, since {authority} is down: {subject}"
+    authority: str
+    #: A hash of whose it is.
+    subject: str
+    #: For how long, at most, from now on.
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInRefused(Event):
+    """An answer to a sign-in was refused, or the provider said no; `authority` is empty where that isn't known."""
+
+    level = logging.WARNING
+    text = "A sign-in was refused with {code} {detail}: {authority}"
+    authority: str
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInUnavailable(Event):
+    """A visitor wasn't led to a provider that can't be reached, and was told so."""
+
+    level = logging.WARNING
+    text = "A visitor can't sign in, and was told to come back in {retry_after} s: {authority}"
+    authority: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsEnded(IssuerEvent):
+    """A user was signed out: by themselves, or since the provider said so."""
+
+    level = logging.INFO
+    text = "{count} sessions of {issuer} were ended ({code}): {subject}"
+    #: `sign_out`, `front_channel`, `back_channel` or `security_event`.
+    code: str
+    count: int
+    #: A hash of whose, or of which.
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOutRefused(IssuerEvent):
+    """Somebody wanted users signed out, or told of a security event, and isn't believed; nothing was ended."""
+
+    level = logging.WARNING
+    text = "A sign-out or a security event was refused with {code}: {issuer}"
+    #: A code of `InvalidToken`; `replayed`, `cross_site`, `unauthorized`, `malformed`.
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityEventReceived(IssuerEvent):
+    """A provider told of a security event (Shared Signals), and it was acted upon."""
+
+    level = logging.INFO
+    text = "{issuer} told of {kind}: {action} ({count} sessions ended)"
+    #: The last part of its URI, such as `session-revoked`.
+    kind: str
+    #: `end`: sessions and tokens; `tokens`: these alone; `nothing`; `verified`: of the stream itself.
+    action: str
     count: int

@@ -67,6 +67,14 @@ CODES: Mapping[str, str] = MappingProxyType(
         "error_budget": "for long, more requests failed than the objective allows",
         "requests_fell": "there are far fewer requests than a day and a week before",
         "success_rate": "far more requests fail than the objective allows",
+        # Why users were signed out, and why somebody who wanted that wasn't believed.
+        "back_channel": "the provider sent a logout token",
+        "front_channel": "the provider's sign-out page said so",
+        "security_event": "the provider told of a security event",
+        "sign_out": "the user did it",
+        "cross_site": "another site had the request sent",
+        "replayed": "it was used before",
+        "unauthorized": "the sender isn't who may send",
         # What of a token is on the deny-list.
         "check": "the owner's function says so",
         "kid": "the key that signed it",

@@ -57,6 +57,8 @@ try:
 
     from .callout_routes.starlette import mount_callout
     from .health_routes.starlette import mount_health
+    from .signals.starlette import mount_signals
+    from .signing_in.starlette import SignIn
     from .status_page.starlette import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
@@ -69,11 +71,13 @@ __all__ = [
     "Authenticated",
     "AuthorizationCode",
     "ClaimsMiddleware",
+    "SignIn",
     "challenge",
     "handle_errors",
     "install",
     "mount_callout",
     "mount_health",
+    "mount_signals",
     "mount_status_page",
 ]
 

@@ -31,18 +31,22 @@ try:
 
     from .callout_routes.flask import mount_callout
     from .health_routes.flask import mount_health
+    from .signals.flask import mount_signals
+    from .signing_in.flask import SignIn
     from .status_page.flask import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
 __all__ = [
     "Refused",
+    "SignIn",
     "authenticated",
     "challenge",
     "handle_errors",
     "install",
     "mount_callout",
     "mount_health",
+    "mount_signals",
     "mount_status_page",
 ]
 

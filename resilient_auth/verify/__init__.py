@@ -14,6 +14,7 @@ from .errors import InvalidToken, VerificationUnavailable
 from .http import Refusal, TokenCookie, TokenHeader, TokenQuery, TokenSubprotocol, bearer_token, refused
 from .jose.signature import verify_signature
 from .options import GraceOptions, KeyOptions
+from .security_events.revocations import Revocations
 from .seen import SeenOptions
 from .several import AnyOf, AsyncAnyOf
 from .verifier import ClaimsVerifier
@@ -32,6 +33,7 @@ __all__ = [
     "Presented",
     "Provenance",
     "Refusal",
+    "Revocations",
     "SeenOptions",
     "TokenCookie",
     "TokenHeader",

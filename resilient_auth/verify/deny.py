@@ -23,6 +23,7 @@ from ..events import DenyListRejected, emit
 from .errors import InvalidToken
 from .jose.compact import LARGEST_TOKEN, LONGEST_KID
 from .keys.documents import read_owners
+from .rules.revoked import Revocation, Revoked
 
 __all__ = ["Denied", "DenyFile", "DenyList"]
 
@@ -133,6 +134,8 @@ class DenyList:
         self._known: tuple[int, ...] | None = None
         self._looks = 0
         self._taken = 0
+        #: What was issued up to a time, by whose it is.
+        self.revoked = Revoked()
         self.after_fork()
         forks.renew_in_children(self)
         self.current = Denied()
@@ -168,6 +171,14 @@ class DenyList:
     ) -> None:
         """Take these off again; what the file lists stays."""
         self._change(frozenset.difference, kids, oids, sids, token_ids)
+
+    def revoke(self, several: Iterable[Revocation], now: float) -> None:
+        """Refuse what was issued to these up to their times, from the next verification on; see `Revocations`."""
+        forks.notice()
+        with self._lock:
+            changed = [self.revoked.add(one, now) for one in several]
+        if any(changed):
+            self._publish()
 
     def may_have_changed(self) -> bool:
         """Return whether the file must be read again to know: costs one call of `stat`.

@@ -20,21 +20,21 @@ from .rules.asked import Expected
 from .verification import Text, Verification, Verifying
 from .verifier import Blocking, ClaimsVerifier, Core
 
-__all__ = ["AnyOf", "AsyncAnyOf"]
+__all__ = ["AnyOf", "AsyncAnyOf", "Several"]
 
 #: Refusals that say no more than that another verifier's tokens are meant.
 _OF_OTHERS = ("issuer", "policy", "tenant", "audience")
 
 
-class _Several:
+class Several:
     """Verify each token by one of several owners' settings."""
 
     def __init__(self, cores: tuple[Verification, ...]) -> None:
-        self._cores = cores
+        self.cores = cores
 
     def seen(self, token: str) -> Claims | None:
         """Return the claims of a token that one of them verified before."""
-        for core in self._cores:
+        for core in self.cores:
             claims = core.seen(token)
             if claims is not None:
                 return claims
@@ -56,8 +56,8 @@ class _Several:
         return (yield from core.verifying(token, asked, text, accepted))
 
     def _whose(self, token: str) -> tuple[Verification, Text, Accepted]:
-        text = self._cores[0].read(token)
-        trusting = [core for core in self._cores if core.trusts(text.raw.get("iss"))]
+        text = self.cores[0].read(token)
+        trusting = [core for core in self.cores if core.trusts(text.raw.get("iss"))]
         if not trusting:
             raise InvalidToken("issuer", "the token comes from an issuer that isn't accepted here")
         refusals: list[InvalidToken] = []
@@ -72,7 +72,7 @@ class _Several:
     def warming(self) -> Generator[Step, Any, None]:
         """Get every issuer's keys; one that is unavailable keeps no other from being warmed."""
         failure: ProviderUnavailable | None = None
-        for core in self._cores:
+        for core in self.cores:
             try:
                 yield from core.warming()
             except ProviderUnavailable as error:
@@ -82,11 +82,11 @@ class _Several:
 
     def close(self) -> None:
         """Close all of them."""
-        for core in self._cores:
+        for core in self.cores:
             core.close()
 
     def __repr__(self) -> str:
-        return ", ".join(f"({core!r})" for core in self._cores)
+        return ", ".join(f"({core!r})" for core in self.cores)
 
 
 class _Made:
@@ -107,7 +107,7 @@ class _Made:
             len({core.rules.kind for core in cores}) == 1,
             f"{name} takes verifiers for access tokens, or for ID tokens, and not both: what a call asks differs",
         )
-        self._core = _Several(cores)
+        self._core = Several(cores)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._core!r})"

@@ -28,6 +28,7 @@ from .errors import InvalidToken, VerificationUnavailable
 from .jose.compact import LARGEST_TOKEN, Compact, check_header, strict_json, take_apart
 from .jose.signature import check_algorithms
 from .keys.documents import pinned_from
+from .keys.proving import proving
 from .keys.sharing import release, shared_source
 from .options import GraceOptions, KeyOptions
 from .outage import OutageWatch, deserves_grace
@@ -269,17 +270,16 @@ class Verification:
                 raise
             return (yield from self._by_grace(token, asked))
         source = self._sources[accepted.trust]
-        view = source.current()
-        key = view.keys.get(kid)
-        if key is None:
-            key = yield from source.obtaining(kid)
-            view = source.current()
-        if accepted.tenant and not accepted.trust.any_tenant and accepted.tenant != source.tenant:
-            raise InvalidToken("tenant", "the token comes from another tenant")
-        if not accepted.trust.lets_sign(key.issuer, accepted.tenant, text.raw["iss"]):
-            raise InvalidToken("key_issuer", "the token's key isn't for its issuer")
-        key.verify(text.algorithm, text.compact.signature, text.compact.signed)
-        claims = claims_of(text.raw, accepted, self.rules, view.provenance)
+        key = yield from proving(
+            source,
+            accepted.trust,
+            issuer=text.raw["iss"],
+            tenant=accepted.tenant,
+            algorithm=text.algorithm,
+            kid=kid,
+            compact=text.compact,
+        )
+        claims = claims_of(text.raw, accepted, self.rules, source.current().provenance)
         digest = digest_of(token)
         before = self._seen.find(digest)
         known = Remembered(
@@ -371,8 +371,8 @@ class Verification:
         matched = ""
         if known.deny_version != current.version:
             raw = claims.raw
-            ids = (raw.get("uti"), raw.get("jti"))
-            matched = current.match(known.kid, (claims.object_id, claims.subject), raw.get("sid"), ids)
+            people, ids = (claims.object_id, claims.subject), (raw.get("uti"), raw.get("jti"))
+            matched = current.match(known.kid, people, raw.get("sid"), ids) or deny.revoked.match(claims)
         if not matched and deny.check is not None:
             try:
                 matched = "check" if deny.check(claims.raw) else ""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from html import escape
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import jwt
 
 from ..settings import Settings
 from ..wire.messages import Request, Response, html_response, json_response, redirect
 from .directory import CODE_LIFETIME, DEVICE_CODE_LIFETIME, Code, Directory, User
+from .notices import Notices
 from .oauth_errors import Refusal
 from .realms import Realm
+from .sessions import BrowserSession, BrowserSessions, cookie_of
 from .tokens import Audience, Mint, client_info, resource_of
 
 _CHOICE: Final = "emulator_user"
@@ -20,7 +25,11 @@ _CHOICE: Final = "emulator_user"
 class SignIn:
     """Lets people sign in by choosing who they are."""
 
-    def __init__(self, directory: Directory, mint: Mint, settings: Settings) -> None:
+    def __init__(
+        self, directory: Directory, mint: Mint, settings: Settings, sessions: BrowserSessions, notices: Notices
+    ) -> None:
+        self._sessions = sessions
+        self._notices = notices
         self._directory = directory
         self._mint = mint
         self._settings = settings
@@ -40,10 +49,15 @@ class SignIn:
                 return _deliver(asked, refused | _state(asked))
         if user is None:
             return self._user_page(asked)
-        return _deliver(asked, self.grant(asked, realm, user))
+        session = self._sessions.begin(user, request)
+        answer = _deliver(asked, self.grant(asked, realm, user, session))
+        return replace(answer, headers=(*answer.headers, cookie_of(session)))
 
-    def grant(self, asked: dict[str, str], realm: Realm, user: User) -> dict[str, str]:
+    def grant(
+        self, asked: dict[str, str], realm: Realm, user: User, session: BrowserSession | None = None
+    ) -> dict[str, str]:
         """Return the parameters that the redirect carries after a user's consent."""
+        session = session or self._sessions.begin(user)
         scopes = tuple(asked.get("scope", "openid").split())
         client_id = asked["client_id"]
         kinds = asked.get("response_type", "code").split()
@@ -60,10 +74,11 @@ class SignIn:
                     asked.get("nonce"),
                     asked.get("code_challenge"),
                     asked.get("code_challenge_method", "plain"),
+                    session.sid,
                 )
             )
         if "id_token" in kinds:
-            audience = Audience(client_id, user, scopes, resource_of(scopes), nonce=asked.get("nonce"))
+            audience = Audience(client_id, user, scopes, resource_of(scopes), nonce=asked.get("nonce"), sid=session.sid)
             answer["id_token"] = self._mint.id_token(realm, audience)
         if asked.get("client_info") == "1":
             answer["client_info"] = client_info(realm, user)
@@ -89,12 +104,49 @@ class SignIn:
         )
 
     def logout(self, request: Request) -> Response:
-        """Answer a sign-out: back to the application where it said where to."""
-        target = request.query.get("post_logout_redirect_uri", "")
-        if urlsplit(target).scheme in ("http", "https"):
-            state = _state(request.query)
-            return redirect(_with_query(target, state) if state else target)
-        return html_response(_page("Signed out", "<p>You signed out of your account.</p>"))
+        """Answer a sign-out: clients are told, and the browser goes back to the application that said where to."""
+        asked = request.query | (request.form if request.method == "POST" else {})
+        session = self._sessions.of(request)
+        hint = asked.get("id_token_hint")
+        if hint:
+            session = self._sessions.find(self._hinted(hint).get("sid")) or session
+        target = asked.get("post_logout_redirect_uri", "")
+        if urlsplit(target).scheme not in ("http", "https"):
+            target = ""
+        elif state := _state(asked):
+            target = _with_query(target, state)
+        frames = [] if session is None else self._notices.frontchannel_urls(session)
+        if session is not None:
+            self.end(session)
+        if target and not frames:
+            return redirect(target)
+        content = "<p>You signed out of your account.</p>"
+        content += "".join(f'<iframe src="{escape(url)}" title="Sign-out" hidden></iframe>' for url in frames)
+        if target:
+            # All frames first: each tells one application.
+            content += (
+                f'<p><a id="back" href="{escape(target)}">Back to the application</a></p><script>'
+                'addEventListener("load", () => location.replace(document.getElementById("back").href))</script>'
+            )
+        return html_response(_page("Signed out", content))
+
+    def end(self, session: BrowserSession) -> None:
+        """End a session, and tell the clients that want to know."""
+        self._sessions.end(session.sid)
+        self._notices.tell_of_end(session)
+
+    def _hinted(self, id_token: str) -> dict[str, Any]:
+        """Return the claims of an ID token of ours, which may have expired."""
+        for key in self._mint.published:
+            try:
+                options: Any = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+                claims: dict[str, Any] = jwt.decode(
+                    id_token, key.private.public_key(), algorithms=["RS256"], options=options
+                )
+            except jwt.InvalidTokenError:
+                continue
+            return claims
+        raise Refusal("invalid_request", 50027, "The id_token_hint isn't a token of this provider.")
 
     def _device_page(self, request: Request) -> Response:
         asked = request.query | (request.form if request.method == "POST" else {})

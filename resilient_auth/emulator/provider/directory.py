@@ -45,6 +45,8 @@ class Code:
     nonce: str | None = None
     challenge: str | None = None
     challenge_method: str = "plain"
+    #: The provider's own session, in which it was asked for.
+    sid: str | None = None
 
 
 @dataclass
@@ -71,6 +73,8 @@ class RefreshToken:
     realm: str
     used: bool = False
     revoked: bool = False
+    #: The provider's own session, in which it was issued.
+    sid: str | None = None
 
 
 _Item = TypeVar("_Item")

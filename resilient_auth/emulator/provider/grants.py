@@ -58,6 +58,7 @@ class Granted:
     scopes: tuple[str, ...]
     nonce: str | None = None
     refresh: str | None = None
+    sid: str | None = None
 
 
 class TokenEndpoint:
@@ -111,6 +112,7 @@ class TokenEndpoint:
             cae,
             request.expired_tokens,
             granted.nonce,
+            granted.sid,
         )
         return self._answer(realm, audience, form, granted)
 
@@ -144,7 +146,7 @@ class TokenEndpoint:
     def _new_refresh_token(self, realm: Realm, audience: Audience, user: User) -> str:
         expires_at = time.time() + self._settings.refresh_token_lifetime
         text = self._directory.refresh_tokens.hand_out(
-            RefreshToken(user, audience.client_id, audience.scopes, expires_at, realm.name)
+            RefreshToken(user, audience.client_id, audience.scopes, expires_at, realm.name, sid=audience.sid)
         )
         self._mint.refresh_token(realm, audience, text)
         return text
@@ -170,7 +172,7 @@ class TokenEndpoint:
         verifier = form.get("code_verifier", "")
         if code.challenge is not None and _challenge(verifier, code.challenge_method) != code.challenge:
             raise Refusal("invalid_grant", 501481, "The code_verifier doesn't match the code_challenge.")
-        return Granted(code.user, _scopes(form) or code.scopes, code.nonce)
+        return Granted(code.user, _scopes(form) or code.scopes, code.nonce, sid=code.sid)
 
     def _refresh_token(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
         text = form.get("refresh_token", "")
@@ -184,8 +186,8 @@ class TokenEndpoint:
         token.used = True
         scopes = _scopes(form) or token.scopes
         if self._settings.rotate == "never":
-            return Granted(token.user, scopes, refresh=text)
-        return Granted(token.user, tuple(dict.fromkeys((*scopes, "offline_access"))))
+            return Granted(token.user, scopes, refresh=text, sid=token.sid)
+        return Granted(token.user, tuple(dict.fromkeys((*scopes, "offline_access"))), sid=token.sid)
 
     def _device_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
         secret = form.get("device_code") or form.get("code", "")

@@ -13,8 +13,9 @@ from typing import Any, Final
 from ..ledger import IssuedToken, Ledger, TokenKind, fingerprint
 from ..settings import Settings
 from .directory import User
-from .keys import KeyRing
+from .keys import KeyRing, SigningKey
 from .realms import Realm
+from .sessions import BrowserSessions, Party
 
 GRAPH: Final = "https://graph.microsoft.com"
 OIDC_SCOPES: Final = frozenset({"openid", "profile", "email", "offline_access"})
@@ -35,6 +36,8 @@ class Audience:
     cae: bool = False
     expired: bool = False
     nonce: str | None = None
+    #: The provider's own session, in which an ID token is issued.
+    sid: str | None = None
 
     @property
     def subject(self) -> str:
@@ -60,10 +63,16 @@ def resource_of(scopes: tuple[str, ...]) -> str:
 class Mint:
     """Makes tokens and enters them in the ledger."""
 
-    def __init__(self, keys: KeyRing, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, keys: KeyRing, ledger: Ledger, settings: Settings, sessions: BrowserSessions) -> None:
+        self._sessions = sessions
         self._keys = keys
         self._ledger = ledger
         self._settings = settings
+
+    @property
+    def published(self) -> tuple[SigningKey, ...]:
+        """Return the keys by which its tokens are known."""
+        return self._keys.published
 
     def lifetime(self, audience: Audience) -> float:
         """Return how long an access token will live, in seconds."""
@@ -103,6 +112,9 @@ class Mint:
         }
         if audience.nonce:
             claims["nonce"] = audience.nonce
+        if audience.sid:
+            claims["sid"] = audience.sid
+            self._sessions.join(audience.sid, Party(audience.client_id, claims["iss"], claims["sub"]))
         return self._issue("id", claims, audience, tid, max(self.lifetime(audience), 0.0))[0]
 
     def refresh_token(self, realm: Realm, audience: Audience, text: str) -> None:

@@ -16,6 +16,8 @@ from ..._process.extras import raise_missing
 try:
     from ..callout_routes.django import mount_callout
     from ..health_routes.django import mount_health
+    from ..signals.django import mount_signals
+    from ..signing_in.django import SignIn
     from ..status_page.django import mount_status_page
     from .errors import handle_errors, install
     from .guarding import authenticated, challenge, claims_middleware, requires
@@ -25,6 +27,7 @@ except ImportError as error:
 
 __all__ = [
     "ClaimsUser",
+    "SignIn",
     "authenticated",
     "challenge",
     "claims_middleware",
@@ -33,6 +36,7 @@ __all__ = [
     "install",
     "mount_callout",
     "mount_health",
+    "mount_signals",
     "mount_status_page",
     "requires",
 ]

@@ -32,6 +32,8 @@ class Facts:
     token_endpoint: str | None
     #: The tenant that stands in its issuer.
     tenant: str | None
+    #: Where users sign out; None as for `token_endpoint`.
+    end_session_endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,13 @@ def facts_in(text: str, trust: Trust, hosts: frozenset[str]) -> Facts:
     if not _is_allowed(keys, hosts, trust):
         raise UnusableDocument("its jwks_uri isn't an https address on a host that is allowed")
     token = body.get("token_endpoint")
-    return Facts(keys, token if _is_allowed(token, hosts, trust) else None, tenant)
+    out = body.get("end_session_endpoint")
+    return Facts(
+        keys,
+        token if _is_allowed(token, hosts, trust) else None,
+        tenant,
+        out if _is_allowed(out, hosts, trust) else None,
+    )
 
 
 def keys_in(text: str, algorithms: frozenset[str], most: int) -> FoundKeys:

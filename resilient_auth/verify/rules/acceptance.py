@@ -10,7 +10,19 @@ from ..bound.confirmation import Confirmation, confirmation_in
 from ..errors import InvalidToken
 from ..trust import PERSONAL, Trust
 
-__all__ = ["CLIENTS", "Accepted", "Rules", "check", "check_times", "expired", "text_in", "time_in", "types_for"]
+__all__ = [
+    "CLIENTS",
+    "Accepted",
+    "Rules",
+    "check",
+    "check_tenant",
+    "check_times",
+    "expired",
+    "text_in",
+    "time_in",
+    "trust_of",
+    "types_for",
+]
 
 #: Microsoft Graph, as an audience.
 _GRAPH: Final = frozenset(
@@ -100,8 +112,8 @@ def check(header: Mapping[str, Any], claims: Mapping[str, Any], trusts: Iterable
             "with a scope of this API",
         )
     confirmation = _confirmation(claims, rules)
-    trust, tenant, policy = _trust(claims, trusts)
-    _check_tenant(claims, trust, tenant, rules)
+    trust, tenant, policy = trust_of(claims, trusts)
+    check_tenant(claims, trust, tenant, rules, tid_needed=trust.needs_tid)
     if rules.audiences.isdisjoint(audience):
         raise InvalidToken("audience", "the token is for another audience")
     if rules.clients and client not in rules.clients:
@@ -182,8 +194,12 @@ def _confirmation(claims: Mapping[str, Any], rules: Rules) -> Confirmation | Non
     return confirmation_in(claims["cnf"], rules.confirmed)
 
 
-def _trust(claims: Mapping[str, Any], trusts: Iterable[Trust]) -> tuple[Trust, str, str | None]:
-    """Return whose token it is, the tenant in its issuer, and its policy where that decides."""
+def trust_of(claims: Mapping[str, Any], trusts: Iterable[Trust]) -> tuple[Trust, str, str | None]:
+    """Return whose token it is, the tenant in its issuer, and its policy where that decides.
+
+    Raises:
+        InvalidToken: It is nobody's whom the owner trusts.
+    """
     issuer = text_in(claims, "iss")
     if issuer is None:
         raise InvalidToken("issuer", "the token names no issuer")
@@ -199,9 +215,14 @@ def _trust(claims: Mapping[str, Any], trusts: Iterable[Trust]) -> tuple[Trust, s
     raise InvalidToken("issuer", "the token comes from an issuer that isn't accepted here")
 
 
-def _check_tenant(claims: Mapping[str, Any], trust: Trust, tenant: str, rules: Rules) -> None:
+def check_tenant(claims: Mapping[str, Any], trust: Trust, tenant: str, rules: Rules, *, tid_needed: bool) -> None:
+    """Check the tenant in a token's issuer, and in its `tid`.
+
+    Raises:
+        InvalidToken: It is another one than may stand there.
+    """
     tid = text_in(claims, "tid")
-    if (tid is None and trust.needs_tid) or (tid is not None and tenant and tid != tenant):
+    if (tid is None and tid_needed) or (tid is not None and tenant and tid != tenant):
         raise InvalidToken("tenant", "the token's tid isn't the tenant of its issuer")
     if trust.tenant is not None and tenant and tenant != trust.tenant:
         raise InvalidToken("tenant", "the token comes from another tenant")

@@ -1,0 +1,54 @@
+"""What the frameworks' faces of sign-in share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, quote
+
+from ...signin.messages import Cookie
+from ...signin.pages import HEADERS
+
+__all__ = ["FORM", "LARGEST_BODY", "decorating", "form_in", "headers_beside", "path_of", "set_cookie"]
+
+FORM: Final = "application/x-www-form-urlencoded"
+#: Bytes of a body that is read: an ID token or a code fits in often.
+LARGEST_BODY: Final = 128 * 1024
+_MOST_FIELDS: Final = 200
+
+_V = TypeVar("_V", bound=Callable[..., Any])
+
+
+def path_of(path: str, query: str) -> str:
+    """Return a decoded path and its query as a browser asks for them."""
+    shown = quote(path, safe="/:@!$&'()*+,;=~-._")
+    return f"{shown}?{query}" if query else shown
+
+
+def form_in(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the parameters in a query or a form; none where there are far too many."""
+    try:
+        return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        return ()
+
+
+def set_cookie(cookie: Cookie) -> str:
+    """Return the `Set-Cookie` header of a cookie."""
+    lasts = "" if cookie.max_age is None else f"; Max-Age={cookie.max_age}"
+    return f"{cookie.name}={cookie.value}; Path=/{lasts}; Secure; HttpOnly; SameSite={cookie.same_site}"
+
+
+def headers_beside(given: Callable[[str], object]) -> list[tuple[str, str]]:
+    """Return the headers to set on a page with a user, but those that the view has set.
+
+    Args:
+        given: Returns whether a header is there.
+    """
+    vary = [] if given("Vary") else [("Vary", "Cookie")]
+    return [(name, value) for name, value in HEADERS if not given(name)] + vary
+
+
+def decorating(decorate: Callable[[_V], _V], view: _V | None) -> Any:
+    """Return a decorator's result, whether it was given options or the view itself."""
+    return decorate if view is None else decorate(view)

@@ -1,0 +1,267 @@
+"""Sign-in for Django."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import httpx
+from asgiref.sync import iscoroutinefunction
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.http import HttpRequest, HttpResponse
+from django.urls import path as route_at
+
+from ..._engine.steps import run, run_async
+from ..._policy.checks import require
+from ...aio import api_client as async_api_client
+from ...downstream import api_client
+from ...settings import Settings
+from ...signin.admission import Wanted
+from ...signin.engine import SignInEngine
+from ...signin.messages import Answer, Arrival, Cookie, Route
+from ...signin.options import SignInOptions
+from ...signin.providers import IdentityProvider
+from ...signin.user import SignInNeeded, User, Visit
+from ...store import Store
+from .arrivals import FORM, LARGEST_BODY, decorating, form_in, headers_beside
+
+__all__ = ["SignIn"]
+
+
+class SignIn:
+    """Sign users in, and keep them signed in through an outage of the provider (G13).
+
+    Make one in a module of the project's, and add its `urlpatterns` to those of `urls.py`.
+
+    Args:
+        urlpatterns: The project's list of URL patterns, to which the routes are added; or None, and add
+            `auth.urlpatterns` yourself.
+        providers: Whom users sign in with: one, or several of which the others are offered while the first is down.
+        base_url: The application's own https address, with the path below which it is mounted.
+        store: Where sessions and tokens are kept, sealed: `FileStore` for one machine, `RedisStore` for several.
+        options: The bounds of sessions, and what a visitor may do while nobody can sign in.
+        settings: Of the provider's wire: time-outs, breakers.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        urlpatterns: list[Any] | None,
+        providers: IdentityProvider | Sequence[IdentityProvider],
+        *,
+        base_url: str,
+        store: Store,
+        options: SignInOptions | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        require(
+            urlpatterns is None or isinstance(urlpatterns, list),
+            f"give the list urlpatterns of urls.py, or None, not {type(urlpatterns).__name__}",
+        )
+        self.engine = SignInEngine(providers, base_url=base_url, store=store, options=options, settings=settings)
+        #: Who the request is of that is being served here.
+        self._current: ContextVar[Visit | None] = ContextVar("resilient_auth_visit", default=None)
+        self.urlpatterns = [
+            route_at(route.path[1:], self._view(route), name=f"resilient_auth_{route.name}")
+            for route in self.engine.routes
+        ]
+        if urlpatterns is not None:
+            # Before a pattern that takes every path.
+            urlpatterns[:0] = self.urlpatterns
+
+    def login_required(
+        self,
+        view: Callable[..., Any] | None = None,
+        *,
+        scopes: Sequence[str] = (),
+        acrs: str | None = None,
+        guests: bool = False,
+    ) -> Any:
+        """Let only signed-in users into a view, whether it blocks or is awaited.
+
+        Args:
+            view: The view, where no option is given.
+            scopes: Scopes for which `token` gets tokens there, of the provider's set.
+            acrs: An authentication context that the user must have met, such as `c1` (Entra): else they are asked to.
+            guests: Let guests in too, where the options allow any.
+
+        Returns:
+            A decorator, or the guarded view.
+
+        Raises:
+            ConfigurationError: What is wanted can't be had.
+        """
+        return decorating(self._guarding(self.engine.wanted(scopes, acrs, guests=guests)), view)
+
+    def login_optional(self, view: Callable[..., Any]) -> Any:
+        """Let everybody into a view, in which `user` is who is signed in, or None.
+
+        Args:
+            view: The view.
+
+        Returns:
+            The view.
+        """
+        return self._guarding(self.engine.wanted(required=False))(view)
+
+    @property
+    def user(self) -> User | None:
+        """Return who is signed in, in a view with one of the decorators; None for nobody."""
+        visit = self._current.get()
+        return None if visit is None else visit.user
+
+    def token(self, scopes: Sequence[str] | None = None, *, claims: str | None = None) -> str:
+        """Return an access token of the user's, held or refreshed; it outlives an outage as all of the package's.
+
+        Args:
+            scopes: What for; of the provider's set. Those that the view was guarded with, when not given.
+            claims: The claims challenge of an API that has refused the last one (G17).
+
+        Raises:
+            SignInNeeded: The user must sign in again; left alone, it leads them there.
+            ProviderUnavailable: There is none, and none can be had now.
+            TokenDenied: The provider refuses the application the token.
+        """
+        return run(self.engine.getting(self._current.get(), scopes, claims))
+
+    async def atoken(self, scopes: Sequence[str] | None = None, *, claims: str | None = None) -> str:
+        """Return an access token of the user's, to be awaited; see `token`."""
+        return await run_async(self.engine.getting(self._current.get(), scopes, claims))
+
+    def api_client(self, base_url: str, scopes: Sequence[str], **options: Any) -> httpx.Client:
+        """Make an httpx client for an API that is called for whoever is signed in. Make one, and keep it.
+
+        Args:
+            base_url: The API's.
+            scopes: What for; of the provider's set.
+            options: As for `resilient_auth.api_client`.
+
+        Returns:
+            A client whose requests carry the current user's token.
+        """
+        asked = self.engine.tokens.check(scopes)
+        return api_client(
+            base_url, lambda claims=None: self.token(asked, claims=claims), subject=self._subject, **options
+        )
+
+    def async_api_client(self, base_url: str, scopes: Sequence[str], **options: Any) -> httpx.AsyncClient:
+        """Make an asyncio httpx client for an API that is called for whoever is signed in; see `api_client`."""
+        asked = self.engine.tokens.check(scopes)
+
+        async def token(claims: str | None = None) -> str:
+            return await self.atoken(asked, claims=claims)
+
+        return async_api_client(base_url, token, subject=self._subject, **options)
+
+    def close(self) -> None:
+        """Let go of tokens, timers and connections; the store is its owner's to close."""
+        self.engine.close()
+
+    def _subject(self) -> str:
+        return self.engine.subject_of(self._current.get())
+
+    def _guarding(self, wanted: Wanted) -> Callable[[Callable[..., Any]], Any]:
+        def decorate(view: Callable[..., Any]) -> Any:
+            if iscoroutinefunction(view):
+
+                @functools.wraps(view)
+                async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                    arrival = _arrival(request)
+                    visit = await run_async(self.engine.admitting(arrival, wanted))
+                    if isinstance(visit, Answer):
+                        return _response(visit)
+                    with self._serving(visit):
+                        try:
+                            return _protected(await view(request, *args, **kwargs), visit)
+                        except SignInNeeded as error:
+                            if visit is None:
+                                raise
+                            return _response(await run_async(self.engine.again(arrival, visit, error)))
+
+                return awaited
+
+            @functools.wraps(view)
+            def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                arrival = _arrival(request)
+                visit = run(self.engine.admitting(arrival, wanted))
+                if isinstance(visit, Answer):
+                    return _response(visit)
+                with self._serving(visit):
+                    try:
+                        return _protected(view(request, *args, **kwargs), visit)
+                    except SignInNeeded as error:
+                        if visit is None:
+                            raise
+                        return _response(run(self.engine.again(arrival, visit, error)))
+
+            return guarded
+
+        return decorate
+
+    @contextmanager
+    def _serving(self, visit: Visit | None) -> Iterator[None]:
+        before = self._current.set(visit)
+        try:
+            yield
+        finally:
+            self._current.reset(before)
+
+    def _view(self, route: Route) -> Callable[[HttpRequest], HttpResponse]:
+        def view(request: HttpRequest) -> HttpResponse:
+            if request.method not in route.methods:
+                return HttpResponse(status=405, headers={"Allow": ", ".join(route.methods)})
+            return _response(run(route.handle(_arrival(request, body=True))))
+
+        # Django's own token can't be in a provider's form; sign-in binds it to the browser by a cookie of its own.
+        view.csrf_exempt = True  # type: ignore[attr-defined]
+        return view
+
+
+def _arrival(request: HttpRequest, *, body: bool = False) -> Arrival:
+    content = b""
+    if body and request.method == "POST":
+        try:
+            length = int(request.headers.get("Content-Length") or 0)
+            content = request.body if length <= LARGEST_BODY else b""
+        except (ValueError, RequestDataTooBig, SuspiciousOperation, OSError):  # as good as empty
+            content = b""
+    form = form_in(content.decode("utf-8", "replace")) if request.content_type == FORM else ()
+    return Arrival(
+        method=request.method or "GET",
+        path=request.get_full_path(),
+        query=form_in(request.META.get("QUERY_STRING", "")),
+        form=form,
+        cookies=request.COOKIES,
+        header=lambda name: request.headers.get(name, ""),
+        body=content,
+    )
+
+
+def _response(answer: Answer) -> HttpResponse:
+    response = HttpResponse(answer.body, status=answer.status)
+    del response["Content-Type"]
+    for name, value in answer.headers:
+        response[name] = value
+    return _with(response, answer.cookies)
+
+
+def _protected(response: Any, visit: Visit | None) -> Any:
+    """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
+    if visit is None:
+        return response
+    for name, value in headers_beside(response.has_header):
+        response[name] = value
+    return _with(response, visit.cookies)
+
+
+def _with(response: Any, cookies: tuple[Cookie, ...]) -> Any:
+    for cookie in cookies:
+        response.set_cookie(
+            cookie.name, cookie.value, max_age=cookie.max_age, secure=True, httponly=True, samesite=cookie.same_site
+        )
+    return response

@@ -1,0 +1,310 @@
+"""Sign-in for FastAPI and Starlette."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, MutableMapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from ..._engine.steps import run_async
+from ...aio import api_client
+from ...settings import Settings
+from ...signin.admission import Wanted
+from ...signin.engine import SignInEngine
+from ...signin.messages import Answer, Arrival, Cookie, Route
+from ...signin.options import SignInOptions
+from ...signin.providers import IdentityProvider
+from ...signin.user import SignInNeeded, User, Visit
+from ...store import Store
+from .arrivals import FORM, LARGEST_BODY, decorating, form_in, headers_beside, path_of, set_cookie
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["SignIn"]
+
+
+class _Serving:
+    """One request as it is served: who it is of, and the cookies that go out with its answer."""
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self.connection = connection
+        self.visit: Visit | None = None
+        self.looked = False
+        self.cookies: tuple[Cookie, ...] = ()
+
+
+class _Answered(HTTPException):
+    """End a dependency with an answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class SignIn:
+    """Sign users in, and keep them signed in through an outage of the provider (G13).
+
+    Args:
+        app: The application, FastAPI's or Starlette's; a middleware and the routes of sign-in are added to it.
+        providers: Whom users sign in with: one, or several of which the others are offered while the first is down.
+        base_url: The application's own https address, with the path below which it is mounted.
+        store: Where sessions and tokens are kept, sealed: `FileStore` for one machine, `RedisStore` for several.
+        options: The bounds of sessions, and what a visitor may do while nobody can sign in.
+        settings: Of the provider's wire: time-outs, breakers.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        providers: IdentityProvider | Sequence[IdentityProvider],
+        *,
+        base_url: str,
+        store: Store,
+        options: SignInOptions | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.engine = SignInEngine(providers, base_url=base_url, store=store, options=options, settings=settings)
+        self._optional = self.engine.wanted(required=False)
+        self._serving: ContextVar[_Serving | None] = ContextVar("resilient_auth_serving", default=None)
+        app.add_middleware(_Middleware, serving=self._serving)
+        app.add_exception_handler(_Answered, _answered)
+        app.add_exception_handler(SignInNeeded, self._needed)
+        # Before a route that takes every path; they are in no OpenAPI document.
+        app.router.routes[:0] = [
+            StarletteRoute(route.path, self._view(route), methods=list(route.methods)) for route in self.engine.routes
+        ]
+
+    def login_required(
+        self,
+        view: Callable[..., Any] | None = None,
+        *,
+        scopes: Sequence[str] = (),
+        acrs: str | None = None,
+        guests: bool = False,
+    ) -> Any:
+        """Let only signed-in users into an endpoint. Put it below the route's decorator.
+
+        Args:
+            view: The endpoint, where no option is given.
+            scopes: Scopes for which `token` gets tokens there, of the provider's set.
+            acrs: An authentication context that the user must have met, such as `c1` (Entra): else they are asked to.
+            guests: Let guests in too, where the options allow any.
+
+        Returns:
+            A decorator, or the guarded endpoint.
+
+        Raises:
+            ConfigurationError: What is wanted can't be had.
+        """
+        wanted = self.engine.wanted(scopes, acrs, guests=guests)
+
+        def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(view)
+            async def guarded(*args: Any, **kwargs: Any) -> Any:
+                visit = await self._admit(wanted)
+                if isinstance(visit, Answer):
+                    return _response(visit)
+                if inspect.iscoroutinefunction(view):
+                    return await view(*args, **kwargs)
+                return await run_in_threadpool(view, *args, **kwargs)
+
+            return guarded
+
+        return decorating(decorate, view)
+
+    def signed_in(
+        self, *, scopes: Sequence[str] = (), acrs: str | None = None, guests: bool = False
+    ) -> Callable[[], Any]:
+        """Make a dependency of FastAPI's that gives the signed-in user: `Annotated[User, Depends(auth.signed_in())]`.
+
+        Args:
+            scopes: As for `login_required`.
+            acrs: As for `login_required`.
+            guests: As for `login_required`.
+
+        Returns:
+            The dependency; who isn't signed in is led to the provider, or told so.
+        """
+        wanted = self.engine.wanted(scopes, acrs, guests=guests)
+
+        async def dependency() -> User:
+            visit = await self._admit(wanted)
+            if not isinstance(visit, Visit):
+                raise _Answered(visit or Answer(401))
+            return visit.user
+
+        return dependency
+
+    async def current_user(self) -> User | None:
+        """Return who is signed in, in any endpoint; None for nobody."""
+        visit = await self._visit()
+        return None if visit is None else visit.user
+
+    @property
+    def user(self) -> User | None:
+        """Return who is signed in, where `login_required` or a dependency has looked; None for nobody."""
+        serving = self._serving.get()
+        return None if serving is None or serving.visit is None else serving.visit.user
+
+    async def token(self, scopes: Sequence[str] | None = None, *, claims: str | None = None) -> str:
+        """Return an access token of the user's, held or refreshed; it outlives an outage as all of the package's.
+
+        Args:
+            scopes: What for; of the provider's set. Those that the endpoint was guarded with, when not given.
+            claims: The claims challenge of an API that has refused the last one (G17).
+
+        Raises:
+            SignInNeeded: The user must sign in again; left alone, it leads them there.
+            ProviderUnavailable: There is none, and none can be had now.
+            TokenDenied: The provider refuses the application the token.
+        """
+        return await run_async(self.engine.getting(await self._visit(), scopes, claims))
+
+    def api_client(self, base_url: str, scopes: Sequence[str], **options: Any) -> httpx.AsyncClient:
+        """Make an asyncio httpx client for an API that is called for whoever is signed in. Make one, and keep it.
+
+        Args:
+            base_url: The API's.
+            scopes: What for; of the provider's set.
+            options: As for `resilient_auth.aio.api_client`.
+
+        Returns:
+            A client whose requests carry the current user's token.
+        """
+        asked = self.engine.tokens.check(scopes)
+
+        async def token(claims: str | None = None) -> str:
+            return await self.token(asked, claims=claims)
+
+        def subject() -> str:
+            serving = self._serving.get()
+            return self.engine.subject_of(None if serving is None else serving.visit)
+
+        return api_client(base_url, token, subject=subject, **options)
+
+    def close(self) -> None:
+        """Let go of tokens, timers and connections; the store is its owner's to close."""
+        self.engine.close()
+
+    async def _visit(self) -> Visit | None:
+        serving = self._serving.get()
+        if serving is not None and not serving.looked:
+            await self._admit(self._optional)
+        return None if serving is None else serving.visit
+
+    async def _admit(self, wanted: Wanted) -> Visit | Answer | None:
+        serving = self._serving.get()
+        if serving is None:
+            raise RuntimeError("sign-in serves HTTP requests of the application that it was given")
+        visit = await run_async(self.engine.admitting(_arrival(serving.connection), wanted))
+        serving.looked, serving.visit = True, visit if isinstance(visit, Visit) else None
+        if isinstance(visit, Visit):
+            serving.cookies = visit.cookies
+        return visit
+
+    async def _needed(self, request: Request, error: Exception) -> Response:
+        serving = self._serving.get()
+        visit = None if serving is None else serving.visit
+        arrival = _arrival(request)
+        if visit is None or not isinstance(error, SignInNeeded):
+            answer = await run_async(self.engine.admitting(arrival, self.engine.wanted()))
+        else:
+            answer = await run_async(self.engine.again(arrival, visit, error))
+        return _response(answer if isinstance(answer, Answer) else Answer(401))
+
+    def _view(self, route: Route) -> Callable[[Request], Any]:
+        async def view(request: Request) -> Response:
+            content = await _body(request) if request.method == "POST" else b""
+            return _response(await run_async(route.handle(_arrival(request, content))))
+
+        return view
+
+
+class _Middleware:
+    """Know which request is being served, and send its cookies and headers with the answer."""
+
+    def __init__(self, app: ASGIApp, serving: ContextVar[_Serving | None]) -> None:
+        self._app = app
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        serving = _Serving(HTTPConnection(scope))
+        before = self._serving.set(serving)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and serving.visit is not None:
+                _protect(message, serving.cookies)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            self._serving.reset(before)
+
+
+def _protect(message: MutableMapping[str, Any], cookies: tuple[Cookie, ...]) -> None:
+    """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
+    headers = list(message.get("headers", ()))
+    there = {name.lower() for name, _ in headers}
+    headers += [
+        (name.lower().encode(), value.encode())
+        for name, value in headers_beside(lambda name: name.lower().encode() in there)
+    ]
+    headers += [(b"set-cookie", set_cookie(cookie).encode()) for cookie in cookies]
+    message["headers"] = headers
+
+
+async def _body(request: Request) -> bytes:
+    """Read a body; as good as empty where it is too large, or cut off."""
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > LARGEST_BODY:
+            return b""
+    return content
+
+
+def _arrival(connection: HTTPConnection, content: bytes = b"") -> Arrival:
+    scope = connection.scope
+    query = scope.get("query_string", b"").decode("latin-1")
+    headers = connection.headers
+    is_form = headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+    return Arrival(
+        method=scope.get("method", "GET"),
+        path=path_of(scope["path"], query),
+        query=form_in(query),
+        form=form_in(content.decode("utf-8", "replace")) if is_form else (),
+        cookies=connection.cookies,
+        header=lambda name: headers.get(name, ""),
+        body=content,
+    )
+
+
+def _response(answer: Answer) -> Response:
+    response = Response(answer.body, answer.status)
+    for name, value in answer.headers:
+        response.headers[name] = value
+    for cookie in answer.cookies:
+        response.headers.append("set-cookie", set_cookie(cookie))
+    return response
+
+
+async def _answered(_: Request, error: Exception) -> Response:
+    return _response(error.answer if isinstance(error, _Answered) else Answer(500))

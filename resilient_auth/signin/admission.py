@@ -1,0 +1,179 @@
+"""Who is let into a view: by the session that the browser's cookie names, and by what the view wants of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
+
+from .._engine.steps import Steps
+from .._engine.threads import OnThread
+from ..errors import StoreUnavailable
+from ..events import SessionExtended, emit
+from ..token import fingerprint
+from .messages import Answer, Arrival, Cookie, dropped
+from .pages import Choice, Page
+from .paths import own_path
+from .sessions.sessions import Found
+from .signing_in import SigningIn, acrs_challenge
+from .site import Site
+from .user import SignInNeeded, User, Visit
+
+__all__ = ["Admission", "Wanted"]
+
+#: Seconds after a sign-in within which another one would help no more than that one did.
+_JUST_NOW: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a view wants.
+
+    Args:
+        scopes: Those for which it asks for tokens.
+        acrs: An authentication context that the sign-in must have met (Entra).
+        guests: Whether guests may see it.
+        required: Whether somebody must be signed in at all.
+    """
+
+    scopes: tuple[str, ...] = ()
+    acrs: str | None = None
+    guests: bool = False
+    required: bool = True
+
+
+class Admission:
+    """Decide about requests, in steps."""
+
+    def __init__(self, site: Site, signing_in: SigningIn) -> None:
+        self._site = site
+        self._signing_in = signing_in
+
+    def admitting(self, arrival: Arrival, wanted: Wanted) -> Steps[Visit | Answer | None]:
+        """Return the visit of who is let in; what is answered to who isn't; None for nobody, where that will do."""
+        decided = yield from self._admitting(arrival, wanted)
+        return decided if wanted.required or isinstance(decided, Visit) else None
+
+    def _admitting(self, arrival: Arrival, wanted: Wanted) -> Steps[Visit | Answer | None]:
+        site = self._site
+        cookie = arrival.cookies.get(site.session_cookie, "")
+        found = site.sessions.recall(cookie) if cookie else None
+        try:
+            if found is None and cookie:
+                found = yield OnThread(lambda: site.sessions.find(cookie))
+        except StoreUnavailable as error:
+            return site.store_unavailable(arrival, error)
+        if found is None:
+            if not wanted.required:
+                return None
+            answer = yield from self._invite(arrival, wanted)
+            return answer.with_cookies(dropped(site.session_cookie)) if cookie else answer
+        if found.standing == "extendable":
+            decided = yield from self._beyond(arrival, found, wanted)
+        else:
+            decided = yield from self._renewed(found)
+        if isinstance(decided, Answer):
+            return decided
+        decided = replace(decided, scopes=wanted.scopes)
+        refusal = yield from self._lacking(arrival, decided, wanted)
+        return decided if refusal is None else refusal.with_cookies(*decided.cookies)
+
+    def again(self, arrival: Arrival, visit: Visit, error: SignInNeeded) -> Steps[Answer]:
+        """Answer a view that needs its user to sign in again."""
+        site = self._site
+        party = site.party_of(visit.session.who.provider)
+        if site.clock.wall() - visit.session.started < _JUST_NOW:
+            text = "You are signed in, but aren't allowed to see this page. Please ask whoever looks after it."
+            return site.refused(arrival, "insufficient_claims", text, status=403, party=party)
+        if not arrival.is_page:
+            return self._unauthorized(arrival)
+        begun = self._signing_in.begin(
+            arrival, party, self._next(arrival), claims=error.claims, known=visit.session, silent=error.claims is None
+        )
+        return (yield from begun)
+
+    def _beyond(self, arrival: Arrival, found: Found, wanted: Wanted) -> Steps[Visit | Answer]:
+        """Decide about a session that is past its end: it goes on while nobody can sign in, and no longer."""
+        site, session = self._site, found.session
+        party = site.party_of(session.who.provider)
+        sight = yield from party.watch.looking()
+        if sight.down:
+            extended, new = yield OnThread(lambda: site.sessions.extend(found))
+            if new:
+                emit(
+                    SessionExtended(
+                        at=site.clock.wall(),
+                        authority=party.watch.authority,
+                        subject=fingerprint(f"{session.who.issuer} {session.who.subject}"),
+                        seconds=extended.extended - site.clock.wall(),
+                    )
+                )
+            return Visit(extended, User.of(extended, extended=True))
+        if session.extended is not None and not arrival.is_page:
+            # What is sent or fetched isn't lost: it is the next page that leads to the provider.
+            return Visit(session, User.of(session, extended=True))
+        if sight.retry_after or not arrival.is_page:
+            return (yield from self._invite(arrival, wanted))
+        begun = self._signing_in.begin(arrival, party, self._next(arrival), silent=True, known=session)
+        return (yield from begun)
+
+    def _renewed(self, found: Found) -> Steps[Visit]:
+        """Note that a request has come, and give the browser another id where it is time; seldom a write."""
+        sessions, cookies = self._site.sessions, tuple[Cookie, ...]()
+        session = found.session
+        if sessions.is_due(found):
+            session, cookie = yield OnThread(lambda: sessions.renew(found))
+            cookies = () if cookie is None else (Cookie(self._site.session_cookie, cookie),)
+        return Visit(session, User.of(session, extended=False), cookies)
+
+    def _lacking(self, arrival: Arrival, visit: Visit, wanted: Wanted) -> Steps[Answer | None]:
+        """Return what is answered where a view wants more than there is; None where it doesn't."""
+        session = visit.session
+        party = self._site.party_of(session.who.provider)
+        if visit.user.is_guest and wanted.required and not wanted.guests:
+            return (yield from self._invite(arrival, wanted))
+        if wanted.acrs is not None and wanted.acrs not in _texts(session.who.claims.get("acrs")):
+            if not arrival.is_page:
+                return self._unauthorized(arrival)
+            begun = self._signing_in.begin(
+                arrival, party, self._next(arrival), acrs=wanted.acrs, claims=acrs_challenge(wanted.acrs), known=session
+            )
+            return (yield from begun)
+        return None
+
+    def _invite(self, arrival: Arrival, wanted: Wanted) -> Steps[Answer]:
+        """Answer who isn't signed in: a page leads to the provider, anything else says so."""
+        site = self._site
+        if arrival.is_page:
+            silent = site.options.silent_first
+            begun = self._signing_in.begin(
+                arrival, site.primary, self._next(arrival), silent=silent, guests=wanted.guests
+            )
+            return (yield from begun)
+        sight = yield from site.primary.watch.looking()
+        if sight.retry_after:
+            return site.unavailable(arrival, site.primary, sight.retry_after, f"{site.prefix}/")
+        return self._unauthorized(arrival)
+
+    def _unauthorized(self, arrival: Arrival) -> Answer:
+        site = self._site
+        home = f"{site.prefix}/"
+        return site.show(
+            arrival,
+            Page(
+                kind="sign_in_needed",
+                status=401,
+                title="Please sign in",
+                text="You aren't signed in any more, so this wasn't done. Please sign in, and do it again.",
+                code="sign_in_needed",
+                choices=(Choice("sign_in", "Sign in", site.sign_in_path(home)),),
+                languages=arrival.header("accept-language"),
+            ),
+        )
+
+    def _next(self, arrival: Arrival) -> str:
+        return own_path(arrival.path, f"{self._site.prefix}/")
+
+
+def _texts(value: object) -> Collection[str]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) if isinstance(value, str) else ()

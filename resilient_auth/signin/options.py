@@ -1,0 +1,101 @@
+"""What an owner may choose about sign-in and sign-out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .._policy.checks import require, require_number, require_whole
+from ..verify import Revocations
+from .codes import OneTimeCodes
+from .pages import Page
+from .paths import own_path
+from .sessions.options import SessionOptions
+
+__all__ = ["SignInOptions", "SignOutOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOutOptions:
+    """Choose how users sign out.
+
+    Args:
+        path: Where they do. Below it are `/done`, to which the provider leads them back, `/front-channel` and
+            `/back-channel`: register these there, behind the application's address.
+        at_provider: Lead them to the provider too, so that its session ends with ours.
+        next_path: Where they are led then: a path of the application's; None for a page that says that it is done.
+        typed: Refuse logout tokens whose `typ` isn't `logout+jwt`, which some providers leave out.
+        revocations: Have access tokens refused too that were issued to whom a provider signs out, in every process
+            whose verifiers go by these.
+    """
+
+    path: str = "/sign-out"
+    at_provider: bool = True
+    next_path: str | None = None
+    typed: bool = False
+    revocations: Revocations | None = None
+
+    def __post_init__(self) -> None:
+        fits = isinstance(self.path, str) and self.path.startswith("/") and self.path.strip("/") != ""
+        require(
+            fits and self.path[-1] != "/" and self.path.isprintable(),
+            f'path must be a path such as "/sign-out", not {self.path!r}',
+        )
+        for name in ("at_provider", "typed"):
+            require(isinstance(getattr(self, name), bool), f"{name} must be True or False")
+        require(
+            self.next_path is None or own_path(self.next_path, "") == self.next_path,
+            f"next_path must be a path of the application's, not {self.next_path!r}",
+        )
+        require(
+            self.revocations is None or isinstance(self.revocations, Revocations),
+            f"revocations must be Revocations(...), not {type(self.revocations).__name__}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInOptions:
+    """Choose how users sign in, and what a visitor may do while nobody can.
+
+    Args:
+        sessions: The bounds of sessions.
+        sign_in_path: Where users begin to sign in; what else they need is below it.
+        callback_path: Where providers send them back to: register it there, behind the application's address.
+        flow_life: Seconds that a user may take at the provider's pages.
+        flows_per_browser: Sign-ins at the same time in one browser: in several tabs.
+        silent_first: Ask the provider without any page first, and with one where that doesn't do (G4).
+        incremental_consent: Let `token` ask for scopes beyond the provider's set (G6).
+        codes: Let known users sign in by a one-time code while no provider can be reached.
+        guests: Let visitors in as guests while no provider can be reached, where a view allows guests.
+        render: Writes pages in the owner's words and looks: given a `Page`, returns HTML, or None for ours.
+        sign_out: How users sign out, and what a provider that signs them out takes away.
+    """
+
+    sessions: SessionOptions = field(default_factory=SessionOptions)
+    sign_in_path: str = "/sign-in"
+    callback_path: str = "/signed-in"
+    flow_life: float = 600.0
+    flows_per_browser: int = 5
+    silent_first: bool = False
+    incremental_consent: bool = False
+    codes: OneTimeCodes | None = None
+    guests: bool = False
+    render: Callable[[Page], str | None] | None = None
+    sign_out: SignOutOptions = field(default_factory=SignOutOptions)
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.sessions, SessionOptions), f"sessions must be SessionOptions(...): {self.sessions!r}")
+        for name in ("sign_in_path", "callback_path"):
+            path = getattr(self, name)
+            fits = isinstance(path, str) and path.startswith("/") and path.strip("/") != "" and path[-1] != "/"
+            require(fits and path.isprintable(), f'{name} must be a path such as "/sign-in", not {path!r}')
+        require(isinstance(self.sign_out, SignOutOptions), f"sign_out must be SignOutOptions(...): {self.sign_out!r}")
+        paths = {self.sign_in_path, self.callback_path, self.sign_out.path}
+        require(len(paths) == 3, "sign_in_path, callback_path and the path of sign_out must differ")
+        require_number("flow_life", self.flow_life, low=60.0, high=3600.0)
+        # A cookie each, of nearly 4 KB: servers take some 16 KB of headers in all.
+        require_whole("flows_per_browser", self.flows_per_browser, low=1, high=8)
+        for name in ("silent_first", "incremental_consent", "guests"):
+            require(isinstance(getattr(self, name), bool), f"{name} must be True or False")
+        require(self.codes is None or isinstance(self.codes, OneTimeCodes), "codes must be OneTimeCodes(...)")
+        require(self.render is None or callable(self.render), "render must be a function that takes a Page")

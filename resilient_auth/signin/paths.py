@@ -1,0 +1,27 @@
+"""Where a user may be led after a sign-in: to a path of this application, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import unquote
+
+__all__ = ["own_path"]
+
+_LONGEST: Final = 1024
+
+
+def own_path(path: str | None, default: str = "/") -> str:
+    """Return a path of this application; `default` for anything that may lead elsewhere.
+
+    Browsers read a backslash as a slash, two slashes as the beginning of a host, and drop tabs and line ends.
+    """
+    if not path or len(path) > _LONGEST or not path.startswith("/"):
+        return default
+    # Twice: a server in front may decode once more.
+    for read in (path, unquote(path), unquote(unquote(path))):
+        if read.startswith(("//", "/\\")) or "\\" in read or not read.isprintable():
+            return default
+        beginning = read.partition("?")[0]
+        if "//" in beginning[:2] or beginning.startswith(("/./", "/../")):
+            return default
+    return path if path.isascii() else default
