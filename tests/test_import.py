@@ -264,6 +264,7 @@ def test_the_exported_names_are_these():
         "isolate",
         "msal",
         "reset",
+        "signin",
         "subscribe",
         "telemetry",
         "verify",
