@@ -34,6 +34,7 @@ from leaving import SCOPE, Browser, Process, World  # noqa: E402
 
 import resilient_auth as ra  # noqa: E402
 from resilient_auth.emulator import Emulator  # noqa: E402
+from resilient_auth.signin import SessionOptions  # noqa: E402
 
 BOUND = 2.0
 _LOOK = 0.05
@@ -47,6 +48,7 @@ def work(given: dict[str, Any]) -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     world = World(SimpleNamespace(url=given["url"], ca_file=given["ca_file"]), Path(given["folder"]), number=0)
     world.base = given["base"]
+    world.recheck = SessionOptions().recheck
     store = ra.RedisStore(given["redis"], key=world.key) if given["redis"] else None
     process = Process(world, store)
     verifier = ra.ClaimsVerifier(
