@@ -171,5 +171,5 @@ def test_flask_holds_no_thread_for_a_reader(open_page: Callable[..., Page], stan
         expect(page.locator("#live")).to_have_text("live")
         now.health = page_scenes.outage()
         expect(page.get_by_role("status")).to_contain_text("At risk")
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(400)
         expect(page.locator("#live")).to_have_text("live")
