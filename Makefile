@@ -41,7 +41,11 @@ $(VENV)/.prometheus: tests/prometheus.sh $(VENV)/.base
 	sh tests/prometheus.sh $(VENV)/prometheus
 	@touch $@
 
-test: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus ## Run the tests
+$(VENV)/.network: tests/network.sh $(VENV)/.base
+	sh tests/network.sh
+	@touch $@
+
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus $(VENV)/.network ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED)))
 ifndef TEST
 	$(BIN)/python -m pytest -n 4 --dist loadgroup $(CROWDED)
@@ -63,7 +67,7 @@ oldest: ## Run the tests with the oldest versions that pyproject.toml allows; OL
 	$(MAKE) test VENV=.venv-oldest PYTHON=python3.11 OLDEST=1 \
 		TEST="-W default::DeprecationWarning $(or $(OLDEST_TEST),$(addprefix --ignore=,$(CROWDED)))"
 
-coverage: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus ## Run the tests, slower, and tell which branches they don't reach
+coverage: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus $(VENV)/.network ## Run the tests, slower, and tell which branches they don't reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
 conformance: $(VENV)/.test ## Run MSAL's own released tests against the drop-in
@@ -74,6 +78,9 @@ chaos: $(VENV)/.test ## Kill, starve, tear and fork a fleet for long
 
 isolation: $(VENV)/.test ## Search for tokens that cross borders, for long
 	$(BIN)/python -m tests.isolation.crossing $(ISOLATION)
+
+blame: $(VENV)/.test $(VENV)/.network ## Break providers and networks, and count how often the right one is blamed
+	$(BIN)/python -m tests.telemetry.blame $(BLAME)
 
 search: $(VENV)/.test ## Go through all interleavings of what runs at once, for long
 	$(BIN)/python -m tests.search $(SEARCH)
@@ -95,4 +102,4 @@ bench: $(VENV)/.bench ## Measure against the peers, in one run
 clean: ## Remove what was built
 	rm -rf .venv .venv-* docs/_build build dist .coverage*
 
-.PHONY: help drill test matrix oldest coverage conformance chaos isolation search lint docs bench clean
+.PHONY: help drill test matrix oldest coverage conformance chaos isolation blame search lint docs bench clean

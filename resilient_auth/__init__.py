@@ -56,15 +56,18 @@ _PUBLIC = {
     "assertion_from_application": "_credentials.assertions",
     "assertion_from_file": "_credentials.assertions",
     "assertion_from_managed_identity": "_credentials.assertions",
+    "callouts": "",
     "downstream": "",
     "errors": "",
     "events": "",
+    "forecast": "health",
     "get_bearer_token_provider": "credential",
     "health": "health",
     "import_msal_cache": "_msal.cache_import",
     "isolate": "health",
     "msal": "",
     "reset": "health",
+    "signin": "",
     "subscribe": "events",
     "telemetry": "",
     "verify": "",
@@ -77,10 +80,12 @@ __all__ = sorted(["__version__", *_PUBLIC])
 if TYPE_CHECKING:
     # For type checkers, which read no table; tests/test_import.py compares the two.
     from . import aio as aio
+    from . import callouts as callouts
     from . import downstream as downstream
     from . import errors as errors
     from . import events as events
     from . import msal as msal
+    from . import signin as signin
     from . import telemetry as telemetry
     from . import verify as verify
     from ._credentials.assertions import assertion_from_application as assertion_from_application
@@ -123,6 +128,7 @@ if TYPE_CHECKING:
     from .errors import TLSFailed as TLSFailed
     from .errors import TokenDenied as TokenDenied
     from .events import subscribe as subscribe
+    from .health import forecast as forecast
     from .health import health as health
     from .health import isolate as isolate
     from .health import reset as reset

@@ -41,6 +41,12 @@ def _health() -> Program:
     return health
 
 
+def _forecast() -> Program:
+    from .telemetry.health_command import forecast
+
+    return forecast
+
+
 def _emulator() -> Program:
     from .emulator import serve
 
@@ -50,6 +56,7 @@ def _emulator() -> Program:
 _COMMANDS = {
     "doctor": _Command("look at this machine and an application's set-up; say what is wrong, and the fix", _doctor),
     "health": _Command("ask a running application how it stands", _health),
+    "forecast": _Command("ask it how long it lives on what it holds, if its provider died now", _forecast),
     "drill": _Command(
         "break an identity provider on this machine in every way, and see who keeps an application running", _drill
     ),

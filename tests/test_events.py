@@ -358,7 +358,8 @@ def _codes_in_the_code() -> Iterator[tuple[str, str]]:
 
 
 NAMES = """
-    api_refused_token breaker_closed breaker_half_open breaker_isolated breaker_opened bulkhead_refused
+    api_refused_token blame_changed breaker_closed breaker_half_open breaker_isolated breaker_opened bulkhead_refused
+    callout_answered callout_defaulted callout_rejected
     claims_service_refused cooldown_started credential_expiring credential_rejected
     credential_rotated decision_substituted deny_list_rejected discovery_rejected
     discovery_served_stale exchange_denied exchange_failed exchanges_overdue expired_token_accepted fallback_served
@@ -367,6 +368,8 @@ NAMES = """
     security_event_received session_extended sessions_ended sign_in_refused sign_in_unavailable sign_out_refused
     source_switched
     store_failed store_recovered store_rejected token_acquired token_dropped token_on_deny_list token_served
+    alert_opened alert_resolved clock_jumped secret_ends_unread webhook_failed
+    write_failed write_given_up
     user_signed_in
 """
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from resilient_auth._policy.blame.verdict import Blame
 from resilient_auth._policy.breaker import BreakerStatus
 from resilient_auth._store.gate import StoreStatus
 from resilient_auth.health import Health, KeysHealth, LaneStatus, TokenHealth
@@ -81,7 +82,7 @@ def test_whose_token_it_is_comes_as_a_hash(seen: dict[str, Any]) -> None:
     """Health may be shown to more people than account ids may."""
     (token,) = seen["fresh"]["tokens"]
     assert token[-1] is not None
-    assert "user" not in json.dumps(seen["fresh"])
+    assert "user.tenant" not in json.dumps(seen["fresh"])
 
 
 def test_breakers_are_told_by_name_state_and_cause(seen: dict[str, Any]) -> None:
@@ -100,6 +101,7 @@ def test_it_reads_as_a_report(seen: dict[str, Any]) -> None:
         "  token silent b at https://login.example: fresh, 87 min left",
         "  token silent a at https://login.example: due, 27 min left, failed 1 time, last with server_failed",
         "  circuit https://login.example token: open after 503; next probe in 10 s",
+        "  if the provider died now: first dark in 27 min, at 23:13 utc",
     ]
     assert seen["gone"]["text"].startswith("DOWN: 0 s to dark, not ready\n")
 
@@ -123,6 +125,13 @@ def test_the_report_has_a_line_for_each_kind_of_trouble() -> None:
                 retry_after=None, failing_since=None, last_code=None, era=3,
             ),
         ),
+        blame=(
+            Blame(what="network", authority="https://login.example", since=3600.0, evidence=("no way", "others")),
+            Blame(
+                what="credential", authority="https://login.example", wire="other.pem", client_id="app", since=0.0,
+                evidence=("AADSTS7000215",),
+            ),
+        ),
         keys=(
             KeysHealth(**known, state="none", age=None, keys=0, time_to_dark=0.0, failures=3, last_code="http_503"),
             KeysHealth(**known, state="stale", age=9000.0, keys=2, time_to_dark=60.0, failures=0, last_code=None),
@@ -133,6 +142,8 @@ def test_the_report_has_a_line_for_each_kind_of_trouble() -> None:
     )  # fmt: skip
     assert str(report).splitlines() == [
         "DOWN: no token in use, not ready",
+        "  blame https://login.example: network since 01:00 UTC, no way; others",
+        "  blame https://login.example over other.pem for app: credential since 00:00 UTC, AADSTS7000215",
         "  token silent a b for 0123456789abcdef at https://login.example/t: expired, nothing left, failed 2 times, "
         "last with server_failed",
         "  circuit https://api.example api over other.pem: isolated",

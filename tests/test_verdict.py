@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resilient_auth._engine.lanes import LaneStatus
+from resilient_auth._policy.blame.verdict import Blame
 from resilient_auth._policy.circuit.status import BreakerStatus
 from resilient_auth._policy.key_reports import KeysHealth
 from resilient_auth._store.gate import StoreStatus
@@ -122,6 +123,26 @@ def test_a_hundred_thousand_tokens_are_judged_in_no_time() -> None:
     verdict, reasons = judge(Seen(at=NOW, tokens=(*tokens, *(one,) * 100_000)))
     assert (verdict, len(reasons)) == ("degraded", 201)
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("blame", "advice"),
+    [
+        pytest.param({}, "look at this machine's network", id="network"),
+        pytest.param({"what": "proxy"}, "look at the proxy", id="proxy"),
+        pytest.param({"what": "provider"}, "nothing to do on your side", id="provider"),
+        pytest.param({"what": "unknown"}, "nothing to do on your side, if the network is up", id="unknown"),
+        pytest.param({"authority": THERE}, "nothing to do on your side, if the network is up", id="of-another"),
+        pytest.param({"client_id": "b"}, "nothing to do on your side, if the network is up", id="another-application"),
+    ],
+)
+def test_what_there_is_to_do_depends_on_whose_fault_it_is(blame: dict[str, str], advice: str) -> None:
+    """Where that can be told; else on how it fails."""
+    about: dict[str, Any] = {"what": "network", "authority": HERE, "since": NOW, "evidence": ("x",)}
+    _, (reason,) = judged(token(**FAILED), breaker(), blame=(Blame(**about | blame),))
+    assert reason.rpartition("next probe in 12 s; ")[2].startswith(advice)
+    _, (reason,) = judged(keys(failures=1, last_code="connection_failed"), blame=(Blame(**about | blame),))
+    assert f"; {advice}" in reason
 
 
 def test_who_isolated_a_provider_is_not_told_that_it_fails() -> None:

@@ -9,6 +9,7 @@ It reads its configuration from the environment; see README.md. Start it with `u
 import logging
 import math
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -21,8 +22,10 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import Response
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from resilient_auth import msal
-from resilient_auth.integrations.fastapi import Authenticated, challenge, mount_health
+from resilient_auth.integrations.fastapi import Authenticated, challenge, mount_health, mount_status_page
 from resilient_auth.verify import Claims
 
 log = logging.getLogger("orders")
@@ -123,12 +126,22 @@ def create_app() -> FastAPI:
     clerk = Authenticated(verifier, scopes="orders.refund", app_only=False)
     auditor = Authenticated(verifier, roles="Tasks.ReadWrite.All", app_only=True)
 
+    # Without a password nobody is let in. An operators' sign-in of your own is better: a browser is all that it takes.
+    password = os.environ.get("OPERATOR_PASSWORD") or secrets.token_urlsafe()
+
+    def operator(given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> None:
+        """Let those in who look after this API."""
+        if not secrets.compare_digest(given.password.encode(), password.encode()):
+            raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Without keys it starts all the same, and answers 503 until it has some: a restart doesn't make them come.
         with suppress(ra.VerificationUnavailable):
             await verifier.warm_up()
-        yield
+        # What is asked for and how much of it succeeds, for the status page, and alerts as events (G25).
+        with ra.telemetry.watch(store=store):
+            yield
         await inventory.close()
         await verifier.close()
         store.close()
@@ -178,6 +191,15 @@ def create_app() -> FastAPI:
 
     # /health/live for a liveness probe: a restart wouldn't mend the provider. /health/ready for a readiness probe.
     mount_health(app)
+    # /status for who is on call, and /metrics for Prometheus: both name authorities and scopes, and are the operators'.
+    mount_status_page(app, guard=operator, title="Orders")
+    registry = CollectorRegistry()
+    registry.register(ra.telemetry.prometheus_collector())
+
+    @app.get("/metrics", dependencies=[Depends(operator)], include_in_schema=False)
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     return app
 
 

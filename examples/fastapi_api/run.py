@@ -45,6 +45,7 @@ def environment(emulator: Emulator, folder: Path, port: int) -> dict[str, str]:
         "CLIENT_SECRET": "a secret of the emulator",
         "INVENTORY_URL": emulator.api_url,
         "INVENTORY_SCOPE": "api://inventory/stock.read",
+        "OPERATOR_PASSWORD": "for operators alone",
     }
 
 

@@ -338,6 +338,7 @@ def forget_closed(memory: Memory) -> None:
     asked = {endpoint.site for other in others for entry in other for endpoint in entry.authorities}
     for site in {endpoint.site for entry in memory for endpoint in entry.authorities} - asked:
         memory.engine.levels.forget(site)
+        memory.engine.sightings.forget(site)
 
 
 _memories: LiveObjects[Memory] = LiveObjects()

@@ -10,6 +10,7 @@ from typing import Any
 
 import cachetools
 
+from .._policy.blame.sightings import Sightings
 from .._policy.breaker import Breaker
 from .._policy.cooldown import Cooldowns
 from .._policy.endpoint import Endpoint
@@ -47,6 +48,8 @@ class Engine:
         self._begin()
         #: The breakers, by what fails together.
         self.levels = Levels(settings.breaker, clock=self.clock, jitter=self.jitter)
+        #: What attempts showed of whose fault it is.
+        self.sightings = Sightings(self.clock)
         self._budgets: cachetools.LRUCache[Endpoint, Budget] = cachetools.LRUCache(1024)
         self._cooldowns = Cooldowns(self.clock.monotonic, settings.retry.first_delay, settings.breaker.urgent_break[0])
 
@@ -165,6 +168,8 @@ class Engine:
         except ProviderUnavailable as error:
             if isinstance(lane, Endpoint):
                 error.authority = lane.origin
+                if isinstance(error.__cause__, RuntimeError):  # the system has no thread to give
+                    self.sightings.starved(lane)
             raise
 
     def _too_late(self, flight: Flight, lane: str | Endpoint) -> None:
@@ -181,6 +186,7 @@ class Engine:
         self._cooldowns.after_fork()
         self.shared.after_fork()
         self.levels.after_fork()
+        self.sightings.after_fork()
         for budget in self._budgets.values():
             budget.renew_lock()
 

@@ -23,10 +23,12 @@ _LONGEST_WAIT = 10.0  # timers get cancelled and clocks jump: look at least so o
 class Timer:
     """A call to come, which may be cancelled."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "when")
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
         self._call: Callable[[], None] | None = call
+        #: The monotonic time for which it was set.
+        self.when = when
 
     def cancel(self) -> None:
         """Let it not come; harmless when it has."""
@@ -57,7 +59,7 @@ class Timers:
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         """Call a quick function at monotonic time `when`, on the timers' thread."""
-        timer = Timer(call)
+        timer = Timer(when, call)
         with self._changed:
             heapq.heappush(self._heap, (when, next(self._order), timer))
             if self._running:

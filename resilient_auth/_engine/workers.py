@@ -136,7 +136,7 @@ class Workers:
             self._ready.remove(job)
             if "shutdown" not in str(error):
                 self._release(job)
-                raise Overloaded(f"no thread could be started for a call to {name}", authority=name)
+                raise Overloaded(f"no thread could be started for a call to {name}", authority=name) from error
         # An exit handler's call: no thread comes any more, and nobody else's deadline is at stake.
         self._run(job)
 

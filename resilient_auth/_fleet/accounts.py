@@ -167,6 +167,19 @@ class SharedCache(WriteBack):
         users._take(place, partitions[1])
         return user_record, told
 
+    def peek(self, requests: Sequence[TokenRequest]) -> Iterator[tuple[TokenRequest, UserRecord]]:
+        """Read the partitions in which tokens would be, and take nothing of them; those that there are.
+
+        Raises:
+            StoreUnavailable: They can't be read.
+        """
+        for own in (True, False):
+            some = [each for each in requests if (each.subject is None) is own]
+            names = [self._record(_place(each.subject, each)) for each in some]
+            for request, found in zip(some, self.stored.partitions(names, own=own), strict=True):
+                if found is not None and not found.removed:
+                    yield request, found
+
     def _doubt(self, place: Place) -> None:
         """Note that the store can't say what it holds."""
         with self._lock:

@@ -57,7 +57,7 @@ class Coordinator:
 
     def __init__(self, engine: Engine, shared_cache: SharedCache) -> None:
         self._engine = engine
-        self._cache = shared_cache
+        self.shared_cache = self._cache = shared_cache
         self._records = shared_cache.stored
 
     def look(self, entry: SharedEntry, *, reuse: bool = True) -> Outcome | None:
@@ -94,10 +94,8 @@ class Coordinator:
         """Find a token that is better than what is held."""
         engine = self._engine
         wall, now = engine.clock.wall(), engine.clock.monotonic()
-        found = user_record.find(entry.request, wall, now)
-        if found is None and entry.request.flow == "silent":
-            found = self._users_token(user_record, entry, wall, now)
-        if found is None or fingerprint(found.secret) == entry.refused:
+        found = self.token_in(user_record, entry)
+        if found is None:
             return None
         held = entry.token
         if held is not None and held.remaining(wall, now) > 0:
@@ -105,6 +103,14 @@ class Coordinator:
             if not fresh or found.secret == held.secret:
                 return None
         return found
+
+    def token_in(self, user_record: UserRecord, entry: SharedEntry) -> Token | None:
+        """Find the token of an entry in a record: one that would be served if nothing better were held."""
+        wall, now = self._engine.clock.wall(), self._engine.clock.monotonic()
+        found = user_record.find(entry.request, wall, now)
+        if found is None and entry.request.flow == "silent":
+            found = self._users_token(user_record, entry, wall, now)
+        return None if found is None or fingerprint(found.secret) == entry.refused else found
 
     def _users_token(self, user_record: UserRecord, entry: SharedEntry, wall: float, now: float) -> Token | None:
         """Find a user's token among the entries of MSAL's cache."""

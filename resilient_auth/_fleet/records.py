@@ -110,12 +110,26 @@ class Records:
         partitions = [_partition(record, name) for record, name in zip(records, names, strict=False)]
         return partitions, self.hints.judged(dict(zip(hints, records[len(names) :], strict=True)))
 
-    def partitions(self, names: Sequence[str]) -> Iterator[UserRecord | None]:
-        """Read the partitions of many users, in as few round trips as the medium allows."""
+    def partitions(self, names: Sequence[str], *, own: bool = False) -> Iterator[UserRecord | None]:
+        """Read the partitions of many users, in as few round trips as the medium allows.
+
+        Args:
+            names: Of the partitions.
+            own: Whether they are of the application's own tokens, and of no users.
+        """
+        kind = _OWN if own else _PARTITION
         for begin in range(0, len(names), _AT_A_TIME):
             some = names[begin : begin + _AT_A_TIME]
-            for name, record in zip(some, self.store.read_many([(_PARTITION, name) for name in some]), strict=True):
+            for name, record in zip(some, self.store.read_many([(kind, name) for name in some]), strict=True):
                 yield _partition(record, name)
+
+    def all_partitions(self, prefix: str) -> Iterator[UserRecord]:
+        """Read all partitions whose names begin so, in no order."""
+        for kind in (_OWN, _PARTITION):
+            for record in self.store.scan(kind):
+                found = _partition(record, record.name) if record.name.startswith(prefix) else None
+                if found is not None and not found.removed:
+                    yield found
 
     def _found(self, kind: str, name: str) -> tuple[UserRecord | None, str | None]:
         """Read a partition, and the version of what is there though it may be none."""

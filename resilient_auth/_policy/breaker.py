@@ -217,6 +217,11 @@ class Breaker:
                 return False, 0.0
             return self._state in ("open", "half-open"), self._now() - self._failing_at
 
+    @property
+    def failing_at(self) -> float | None:
+        """Return the monotonic time of the first failure after the last success, without a lock; None for none."""
+        return self._failing_at
+
     def renew_lock(self) -> None:
         """Make a breaker usable in a forked child: the state stays, the parent's calls are forgotten."""
         self._lock = threading.Lock()

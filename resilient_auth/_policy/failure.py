@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
 from .provider_errors import Fault, kind_of, name_of
 
-__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "judge", "parse_retry_after", "readable", "retry_after_of"]
+__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "http_date", "judge", "parse_retry_after", "readable", "retry_after_of"]
 
 #: Seconds; a longer `Retry-After` counts as this.
 LONGEST_RETRY_AFTER = 3600.0
@@ -57,7 +57,7 @@ def parse_retry_after(value: str | None, wall: float, date: str | None = None) -
     if value.isascii() and value.replace(".", "", 1).isdigit():
         seconds = float(value)
     else:
-        until, sent = _http_date(value), _http_date(date)
+        until, sent = http_date(value), http_date(date)
         if until is None:
             return None
         seconds = until - wall
@@ -85,7 +85,8 @@ def retry_after_of(headers: Mapping[str, str], wall: float) -> float | None:
     return parse_retry_after(headers.get("retry-after"), wall, headers.get("date"))
 
 
-def _http_date(value: str | None) -> float | None:
+def http_date(value: str | None) -> float | None:
+    """Read an HTTP date as seconds since the epoch; None for none, and for what is none."""
     try:
         date = parsedate_to_datetime(value or "")
         # An HTTP date is GMT, in its old forms too, which don't say so.

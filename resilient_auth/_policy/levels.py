@@ -282,6 +282,20 @@ class Levels:
         down = [seconds for seen, seconds in (b.failing() for b, _ in self.around(asked)) if seen]
         return bool(down), max(down, default=0.0)
 
+    def failing_since(self, asked: ProviderRequest) -> float | None:
+        """Return since when a provider that dies now will count as down; None where nothing of it fails yet.
+
+        Without a lock: a signal's handler may ask, amid what holds it.
+        """
+        site = self._sites.peek((asked.site, asked.purpose))
+        if not (self._kinds or self._requests):  # nearly always, and health asks for every token
+            return None if site is None else site.failing_at
+        # One below that is closed learns nothing more of a provider to which no connection can be made.
+        below = (self._kinds.peek(asked.kind), self._requests.peek(asked))
+        counts = [level for level in below if level is not None and not level.closed]
+        times = [level.failing_at for level in (*counts, *([] if site is None else [site]))]
+        return min((time for time in times if time is not None), default=None)
+
     def permits_to_fail(self, asked: ProviderRequest, permits: list[tuple[Breaker, Permit]]) -> list[Permit]:
         """List the permits of a call that has failed, the widest level's first; levels that there weren't are made."""
         site = permits[0][1]
@@ -354,6 +368,13 @@ class _Kept(cachetools.LRUCache[_K, Breaker]):
         key, breaker = super().popitem()
         dismiss(breaker)
         return key, breaker
+
+    def peek(self, key: _K) -> Breaker | None:
+        """Return one without a lock: it stays in its place among those that were wanted last."""
+        try:
+            return cachetools.Cache.__getitem__(self, key)
+        except KeyError:
+            return None
 
     def anew(self) -> _Kept[_K]:
         fresh: _Kept[_K] = _Kept(int(self.maxsize))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-__all__ = ["Fault", "Propagation", "is_gone", "kind_of", "kind_of_text", "name_of"]
+__all__ = ["Fault", "Propagation", "Refusal", "is_gone", "kind_of", "kind_of_text", "name_of", "refusal_of"]
 
 
 class Fault(Enum):
@@ -64,6 +64,35 @@ _GONE = frozenset({
     70001,  # UnauthorizedClient: the application is disabled
     7000112,  # UnauthorizedClientApplicationDisabled
 })  # fmt: skip
+
+
+class Refusal(Enum):
+    """What a denial says of the application itself, and not of what it asks for."""
+
+    #: Its credential, or its registration.
+    CREDENTIAL = "credential"
+    #: The time within which its own assertion is good: its clock, perhaps.
+    DATES = "dates"
+    #: That of an assertion which it was given: its clock, or nobody's fault.
+    GIVEN_DATES = "given dates"
+
+
+_REFUSALS = {
+    50013: Refusal.GIVEN_DATES,  # InvalidAssertion: not within its time range, among others
+    70002: Refusal.CREDENTIAL,  # InvalidClient: an error validating the credentials
+    500133: Refusal.GIVEN_DATES,  # an assertion is not within its valid time range
+    700016: Refusal.CREDENTIAL,  # UnauthorizedClient_DoesNotMatchRequest: not found in this tenant
+    700024: Refusal.DATES,  # a client assertion is not within its valid time range
+    700027: Refusal.CREDENTIAL,  # CertificateValidationFailed
+    7000112: Refusal.CREDENTIAL,  # UnauthorizedClientApplicationDisabled
+    7000215: Refusal.CREDENTIAL,  # an invalid client secret
+    7000216: Refusal.CREDENTIAL,  # an assertion, a secret or a certificate is required
+    7000218: Refusal.CREDENTIAL,  # the body must contain an assertion or a secret
+    7000222: Refusal.CREDENTIAL,  # InvalidClientSecretExpiredKeysProvided
+}
+#: RFC 6749, section 5.2.
+_REFUSAL_WORDS = frozenset({"invalid_client", "unauthorized_client"})
+
 #: What MSAL's libraries call a server's word on the token itself: invalid or corrupted, and over.
 _GONE_WORDS = frozenset({"bad_token", "token_expired"})
 
@@ -120,6 +149,16 @@ def is_gone(body: Mapping[str, Any]) -> bool:
         body: The error dict.
     """
     return bool(body.get("claims")) or str(body.get("suberror")) in _GONE_WORDS or _code_of(body) in _GONE
+
+
+def refusal_of(body: Mapping[str, Any]) -> Refusal | None:
+    """Return what a denial says of the application itself; None for one of what it asks for, or of a user.
+
+    Args:
+        body: The error dict.
+    """
+    refusal = _REFUSALS.get(_code_of(body) or 0)
+    return refusal or (Refusal.CREDENTIAL if body.get("error") in _REFUSAL_WORDS else None)
 
 
 def name_of(body: Mapping[str, Any]) -> str:

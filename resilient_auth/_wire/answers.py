@@ -49,7 +49,7 @@ class Wire(Protocol):
         ...
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> WireResponse:
-        """Send it and read the whole answer, by monotonic time `ends`."""
+        """Send it and read the whole answer, by monotonic time `ends`; note in the option `trail` how far it came."""
         ...
 
     def close(self) -> None:

@@ -15,8 +15,9 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from .._process import forks
+from .._process.sockets import refused_by_host
 
-__all__ = ["NO_SUCH_NAME", "connect", "racing"]
+__all__ = ["NO_SUCH_NAME", "LookupTimeout", "Refused", "connect", "racing"]
 
 #: Codes of a `socket.gaierror` that waiting doesn't mend; EAI_AGAIN, a server that doesn't answer, is another matter.
 NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
@@ -33,6 +34,18 @@ _HANGS_AFTER = 1.0
 _UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK})
 
 _Address = tuple[Any, ...]
+
+
+class Refused(ConnectionRefusedError):
+    """The other end refused the connection, within so many seconds."""
+
+    seconds: float | None = None
+    #: Whether that is this machine, to which a name has led that isn't its own.
+    led_here: bool = False
+
+
+class LookupTimeout(TimeoutError):
+    """The system's resolver gave no answer in time."""
 
 
 class _Lookup:
@@ -78,7 +91,7 @@ class _Lookups:
             except RuntimeError:  # no thread is to be had: then this one waits as long as the system likes
                 self._carry_out(lookup, host, port)
         if not lookup.done.wait(seconds):
-            raise TimeoutError(f"the name {host} wasn't resolved in time")
+            raise LookupTimeout(f"the name {host} wasn't resolved in time")
         if lookup.error is not None:
             # A copy for each who waited: a traceback would hold their frames.
             raise type(lookup.error)(*lookup.error.args)
@@ -141,11 +154,13 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
     """
     ends = None if seconds is None else time.monotonic() + seconds
     waiting = _addresses_of(host, port, seconds)
+    led_here = _leads_here(host, waiting)
     left = _STAGGER if ends is None else ends - time.monotonic()
     # However little time there is, each address has its turn.
     stagger = max(0.01, min(_STAGGER, left / (len(waiting) + 1)))
     errors: list[OSError] = []
-    begun: set[socket.socket] = set()
+    #: With the times at which they were.
+    begun: dict[socket.socket, float] = {}
     winner: socket.socket | None = None
     # One that needs no descriptor of its own, and takes those past 1024.
     selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
@@ -158,17 +173,21 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
             if waiting and now >= next_at:
                 next_at = now + stagger
                 try:
+                    at = time.monotonic()
                     one = _begin(waiting.pop(0), local_address)
                 except OSError as error:
                     errors.append(error)
                     next_at = now
                     continue
-                begun.add(one)
+                begun[one] = at
                 selector.register(one, selectors.EVENT_WRITE)
             elif not begun:
                 # That nobody listens says more than that there is no way to the other family.
                 refusals = [error for error in errors if isinstance(error, ConnectionRefusedError)]
-                raise (refusals or errors)[0]
+                worst = (refusals or errors)[0]
+                if isinstance(worst, Refused):
+                    worst.led_here = led_here
+                raise worst
             until = [at for at in (ends, next_at if waiting else None) if at is not None]
             for key, _ in selector.select(max(0.0, min(until) - time.monotonic()) if until else None):
                 one = key.fileobj  # type: ignore[assignment]
@@ -176,9 +195,8 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
                 if code == 0 and winner is None:
                     winner = one
                 elif code:
-                    errors.append(OSError(code, os.strerror(code)))
+                    errors.append(_refusal(one, code, time.monotonic() - begun.pop(one)))
                     selector.unregister(one)
-                    begun.remove(one)
                     one.close()
                     next_at = now
     finally:
@@ -188,6 +206,15 @@ def connect(host: str, port: int, seconds: float | None, local_address: str | No
                 one.close()
     winner.setblocking(True)
     return winner
+
+
+def _leads_here(host: str, addresses: list[_Address]) -> bool:
+    """Return whether a name that isn't this machine's own, as by RFC 6761, section 6.3, leads to nowhere else."""
+    if host.lower().rstrip(".").rpartition(".")[2] == "localhost":
+        return False
+    found = [ipaddress.ip_address(str(address[4][0]).partition("%")[0]) for address in addresses]
+    named = str(found[0]) != host.strip("[]") if found else False
+    return named and all(one.is_loopback or one.is_unspecified for one in found)
 
 
 def _begin(address: _Address, local_address: str | None) -> socket.socket:
@@ -202,9 +229,21 @@ def _begin(address: _Address, local_address: str | None) -> socket.socket:
         one.close()
         raise
     if code not in _UNDER_WAY:
+        refusal = _refusal(one, code, 0.0)
         one.close()
-        raise OSError(code, os.strerror(code))
+        raise refusal
     return one
+
+
+def _refusal(one: socket.socket, code: int, seconds: float) -> OSError:
+    """Return why there is no connection: a firewall that says no is another matter than a host that does."""
+    if code != errno.ECONNREFUSED:
+        return OSError(code, os.strerror(code))
+    if refused_by_host(one) is False:
+        return OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+    refused = Refused(code, os.strerror(code))
+    refused.seconds = seconds
+    return refused
 
 
 class _Racing:

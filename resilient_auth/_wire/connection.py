@@ -17,6 +17,7 @@ import httpx
 
 from .._policy.endpoint import origin_of
 from .._process import forks
+from .._process.sockets import acknowledged, shortest_way
 from ..clock import Clock
 from ..errors import ConfigurationError
 from .answers import WireResponse, followed, read
@@ -24,6 +25,7 @@ from .connect import racing
 from .environment import Authorities, check_proxies, proxy_for, proxy_setting
 from .failures import fault_of_proxy
 from .identity import identity_of
+from .trail import Trail
 
 __all__ = ["HttpxWire"]
 
@@ -31,32 +33,54 @@ _log = logging.getLogger("resilient_auth")
 
 
 class _Bounded(threading.local):
-    """The monotonic time by which this thread's request must be over."""
+    """The monotonic time by which this thread's request must be over, and what is told how far it comes."""
 
     ends: float | None = None
+    trail: Trail | None = None
 
 
 class _BoundedStream:
     """Make every read and write end in time, so that an answer that trickles can't take for ever."""
 
-    def __init__(self, stream: httpcore.NetworkStream, backend: _BoundedBackend) -> None:
+    def __init__(
+        self,
+        stream: httpcore.NetworkStream,
+        backend: _BoundedBackend,
+        handshakes: int = 0,
+        certificate: bytes | None = None,
+    ) -> None:
         self._stream = stream
         self._backend = backend
         # What isn't bounded is the stream's own.
         self.close, self.get_extra_info = stream.close, stream.get_extra_info
+        self.handshakes = handshakes
+        self.certificate = certificate
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._backend.left(timeout, httpcore.ReadTimeout))
+        try:
+            return self._stream.read(max_bytes, self._backend.left(timeout, httpcore.ReadTimeout))
+        except Exception:
+            # Here, as it will be closed.
+            if (trail := self._backend.bounded.trail) is not None:
+                trail.acknowledged = acknowledged(self._stream.get_extra_info("socket"))
+            raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if buffer:  # httpcore writes a request's end too, which is nothing
+            if (trail := self._backend.bounded.trail) is not None:
+                trail.stream, trail.certificate, trail.connected = self, self.certificate, True
             self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> _BoundedStream:
         timeout = self._backend.left(timeout, httpcore.ConnectTimeout)
-        return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._backend)
+        if (trail := self._backend.bounded.trail) is not None:
+            trail.begun = self.handshakes + 1
+        secured = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        shown = secured.get_extra_info("ssl_object")
+        certificate = None if shown is None else shown.getpeercert(True)
+        return _BoundedStream(secured, self._backend, self.handshakes + 1, certificate)
 
 
 class _BoundedBackend:
@@ -81,8 +105,10 @@ class _BoundedBackend:
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> _BoundedStream:
-        timeout = self.left(timeout, httpcore.ConnectTimeout)
+        timeout, trail = self.left(timeout, httpcore.ConnectTimeout), self.bounded.trail
         stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        if trail is not None:
+            trail.connected, trail.seconds = True, shortest_way(stream.get_extra_info("socket"))
         return _BoundedStream(stream, self)
 
 
@@ -150,6 +176,8 @@ class HttpxWire:
 
         A GET goes where its answer leads, but only over https and to the same origin.
         """
+        if (trail := options.get("trail")) is not None:
+            trail.ours = True
         opened = self._enter()
         try:
             return followed(method, url, partial(self._send, opened, method, ends, options), options)
@@ -169,9 +197,14 @@ class HttpxWire:
             url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
         timeout = options.get("timeout")
         wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        trail: Trail | None = options.get("trail")
+        if trail is not None:
+            trail.proxied = True  # until it is known: a proxy that can't be used is named before
         proxy = proxy_for(url, self._proxies)
+        if trail is not None:
+            trail.proxied, trail.layers = proxy is not None, int(trail.https) + str(proxy).startswith("https:")
         client, backend = self._client(opened, proxy)
-        backend.bounded.ends = ends
+        backend.bounded.ends, backend.bounded.trail = ends, trail
         try:
             with client.stream(method, url, content=body, headers=headers, **wanted) as response:
                 return read(response.status_code, response.headers, response.iter_raw(), options)
@@ -179,6 +212,8 @@ class HttpxWire:
             fault = None if proxy is None else fault_of_proxy(error, proxy)
             if fault is None:
                 raise
+            if trail is not None:
+                trail.beyond_proxy = fault.heals and isinstance(error, httpx.ProxyError)
         # Raised here and not there: what a client raises holds the request, and so its secrets.
         told = f"{proxy_setting(url, self._proxies)} names a proxy {fault.text}"
         if not fault.heals:
@@ -271,4 +306,6 @@ class HttpxWire:
 
 def _form(fields: Mapping[str, Any]) -> str:
     """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
-    return urlencode([(k, v) for k, v in fields.items() if v is not None], doseq=True)
+    if None in fields.values():
+        fields = {name: value for name, value in fields.items() if value is not None}
+    return urlencode(fields, doseq=True)

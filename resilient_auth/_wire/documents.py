@@ -194,6 +194,7 @@ class DocumentRequest:
         answer = self.transport.ask(asked, "GET", url, dict(self.options), exchange_context, replayable=True)
         if answer.status_code == 200:
             fault = fault_in(self.purpose, answer.text, self.hosts)
+            engine.sightings.document(asked, fault)
             if fault is not None:
                 emit(DiscoveryRejected(at=clock.wall(), target=url, detail=fault))
                 message = f"{origin_of(url)} gave a discovery document that can't be used: {fault}"

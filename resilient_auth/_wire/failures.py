@@ -19,7 +19,7 @@ from ..errors import (
     ProviderUnavailable,
     TLSFailed,
 )
-from .connect import NO_SUCH_NAME
+from .connect import NO_SUCH_NAME, LookupTimeout
 
 __all__ = ["FaultOfProxy", "as_failure", "fault_of_answer", "fault_of_proxy", "is_unknown_name"]
 
@@ -99,7 +99,7 @@ def as_failure(error: Exception, authority: str) -> ProviderUnavailable:
         return any(isinstance(cause, kinds) for cause in causes)
 
     names = {type(cause).__name__ for cause in causes}
-    if any_of(socket.gaierror) or "NameResolutionError" in names:
+    if any_of(socket.gaierror, LookupTimeout) or "NameResolutionError" in names:
         unknown = is_unknown_name(causes)
         told = ": there is no such name; look at the authority, and at this machine's DNS" if unknown else ""
         failure: ProviderUnavailable = NameNotResolved(

@@ -31,6 +31,7 @@ from .answers import Wire, WireResponse
 from .documents import DOCUMENTS, DocumentRequest
 from .exchange_context import ExchangeContext, current, has_another_source
 from .failures import as_failure
+from .trail import Trail, shown_by_answer, shown_by_failure, shown_by_setting
 
 __all__ = ["Transport"]
 
@@ -138,6 +139,10 @@ class Transport:
             raise MalformedAnswer(
                 f"{origin} answered {answer.status_code} for its {purpose} document", authority=origin
             )
+        # What else may be wrong with it, its reader says.
+        needed = _NEEDED.get(purpose)
+        missing = needed is not None and not json.loads(answer.text).get(needed)
+        self.engine.sightings.document(asked, f"a document without {needed}" if missing else None)
         return answer.text
 
     def probe(self, purpose: Purpose, url: str, *, ends: float) -> ProviderUnavailable | None:
@@ -283,12 +288,18 @@ class Transport:
                 None if observing.observer is None else observing.observer.begin("attempt", asked=asked, method=method)
             )
             end_part = None if operation is None else operation.enter()
+            trail = Trail(https := url.startswith("https:"), https and asked.endpoint.wire.verified)
+            engine.sightings.out[trail], shown = (asked, now), None
             try:
-                answer = self.wire.send(method, url, ends=ends, **options)
+                answer = self.wire.send(method, url, ends=ends, trail=trail, **options)
             except ConfigurationError as error:
-                wrong = ConfigurationError(str(error))
+                wrong, shown = ConfigurationError(str(error)), shown_by_setting(error, trail)
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
+                shown = shown_by_failure(error, failure, trail, engine.clock.monotonic() - ends)
+            except BaseException:  # an exit, which shows nothing
+                engine.sightings.ended(asked, trail, None)
+                raise
             finally:
                 if exchange_context.flight is not None:
                     exchange_context.flight.attempts += purpose in _OF_TOKENS
@@ -297,6 +308,8 @@ class Transport:
                     end_part()
             if operation is not None and (wrong is not None or failure is not None):
                 operation.end(error=wrong or failure)
+            if shown is not None:
+                engine.sightings.ended(asked, trail, shown)
             if wrong is not None:  # this machine's, which says nothing of the provider
                 leave.none()
                 raise wrong
@@ -307,6 +320,10 @@ class Transport:
                 raise failure
             wall = engine.clock.wall()
             fault = judge(purpose, authority, answer.status_code, answer.headers, answer.text, wall)
+            if fault is None and answer.status_code < 400:
+                engine.sightings.answered(asked, trail, answer.headers.get("date"))
+            else:
+                engine.sightings.ended(asked, trail, shown_by_answer(answer, fault, trail, wall))
             if operation is not None:
                 operation.end(answer, fault)
             unmatched = isinstance(fault, ServerFailed) and fault.of_request
@@ -357,6 +374,10 @@ def _as_msal_reads_it(purpose: Purpose, answer: WireResponse) -> WireResponse:
         return answer
     headers = {k: v for k, v in answer.headers.items() if k != "retry-after"}
     return WireResponse(answer.status_code, text, headers)
+
+
+#: By what a verifier's document is for, what it must say.
+_NEEDED = {Purpose.DISCOVERY: "jwks_uri", Purpose.KEYS: "keys"}
 
 
 def _purpose_of(url: str, exchange_context: ExchangeContext) -> Purpose:

@@ -143,7 +143,7 @@ class OwnersClient:
         client = self.client
         if "timeout" not in options and _has_no_timeout(client):
             options = {**options, "timeout": max(0.1, ends - self._clock.monotonic())}
-        given = {name: value for name, value in options.items() if name not in ("redirects", "largest")}
+        given = {name: value for name, value in options.items() if name not in ("redirects", "largest", "trail")}
         try:
             if isinstance(client, requests.Session) and _takes(
                 (client.get, client.post, client.request), "stream", "allow_redirects"

@@ -12,7 +12,7 @@ from .client import SDK
 from .judge import PROMPT, Finding
 from .plan import Plan
 from .run import Outcome
-from .timeline import Axis, strip
+from .timeline import Axis, axis_of, strip
 from .wording import (
     FRESH,
     LONG_DRILL,
@@ -142,7 +142,7 @@ def _timelines(outcomes: Sequence[Outcome]) -> Iterator[str]:
     items = (f'<li><svg viewBox="0 0 22 14" aria-hidden="true">{mark}</svg>{text}</li>' for mark, text in _LEGEND)
     yield f'<ul class="legend">{"".join(items)}</ul>'
     yield '<div class="faults">'
-    axis = Axis(*(finding for outcome in outcomes for finding in (outcome.peer, outcome.sdk)))
+    axis = axis_of(*(finding for outcome in outcomes for finding in (outcome.peer, outcome.sdk)))
     for outcome in outcomes:
         yield from _card(outcome, axis)
     yield "</div>"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from itertools import groupby
 
+from ..telemetry.page.drawing import WIDTH, Axis, line, rect, svg
 from .judge import BUCKET, Bucket, Finding
 
-__all__ = ["Axis", "strip"]
+__all__ = ["Axis", "axis_of", "strip"]
 
-_WIDTH = 1000.0
 _TALL = 30.0
 _TICKS = 7.0
 _GAP = 2.0
@@ -18,26 +17,9 @@ _GAP = 2.0
 _FINEST = 1 / 500
 
 
-class Axis:
-    """Places moments, in seconds from the outage's start, on a common width.
-
-    Args:
-        findings: Whose runs it must hold.
-    """
-
-    def __init__(self, *findings: Finding) -> None:
-        self.first = min(finding.began for finding in findings)
-        self.last = max(finding.ended for finding in findings)
-
-    def share(self, moment: float) -> float:
-        """Place a moment between 0 and 1."""
-        return min(1.0, max(0.0, (moment - self.first) / (self.last - self.first)))
-
-    def marks(self) -> tuple[float, ...]:
-        """Choose moments to write under it."""
-        length = self.last - self.first
-        step = next(s for s in (2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600, 86400) if length / s <= 8 or s == 86400)
-        return tuple(float(n * step) for n in range(int(self.last // step) + 1) if self.share(n * step) < 0.97)
+def axis_of(*findings: Finding) -> Axis:
+    """Return an axis that holds these runs, in seconds from the outage's start."""
+    return Axis(min(finding.began for finding in findings), max(finding.ended for finding in findings))
 
 
 def strip(finding: Finding, axis: Axis, *, label: str, discards: bool) -> str:
@@ -50,38 +32,28 @@ def strip(finding: Finding, axis: Axis, *, label: str, discards: bool) -> str:
         discards: Whether to mark when the token came within MSAL's margin.
     """
     height = _TALL + _GAP + _TICKS
-    dark, light, end = _x(axis, 0.0), _x(axis, finding.healed), _x(axis, finding.ended)
+    dark, light, end = axis.x(0.0), axis.x(finding.healed), axis.x(finding.ended)
     parts = [
-        f'<svg class="strip" viewBox="0 0 {_WIDTH:g} {height:g}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(label)}">',
-        f'<rect class="ground" width="{end:.1f}" height="{_TALL:g}"/>',
-        f'<rect class="dark" x="{dark:.1f}" width="{light - dark:.1f}" height="{height:g}"/>',
+        rect("ground", 0.0, 0.0, end, _TALL),
+        rect("dark", dark, 0.0, light - dark, height),
         *_bars(finding, axis),
         *_calls(finding, axis),
     ]
     if discards and finding.discards is not None:
-        x = _x(axis, finding.discards)
-        parts.append(f'<line class="discard" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_TALL:g}"/>')
-    parts.append("</svg>")
-    return "".join(parts)
-
-
-def _x(axis: Axis, moment: float) -> float:
-    return _WIDTH * axis.share(moment)
+        parts.append(line("discard", axis.x(finding.discards), 0.0, _TALL))
+    return svg("strip", height, parts, label=label)
 
 
 def _bars(finding: Finding, axis: Axis) -> Iterator[str]:
     for heights, columns in groupby(enumerate(finding.buckets), key=lambda pair: _heights(pair[1])):
         numbers = [number for number, _ in columns]
-        left = _x(axis, finding.began + numbers[0] * BUCKET)
-        width = _x(axis, finding.began + (numbers[-1] + 1) * BUCKET) - left
+        left = axis.x(finding.began + numbers[0] * BUCKET)
+        width = axis.x(finding.began + (numbers[-1] + 1) * BUCKET) - left
         bottom = _TALL
         for kind, height in zip(("served", "late", "missed"), heights, strict=True):
             if height:
                 bottom -= height
-                yield (
-                    f'<rect class="{kind}" x="{left:.1f}" y="{bottom:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
-                )
+                yield rect(kind, left, bottom, width, height)
 
 
 def _heights(bucket: Bucket) -> tuple[float, float, float]:
@@ -95,5 +67,4 @@ def _heights(bucket: Bucket) -> tuple[float, float, float]:
 def _calls(finding: Finding, axis: Axis) -> Iterator[str]:
     top = _TALL + _GAP
     for place in sorted({round(axis.share(moment) / _FINEST) for moment in finding.call_times}):
-        x = place * _FINEST * _WIDTH
-        yield f'<line class="call" x1="{x:.0f}" x2="{x:.0f}" y1="{top:g}" y2="{top + _TICKS:g}"/>'
+        yield line("call", place * _FINEST * WIDTH, top, top + _TICKS)

@@ -5,6 +5,7 @@ Needs the extra: `pip install 'resilient-auth[emulator]'`.
 """
 
 try:
+    from .callouts.sending import CalloutOutcome
     from .command import serve
     from .emulator import Emulator, InjectedFault
     from .faults import Fault
@@ -15,4 +16,4 @@ except ImportError as error:
 
     raise_missing("resilient_auth.emulator", "emulator", error)
 
-__all__ = ["Call", "Emulator", "Fault", "InjectedFault", "IssuedToken", "Ledger", "User", "serve"]
+__all__ = ["Call", "CalloutOutcome", "Emulator", "Fault", "InjectedFault", "IssuedToken", "Ledger", "User", "serve"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
+from .callouts.sending import CalloutOutcome
 from .faults import Fault
 from .ledger import Ledger
 from .provider.directory import User
@@ -66,6 +67,12 @@ class Commanded(Protocol):
 
     def change(self, changes: dict[str, Any]) -> None: ...
 
+    @property
+    def begin_call_out(self) -> Callable[..., None]: ...
+
+    @property
+    def called(self) -> tuple[CalloutOutcome, ...]: ...
+
 
 class Control:
     """Maps paths to the emulator's methods."""
@@ -75,9 +82,11 @@ class Control:
         self._reads: dict[str, Callable[[], Any]] = {
             "/state": emulator.state,
             "/ledger": self._ledger,
+            "/called": self._called,
             "/deliveries": lambda: [asdict(delivery) for delivery in emulator.deliveries],
         }
         self._commands: dict[str, Command] = {
+            "/call_out": self._call_out,
             "/fail": self._fail,
             "/schedule": self._schedule,
             "/heal": lambda body: emulator.heal(body.get("endpoint")),
@@ -127,6 +136,18 @@ class Control:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return json_response({"error": f"{type(error).__name__}: {error}"}, 400)
         return json_response({"ok": True} | (outcome or {}))
+
+    def _call_out(self, body: dict[str, Any]) -> None:
+        """Begin a call; what comes of it is in `/called`, since the API may ask this very emulator for keys."""
+        options = dict(body)
+        if isinstance(options.get("basic"), list):
+            options["basic"] = tuple(options["basic"])
+        if isinstance(options.get("encrypt_for"), str):
+            options["encrypt_for"] = options["encrypt_for"].encode()
+        self._emulator.begin_call_out(options.pop("url"), **options)
+
+    def _called(self) -> dict[str, Any]:
+        return {"called": [asdict(one) | {"code": one.code, "says": dict(one.says)} for one in self._emulator.called]}
 
     def _fail(self, body: dict[str, Any]) -> None:
         options = {name: body[name] for name in ("count", "seconds", "probability", "match") if name in body}

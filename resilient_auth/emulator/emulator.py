@@ -1,14 +1,22 @@
-"""The emulator as its users command it; more than 400 lines because each command is a documented method."""
+"""The emulator as its users command it.
+
+This is more than 400 lines because each command is one, with its description.
+"""
 
 from __future__ import annotations
 
+import base64
+import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from .callouts.contracts import ENTRA
+from .callouts.sending import CalloutOutcome, Question, events_claims, send
 from .control import Control
 from .endpoints import EVERYTHING
 from .faults import Fault
@@ -18,11 +26,13 @@ from .provider.directory import User
 from .provider.grants import short_grant_name
 from .provider.notices import Delivery, SignOutUris
 from .provider.oauth_errors import Refusal
-from .provider.realms import locate
+from .provider.realms import locate, tenant_id
 from .runtime import Runtime
 from .settings import Settings
 from .wire.messages import Site
 from .wire.network import LOOPBACK
+
+_CALLED = 1000
 
 
 class InjectedFault:
@@ -86,6 +96,7 @@ class Emulator(Settings):
         }
         self._seed = seed
         self._runtime: Runtime | None = None
+        self._called: deque[CalloutOutcome] = deque(maxlen=_CALLED)
 
     def start(self) -> Self:
         """Start serving; return when every port answers.
@@ -228,6 +239,82 @@ class Emulator(Settings):
             header: Members of the token's header, next to `alg`, `kid` and `x5t`, or in their place.
         """
         return self._running.call(lambda: self._running.keys.sign(claims, header))
+
+    def call_out(
+        self,
+        url: str,
+        event: str = "tokenIssuanceStart",
+        *,
+        audience: str = "",
+        issuer: str | None = None,
+        tenant: str = "contoso",
+        user: str | None = "ann@contoso.com",
+        basic: tuple[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
+        locale: str = "en-us",
+        password: str | None = None,
+        encrypt_for: bytes | None = None,
+        correlation_id: str | None = None,
+        timeout: float | None = None,
+        retries: int = 1,
+        ca_file: str | None = None,
+    ) -> CalloutOutcome:
+        """Call an API as Entra or B2C does in the middle of a sign-in, on this thread, and judge its answer.
+
+        Args:
+            url: The API's.
+            event: Entra's `tokenIssuanceStart`, `attributeCollectionStart`, `attributeCollectionSubmit`,
+                `emailOtpSend` or `passwordSubmit`; B2C's `apiConnector` or `restProfile`.
+            audience: For Entra: the API's own application, for which the token is.
+            issuer: For Entra: the token's; that of the tenant at this emulator's own address when not given.
+            tenant: Whose sign-in it is.
+            user: Who signs in; None for a sign-up.
+            basic: For B2C: a name and a password.
+            headers: Further headers, such as a client certificate's.
+            data: Further members of what is sent: of `data` for Entra, claims for B2C.
+            locale: The user's language.
+            password: For `passwordSubmit`.
+            encrypt_for: For `passwordSubmit`: the API's public key in PEM.
+            correlation_id: Another request's, to send that again.
+            timeout: Seconds that it waits; 1 for Entra and 20 for B2C when not given.
+            retries: How often it asks again where no answer came in time.
+            ca_file: Whom to trust; this emulator's own authority when not given.
+
+        Raises:
+            ValueError: An argument is wrong, or the user is unknown.
+        """
+        question = self._question(
+            url,
+            event,
+            audience=audience,
+            issuer=issuer,
+            tenant=tenant,
+            user=user,
+            basic=basic,
+            headers=headers,
+            data=data,
+            locale=locale,
+            password=password,
+            encrypt_for=encrypt_for,
+            correlation_id=correlation_id,
+            timeout=timeout,
+            retries=retries,
+            ca_file=ca_file,
+        )
+        return self._ask(question)
+
+    def begin_call_out(self, url: str, event: str = "tokenIssuanceStart", **options: Any) -> None:
+        """Begin a call as `call_out` makes it, and don't wait: `called` tells what came of it."""
+        question = self._question(url, event, **options)
+        threading.Thread(
+            target=self._ask, args=(question,), name="resilient-auth-emulator-callout", daemon=True
+        ).start()
+
+    @property
+    def called(self) -> tuple[CalloutOutcome, ...]:
+        """What came of the latest calls of `call_out`, a thousand at most."""
+        return tuple(self._called)
 
     def register(
         self,
@@ -396,6 +483,47 @@ class Emulator(Settings):
             "refresh_in": self.refresh_in,
             "faults": self._running.call(self._running.injections.describe),
         }
+
+    def _question(
+        self,
+        url: str,
+        event: str,
+        *,
+        audience: str = "",
+        issuer: str | None = None,
+        tenant: str = "contoso",
+        user: str | None = "ann@contoso.com",
+        basic: tuple[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        ca_file: str | None = None,
+        **about: Any,
+    ) -> Question:
+        running = self._running
+        known = None if user is None else self._user(user)
+        sent = dict(headers or {})
+        tid = tenant_id(tenant)
+        if event in ENTRA and "Authorization" not in sent:
+            issued = {"iss": issuer or f"{self.url}/{tid}/v2.0", "tid": tid, "aud": audience}
+            sent["Authorization"] = f"Bearer {self.sign(events_claims(issued))}"
+        elif basic is not None:
+            sent["Authorization"] = f"Basic {base64.b64encode(':'.join(basic).encode()).decode()}"
+        person = None if known is None else {"id": known.oid, "mail": known.username, "displayName": known.name}
+        return Question.about(
+            event,
+            url,
+            tenant_id=tid,
+            user=person,
+            headers=sent,
+            timeout=timeout or (1.0 if event in ENTRA else 20.0),
+            ca_file=ca_file or running.ca_file,
+            **about,
+        )
+
+    def _ask(self, question: Question) -> CalloutOutcome:
+        outcome = send(question)
+        self._called.append(outcome)
+        return outcome
 
     def _user(self, username: str) -> User:
         user = self._running.directory.find_user(username)

@@ -11,13 +11,20 @@ from dataclasses import dataclass
 from .event import BreakerEvent, DependencyEvent, DocumentEvent, Event, IssuerEvent, RequestEvent, origin_in
 
 __all__ = [
+    "AlertOpened",
+    "AlertResolved",
     "ApiRefusedToken",
+    "BlameChanged",
     "BreakerClosed",
     "BreakerHalfOpen",
     "BreakerIsolated",
     "BreakerOpened",
     "BulkheadRefused",
+    "CalloutAnswered",
+    "CalloutDefaulted",
+    "CalloutRejected",
     "ClaimsServiceRefused",
+    "ClockJumped",
     "CooldownStarted",
     "CredentialExpiring",
     "CredentialRejected",
@@ -43,6 +50,7 @@ __all__ = [
     "RemovalPostponed",
     "RemovalWritten",
     "RetryScheduled",
+    "SecretEndsUnread",
     "SecurityEventReceived",
     "SessionExtended",
     "SessionsEnded",
@@ -58,6 +66,9 @@ __all__ = [
     "TokenOnDenyList",
     "TokenServed",
     "UserSignedIn",
+    "WebhookFailed",
+    "WriteFailed",
+    "WriteGivenUp",
 ]
 
 
@@ -207,6 +218,24 @@ class BreakerIsolated(BreakerEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlameChanged(Event):
+    """Somebody else is to blame for what fails at an identity provider, as far as can be told; told at once."""
+
+    level = logging.WARNING
+    text = "To blame for what fails at {authority}: {what}, before that {previous} ({evidence})"
+    authority: str
+    #: Over which wire, where that isn't the default one.
+    wire: str
+    #: Which application, where it is its affair alone.
+    client_id: str
+    #: As in `health().blame`; `nobody` where it works again.
+    what: str
+    previous: str
+    #: What says so, in plain words.
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryServedStale(DocumentEvent):
     """The last known good document was served, since no newer one could be had."""
 
@@ -271,16 +300,88 @@ class CredentialRejected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialExpiring(Event):
-    """An application's certificate ends soon, or has ended; told 60, 30, 7 and 1 days ahead, and then (G24)."""
+    """An application's credential ends soon, or has ended; told 60, 30, 7 and 1 days ahead, and then (G24)."""
 
     level = logging.WARNING
-    text = "Certificate of application {client_id} from {target} expires at {expires} ({remaining} s left)"
+    text = "The {credential} of application {client_id} from {target} expires at {expires} ({remaining} s left)"
     authority: str
     client_id: str
     target: str
     expires: str
     #: Seconds until then; less than 0 when it has ended.
     remaining: float
+    #: `certificate`, or `secret` where a watch knows its end.
+    credential: str = "certificate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretEndsUnread(Event):
+    """The function that tells when secrets end failed; it is asked again an hour later, and what it told last holds."""
+
+    level = logging.WARNING
+    text = "When secrets end couldn't be read from {target}: {code} ({detail})"
+    #: The option that holds the function.
+    target: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertOpened(Event):
+    """Requests have fallen abruptly, or fewer of them succeed (G25); told once by a fleet that shares a store."""
+
+    level = logging.ERROR
+    text = "{kind} of {target}: {code}: {detail}"
+    #: What is watched: the name that it was given.
+    target: str
+    #: `acquisitions`, `verifications` or `downstream`.
+    kind: str
+    code: str
+    detail: str
+    #: How many there were in the span that is looked at, and how many of them failed.
+    count: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertResolved(Event):
+    """What an alert told of is over, after `seconds`."""
+
+    level = logging.WARNING
+    text = "{kind} of {target}: {code} is over after {seconds} s: {detail}"
+    target: str
+    kind: str
+    code: str
+    detail: str
+    count: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookFailed(Event):
+    """A webhook didn't take a message; told at the first failure of each message, and when it is given up."""
+
+    level = logging.WARNING
+    text = "Webhook {target} didn't take a message: {code} ({detail}); next attempt in {retry_after} s"
+    #: Its origin.
+    target: str
+    code: str
+    detail: str
+    #: None where the message is given up.
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJumped(Event):
+    """The wall clock was set, or this process stood still; for a while, a fall of requests isn't judged."""
+
+    level = logging.WARNING
+    text = "The {target} clock jumped by {seconds} s; for the next {rest} s a fall of requests isn't judged"
+    target: str
+    #: Less than 0 where it was set back.
+    seconds: float
+    rest: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -512,6 +613,72 @@ class ClaimsServiceRefused(Event):
     #: The HTTP status; 0 where no token could be had to ask with.
     status: int
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutAnswered(Event):
+    """A provider called in the middle of a sign-in and got the handler's answer."""
+
+    text = "Callout {target} answered with status {status} in {seconds} s"
+    #: The callout's name.
+    target: str
+    status: int
+    #: Whether it was the answer to an earlier request like it.
+    repeated: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutDefaulted(Event):
+    """A provider called in the middle of a sign-in and got the owner's default in place of the handler's answer."""
+
+    level = logging.WARNING
+    text = "Callout {target} gave no answer of its own in {seconds} s ({code}: {detail}); answered by {source}"
+    target: str
+    #: `default`; or `last_known`, the claims that the handler gave before.
+    source: str
+    code: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutRejected(Event):
+    """A request to a callout came from nobody who may call, or isn't what its contract says."""
+
+    level = logging.WARNING
+    text = "Request to callout {target} rejected: {code} ({detail})"
+    target: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteFailed(Event):
+    """A write in the background failed, and is tried again after `seconds`."""
+
+    level = logging.WARNING
+    text = "Write {key} of {target} failed with {code} ({detail}); tried again in {seconds} s"
+    #: The writes' name.
+    target: str
+    #: A hash of the write's key.
+    key: str
+    code: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteGivenUp(Event):
+    """A write in the background became a dead letter, which somebody must look at."""
+
+    level = logging.ERROR
+    text = "Write {key} of {target} was given up ({code}); {count} dead letters wait for somebody to look at them"
+    target: str
+    #: A hash of the write's key.
+    key: str
+    code: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

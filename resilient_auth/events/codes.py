@@ -30,6 +30,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "queue_full": "as many calls wait for their turn as may",
         "queue_timeout": "the call's turn didn't come in time",
         "slow": "the answer came later than a call may take",
+        # Calls of a provider's in the middle of a sign-in.
+        "failed_before": "the handler failed on the same request before, and isn't called twice for one",
+        "handler_error": "a function of the owner's raised an exception",
         # What is wrong with a store, a file or a token cache.
         "busy": "others hold it, or it has no connection free",
         "cluster": "it is a node of a cluster, and is to be asked as one",
@@ -50,6 +53,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "foreign": "it belongs to another owner, purpose or place",
         "malformed": "it isn't of the right form",
         "newer_schema": "a newer release wrote it",
+        "older_schema": "an older release wrote it, in a form that isn't read any more",
         "unknown_key": "it was sealed with a key that isn't here",
         "unreadable": "the file can't be read",
         # What is wrong with an application's credential.
@@ -59,6 +63,10 @@ CODES: Mapping[str, str] = MappingProxyType(
         "changed": "another key under a known `kid`",
         "empty": "no usable key",
         "shrank": "fewer keys than before",
+        # What an alert is about.
+        "error_budget": "for long, more requests failed than the objective allows",
+        "requests_fell": "there are far fewer requests than a day and a week before",
+        "success_rate": "far more requests fail than the objective allows",
         # Why users were signed out, and why somebody who wanted that wasn't believed.
         "back_channel": "the provider sent a logout token",
         "front_channel": "the provider's sign-out page said so",

@@ -11,18 +11,37 @@ from .._engine.exchange import under_way
 from .._engine.lanes import LaneStatus
 from .._engine.workers import lanes
 from .._fleet.write_back import removals_pending
+from .._policy.blame.sightings import blames
+from .._policy.blame.verdict import Blame
 from .._policy.breaker import Breaker, breakers
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
 from .._policy.key_reports import KeysHealth, reporters
-from .._process import forks
+from .._process import credential_ends, forks
+from .._process.write_reports import WritesHealth, write_reporters
 from .._store.gate import stores
 from ..errors import ConfigurationError
 from ..token import fingerprint
+from .foreseen import Advice, Forecast, GoesDark, foresee
 from .standing import Health, TokenHealth
-from .verdict import Seen, judge
+from .survival import holdings_of, stores_age, take_stock
+from .verdict import Seen, beside_stores, judge
 
-__all__ = ["Health", "KeysHealth", "LaneStatus", "TokenHealth", "health", "isolate", "reset"]
+__all__ = [
+    "Advice",
+    "Blame",
+    "Forecast",
+    "GoesDark",
+    "Health",
+    "KeysHealth",
+    "LaneStatus",
+    "TokenHealth",
+    "WritesHealth",
+    "forecast",
+    "health",
+    "isolate",
+    "reset",
+]
 
 
 def health() -> Health:
@@ -62,14 +81,18 @@ def health() -> Health:
                     last_code=None if entry.last_error is None else entry.last_error.code,
                 )
             )
+    held = tuple(stores())
     seen = Seen(
         at=time.time() if at is None else at,
         tokens=tuple(tokens),
         breakers=tuple(breaker.status() for breaker in breakers()),
-        stores=tuple(stores()),
+        blame=tuple(beside_stores(blame, held) for blame in blames()),
+        stores=held,
         removals_pending=removals_pending(),
         keys=tuple(reporter.report() for reporter in reporters.all()),
         lanes=tuple(lanes()),
+        credentials=tuple(end for one in credential_ends.reporters.all() for end in one.credential_ends()),
+        writes=tuple(sorted((one.report() for one in write_reporters.all()), key=lambda each: each.name)),
     )
     verdict, reasons = judge(seen)
     return Health(
@@ -78,11 +101,32 @@ def health() -> Health:
         time_to_dark=min((token.time_to_dark for token in tokens if token.in_use), default=None),
         tokens=seen.tokens,
         breakers=seen.breakers,
+        blame=seen.blame,
         stores=seen.stores,
         removals_pending=seen.removals_pending,
         keys=seen.keys,
         lanes=seen.lanes,
+        credentials=seen.credentials,
+        forecast=foresee(
+            [holding for memory in memories() for holding in holdings_of(memory)],
+            # Keys that nobody has needed yet are missed by nobody.
+            [keys for keys in seen.keys if keys.state != "none" or keys.failures],
+            at=seen.at,
+            stores_age=stores_age(),
+        ),
+        writes=seen.writes,
     )
+
+
+def forecast() -> Forecast:
+    """Return what goes dark when, if the providers died now; the stores are looked into for it.
+
+    It may block for as long as they allow. `health().forecast` is the same without another look, and never blocks.
+    """
+    take_stock()
+    found = health().forecast
+    assert found is not None  # noqa: S101 - health has it
+    return found
 
 
 def isolate(authority: str) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .._engine.lanes import LaneStatus
+from .._policy.blame.verdict import Blame
 from .._policy.circuit.status import BreakerStatus
 from .._policy.key_reports import KeysHealth
+from .._process.credential_ends import CredentialEnd
+from .._process.write_reports import WritesHealth
 from .._store.gate import StoreStatus
+from .foreseen import Forecast
+from .wording import as_json, at_time, span
 
-__all__ = ["Health", "TokenHealth", "Verdict", "span"]
+__all__ = ["Health", "TokenHealth", "Verdict", "at_time", "span"]
 
 Verdict = Literal["ok", "degraded", "at risk", "down"]
 
@@ -61,8 +66,18 @@ class Health:
     keys: tuple[KeysHealth, ...] = ()
     #: The lanes in which exchanges and calls of stores are under way, or from which some haven't come back.
     lanes: tuple[LaneStatus, ...] = ()
-    #: Why the verdict is what it is, in plain words, the worst first; empty where it is "ok".
+    #: Whose fault it is that something fails at an identity provider, as far as can be told; the one to look at first
+    #: comes first.
+    blame: tuple[Blame, ...] = ()
+    #: When applications' certificates and secrets end; known while `resilient_auth.telemetry.watch` is on.
+    credentials: tuple[CredentialEnd, ...] = ()
+    #: The writes that are made in the background.
+    writes: tuple[WritesHealth, ...] = ()
+    #: Why the verdict is what it is, in plain words, the worst first. Where it is "ok" they tell at most of what will
+    #: be trouble, such as a credential that ends in a few weeks.
     reasons: tuple[str, ...] = ()
+    #: What goes dark when, if the providers died now. Stores are seen as `resilient_auth.forecast` has found them last.
+    forecast: Forecast | None = None
 
     @property
     def ready(self) -> bool:
@@ -71,20 +86,10 @@ class Health:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it, with numbers rounded to milliseconds; it holds no token and no user's id."""
-        return {**{field.name: _json(getattr(self, field.name)) for field in fields(self)}, "ready": self.ready}
+        return {**{field.name: as_json(getattr(self, field.name)) for field in fields(self)}, "ready": self.ready}
 
     def __str__(self) -> str:
         return "\n".join(_report(self))
-
-
-def _json(value: object) -> Any:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, tuple):
-        return [_json(each) for each in value]
-    if is_dataclass(value):
-        return {field.name: _json(getattr(value, field.name)) for field in fields(value)}
-    return value
 
 
 def _report(health: Health) -> Iterator[str]:
@@ -93,6 +98,11 @@ def _report(health: Health) -> Iterator[str]:
     yield f"{health.verdict.upper()}: {time_left}, {'ready' if health.ready else 'not ready'}"
     for reason in health.reasons:
         yield f"  {reason}"
+    for blame in health.blame:
+        over = f" over {blame.wire}" if blame.wire else ""
+        whom = f" for {blame.client_id}" if blame.client_id else ""
+        since = at_time(blame.since)
+        yield f"  blame {blame.authority}{over}{whom}: {blame.what} since {since}, {'; '.join(blame.evidence)}"
     for token in health.tokens:
         whose = "" if token.subject is None else f" for {token.subject}"
         failed = f", {_times(token.failures)}, last with {token.last_code}" if token.last_code else ""
@@ -115,15 +125,14 @@ def _report(health: Health) -> Iterator[str]:
         yield f"  store {store.target}: {store.state}{failed}{records}"
     for lane in health.lanes:
         yield f"  lane {lane.name}: {lane.active} under way, {lane.waiting} waiting, {lane.overdue} overdue"
+    if health.forecast is not None and health.forecast.parts:
+        yield f"  {str(health.forecast).partition(chr(10))[0].lower()}"
+    for writes in health.writes:
+        oldest = f", the oldest for {span(writes.oldest)}" if writes.pending else ""
+        dead = f", {writes.dead} dead letters" if writes.dead else ""
+        yield f"  writes {writes.name}: {writes.pending} waiting{oldest}{dead}"
     if health.removals_pending:
         yield f"  sign-outs not yet in a store: {health.removals_pending}"
-
-
-def span(seconds: float) -> str:
-    """Return a time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _times(failures: int) -> str:

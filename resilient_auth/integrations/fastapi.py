@@ -55,9 +55,11 @@ try:
     from starlette.responses import JSONResponse
     from starlette.websockets import WebSocketState
 
+    from .callout_routes.starlette import mount_callout
     from .health_routes.starlette import mount_health
     from .signals.starlette import mount_signals
     from .signing_in.starlette import SignIn
+    from .status_page.starlette import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
 
@@ -73,8 +75,10 @@ __all__ = [
     "challenge",
     "handle_errors",
     "install",
+    "mount_callout",
     "mount_health",
     "mount_signals",
+    "mount_status_page",
 ]
 
 

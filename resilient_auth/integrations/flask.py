@@ -29,9 +29,11 @@ try:
     from flask import Blueprint, Flask, current_app, g, jsonify, request
     from werkzeug.exceptions import BadGateway, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 
+    from .callout_routes.flask import mount_callout
     from .health_routes.flask import mount_health
     from .signals.flask import mount_signals
     from .signing_in.flask import SignIn
+    from .status_page.flask import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "flask", error)
 
@@ -42,8 +44,10 @@ __all__ = [
     "challenge",
     "handle_errors",
     "install",
+    "mount_callout",
     "mount_health",
     "mount_signals",
+    "mount_status_page",
 ]
 
 

@@ -71,9 +71,8 @@ class Site:
         require(not parts.query, f"base_url must have no query: {base_url!r}")
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.prefix = parts.path.rstrip("/")
-        # Cookies know neither ports nor, with `__Host-`, paths: applications of one host must not take each other's.
-        at = f"{parts.port or 443}{self.prefix}"
-        mark = "" if at == "443" else f".{sha256(at.encode()).hexdigest()[:8]}"
+        # Cookies with `__Host-` know no paths: applications of one host must not take each other's.
+        mark = f".{sha256(self.prefix.encode()).hexdigest()[:8]}" if self.prefix else ""
         self.session_cookie = f"{SESSION_COOKIE}{mark}"
         self.options = options or SignInOptions()
         self.settings = settings_for(settings, store)

@@ -1,9 +1,11 @@
-"""What an owner sees: metrics and traces, by OpenTelemetry or Prometheus."""
+"""What an owner sees: metrics and traces, by OpenTelemetry or Prometheus; service levels, and alerts."""
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +21,30 @@ from .listening import Listening
 from .reading import begin_anew, current, handing_on
 
 if TYPE_CHECKING:
+    from ..clock import Clock
+    from ..store import Store
+    from .levels.endings import SecretExpires
+    from .levels.graph import graph_secret_ends as graph_secret_ends
+    from .levels.values import Alert as Alert
+    from .levels.values import Bucket as Bucket
+    from .levels.values import Comparison as Comparison
+    from .levels.values import ServiceLevel as ServiceLevel
+    from .levels.values import ServiceLevels as ServiceLevels
+    from .levels.values import Totals as Totals
+    from .levels.watching import Watch as Watch
+    from .levels.webhooks import Webhook as Webhook
     from .meters import Meters
     from .prometheus import PrometheusCollector
 
-__all__ = ["instrument", "prometheus_collector", "uninstrument"]
+#: Names that are loaded when they are first used, and where they are.
+_LATER = {
+    **dict.fromkeys(("Alert", "Bucket", "Comparison", "ServiceLevel", "ServiceLevels", "Totals"), "values"),
+    "Watch": "watching",
+    "Webhook": "webhooks",
+    "graph_secret_ends": "graph",
+}
+
+__all__ = ["instrument", "prometheus_collector", "service_levels", "uninstrument", "watch", *_LATER]
 
 _SCOPE = "resilient_auth"
 
@@ -37,6 +59,9 @@ class _State:
         self.providers: tuple[Any, Any] | None = None
         #: The instruments that were made, by provider: they can't be taken back, and aren't made twice.
         self.meters: list[tuple[Any, Meters]] = []
+        #: Whether OpenTelemetry or Prometheus are told; and what measures service levels.
+        self.exports = False
+        self.watch: Watch | None = None
 
 
 _state = _State()
@@ -84,7 +109,7 @@ def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
             atexit.register(handing_on.flush, 1.0)
             meters = Meters(meter_provider.get_meter(_SCOPE, __version__), partial(_tells, meter_provider))
             _state.meters.append((meter_provider, meters))
-        _state.providers = meter_provider, tracer_provider
+        _state.providers, _state.exports = (meter_provider, tracer_provider), True
         record = meters.record
         current.summed = lambda *value: handing_on.put(partial(record, *value))
         current.tracer = Spans(tracer_provider.get_tracer(_SCOPE, __version__), handing_on)
@@ -104,21 +129,122 @@ def prometheus_collector() -> PrometheusCollector:
 
     forks.notice()
     with _state.lock:
+        _state.exports = True
         _begin()
     return PrometheusCollector()
 
 
+def watch(
+    *,
+    store: Store | None = None,
+    name: str = "application",
+    webhook: Webhook | None = None,
+    fall: float | None = 0.25,
+    objective: float | None = 0.999,
+    least: int = 100,
+    secret_expires: SecretExpires | None = None,
+    clock: Clock | None = None,
+) -> Watch:
+    """Measure service levels from now on, and tell of alerts and of credentials that end (G25, G24).
+
+    Once a minute, on a thread of its own, it looks at what was counted. Alerts are events, and messages to a webhook;
+    `service_levels` tells the numbers. A token that memory serves costs what it costs with metrics.
+
+    Args:
+        store: Where counts and alerts outlive the process, and are summed over a fleet: then each alert is told once by
+            all of them together. Without one, by each process.
+        name: What is watched: processes with the same name in a store are one fleet.
+        webhook: Who is told, besides listeners and the log.
+        fall: Share by which requests of half an hour must be fewer than those a day before and those a week before,
+            from 0.05 to 1; None for no such alert.
+        objective: Share of requests that is to succeed, from 0.95 to 0.99999; None for no such alert.
+        least: Requests in the half hour before, at least, for a fall to mean anything.
+        secret_expires: When client secrets end: a date, an aware datetime or several of them by client id; or a
+            function that returns that, such as one of `graph_secret_ends`, which is asked once a day. What certificates
+            say is known without.
+        clock: Where the time comes from; for tests.
+
+    Returns:
+        What `close` ends; a context manager.
+
+    Raises:
+        ConfigurationError: An option is wrong, or a watch is on already.
+    """
+    from .levels.options import WatchOptions
+    from .levels.watching import Watch
+
+    options = WatchOptions(
+        store=store,
+        name=name,
+        webhook=webhook,
+        fall=fall,
+        objective=objective,
+        least=least,
+        secret_expires=secret_expires,
+        clock=clock,
+    )
+    forks.notice()
+    made = Watch(options, current.tally, _end_watch)
+    with _state.lock:
+        if _state.watch is not None:
+            raise ConfigurationError("a watch is on already: close() that one first")
+        _begin()
+        _state.watch = made
+    # An exit writes down what was counted last.
+    atexit.register(made.close)
+    made.begin()
+    return made
+
+
+def service_levels() -> ServiceLevels:
+    """Return requests and success rates, against the periods before, and what alerts are open (G25).
+
+    Nobody is asked: with a store, what was read of it last is told, and it is read again in the background. Without a
+    `watch` all is zero.
+    """
+    from .levels.counts import Counts
+    from .levels.watching import levels_of
+
+    on = _state.watch
+    return levels_of(Counts(), time.time(), watched=False) if on is None else on.levels()
+
+
 def uninstrument() -> None:
-    """Observe nothing more, and forget what was counted: it costs nothing from now on."""
+    """Observe nothing more, and forget what was counted: it costs nothing from now on, unless a watch is on."""
     forks.notice()
     with _state.lock:
         _state.providers = current.summed = current.tracer = None
-        unsubscribe, _state.unsubscribe = _state.unsubscribe, None
-        observing.observe(None)
-        begin_anew()
-        _swap()
+        _state.exports = False
+        unsubscribe = _end()
     if unsubscribe is not None:
         unsubscribe()
+
+
+def _end_watch(one: Watch) -> None:
+    atexit.unregister(one.close)
+    with _state.lock:
+        if _state.watch is one:
+            _state.watch = None
+        unsubscribe = _end()
+    if unsubscribe is not None:
+        unsubscribe()
+
+
+def _end() -> Callable[[], None] | None:
+    """Observe no more where nobody wants it; return what ends the subscription to events."""
+    if _state.exports or _state.watch is not None:
+        return None
+    unsubscribe, _state.unsubscribe = _state.unsubscribe, None
+    observing.observe(None)
+    begin_anew()
+    _swap()
+    return unsubscribe
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.levels.{_LATER[name]}"), name)
 
 
 def _begin() -> None:
@@ -143,3 +269,9 @@ def _tells(provider: Any) -> bool:
 @forks.renewed
 def _after_fork() -> None:
     _state.lock = threading.Lock()
+
+
+@forks.resumed
+def _resume() -> None:
+    if _state.watch is not None:
+        _state.watch.begin()

@@ -19,6 +19,10 @@ class CertificateLife(NamedTuple):
     client_id: str
     #: Seconds; negative when it is over.
     remaining: float
+    #: The same in seconds since the epoch.
+    ends: float
+    #: Where it came from.
+    target: str
 
 
 #: By application, what it was given and the end of that, in seconds since the epoch: it is read once.
@@ -26,17 +30,27 @@ _ends: weakref.WeakKeyDictionary[LateBound, tuple[object, float | None]] = weakr
 
 
 def lives() -> Iterator[CertificateLife]:
-    """Tell how long each living application's certificate lasts, where it was given with its end."""
+    """Tell how long the certificate of each application lasts that isn't closed, where it was given with its end."""
     for app in applications():
-        given = app.__dict__.get("_ra_arguments", {}).get("client_credential")
-        if not isinstance(given, Mapping):
+        if app._ra_session.closed:
             continue
-        before, end = _ends.get(app, (None, None))
-        if before is not given:
-            end = _end_of(given)
-            _ends[app] = given, end
+        rotation = app.__dict__.get("_ra_rotation")
+        end = _end_in_arguments(app) if rotation is None else rotation.ends
         if end is not None:
-            yield CertificateLife(app._ra_authority, app.client_id, end - app._ra_session.engine.clock.wall())
+            target = "client_credential" if rotation is None else rotation.source.name
+            remaining = end - app._ra_session.engine.clock.wall()
+            yield CertificateLife(app._ra_authority, app.client_id, remaining, end, target)
+
+
+def _end_in_arguments(app: LateBound) -> float | None:
+    given = app.__dict__.get("_ra_arguments", {}).get("client_credential")
+    if not isinstance(given, Mapping):
+        return None
+    before, end = _ends.get(app, (None, None))
+    if before is not given:
+        end = _end_of(given)
+        _ends[app] = given, end
+    return end
 
 
 def _end_of(given: Mapping[str, Any]) -> float | None:

@@ -33,6 +33,10 @@ LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "event": ("the event's name", "the events"),
         "http.request.method": ("`GET`, `POST` and so on", "10"),
         "http.response.status_code": ("the status", "500"),
+        "resilient_auth.blame": (
+            "`provider`, `network`, `tls`, `proxy`, `clock`, `credential`, `throttled`, `process` or `unknown`",
+            "9",
+        ),
         "resilient_auth.client_id": ("the application's id", "the applications"),
         "resilient_auth.flow": ("such as `client_credentials` or `silent`", "10"),
         "resilient_auth.operation": ("`read` or `write`", "2"),
@@ -190,9 +194,16 @@ _LISTED = (
         "resilient_auth.credential.remaining",
         "s",
         _ours(_HOST, "client_id"),
-        "Until the certificate of an application ends, 86,400 a day; absent where that isn't known, as of a secret's",
+        "Until a certificate of an application ends, 86,400 s a day, or a secret of which a watch was told that",
     ),
     Metric("gauge", "resilient_auth.verdict", "1", _ours("state"), "1 for how the process stands, 0 for the others"),
+    Metric(
+        "gauge",
+        "resilient_auth.blame",
+        "{fault}",
+        _ours(_HOST, "blame"),
+        "What fails at identity providers now, by whose fault it is; absent where nothing does",
+    ),
     Metric(
         "gauge", "resilient_auth.keys.age", "s", _ours(_HOST), "Since the signing keys were fetched; the oldest set"
     ),
@@ -259,6 +270,13 @@ _LISTED = (
         "{removal}",
         (),
         "Sign-outs that a store couldn't be told of yet",
+    ),
+    Metric(
+        "gauge",
+        "resilient_auth.writes",
+        "{write}",
+        _ours("state"),
+        "Writes in the background that are `waiting`, or `dead`: given up, until somebody looks at them",
     ),
     Metric("counter", "resilient_auth.events", "{event}", _ours("event"), "Events"),
     Metric(

@@ -45,6 +45,8 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
             yield "resilient_auth.token.time_to_dark", (host, token.client_id, scope), token.time_to_dark
     for breaker in now.breakers:
         yield "resilient_auth.breakers", (addresses.of(breaker.whom), breaker.purpose, breaker.state), 1.0
+    for blame in now.blame:
+        yield "resilient_auth.blame", (addresses.of(blame.authority), blame.what), 1.0
     for keys in now.keys:
         host = addresses.of(keys.authority)
         if keys.age is not None:
@@ -57,6 +59,9 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
         host = addresses.of(origin_in(lane.name))
         for state, number in (("active", lane.active), ("waiting", lane.waiting), ("overdue", lane.overdue)):
             yield "resilient_auth.queue.depth", (host, state), float(number)
+    for end in now.credentials:
+        if end.credential == "secret":  # those of certificates are there without a watch
+            yield "resilient_auth.credential.remaining", (addresses.of(end.authority), end.client_id), end.remaining
     yield from _of_holders(addresses)
 
 
@@ -66,6 +71,9 @@ def _of_process(now: Health) -> Iterator[Standing]:
     for verdict in get_args(Verdict):
         yield "resilient_auth.verdict", (verdict,), float(now.verdict == verdict)
     yield "resilient_auth.removals.pending", (), float(now.removals_pending)
+    if now.writes:
+        yield "resilient_auth.writes", ("waiting",), float(sum(writes.pending for writes in now.writes))
+        yield "resilient_auth.writes", ("dead",), float(sum(writes.dead for writes in now.writes))
 
 
 def _of_holders(addresses: Addresses) -> Iterator[Standing]:

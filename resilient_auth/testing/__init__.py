@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .._store.conformance import check_backend
+from .callouts import check_callout
 from .captured import CapturedEvents, capture_events
 from .clock import ManualClock, no_jitter
 from .faults import chaos
@@ -25,6 +26,7 @@ __all__ = [
     "capture_events",
     "chaos",
     "check_backend",
+    "check_callout",
     "claims",
     "identity_provider",
     "no_jitter",

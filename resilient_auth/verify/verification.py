@@ -372,8 +372,7 @@ class Verification:
         if known.deny_version != current.version:
             raw = claims.raw
             people, ids = (claims.object_id, claims.subject), (raw.get("uti"), raw.get("jti"))
-            matched = current.match(known.kid, people, raw.get("sid"), ids)
-            matched = matched or deny.revoked.match(claims)
+            matched = current.match(known.kid, people, raw.get("sid"), ids) or deny.revoked.match(claims)
         if not matched and deny.check is not None:
             try:
                 matched = "check" if deny.check(claims.raw) else ""

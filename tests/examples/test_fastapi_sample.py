@@ -233,6 +233,21 @@ def test_the_documentation_names_the_scheme(api: Api) -> None:
     assert document["paths"]["/orders"]["get"]["security"] == [{"bearer": []}]
 
 
+def test_operators_alone_see_the_status_page_and_the_metrics(api: Api) -> None:
+    """Probes are for everybody; the page and the numbers name whom the API asks."""
+    api.get("/orders", api.token())
+    password = api.environment["OPERATOR_PASSWORD"]
+    for path in ("/status", "/status/now", "/status/events", "/metrics"):
+        for given in (None, ("ops", "wrong")):
+            assert api.client.get(path, auth=given).status_code == 401
+    assert api.client.get("/health/ready").json() == {"ready": True}
+    page = api.client.get("/status", auth=("ops", password))
+    assert "All is well" in page.text
+    assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]
+    assert "@contoso.com" not in page.text
+    assert "resilient_auth_acquisitions_total" in api.client.get("/metrics", auth=("ops", password)).text
+
+
 @pytest.mark.slow
 def test_a_start_in_an_outage_serves_who_was_served_before(api: Api, emulator: Emulator) -> None:
     """Keys are pinned, tokens for the inventory are stored; a forged token is told from a good one all the same."""

@@ -14,6 +14,7 @@ import pytest
 from resilient_auth import ConfigurationError
 from resilient_auth.cli import main
 from resilient_auth.health import Health
+from resilient_auth.health.foreseen import foresee
 from resilient_auth.integrations.health_routes import routes
 
 assert django_site.settings.configured
@@ -149,6 +150,22 @@ def test_reasons_are_for_those_who_may_know_them(
     assert framework(details=True)("/health/ready")[1] == {"ready": True}
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_forecast_is_for_those_who_may_know_it(
+    framework: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names scopes and authorities; a flood of questions is one look into the stores."""
+    looks: list[int] = []
+    seen = foresee((), (), at=1_800_066_600.0)
+    monkeypatch.setattr(routes, "forecast", lambda: looks.append(1) or seen)
+    ask = framework(details=True)
+    for _ in range(3):
+        status, body, _ = ask("/health/forecast")
+    assert (status, body) == (200, {"report": str(seen)} | seen.to_dict())
+    assert looks == [1]
+    assert "/health/forecast" not in [path for path, _ in routes.health_routes("/health", details=False)]
+
+
 def test_a_flood_of_requests_is_one_look(standing: Callable[..., list[int]]) -> None:
     """Within a second, whichever route they are for."""
     looks = standing("ok")
@@ -210,6 +227,19 @@ def test_the_terminal_tells_what_an_application_says(
     assert capsys.readouterr().out == f"{verdict.upper()}\n  one\\x1b[2J\n"
     assert main(["health", f"{url}/health", "--json"]) == status
     assert json.loads(capsys.readouterr().out)["verdict"] == verdict
+
+
+def test_the_terminal_tells_what_is_forecast(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the URL of the health routes; what it says steers no terminal."""
+    answers, url = served
+    answers["/health/forecast"] = (200, json.dumps({"report": "IF\n  one\x1b[2J", "parts": []}).encode())
+    answers["/open/forecast"] = (404, b"{}")
+    assert main(["forecast", f"{url}/health"]) == 0
+    assert capsys.readouterr().out == "IF\n  one\\x1b[2J\n"
+    assert main(["forecast", f"{url}/health/forecast", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"] == []
+    assert main(["forecast", f"{url}/open"]) == 3
+    assert "details=True" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b"[" * 100_000, b" " * 2_000_000])

@@ -48,10 +48,10 @@ def daemon(idp: Emulator, settings: Callable[..., ra.Settings]) -> Iterator[Call
     built: list[Any] = []
 
     def build(client_id: str = "daemon", tenant: str = "contoso", **options: Any) -> Any:
-        options = {"client_credential": SECRET, "resilience": settings()} | options
+        options = {"client_credential": SECRET, "resilience": settings(), "verify": idp.ca_file} | options
         built.append(
             msal.ConfidentialClientApplication(
-                client_id, authority=idp.authority(tenant), instance_discovery=False, verify=idp.ca_file, **options
+                client_id, authority=idp.authority(tenant), instance_discovery=False, **options
             )
         )
         return built[-1]

@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import resilient_auth as ra
+from resilient_auth.callouts import BackgroundWrites
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.telemetry.metrics import METRICS
 from resilient_auth.telemetry.prometheus import name_of
@@ -44,6 +45,7 @@ def test_every_metric_is_told(
     verifier.verify(token)
     with httpx.Client(transport=ra.ResilientTransport(httpx.MockTransport(lambda _: httpx.Response(200)))) as client:
         client.get("https://orders.example/1")
+    writes = BackgroundWrites("told", lambda write: None, store=store)
     throttled = idp.fail(Fault.http_429(retry_after=3), "token", count=1)
     with pytest.raises(ra.ProviderUnavailable):
         app.acquire_token_for_client(["api://throttled/.default"])
@@ -66,4 +68,5 @@ def test_every_metric_is_told(
     assert labels == {name: found[name] for name in wanted}
     ra.reset(idp.url)
     verifier.close()
+    writes.close()
     store.close()

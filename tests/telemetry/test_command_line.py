@@ -41,7 +41,7 @@ def status_of(idp: Emulator) -> int:
         return client.get(url).status_code
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "health", "drill", "emulator"])
+@pytest.mark.parametrize("command", ["", "doctor", "health", "forecast", "drill", "emulator"])
 def test_help_needs_no_extra(command: str) -> None:
     """In an interpreter that can import none of what extras bring."""
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in EXTRAS)
@@ -62,6 +62,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE) == [
         "doctor",
         "health",
+        "forecast",
         "drill",
         "emulator",
     ]

@@ -6,6 +6,7 @@ A wrong use says so to mypy and to pyright, and an ignored error that isn't ther
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, assert_type
 
 import httpx
@@ -13,7 +14,7 @@ import msal as plain  # pyright: ignore[reportMissingTypeStubs]
 from flask import Flask
 
 import resilient_auth as ra
-from resilient_auth import aio, events, msal, testing, verify
+from resilient_auth import aio, callouts, events, msal, testing, verify
 from resilient_auth.integrations import flask as in_flask
 from resilient_auth.store import Backend
 
@@ -147,6 +148,19 @@ def settings_stores_and_events(backend: Backend) -> None:
     ra.halth()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
+def service_levels(graph: httpx.Client) -> None:
+    webhook = ra.telemetry.Webhook("https://alerts.example", secret=["whsec_a", "whsec_b"], deadline=5.0)
+    with ra.telemetry.watch(webhook=webhook, secret_expires={"app": [date(2027, 1, 1)]}, objective=None) as watch:
+        assert_type(watch, ra.telemetry.Watch)
+    ra.telemetry.watch(secret_expires=ra.telemetry.graph_secret_ends(graph, "app")).close()
+    level = ra.telemetry.service_levels().of("downstream")
+    assert_type(level.day.now.success_rate, float | None)
+    assert_type(level.hours[0].start, float)
+
+    ra.telemetry.watch(fall="25 %")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ra.telemetry.service_levels().of("sign-ins")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def web_frameworks(verifier: ra.ClaimsVerifier, claims: ra.Claims, decision: ra.Decision, app: Flask) -> None:
     assert_type(claims.to_dict(), dict[str, Any])
     assert_type(decision.to_dict(), dict[str, Any])
@@ -161,3 +175,31 @@ def web_frameworks(verifier: ra.ClaimsVerifier, claims: ra.Claims, decision: ra.
 
     in_flask.authenticated(verifier, token_in="cookie")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ra.api_client("https://api.example", None, verify=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def callouts_of_providers(app: Flask, store: ra.FileStore) -> None:
+    def tier(request: callouts.TokenIssuanceStart) -> callouts.Continue:
+        assert_type(request.user_id, str)
+        return callouts.Continue({"tier": "gold"})
+
+    async def check(request: callouts.PasswordSubmit) -> callouts.Answer:
+        return callouts.MigratePassword() if request.password else callouts.RetryPassword()
+
+    caller = callouts.BasicCaller({"b2c": "a long password"})
+    enrich = callouts.Callout(
+        callouts.TokenIssuanceStart,
+        tier,
+        caller=caller,
+        default=callouts.LastKnown(otherwise=callouts.Continue()),
+        store=store,
+    )
+    assert_type(enrich, callouts.Callout[callouts.TokenIssuanceStart])
+    callouts.Callout(callouts.PasswordSubmit, check, caller=caller, default=callouts.RetryPassword())
+    in_flask.mount_callout(app, "/callouts/token", enrich)
+
+    def write(one: callouts.Write) -> None:
+        assert_type(one.key, str)
+
+    writes = callouts.BackgroundWrites("sign-ins", write, store=store)
+    assert_type(writes.put({"user": "ada"}, key="1"), bool)
+    assert_type(testing.check_callout("restProfile", 200, {}, b"{}"), str)

@@ -21,7 +21,7 @@ NESTED = {"address": {"city": "Zürich", "lines": ["a", {"b": 1}]}, "realm_acces
 
 @pytest.fixture(params=["flat", "nested"])
 def ada(request: pytest.FixtureRequest) -> Claims:
-    return claims("ada", scopes="orders.read orders.list", **(NESTED if request.param == "nested" else {}))
+    return claims("ada.lovelace", scopes="orders.read orders.list", **(NESTED if request.param == "nested" else {}))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_to_dict_is_plain_and_ones_own(ada: Claims, decision: Decision) -> None:
     assert told["provenance"] == {"keys": "fresh", "keys_age": 0.0, "grace": False, "past_expiry": 0.0}
     assert type(told["raw"]) is dict
     told["raw"]["sub"] = "eve"
-    assert ada.raw["sub"] == "ada"
+    assert ada.raw["sub"] == "ada.lovelace"
     said = decision.to_dict()
     assert json.loads(json.dumps(said)) == said
     said["attributes"]["address"]["lines"].append("x")
@@ -94,7 +94,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_nothing_in_them_changes(change: str) -> None:
     """At any depth; the error says what to do instead."""
-    ada = claims("ada", **NESTED)
+    ada = claims("ada.lovelace", **NESTED)
     for held in (ada.raw, ada.raw["address"], ada.raw["address"]["lines"][1]):
         before = dict(held)
         with pytest.raises(TypeError, match="dict"):
@@ -102,4 +102,4 @@ def test_nothing_in_them_changes(change: str) -> None:
         assert held == before
     assert {**ada.raw, "sub": "eve"}["sub"] == (ada.raw | {"sub": "eve"})["sub"] == "eve"
     assert type(ada.raw.copy()) is dict  # type: ignore[attr-defined]
-    assert "ada" not in repr(ada)
+    assert "lovelace" not in repr(ada)

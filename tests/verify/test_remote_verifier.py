@@ -595,10 +595,10 @@ class TestConcurrency:
     async def test_many_tasks_do_not_wait_for_each_other(self, service: Service, trust: ssl.SSLContext) -> None:
         """Nor does the loop."""
         service.fails(Fault.black_hole())
-        options = TransportOptions(deadline=0.5, attempt_timeout=0.5, connect_timeout=0.5, queue_wait=0.5, attempts=1)
+        options = TransportOptions(deadline=1.0, attempt_timeout=1.0, connect_timeout=1.0, queue_wait=1.0, attempts=1)
         async with ra.aio.RemoteClaimsVerifier(service.url, sends="sub", verify=trust, options=options) as one:
             ticks, began = 0, time.monotonic()
-            # One after the other they would take ten seconds.
+            # One after the other they would take twenty seconds; a loop that waits with them ticks a few times.
             asked = asyncio.gather(*(one.verify(CLAIMS) for _ in range(20)))
             while not asked.done():
                 await asyncio.sleep(0.01)

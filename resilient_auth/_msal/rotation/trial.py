@@ -21,15 +21,25 @@ from ...events import CredentialExpiring, CredentialRejected, CredentialRotated,
 from .certificate import Unusable
 from .sources import CredentialSource, Given, source_of
 
-__all__ = ["Rotation", "rotation_for"]
+__all__ = ["DAY", "Rotation", "date", "mark_passed", "rotation_for", "tell_elsewhere"]
 
 #: Days ahead of a certificate's end on which its owner is warned (G24); and on its end.
 _WARN_AHEAD = (60, 30, 7, 1, 0)
-_DAY = 86400.0
+DAY = 86400.0
 #: Seconds after which a credential that was refused is tried again: a directory knows new ones only after a while.
 _TRY_AGAIN = 60.0
 #: What a provider says to a credential that it doesn't take (RFC 6749, section 5.2); Keycloak says the second.
 _REFUSALS = frozenset({"invalid_client", "unauthorized_client"})
+
+
+#: Whether a watch tells owners of their certificates' ends, once for a whole fleet.
+_told_elsewhere = False
+
+
+def tell_elsewhere(on: bool) -> None:
+    """Leave it to somebody else to tell owners of their certificates' ends, or do it here again."""
+    global _told_elsewhere
+    _told_elsewhere = on
 
 
 class Rotation:
@@ -126,7 +136,7 @@ class Rotation:
                     authority=self._authority,
                     client_id=self._client_id,
                     target=self.source.name,
-                    expires=_date(given.ends),
+                    expires=date(given.ends),
                 )
             )
 
@@ -156,8 +166,8 @@ class Rotation:
         if given.ends is None:
             return None
         left = given.ends - self._clock.wall()
-        mark = min((days for days in _WARN_AHEAD if left <= days * _DAY), default=None)
-        if mark is None or self._warned == (given.ends, mark):
+        mark = mark_passed(left)
+        if mark is None or self._warned == (given.ends, mark) or _told_elsewhere:
             return None
         self._warned = (given.ends, mark)
         return CredentialExpiring(
@@ -165,12 +175,23 @@ class Rotation:
             authority=self._authority,
             client_id=self._client_id,
             target=self.source.name,
-            expires=_date(given.ends),
+            expires=date(given.ends),
             remaining=left,
         )
 
+    @property
+    def ends(self) -> float | None:
+        """Return when the certificate ends that is in use, in seconds since the epoch; None where there is none."""
+        held = self._newest if self._refused is None else self._proven
+        return None if held is None else held.ends
+
     def __repr__(self) -> str:
         return f"Rotation({self.source.name!r})"
+
+
+def mark_passed(left: float) -> int | None:
+    """Return the last mark, in days ahead of a credential's end, that has been passed with so many seconds left."""
+    return min((days for days in _WARN_AHEAD if left <= days * DAY), default=None)
 
 
 def is_refusal(answer: Any) -> bool:
@@ -207,7 +228,8 @@ def _same(one: Given, other: Given) -> bool:
     return bool(first == second)
 
 
-def _date(seconds: float | None) -> str:
+def date(seconds: float | None) -> str:
+    """Return a time as an ISO 8601 date in UTC; "" for none."""
     from datetime import UTC, datetime
 
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,9 +14,11 @@ Needs the extra: `pip install 'resilient-auth[django]'`.
 from ..._process.extras import raise_missing
 
 try:
+    from ..callout_routes.django import mount_callout
     from ..health_routes.django import mount_health
     from ..signals.django import mount_signals
     from ..signing_in.django import SignIn
+    from ..status_page.django import mount_status_page
     from .errors import handle_errors, install
     from .guarding import authenticated, challenge, claims_middleware, requires
     from .users import ClaimsUser, from_backends
@@ -32,7 +34,9 @@ __all__ = [
     "from_backends",
     "handle_errors",
     "install",
+    "mount_callout",
     "mount_health",
     "mount_signals",
+    "mount_status_page",
     "requires",
 ]

@@ -20,7 +20,8 @@ def mount_health(urlpatterns: list[Any], path: str = "/health", *, details: bool
     Args:
         urlpatterns: The project's list of URL patterns.
         path: Where: `/health`, `/health/ready` and `/health/live`.
-        details: Tell the reasons too, which name authorities and issuers: behind an authentication of yours alone.
+        details: Tell the reasons too, which name authorities and issuers, and answer `/health/forecast`: behind an
+            authentication of yours alone.
 
     Raises:
         ConfigurationError: The path can't be one, or `urlpatterns` isn't a list.

@@ -3,6 +3,7 @@
     {path}        200 and the verdict, with `details` its reasons: for people and for `resilient-auth health`
     {path}/ready  503 where somebody who asks now would get nothing, else 200: for a readiness probe
     {path}/live   200, as long as the process answers: for a liveness probe, which no outage may fail
+    {path}/forecast  what goes dark when, if the providers died now; with `details` alone
 
 Without `details` they tell nothing about whom the application asks, and may be open to everybody.
 """
@@ -10,13 +11,13 @@ Without `details` they tell nothing about whom the application asks, and may be 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..._policy.checks import require
-from ...health import Health, health
+from ...health import Forecast, Health, forecast, health
+from ...health.looking import Look
 
 __all__ = ["HEADERS", "HealthAnswer", "health_routes"]
 
@@ -24,6 +25,8 @@ HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 #: Seconds for which one look is told to all who ask: a flood of requests costs the process nothing. And seconds for
 #: which it is told to others while somebody looks again.
 _KEPT, _OLD = 1.0, 5.0
+#: The same of a forecast, for which the stores are looked into.
+_FORECAST_KEPT, _FORECAST_OLD = 15.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +35,6 @@ class HealthAnswer:
 
     status: int
     body: str
-
-
-class _Look:
-    """The last look at the process's health."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[float, Health] | None = None
-        self._looking_since = -_OLD
-
-    def __call__(self) -> Health:
-        now, last = time.monotonic(), self._seen
-        if last is not None:
-            at, seen = last
-            if now - at < _KEPT or (now - at < _OLD and now - self._looking_since < _KEPT):
-                return seen
-        # No lock: that two look at once does no harm.
-        self._looking_since = now
-        seen = health()
-        self._seen = now, seen
-        return seen
 
 
 def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], HealthAnswer]], ...]:
@@ -69,7 +52,8 @@ def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], 
         isinstance(path, str) and path.startswith("/") and not path.endswith("/") and path.isprintable(),
         f'path must begin with a slash and end without one, such as "/health", not {path!r}',
     )
-    look = _Look()
+    look: Look[Health] = Look(lambda: health(), _KEPT, _OLD)
+    ahead: Look[Forecast] = Look(lambda: forecast(), _FORECAST_KEPT, _FORECAST_OLD)
 
     def told() -> HealthAnswer:
         seen = look()
@@ -86,4 +70,9 @@ def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], 
     def live() -> HealthAnswer:
         return HealthAnswer(200, '{"live": true}')
 
-    return (path, told), (f"{path}/ready", ready), (f"{path}/live", live)
+    def foretold() -> HealthAnswer:
+        seen = ahead()
+        return HealthAnswer(200, json.dumps({"report": str(seen)} | seen.to_dict()))
+
+    known = (path, told), (f"{path}/ready", ready), (f"{path}/live", live)
+    return (*known, (f"{path}/forecast", foretold)) if details else known

@@ -20,7 +20,8 @@ def mount_health(app: Starlette, path: str = "/health", *, details: bool = False
     Args:
         app: The application, FastAPI's or Starlette's.
         path: Where: `/health`, `/health/ready` and `/health/live`.
-        details: Tell the reasons too, which name authorities and issuers: behind an authentication of yours alone.
+        details: Tell the reasons too, which name authorities and issuers, and answer `/health/forecast`: behind an
+            authentication of yours alone.
 
     Raises:
         ConfigurationError: The path can't be one.

@@ -34,7 +34,7 @@ __all__ = ["SignIn"]
 class SignIn:
     """Sign users in, and keep them signed in through an outage of the provider (G13).
 
-    Make one in a module of the project's, and add its `urlpatterns` to those of `urls.py`.
+    Make one in a module of the project's, and add its `urlpatterns` to those of the project's own.
 
     Args:
         urlpatterns: The project's list of URL patterns, to which the routes are added; or None, and add

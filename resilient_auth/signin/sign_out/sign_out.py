@@ -26,7 +26,7 @@ from ..messages import Answer, Arrival, Route, dropped
 from ..pages import HEADERS, Choice, Field, Page
 from ..paths import own_path
 from ..sessions.record import Session
-from ..site import SESSION_COOKIE, Site
+from ..site import Site
 from .at_provider import hint_of, leading_out, origins_of
 from .back_channel import BackChannel
 from .ending import Ending, Once, Whom
@@ -70,7 +70,7 @@ class SignOut:
     def sign_out(self, arrival: Arrival) -> Steps[Answer]:
         """Ask whether the user means it, or sign them out."""
         site = self._site
-        cookie = arrival.cookies.get(SESSION_COOKIE, "")
+        cookie = arrival.cookies.get(site.session_cookie, "")
         session: Session | None = None
         if cookie:
             try:
@@ -80,7 +80,7 @@ class SignOut:
             session = None if found is None else found.session
         if session is None:
             answer = self._signed_out(arrival, "You aren't signed in here.")
-            return answer.with_cookies(dropped(SESSION_COOKIE)) if cookie else answer
+            return answer.with_cookies(dropped(site.session_cookie)) if cookie else answer
         if arrival.method != "POST":
             return self._asked(arrival, session, 200)
         if not self._is_meant(arrival, session):
@@ -88,7 +88,7 @@ class SignOut:
             emit(SignOutRefused(at=site.clock.wall(), issuer=issuer, code="cross_site"))
             return self._asked(arrival, session, 403)
         answer = yield from self._out(arrival, session)
-        return answer.with_cookies(dropped(SESSION_COOKIE))
+        return answer.with_cookies(dropped(site.session_cookie))
 
     def _out(self, arrival: Arrival, session: Session) -> Steps[Answer]:
         site, who = self._site, session.who

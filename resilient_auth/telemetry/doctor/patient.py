@@ -13,6 +13,7 @@ from ..._wire.answers import WireResponse
 from ..._wire.connect import connect
 from ..._wire.connection import HttpxWire
 from ..._wire.environment import proxy_for
+from ..._wire.trail import Trail
 from ...clock import Clock, SystemClock
 from ...errors import ConfigurationError
 from ...settings import Settings
@@ -60,11 +61,12 @@ class Patient:
         except ConfigurationError:
             return ()  # which the check of the settings says
 
-    def get(self, url: str) -> WireResponse:
-        """Ask as the engine's wire does: by the same proxies, trust and bounds."""
+    def get(self, url: str, trail: Trail | None = None) -> WireResponse:
+        """Ask as the engine's wire does: by the same proxies, trust and bounds; the trail says how far it came."""
         wire = HttpxWire(self.clock, self.setup.timeout, verify=self.setup.verify)
         try:
-            return wire.send("GET", url, ends=self.clock.monotonic() + self.setup.timeout, timeout=self.setup.timeout)
+            ends = self.clock.monotonic() + self.setup.timeout
+            return wire.send("GET", url, ends=ends, timeout=self.setup.timeout, trail=trail)
         finally:
             wire.close()
 

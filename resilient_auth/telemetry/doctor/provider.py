@@ -9,11 +9,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ... import msal
+from ..._policy.blame.verdict import ADVICE, Known, judge
 from ..._policy.failure import Purpose
 from ..._wire.answers import WireResponse
 from ..._wire.discovery import fault_in, hosts_for
 from ..._wire.failures import as_failure
-from ...errors import ConfigurationError, ProviderUnavailable, ResilientAuthError
+from ..._wire.trail import Trail, shown_by_failure
+from ...errors import ConfigurationError, ProviderUnavailable
+from ...health import health
 from ...settings import RetryOptions, Settings
 from ...verify.keys.documents import UnusableDocument, keys_in
 from .credential import as_msal_takes_it
@@ -151,7 +154,9 @@ def check_token(patient: Patient) -> Iterator[Finding]:
     try:
         result = app.acquire_token_for_client(list(setup.scopes[0]))
     except ProviderUnavailable as failure:
-        yield error("provider_fails", f"no token: {failure}", _WAIT)
+        blamed = [each for each in health().blame if each.authority == failure.authority]
+        fix = _WAIT if not blamed or blamed[0].what == "provider" else blamed[0].advice
+        yield error("provider_fails", f"no token: {failure}", fix)
         return
     finally:
         app.close()
@@ -172,15 +177,15 @@ def _denial(result: Mapping[str, Any]) -> Finding:
 
 
 def _ask(patient: Patient, url: str) -> WireResponse | Finding:
+    trail = Trail(https := url.startswith("https:"), https and patient.setup.verify is not False)
     try:
-        return patient.get(url)
-    except ResilientAuthError as failure:
-        if isinstance(failure, ConfigurationError):
-            raise
-        return error("provider_fails", str(failure), _WAIT)
+        return patient.get(url, trail)
+    except ConfigurationError:
+        raise
     except Exception as failure:  # noqa: BLE001 - httpx's, httpcore's, ssl's and the system's; as the wire itself does
         told = as_failure(failure, f"{patient.provider[0]}:{patient.provider[1]}")
-        return error("provider_fails", f"{told}", _WAIT)
+        what, _ = judge(shown_by_failure(failure, told, trail, 0.0), Known(wall=patient.clock.wall()))
+        return error("provider_fails", f"{told}", _WAIT if what == "provider" else ADVICE[what])
 
 
 def _fault_of(answer: WireResponse) -> Finding | None:

@@ -16,7 +16,17 @@ from typing import Any, Final
 
 from ..errors import InvalidToken
 
-__all__ = ["LARGEST_TOKEN", "LONGEST_KID", "Compact", "check_header", "decode_segment", "strict_json", "take_apart"]
+__all__ = [
+    "LARGEST_TOKEN",
+    "LONGEST_KID",
+    "Compact",
+    "NotStrict",
+    "check_header",
+    "decode_segment",
+    "json_object",
+    "strict_json",
+    "take_apart",
+]
 
 #: Characters; no server lets a longer header through.
 LARGEST_TOKEN: Final = 32_768
@@ -86,6 +96,10 @@ class _Refused(ValueError):
     """Something that JSON as such would allow."""
 
 
+class NotStrict(ValueError):
+    """Say why a text isn't a JSON object that is read in one way alone; nothing of it is quoted."""
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -116,7 +130,7 @@ _DECODER = json.JSONDecoder(
 
 
 def strict_json(raw: bytes, what: str) -> dict[str, Any]:
-    """Read a JSON object: UTF-8, no member twice, no lone surrogates, numbers within reason, not nested deeply.
+    """Read a JSON object of a token, as `json_object` does.
 
     Args:
         raw: The text.
@@ -124,6 +138,18 @@ def strict_json(raw: bytes, what: str) -> dict[str, Any]:
 
     Raises:
         InvalidToken: It isn't that.
+    """
+    try:
+        return json_object(raw)
+    except NotStrict as error:
+        raise InvalidToken("malformed", f"the token's {what} {error}") from None
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Read a JSON object: UTF-8, no member twice, no lone surrogates, numbers within reason, not nested deeply.
+
+    Raises:
+        NotStrict: It isn't that.
     """
     try:
         text = raw.decode()
@@ -135,13 +161,13 @@ def strict_json(raw: bytes, what: str) -> dict[str, Any]:
             # An escaped half of a pair is no character: text with it can't be written anywhere.
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
-        raise InvalidToken("malformed", f"the token's {what} isn't UTF-8") from None
+        raise NotStrict("isn't UTF-8") from None
     except _Refused as refused:
-        raise InvalidToken("malformed", f"the token's {what} has {refused}") from None
+        raise NotStrict(f"has {refused}") from None
     except (ValueError, RecursionError):
-        raise InvalidToken("malformed", f"the token's {what} isn't JSON") from None
+        raise NotStrict("isn't JSON") from None
     if not isinstance(value, dict):
-        raise InvalidToken("malformed", f"the token's {what} isn't a JSON object")
+        raise NotStrict("isn't a JSON object")
     return value
 
 

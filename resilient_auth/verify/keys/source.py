@@ -367,6 +367,7 @@ class KeySource:
             self.closed = True
             if self._timer is not None:
                 self._timer.cancel()
+        reporters.discard(self)  # nobody verifies with these any more
         self.documents.transport.close()
 
 

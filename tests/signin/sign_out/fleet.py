@@ -34,6 +34,7 @@ from leaving import SCOPE, Browser, Process, World  # noqa: E402
 
 import resilient_auth as ra  # noqa: E402
 from resilient_auth.emulator import Emulator  # noqa: E402
+from resilient_auth.signin import SessionOptions  # noqa: E402
 
 BOUND = 2.0
 _LOOK = 0.05
@@ -47,6 +48,7 @@ def work(given: dict[str, Any]) -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     world = World(SimpleNamespace(url=given["url"], ca_file=given["ca_file"]), Path(given["folder"]), number=0)
     world.base = given["base"]
+    world.recheck = SessionOptions().recheck
     store = ra.RedisStore(given["redis"], key=world.key) if given["redis"] else None
     process = Process(world, store)
     verifier = ra.ClaimsVerifier(
@@ -135,8 +137,16 @@ def redis_url(store: str) -> Iterator[str]:
         yield f"redis://{server.host}:{server.port}/0"
 
 
-def measure(processes: int, events: int, store: str, folder: Path) -> dict[str, list[float]]:
-    """Return the seconds until each process has refused each user's session, and access token."""
+def measure(processes: int, events: int, store: str, folder: Path, *, every: int = 3) -> dict[str, list[float]]:
+    """Return the seconds until each process has refused each user's session, and access token.
+
+    Args:
+        processes: How many.
+        events: How many.
+        store: `file` or `redis`.
+        folder: For files.
+        every: At each event of so many the store fails.
+    """
     found: dict[str, list[float]] = {"session": [], "token": []}
     base = "https://application.example"
     with Emulator() as idp, redis_url(store) as redis, ThreadPoolExecutor(processes) as pool:
@@ -158,7 +168,7 @@ def measure(processes: int, events: int, store: str, folder: Path) -> dict[str, 
                     assert worker.refuses(cookie, token) == (False, False), worker.url
                 subject = next(one for one in reversed(idp.ledger.tokens) if one.kind == "access").subject
                 event = _event(world, subject)
-                fails = number % 3 == 2
+                fails = number % every == every - 1
                 if fails:
                     _all(pool, workers, "1")
                     assert idp.transmit(f"{first.url}/signals", event, **_options(first)).status == 503

@@ -21,7 +21,7 @@ from werkzeug.serving import make_server
 
 import resilient_auth as ra
 from resilient_auth.integrations.flask import SignIn, mount_signals
-from resilient_auth.signin import IdentityProvider, SignalsReceiver, SignInOptions, SignOutOptions
+from resilient_auth.signin import IdentityProvider, SessionOptions, SignalsReceiver, SignInOptions, SignOutOptions
 from resilient_auth.verify import Revocations
 
 _numbers = itertools.count()
@@ -69,7 +69,10 @@ class Process:
             [world.provider(realm) for realm in world.realms],
             base_url=world.base or self.url,
             store=self.store,  # type: ignore[arg-type]
-            options=SignInOptions(sign_out=SignOutOptions(revocations=self.revocations)),
+            options=SignInOptions(
+                sessions=SessionOptions(recheck=world.recheck),
+                sign_out=SignOutOptions(revocations=self.revocations),
+            ),
             settings=ra.Settings(wait=5.0, attempt_timeout=4.0, connect_timeout=2.0),
         )
         self.transmitter = ra.ClaimsVerifier(
@@ -134,6 +137,10 @@ class World:
         self.trust = ssl.create_default_context(cafile=self.ca_file)
         self.trust.load_verify_locations(idp.ca_file)
         self.base = ""
+        #: Seconds; the default is longer than a test need wait.
+        self.recheck = 0.2
+        #: Of the application's sessions.
+        self.cookie_name = "__Host-session"
         self.processes: list[Process] = []
         self.browsers: list[Browser] = []
 
@@ -154,6 +161,7 @@ class World:
     def process(self) -> Process:
         made = Process(self)
         self.base = self.base or made.url
+        self.cookie_name = made.auth.engine.site.session_cookie
         self.processes.append(made)
         return made
 
@@ -189,7 +197,7 @@ class Browser:
     @property
     def cookie(self) -> str:
         """The session's id, as this browser has it."""
-        return str(self.http.cookies["__Host-session"])
+        return str(self.http.cookies[self.world.cookie_name])
 
     def is_in(self, process: Process, cookie: str | None = None) -> bool:
         """Return whether the application knows who this is, or who has this cookie."""
@@ -198,7 +206,7 @@ class Browser:
         else:
             answer = httpx.get(
                 f"{process.url}/me",
-                headers={"accept": "text/html", "cookie": f"__Host-session={cookie}"},
+                headers={"accept": "text/html", "cookie": f"{self.world.cookie_name}={cookie}"},
                 verify=self.world.trust,
                 trust_env=False,
             )

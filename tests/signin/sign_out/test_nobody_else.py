@@ -127,6 +127,7 @@ def test_exactly_whom_it_means(scene: tuple[list[Held], Whom]) -> None:
         mine = one.application == _APPLICATIONS[0]
         ended = mine and not one.late and _is_meant(one.who, whom)
         assert (applications[one.application].find(cookie) is None) is ended, one
+        assert all(applications[name].find(cookie) is None for name in _APPLICATIONS if name != one.application)
         # Tokens of whoever has nothing in common with it are good; and of those who have, those that came later.
         matched = revocations.deny.revoked.match(_claims(one.who, NOW))
         if ended:

@@ -79,7 +79,7 @@ def test_in_an_outage_it_is_done_here_and_said(world: World, one: Process) -> No
     assert "may still be signed in" in answer.text
     assert "location" not in answer.headers
     world.idp.heal()
-    assert "__Host-session" not in browser.http.cookies
+    assert world.cookie_name not in browser.http.cookies
     assert one.accounts() == []
 
 
@@ -93,7 +93,7 @@ def test_a_store_that_fails_keeps_nobody_signed_in(world: World, one: Process, o
     one.store.dead = True
     answer = browser.http.post(f"{one.url}/sign-out", data=form)
     assert answer.status_code in (200, 303)
-    assert "__Host-session" not in browser.http.cookies
+    assert world.cookie_name not in browser.http.cookies
     one.store.dead = False
     assert not browser.is_in(one, kept)
     eventually(lambda: not browser.is_in(other, kept), 6.0)

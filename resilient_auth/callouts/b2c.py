@@ -1,0 +1,136 @@
+"""API connectors and REST technical profiles of Azure AD B2C: what they ask, and how they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Self
+
+from ..verify.claims import FrozenDict, frozen
+from .answers import Answer, Continue, ShowBlockPage, ShowValidationError, localized
+from .contract import CalloutRequest, MalformedCallout, Reply, UnfitAnswer, json_reply, member, texts
+
+__all__ = ["ApiConnector", "RestProfile"]
+
+_VERSION: Final = "1.0.0"
+_NOTHING: Final[Mapping[str, Any]] = FrozenDict()
+_OWN: Final = frozenset({"version", "action", "status", "userMessage"})
+_MOST_CLAIMS: Final = 200
+
+Decrypt = Callable[[str], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConnector(CalloutRequest):
+    """A user flow's API connector: after federating, before a user is made, or before a token is issued.
+
+    B2C names no sign-in in it: a repeated request is known by all that it says.
+
+    Attributes:
+        step: Such as `PostAttributeCollection`.
+        email: The user's; "" where the flow has none.
+        claims: All that came, flat, these four included; personal.
+    """
+
+    event: ClassVar[str] = "apiConnector"
+    timeout: ClassVar[float] = 20.0
+    timeouts: ClassVar[tuple[float, float]] = (1.0, 20.0)
+    answers: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
+    defaults: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
+    has_claims: ClassVar[bool] = True
+
+    step: str = ""
+    email: str = field(default="", repr=False)
+    claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+
+    @classmethod
+    def read(cls, body: dict[str, Any], decrypt: Decrypt | None = None) -> tuple[Self, Any]:
+        """Read what a flow sent."""
+        claims = _claims(body)
+        return cls(
+            step=member(body, "step", str, required=False, longest=128),
+            email=member(body, "email", str, required=False, longest=320),
+            client_id=member(body, "client_id", str, required=False, longest=128),
+            user_id=member(body, "objectId", str, required=False, longest=128),
+            locales=texts(member(body, "ui_locales", str, required=False)),
+            claims=claims,
+        ), body
+
+    @classmethod
+    def write(cls, answer: Answer, asked: CalloutRequest | None) -> Reply:
+        """Write an answer."""
+        locales = () if asked is None else asked.locales
+        match answer:
+            case Continue():
+                return json_reply(200, {"version": _VERSION, "action": "Continue", **_values(answer)})
+            case ShowBlockPage():
+                said = localized(answer.message, locales)
+                return json_reply(200, {"version": _VERSION, "action": "ShowBlockPage", "userMessage": said})
+            case ShowValidationError():
+                said = localized(answer.message, locales)
+                told = {"version": _VERSION, "status": 400, "action": "ValidationError", "userMessage": said}
+                return json_reply(400, told)
+        raise UnfitAnswer(f"{cls.event} knows no answer {type(answer).__name__}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestProfile(CalloutRequest):
+    """A custom policy's REST technical profile: its input claims, as the policy names them.
+
+    Where the policy sends `{Context:CorrelationId}` as `correlationId`, `{OIDC:ClientId}` as `client_id`,
+    `{Policy:TenantObjectId}` as `tenantId` and `{Culture:RFC5646}` as `ui_locales`, they are read as such.
+
+    Attributes:
+        claims: All that came, these included; personal.
+    """
+
+    event: ClassVar[str] = "restProfile"
+    timeout: ClassVar[float] = 20.0
+    timeouts: ClassVar[tuple[float, float]] = (1.0, 20.0)
+    answers: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
+    defaults: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
+    has_claims: ClassVar[bool] = True
+
+    claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+
+    @classmethod
+    def read(cls, body: dict[str, Any], decrypt: Decrypt | None = None) -> tuple[Self, Any]:
+        """Read what a policy sent."""
+        claims = _claims(body)
+        return cls(
+            correlation_id=member(body, "correlationId", str, required=False, longest=128),
+            tenant_id=member(body, "tenantId", str, required=False, longest=128),
+            client_id=member(body, "client_id", str, required=False, longest=128),
+            user_id=member(body, "objectId", str, required=False, longest=128),
+            locales=texts(member(body, "ui_locales", str, required=False)),
+            claims=claims,
+        ), body
+
+    @classmethod
+    def write(cls, answer: Answer, asked: CalloutRequest | None) -> Reply:
+        """Write an answer: 200 with claims, or 409 with a message (a policy shows no other status's)."""
+        locales = () if asked is None else asked.locales
+        if isinstance(answer, Continue):
+            return json_reply(200, _values(answer))
+        if not isinstance(answer, (ShowBlockPage, ShowValidationError)):
+            raise UnfitAnswer(f"{cls.event} knows no answer {type(answer).__name__}")
+        told: dict[str, Any] = {"version": _VERSION, "status": 409, "userMessage": localized(answer.message, locales)}
+        if isinstance(answer, ShowValidationError) and answer.code:
+            told["code"] = answer.code
+        if asked is not None and asked.correlation_id:
+            told["requestId"] = asked.correlation_id
+        return json_reply(409, told)
+
+
+def _claims(body: dict[str, Any]) -> Mapping[str, Any]:
+    if len(body) > _MOST_CLAIMS:
+        raise MalformedCallout(f"there are more than {_MOST_CLAIMS} claims")
+    claims: Mapping[str, Any] = frozen(body)
+    return claims
+
+
+def _values(answer: Continue) -> dict[str, Any]:
+    taken = _OWN & answer.claims.keys()
+    if taken:
+        raise UnfitAnswer(f"a claim can't be named {sorted(taken)[0]}: the contract has that itself")
+    return dict(answer.claims)

@@ -1,0 +1,124 @@
+"""One write that is made in the background: what it is, how it is kept, and what can be said about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Protocol
+
+from ..errors import ConfigurationError, ResilientAuthError
+from ..store import Record
+
+__all__ = ["DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull"]
+
+_LARGEST: Final = 256 * 1024
+
+
+class WritesFull(ResilientAuthError):
+    """Say that as many writes wait as may: this one wasn't taken."""
+
+    code = "writes_full"
+
+
+class Undeliverable(ResilientAuthError):
+    """Raise this in a target for a write that will never succeed: it becomes a dead letter at once.
+
+    Args:
+        code: Why, as a short stable name; it is shown in health and events.
+    """
+
+    code = "undeliverable"
+
+    def __init__(self, code: str = "undeliverable") -> None:
+        super().__init__(f"the write can't be made: {code}")
+        self.code = code  # type: ignore[misc]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Undeliverable, (self.code,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """What a target is given.
+
+    Attributes:
+        key: The same each time that this write comes, for the target to make it once: an idempotency key.
+        payload: What was given to `put`; personal, maybe.
+        attempt: 1 for the first one.
+    """
+
+    key: str = field(repr=False)
+    payload: Mapping[str, Any] = field(repr=False)
+    attempt: int = 1
+
+
+class Target(Protocol):
+    """Makes a write, or hands it to a queue of the owner's: a function will do."""
+
+    def __call__(self, write: Write, /) -> object:
+        """Make it; return when it is made. Whatever it raises has it tried again later, `Undeliverable` excepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A write that was given up.
+
+    Attributes:
+        key: Its idempotency key.
+        payload: What it says; personal, maybe.
+        code: Why.
+        taken_at: When it was taken, in seconds since the epoch.
+        attempts: How often it was tried.
+    """
+
+    key: str = field(repr=False)
+    payload: Mapping[str, Any] = field(repr=False)
+    code: str
+    taken_at: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A write as the store has it; times are in seconds since the epoch."""
+
+    payload: Mapping[str, Any] = field(repr=False)
+    taken_at: float
+    #: Nobody tries it before.
+    due: float
+    attempts: int = 0
+    #: Of these, those that failed while the target worked for others.
+    blamed: int = 0
+    #: Why it was given up; "" for one that wasn't.
+    dead: str = ""
+
+    @classmethod
+    def of(cls, record: Record) -> Kept:
+        """Read one."""
+        said = json.loads(record.value)
+        # A newer release may have written more.
+        return cls(**{each.name: said[each.name] for each in fields(cls) if each.name in said})
+
+    def written(self) -> bytes:
+        """Return what the store is given.
+
+        Raises:
+            ConfigurationError: The payload isn't JSON, or is too large.
+        """
+        members = {each.name: getattr(self, each.name) for each in fields(self)} | {"payload": dict(self.payload)}
+        try:
+            said = json.dumps(members, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"payload must be JSON ({type(error).__name__})") from None
+        if len(said) > _LARGEST:
+            raise ConfigurationError(f"payload must be smaller than {_LARGEST} bytes: keep what is large elsewhere")
+        return said
+
+    def with_(self, **changed: Any) -> Kept:
+        """Return it with some of it changed."""
+        return replace(self, **changed)
+
+    def letter(self, key: str) -> DeadLetter:
+        """Return it as the dead letter that it is."""
+        return DeadLetter(key=key, payload=self.payload, code=self.dead, taken_at=self.taken_at, attempts=self.attempts)

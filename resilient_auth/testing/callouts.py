@@ -1,0 +1,38 @@
+"""Whether what an API answers a provider is what the provider takes for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["check_callout"]
+
+
+def check_callout(
+    event: str, status: int, headers: Mapping[str, str], body: bytes | str, *, nonce: str | None = None
+) -> str:
+    """Check an answer as the emulator does, which knows nothing of the rest of this package.
+
+    Args:
+        event: What was asked: `tokenIssuanceStart`, `attributeCollectionStart`, `attributeCollectionSubmit`,
+            `emailOtpSend`, `passwordSubmit`, `apiConnector` or `restProfile`.
+        status: The answer's status.
+        headers: Its headers.
+        body: Its body.
+        nonce: For `passwordSubmit`: the one that was sent.
+
+    Returns:
+        The action, by the contract's name, such as `provideClaimsForToken`.
+
+    Raises:
+        AssertionError: It isn't the contract's; the message says why, and what Entra's sign-in log would say.
+        ValueError: There is no such event.
+    """
+    from ..emulator.callouts.contracts import CONTRACTS, Unfit, judge
+
+    if event not in CONTRACTS:
+        raise ValueError(f"event must be one of {', '.join(CONTRACTS)}, not {event!r}")
+    kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    try:
+        return judge(event, status, kind, body.encode() if isinstance(body, str) else body, nonce=nonce).action
+    except Unfit as error:
+        raise AssertionError(f"this is no answer to {event}: {error}") from None
