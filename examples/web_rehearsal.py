@@ -45,6 +45,7 @@ def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
         "KEY_FILE": str(folder / "web.pem"),
         "DATA": str(folder),
         "SECRET_KEY": secrets.token_urlsafe(),
+        "OPERATOR_PASSWORD": "for operators alone",
         "TENANT_ID": TENANT,
         "CLIENT_ID": "contoso-web",
         "CLIENT_SECRET": "a secret of the emulator",

@@ -1,15 +1,19 @@
 """What Contoso's web application is in every framework: its pages, and what it remembers of the API behind them."""
 
+import base64
+import binascii
+import secrets
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import resilient_auth as ra
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from resilient_auth.signin import Page, SessionOptions, User
 
 FOLDER = Path(__file__).parent
@@ -64,6 +68,32 @@ class Profiles:
     def of(self, user: User) -> Profile | None:
         with self._lock:
             return self._kept.get((user.issuer, user.subject))
+
+
+class Operators:
+    """Those who look after the application: /status for who is on call, /metrics for Prometheus.
+
+    Both name authorities and scopes. A role of your own users is better than a password. Without one nobody is let in.
+    """
+
+    #: What the browser of somebody else is told.
+    ASKED: ClassVar = {"WWW-Authenticate": "Basic"}
+
+    def __init__(self, password: str | None) -> None:
+        self._password = (password or secrets.token_urlsafe()).encode()
+        self._registry = CollectorRegistry()
+        self._registry.register(ra.telemetry.prometheus_collector())
+
+    def know(self, authorization: str | None) -> bool:
+        """Return whether a request's `Authorization` has the password."""
+        try:
+            given = base64.b64decode((authorization or "").removeprefix("Basic "), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        return secrets.compare_digest(given.partition(b":")[2], self._password)
+
+    def metrics(self) -> tuple[bytes, int, dict[str, str]]:
+        return generate_latest(self._registry), 200, {"Content-Type": CONTENT_TYPE_LATEST}
 
 
 class _Glance:

@@ -1,9 +1,11 @@
 """Contoso's web application in Django: its users stay signed in while nobody can sign in."""
 
+import functools
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import resilient_auth as ra
@@ -12,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.http import require_safe
 from django.views.static import serve
-from resilient_auth.integrations.django import SignIn, mount_health
+from resilient_auth.integrations.django import SignIn, mount_health, mount_status_page
 from resilient_auth.signin import IdentityProvider, SignInOptions
 
 import contoso
@@ -38,6 +40,7 @@ auth = SignIn(
 )
 api = auth.api_client(os.environ["API_URL"], [os.environ["API_SCOPE"]], options=contoso.API_WAITS)
 profiles = contoso.Profiles()
+operators = contoso.Operators(os.environ.get("OPERATOR_PASSWORD"))
 
 
 def close() -> None:
@@ -47,7 +50,7 @@ def close() -> None:
     store.close()
 
 
-def shown(page: str, status: int, headers: dict[str, str]) -> HttpResponse:
+def shown(page: str | bytes, status: int, headers: dict[str, str]) -> HttpResponse:
     return HttpResponse(page, status=status, headers=headers)
 
 
@@ -73,6 +76,21 @@ def profile(request: HttpRequest) -> HttpResponse:
 @auth.login_required
 def account(request: HttpRequest) -> HttpResponse:
     return shown(*contoso.account_page(auth.user))
+
+
+def for_operators(view: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if operators.know(request.headers.get("Authorization")):
+            return view(request, *args, **kwargs)
+        return shown("For operators.", 401, operators.ASKED)
+
+    return guarded
+
+
+@for_operators
+def metrics(request: HttpRequest) -> HttpResponse:
+    return shown(*operators.metrics())
 
 
 def protect(answer_to: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -102,8 +120,10 @@ urlpatterns = [
     path("", home),
     path("profile", profile),
     path("account", account),
+    path("metrics", metrics),
     # On one machine, to try it out. Elsewhere: WhiteNoise, or the server in front.
     path("static/<path:path>", serve, {"document_root": settings.STATIC_ROOT}),
 ]
 # For probes: /health/ready fails where nobody would be served, /health/live never for the provider's sake.
 mount_health(urlpatterns)
+mount_status_page(urlpatterns, guard=for_operators, title="Contoso")

@@ -6,6 +6,7 @@ import signal
 import sys
 from urllib.parse import urlsplit
 
+import resilient_auth as ra
 from django.core.wsgi import get_wsgi_application
 from werkzeug.serving import make_server
 
@@ -21,7 +22,9 @@ def main() -> int:
 
     server = make_server(str(base.hostname), base.port or 443, application, threaded=True, ssl_context=certificate)
     try:
-        server.serve_forever()
+        # What is asked for and how much of it succeeds is counted, for the status page, and alerts are events (G25).
+        with ra.telemetry.watch():
+            server.serve_forever()
     finally:
         close()
     return 0

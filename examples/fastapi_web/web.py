@@ -16,9 +16,9 @@ import httpx
 import resilient_auth as ra
 import uvicorn
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
-from resilient_auth.integrations.fastapi import SignIn, mount_health
+from resilient_auth.integrations.fastapi import SignIn, mount_health, mount_status_page
 from resilient_auth.signin import IdentityProvider, SignInOptions, User
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -31,7 +31,9 @@ log = logging.getLogger("web")
 def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        # What is asked for and how much of it succeeds is counted, for the status page, and alerts are events (G25).
+        with ra.telemetry.watch():
+            yield
         await api.aclose()
         auth.close()
         store.close()
@@ -83,6 +85,17 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     app.mount("/static", StaticFiles(directory=contoso.STATIC))
     # For probes: /health/ready fails where nobody would be served, /health/live never for the provider's sake.
     mount_health(app)
+    operators = contoso.Operators(environ.get("OPERATOR_PASSWORD"))
+
+    def for_operators(request: Request) -> None:
+        if not operators.know(request.headers.get("Authorization")):
+            raise HTTPException(401, headers=operators.ASKED)
+
+    mount_status_page(app, guard=for_operators, title="Contoso")
+
+    @app.get("/metrics", dependencies=[Depends(for_operators)])
+    def metrics() -> Response:
+        return Response(*operators.metrics())
 
     @app.middleware("http")
     async def protect(request: Request, call_next: Any) -> Any:

@@ -3,11 +3,12 @@
 It reads its configuration from the environment; see README.md.
 """
 
+import functools
 import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import resilient_auth as ra
-from flask import Flask
-from resilient_auth.integrations.flask import SignIn, mount_health
+from flask import Flask, request
+from resilient_auth.integrations.flask import SignIn, mount_health, mount_status_page
 from resilient_auth.signin import IdentityProvider, SignInOptions
 from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 from werkzeug.serving import make_server
@@ -50,6 +51,7 @@ def create_app(environ: Mapping[str, str] = os.environ, *, settings: ra.Settings
         settings=settings,
     )
     closing.callback(auth.close)
+    app.extensions["sign_in"] = auth
     api = closing.enter_context(auth.api_client(environ["API_URL"], [environ["API_SCOPE"]], options=contoso.API_WAITS))
     profiles = contoso.Profiles()
 
@@ -75,6 +77,20 @@ def create_app(environ: Mapping[str, str] = os.environ, *, settings: ra.Settings
 
     # For probes: /health/ready fails where nobody would be served, /health/live never for the provider's sake.
     mount_health(app)
+    operators = contoso.Operators(environ.get("OPERATOR_PASSWORD"))
+    closing.callback(ra.telemetry.uninstrument)
+
+    def for_operators(view: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if operators.know(request.headers.get("Authorization")):
+                return view(*args, **kwargs)
+            return "For operators.", 401, operators.ASKED
+
+        return guarded
+
+    mount_status_page(app, guard=for_operators, title="Contoso")
+    app.get("/metrics")(for_operators(operators.metrics))
 
     @app.after_request
     def protect(response: Response) -> Response:
@@ -103,7 +119,8 @@ def main() -> int:
     # On one machine, to try it out. Elsewhere: a server such as gunicorn, and TLS there or in a proxy before it.
     certificate = os.environ["CERTIFICATE_FILE"], os.environ["KEY_FILE"]
     app = create_app()
-    with app.extensions["closing"]:
+    # What is asked for and how much of it succeeds is counted, for the status page, and alerts are events (G25).
+    with app.extensions["closing"], ra.telemetry.watch():
         make_server(str(base.hostname), base.port or 443, app, threaded=True, ssl_context=certificate).serve_forever()
     return 0
 
