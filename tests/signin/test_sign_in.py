@@ -112,6 +112,10 @@ class TestTheWay:
         answer = site.post("/signed-in", site.answer(address))
         assert answer.status_code == 403
         assert site.get("/me").text == "me Ada"
+        site.emulator.met_contexts = {"c1"}
+        answer = site.post("/signed-in", site.answer(site.begin("/strong")))
+        assert answer.headers["Location"] == "/strong"
+        assert site.get("/strong").text == "strong"
 
     def test_an_api_may_want_its_user_to_sign_in_again(self, site: Site) -> None:
         """With the claims that it named; not right after a sign-in, which would help no more."""
