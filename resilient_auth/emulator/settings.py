@@ -19,6 +19,7 @@ class Settings:
         policy_claim: The claim that names the B2C policy, `tfp` or `acr`.
         region: The location that `/metadata/instance/compute` tells.
         missing_tenants: Tenants that don't exist: discovery and token answer 400 for them.
+        met_contexts: The authentication contexts that sign-ins meet; an ID token tells the one that was asked for.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Settings:
         self.policy_claim: Literal["tfp", "acr"] = "tfp"
         self.region = "westus2"
         self.missing_tenants: set[str] = {"nonexistent"}
+        self.met_contexts: set[str] = set()
 
     def change(self, changes: dict[str, Any]) -> None:
         """Set several attributes at once, from values that came as JSON.
@@ -61,7 +63,7 @@ def _checked(name: str, value: Any) -> Any:
             valid = value in ("tfp", "acr")
         case "region":
             valid = isinstance(value, str)
-        case "missing_tenants":
+        case "missing_tenants" | "met_contexts":
             valid = isinstance(value, list | set) and all(isinstance(one, str) for one in value)
             value = set(value) if valid else value
         case _:

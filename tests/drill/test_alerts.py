@@ -55,6 +55,14 @@ VECTORS: dict[str, tuple[dict[str, str], list[int], list[int]]] = {
         [26, 38],
         [12, 24, 45],
     ),
+    "ResilientAuthLocalFault": (
+        {
+            f'resilient_auth_blame{{{IDP}, resilient_auth_blame="network"}}': "_x9 1x9 _x9",
+            f'resilient_auth_blame{{{IDP}, resilient_auth_blame="provider"}}': "1x40",
+        },
+        [12, 18],
+        [8, 10, 30],
+    ),
     "ResilientAuthAcquisitionsFailFast": (
         {
             f'resilient_auth_acquisitions_total{{{HERE}, resilient_auth_outcome="success"}}': "0+600x120 72000x60",
@@ -132,6 +140,14 @@ VECTORS: dict[str, tuple[dict[str, str], list[int], list[int]]] = {
         {f'resilient_auth_queue_depth{{{IDP}, resilient_auth_state="overdue"}}': "0x9 1x20 0x9"},
         [16, 28],
         [12, 35],
+    ),
+    "ResilientAuthDeadLetters": (
+        {
+            f'resilient_auth_writes{{{HERE}, resilient_auth_state="dead"}}': "0x9 1x20 0x9",
+            f'resilient_auth_writes{{{HERE}, resilient_auth_state="waiting"}}': "5x40",
+        },
+        [12, 28],
+        [9, 35],
     ),
     "ResilientAuthApiFails": (
         {

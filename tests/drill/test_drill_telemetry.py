@@ -25,10 +25,13 @@ def test_every_scrape_has_every_metric(drilled: Drilled, phase: str) -> None:
     assert all(families[name].documentation == metric.text for name, metric in names.items())
     # Whether an exchange is in the queue just then is chance.
     silent = {name for name in names if not families[name].samples} - {"resilient_auth_queue_depth"}
-    quiet_when_well = {"resilient_auth_retries"} if phase == "healthy" else set()
+    quiet_when_well = set() if phase == "dark" else {"resilient_auth_blame"}
+    if phase == "healthy":
+        quiet_when_well.add("resilient_auth_retries")
     assert silent == quiet_when_well | {
         # The drill keeps nothing fresh ahead, and has no store, certificate, API, verifier or queue.
         "resilient_auth_breaker_refused",
+        "resilient_auth_writes",
         "resilient_auth_breaker_transitions",
         "resilient_auth_bulkhead_depth",
         "resilient_auth_call_duration_seconds",
@@ -52,6 +55,7 @@ def test_the_scrapes_tell_the_outage(drilled: Drilled) -> None:
     assert told(drilled, "healthy", ATTEMPTS, http_response_status_code="503") == 0
     # Under a quarter of an hour is left of the short-lived token, and it can't be renewed.
     assert told(drilled, "dark", "resilient_auth_verdict", resilient_auth_state="at risk") == 1
+    assert told(drilled, "dark", "resilient_auth_blame", resilient_auth_blame="provider") == 1
     assert told(drilled, "dark", SERVED, resilient_auth_source="fallback") > 10
     assert told(drilled, "dark", ATTEMPTS, http_response_status_code="503", error_type="503") >= 1
     assert told(drilled, "dark", "resilient_auth_retries_total", error_type="server_failed") >= 1

@@ -113,6 +113,10 @@ class TestTheWay:
         answer = site.post("/signed-in", site.answer(address))
         assert answer.status_code == 403
         assert site.get("/me").text == "me Ada"
+        site.emulator.met_contexts = {"c1"}
+        answer = site.post("/signed-in", site.answer(site.begin("/strong")))
+        assert answer.headers["Location"] == "/strong"
+        assert site.get("/strong").text == "strong"
 
     def test_a_view_that_catches_an_apis_failures_lets_that_pass(self) -> None:
         """An API's client raises it as it is: `except httpx.HTTPError` would show an old page for ever."""

@@ -13,6 +13,7 @@ import jwt
 from ..settings import Settings
 from ..wire.messages import Request, Response, html_response, json_response, redirect
 from .directory import CODE_LIFETIME, DEVICE_CODE_LIFETIME, Code, Directory, User
+from .grants import context_in
 from .notices import Notices
 from .oauth_errors import Refusal
 from .realms import Realm
@@ -75,6 +76,7 @@ class SignIn:
                     asked.get("code_challenge"),
                     asked.get("code_challenge_method", "plain"),
                     session.sid,
+                    context_in(asked.get("claims")),
                 )
             )
         if "id_token" in kinds:

@@ -47,6 +47,8 @@ class Code:
     challenge_method: str = "plain"
     #: The provider's own session, in which it was asked for.
     sid: str | None = None
+    #: The authentication context that was asked for.
+    context: str | None = None
 
 
 @dataclass

@@ -35,19 +35,39 @@ def short_grant_name(grant_type: str) -> str:
     return _SHORT_NAMES.get(grant_type, grant_type)
 
 
+_MALFORMED: Final = Refusal("invalid_request", 50163, "The claims parameter isn't valid JSON of the right shape.")
+
+
 def declares_cp1(claims: str | None) -> bool:
     """Return whether a claims request declares that its client handles claims challenges.
 
     Raises:
         Refusal: The claims aren't a JSON object.
     """
-    if not claims:
-        return False
-    try:
-        values = json.loads(claims).get("access_token", {}).get("xms_cc", {}).get("values", [])
-    except (ValueError, AttributeError, RecursionError):
-        raise Refusal("invalid_request", 50163, "The claims parameter isn't valid JSON of the right shape.") from None
+    values = _member(claims, "access_token", "xms_cc").get("values", [])
     return isinstance(values, list) and "cp1" in values
+
+
+def context_in(claims: str | None) -> str | None:
+    """Return the authentication context that a claims request wants of an ID token.
+
+    Raises:
+        Refusal: The claims aren't a JSON object.
+    """
+    value = _member(claims, "id_token", "acrs").get("value")
+    return value if isinstance(value, str) else None
+
+
+def _member(claims: str | None, part: str, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(claims).get(part, {}).get(name) if claims else None
+    except (ValueError, AttributeError, RecursionError):
+        raise replace(_MALFORMED) from None
+    if found is None:  # which asks for it without saying more
+        return {}
+    if not isinstance(found, dict):
+        raise replace(_MALFORMED)
+    return found
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,7 @@ class Granted:
     nonce: str | None = None
     refresh: str | None = None
     sid: str | None = None
+    context: str | None = None
 
 
 class TokenEndpoint:
@@ -113,6 +134,7 @@ class TokenEndpoint:
             request.expired_tokens,
             granted.nonce,
             granted.sid,
+            granted.context,
         )
         return self._answer(realm, audience, form, granted)
 
@@ -172,7 +194,7 @@ class TokenEndpoint:
         verifier = form.get("code_verifier", "")
         if code.challenge is not None and _challenge(verifier, code.challenge_method) != code.challenge:
             raise Refusal("invalid_grant", 501481, "The code_verifier doesn't match the code_challenge.")
-        return Granted(code.user, _scopes(form) or code.scopes, code.nonce, sid=code.sid)
+        return Granted(code.user, _scopes(form) or code.scopes, code.nonce, sid=code.sid, context=code.context)
 
     def _refresh_token(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
         text = form.get("refresh_token", "")

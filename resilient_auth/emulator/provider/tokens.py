@@ -38,6 +38,8 @@ class Audience:
     nonce: str | None = None
     #: The provider's own session, in which an ID token is issued.
     sid: str | None = None
+    #: The authentication context that was asked for.
+    context: str | None = None
 
     @property
     def subject(self) -> str:
@@ -112,6 +114,8 @@ class Mint:
         }
         if audience.nonce:
             claims["nonce"] = audience.nonce
+        if audience.context in self._settings.met_contexts:
+            claims["acrs"] = [audience.context]
         if audience.sid:
             claims["sid"] = audience.sid
             self._sessions.join(audience.sid, Party(audience.client_id, claims["iss"], claims["sub"]))
