@@ -73,7 +73,8 @@ def profile(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@auth.login_required
+# An authentication context, which Entra's conditional access gives a meaning: here it is one more proof.
+@auth.login_required(acrs="c1")
 def account(request: HttpRequest) -> HttpResponse:
     return shown(*contoso.account_page(auth.user))
 

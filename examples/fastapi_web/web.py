@@ -59,6 +59,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     api = auth.api_client(environ["API_URL"], [environ["API_SCOPE"]], options=contoso.API_WAITS)
     profiles = contoso.Profiles()
     signed_in = auth.signed_in(scopes=[environ["API_SCOPE"]])
+    # An authentication context, which Entra's conditional access gives a meaning: here it is one more proof.
+    stepped_up = auth.signed_in(acrs="c1")
 
     def shown(page: str, status: int, headers: dict[str, str]) -> HTMLResponse:
         return HTMLResponse(page, status, headers)
@@ -79,7 +81,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
         return shown(*contoso.profile_page(user, profiles.of(user), fresh=fresh))
 
     @app.get("/account")
-    async def account(user: Annotated[User, Depends(signed_in)]) -> HTMLResponse:
+    async def account(user: Annotated[User, Depends(stepped_up)]) -> HTMLResponse:
         return shown(*contoso.account_page(user))
 
     app.mount("/static", StaticFiles(directory=contoso.STATIC))

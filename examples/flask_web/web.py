@@ -71,7 +71,8 @@ def create_app(environ: Mapping[str, str] = os.environ, *, settings: ra.Settings
         return contoso.profile_page(auth.user, profiles.of(auth.user), fresh=fresh)
 
     @app.get("/account")
-    @auth.login_required
+    # An authentication context, which Entra's conditional access gives a meaning: here it is one more proof.
+    @auth.login_required(acrs="c1")
     def account() -> Any:
         return contoso.account_page(auth.user)
 
