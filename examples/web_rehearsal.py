@@ -18,7 +18,7 @@ from rehearsal import Program, led_to
 
 TENANT = "1b5fcc5c-5b7c-4d40-9d0c-5d3d7a1f0c11"
 #: Seconds. Tokens are due soon, so that the web application notices the outage; and live longer than the whole run.
-HEALTHY, OUTAGE, RECOVERY_AT_MOST, START_AT_MOST, SLOWEST = 0.5, 1.0, 20.0, 20.0, 5.0
+HEALTHY, OUTAGE, RECOVERY_AT_MOST, START_AT_MOST, SLOWEST = 0.3, 0.7, 20.0, 20.0, 5.0
 TOKEN_LIFETIME, REFRESH_IN = 600.0, 1.0
 #: What a browser says when a person opens a page.
 NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin"}
@@ -143,12 +143,6 @@ def rehearse(web: Path, fault: Fault, emulator: Emulator, settings: dict[str, st
         before = ada.forget_pages()
         print(f"the provider works:       ada saw {told(before)}", flush=True)
 
-        emulator.fail(Fault.http_503(), endpoint="api")
-        old = ada.open("/profile")
-        fine += [old.status_code == 200, "This is how it was at" in old.text]
-        print("the API alone is gone:    ada saw what it told last, and how old that is", flush=True)
-        emulator.heal()
-
         emulator.fail(fault)
         for visitor in visitors:
             visitor.forget_pages()
@@ -175,8 +169,13 @@ def rehearse(web: Path, fault: Fault, emulator: Emulator, settings: dict[str, st
 
         emulator.heal()
         began = time.monotonic()
+        emulator.fail(Fault.http_503(), endpoint="api")
+        old = ada.open("/profile")
+        fine += [old.status_code == 200, "This is how it was at" in old.text]
+        emulator.heal()
         while (came := bob.sign_in()).status_code != 200 and time.monotonic() - began < RECOVERY_AT_MOST:
             time.sleep(0.5)
+        print("the API alone is gone:    ada saw what it told last, and how old that is")
         print(f"the provider works again: bob was signed in after {time.monotonic() - began:.1f} s", flush=True)
         stolen = ada.cookies()
         led = ada.open("/sign-out", form={})

@@ -10,5 +10,5 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from web_rehearsal import main
 
 if __name__ == "__main__":
-    # The provider takes requests, and never answers them.
-    sys.exit(main(Path(__file__).with_name("web.py"), Fault.black_hole()))
+    # The provider takes no connections.
+    sys.exit(main(Path(__file__).with_name("web.py"), Fault.refuse()))

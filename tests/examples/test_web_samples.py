@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -141,7 +142,9 @@ def site(
 
 def test_a_session_outlives_its_end_while_nobody_can_sign_in_and_no_longer(site: Site) -> None:
     """It says so on the page; what needs a fresh sign-in waits; after the recovery the provider is asked (G13)."""
+    site.sign_in()
     site.sign_in("/account")
+    assert site.get("/account").status_code == 200
     site.stay(7 * HOUR)
     assert "Your session would have ended" not in site.get("/").text
     site.emulator.fail(Fault.refuse())
@@ -378,15 +381,21 @@ def visit(chromium: Browser) -> Iterator[Visit]:
     assert [one for one in complaints if not one.startswith(EXPECTED_OF_THE_CONSOLE)] == []
 
 
-def assert_accessible(page: Page) -> None:
+_AXE = Axe().axe_script
+LOOKS = tuple((size, scheme) for size in ((390, 844), (1280, 800)) for scheme in ("light", "dark"))
+
+
+def assert_accessible(page: Page, *looks: tuple[tuple[int, int], str]) -> None:
     """Look with axe, on a telephone and on a desk, in light and in dark; and nothing is wider than the screen."""
-    for width, height in ((390, 844), (1280, 800)):
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_AXE)
+    for (width, height), scheme in looks or LOOKS:
         page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            found = Axe().run(page)
-            assert found.violations_count == 0, found.generate_report()
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")
+        assert found["violations"] == []
+        assert found["passes"]
 
 
 @pytest.mark.slow
@@ -395,7 +404,6 @@ def test_a_person_stays_signed_in_through_an_outage(visit: Visit, emulator: Emul
     """At the provider's real pages; told of what is wrong by pages of ours. `run.py` has the restart, too."""
     ada, bob = visit(web.base), visit(web.base)
     ada.goto("/")
-    assert_accessible(ada)
     ada.get_by_role("link", name="Sign in").click()
     ada.get_by_role("button", name="ada@contoso.com").click()
     expect(ada.get_by_role("heading", name="Welcome back, Ada")).to_be_visible()
@@ -403,18 +411,14 @@ def test_a_person_stays_signed_in_through_an_outage(visit: Visit, emulator: Emul
     flags = {name: cookie[name] for name in ("secure", "httpOnly", "sameSite", "path", "expires")}
     assert flags == {"secure": True, "httpOnly": True, "sameSite": "Lax", "path": "/", "expires": -1}
     assert cookie["name"].startswith("__Host-session")
-    assert_accessible(ada)
     ada.get_by_role("link", name="Account").click()
     # It wants more than that sign-in has proven.
     ada.get_by_role("button", name="ada@contoso.com").click()
     expect(ada.get_by_role("heading", name="Your account")).to_be_visible()
+    assert_accessible(ada, LOOKS[0], LOOKS[3])
     ada.get_by_role("link", name="Profile").click()
     expect(ada.get_by_text("ada@contoso.com")).to_be_visible()
     expect(ada.get_by_role("status")).to_have_count(0)
-    emulator.fail(Fault.http_503(), endpoint="api")
-    ada.reload()
-    expect(ada.get_by_text("be refreshed right now")).to_be_visible()
-    emulator.heal()
 
     bob.goto("/profile")
     bob.get_by_role("button", name="bob@contoso.com").click()
@@ -431,15 +435,12 @@ def test_a_person_stays_signed_in_through_an_outage(visit: Visit, emulator: Emul
             break
         ada.wait_for_timeout(200)
     expect(ada.get_by_role("status")).to_contain_text("You stay signed in.")
-    assert_accessible(ada)
-    bob.goto("/profile")
-    expect(bob.get_by_role("heading", name="Signing in doesn't work right now")).to_be_visible()
-    assert_accessible(bob)
+    assert_accessible(ada, LOOKS[0], LOOKS[3])
     ada.get_by_role("button", name="Sign out").click()
     expect(ada.get_by_text("may still be signed in there")).to_be_visible()
-    assert_accessible(ada)
     ada.goto("/profile")
     expect(ada.get_by_role("heading", name="Signing in doesn't work right now")).to_be_visible()
+    assert_accessible(ada, LOOKS[0], LOOKS[3])
 
 
 class _Quiet(WSGIRequestHandler):
@@ -467,9 +468,11 @@ def served(site: Site) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("chromium")
-def test_a_person_sees_old_data_a_step_up_and_an_extended_session(visit: Visit, site: Site) -> None:
+def test_a_person_can_read_every_page(visit: Visit, site: Site) -> None:
     with served(site):
         page = visit(site.base)
+        page.goto("/")
+        assert_accessible(page)
         page.goto("/profile")
         page.get_by_role("button", name="ada@contoso.com").click()
         expect(page.get_by_role("heading", name="Your profile")).to_be_visible()
@@ -482,6 +485,8 @@ def test_a_person_sees_old_data_a_step_up_and_an_extended_session(visit: Visit, 
         page.goto("/account")
         page.get_by_role("button", name="ada@contoso.com").click()
         expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+        assert_accessible(page)
+        page.goto("/")
         assert_accessible(page)
         page.goto("/sign-out")
         expect(page.get_by_role("heading", name="Sign out?")).to_be_visible()
@@ -497,21 +502,32 @@ def test_a_person_sees_old_data_a_step_up_and_an_extended_session(visit: Visit, 
         assert_accessible(page)
         page.goto("/nothing")
         assert_accessible(page)
+        page.goto("/")
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_text("may still be signed in there")).to_be_visible()
+        assert_accessible(page)
+        page.goto("/account")
+        expect(page.get_by_role("heading", name="Signing in doesn't work right now")).to_be_visible()
+        assert_accessible(page)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_sample_keeps_its_users_signed_in_through_an_outage(framework: str) -> None:
-    """As its README says: with nothing but the samples and the emulator."""
+def test_each_sample_keeps_its_users_signed_in_through_an_outage() -> None:
+    """As its README says: with nothing but the samples and the emulator. All at once, since they mostly wait."""
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    ended = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{framework}_web" / "run.py")],
-        env=environment, capture_output=True, text=True, timeout=110, check=False,
-    )  # fmt: skip
-    told = ended.stdout + ended.stderr
-    assert ended.returncode == 0, told
-    assert """bob saw "503 Signing in doesn't work right now" 1 times""" in told
-    assert "eyJ" not in told
-    assert "a secret of the emulator" not in told
-    assert "Traceback" not in told
+
+    def run(framework: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(EXAMPLES / f"{framework}_web" / "run.py")],
+            env=environment, capture_output=True, text=True, timeout=110, check=False,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:
+        for ended in pool.map(run, FRAMEWORKS):
+            told = ended.stdout + ended.stderr
+            assert ended.returncode == 0, told
+            assert """bob saw "503 Signing in doesn't work right now" 1 times""" in told
+            assert "eyJ" not in told
+            assert "a secret of the emulator" not in told
+            assert "Traceback" not in told
