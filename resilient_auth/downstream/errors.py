@@ -56,7 +56,8 @@ def no_token(error: Exception, kind: type[TokenUnavailable]) -> TokenUnavailable
         kind: `TokenUnavailable` of the caller's library.
 
     Returns:
-        The error; None where this isn't how a credential says that it has no token, but a bug or a wrong argument.
+        The error; None where this isn't how a credential says that it has no token, but a bug, a wrong argument, or
+        what a web framework is to answer.
     """
     if isinstance(error, kind):
         return error
@@ -64,6 +65,9 @@ def no_token(error: Exception, kind: type[TokenUnavailable]) -> TokenUnavailable
     azure = getattr(sys.modules.get("azure.core.exceptions"), "AzureError", ())
     theirs = isinstance(error, (OSError, httpx.HTTPError, azure))
     if isinstance(error, (ConfigurationError, Closed)) or not (ours or theirs):
+        return None
+    if getattr(error, "for_the_framework", False):
+        # A view that takes an API's failures for what they are would take this for one.
         return None
     made = _as_both(type(error), kind, error.args, error.__dict__)
     made.__cause__ = error.__cause__ if ours else error

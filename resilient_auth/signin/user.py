@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import ResilientAuthError
 from .messages import Cookie
@@ -19,7 +19,8 @@ ONE_TIME_CODE = "one-time-code"
 class SignInNeeded(ResilientAuthError):
     """The user must sign in again before there is such a token: the provider works, and wants to see them.
 
-    Raised in a view, it is answered by a sign-in.
+    Raised in a view, it is answered by a sign-in. From a client of an API it comes as it is, and isn't one of httpx's
+    errors too: who catches those lets it pass.
 
     Args:
         claims: What the sign-in is to prove, where the provider or an API said so.
@@ -28,6 +29,7 @@ class SignInNeeded(ResilientAuthError):
     code = "sign_in_needed"
     status = 401
     user_message = "Please sign in again."
+    for_the_framework: ClassVar[bool] = True
 
     def __init__(self, claims: str | None = None) -> None:
         super().__init__("the user must sign in again for this token")

@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from signin_site import BASE, SCOPE, Site
 
+from resilient_auth.downstream.errors import TokenUnavailable, no_token
 from resilient_auth.emulator import Fault
-from resilient_auth.errors import ConfigurationError
+from resilient_auth.errors import ConfigurationError, TokenDenied
 from resilient_auth.events import SignInRefused, UserSignedIn
-from resilient_auth.signin import IdentityProvider, Page, SignInOptions
+from resilient_auth.signin import IdentityProvider, Page, SignInNeeded, SignInOptions
 from resilient_auth.signin.engine import SignInEngine
 from resilient_auth.signin.messages import Arrival
 from resilient_auth.testing import capture_events
@@ -116,6 +117,11 @@ class TestTheWay:
         answer = site.post("/signed-in", site.answer(site.begin("/strong")))
         assert answer.headers["Location"] == "/strong"
         assert site.get("/strong").text == "strong"
+
+    def test_a_view_that_catches_an_apis_failures_lets_that_pass(self) -> None:
+        """An API's client raises it as it is: `except httpx.HTTPError` would show an old page for ever."""
+        assert no_token(SignInNeeded("{}"), TokenUnavailable) is None
+        assert isinstance(no_token(TokenDenied("invalid_client", ""), TokenUnavailable), TokenUnavailable)
 
     def test_an_api_may_want_its_user_to_sign_in_again(self, site: Site) -> None:
         """With the claims that it named; not right after a sign-in, which would help no more."""
