@@ -35,6 +35,9 @@ class SignInNeeded(ResilientAuthError):
         super().__init__("the user must sign in again for this token")
         self.claims = claims
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return SignInNeeded, (self.claims,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:

@@ -41,7 +41,8 @@ START = 1_700_000_000.0
 class _Entry:
     """Something that is to happen, unless it is cancelled."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
+        self.when = when
         self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
@@ -161,9 +162,9 @@ class World:
 
     def call_at(self, when: float, call: Callable[[], None]) -> _Entry:
         """Be the timers."""
-        msal_entry = _Entry(call)
-        heapq.heappush(self._agenda, (when, next(self._order), msal_entry))
-        return msal_entry
+        entry = _Entry(when, call)
+        heapq.heappush(self._agenda, (when, next(self._order), entry))
+        return entry
 
     def revive(self) -> None:
         """Be timers that run."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -45,6 +46,13 @@ class Day:
 def day_of(mode: str, seed: int) -> Day:
     """A day whose token runs out halfway: the same for each test that looks at it, and so lived through once."""
     return Day(mode, seed, token_left=270.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _days_end() -> Iterator[None]:
+    """What lives here is in `health()`, and no other test's business."""
+    yield
+    day_of.cache_clear()
 
 
 #: One process of the tests looks at these days.
