@@ -9,7 +9,8 @@ help: ## Say what there is
 # These start many processes, and would hold up what the others measure in milliseconds: they run after them, and more of
 # them at once, since they wait for processes and for outages to pass, and measure in seconds. The rooms with the longest
 # tests come first: no worker is left alone with one at the end.
-CROWDED := tests/endurance tests/examples tests/isolation tests/drill tests/fleet tests/store
+CROWDED := tests/endurance tests/examples tests/isolation tests/drill tests/fleet tests/store tests/telemetry \
+	tests/signin tests/callouts tests/forecast tests/integrations
 
 # With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows; with NEWEST set, all that
 # is there already is brought to the newest.

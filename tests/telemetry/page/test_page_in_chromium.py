@@ -173,3 +173,4 @@ def test_flask_holds_no_thread_for_a_reader(open_page: Callable[..., Page], stan
         expect(page.get_by_role("status")).to_contain_text("At risk")
         page.wait_for_timeout(400)
         expect(page.locator("#live")).to_have_text("live")
+        page.close()  # before the application is: it would ask again, and complain
