@@ -50,7 +50,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Check that tests of a group stay on one worker: where xdist's mark gets lost, each would set up what they share."""
+    """Check that tests of a group stay on one worker, and don't each set up what they share."""
     lost = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
     if "PYTEST_XDIST_WORKER" in os.environ and lost:
         pytest.exit(f"this pytest and this pytest-xdist don't keep groups together: {lost[0]}", returncode=3)
