@@ -15,9 +15,9 @@ from typing import Any
 
 from .. import __version__
 from .._process.extras import MissingExtra
-from .client import PEER
+from .client import PEER, Refused
 from .client.exported import require
-from .client.rehearsed import Refused, check
+from .client.rehearsed import check
 from .plan import QUICK, QUICK_LIFETIME, SCENARIOS, Plan, scenario
 from .report import RunInfo, render
 from .run import Outcome, run

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..errors import ConfigurationError
-from .client.rehearsed import Provider, Refused, check
+from .client import Refused
+from .client.rehearsed import Provider, check
 from .judge import Finding
 from .plan import QUICK_LIFETIME, SCENARIOS, Plan, scenario
 from .run import run

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .client.rehearsed import Refused
+from .client import Refused
 from .judge import Finding, judge
 from .plan import Plan, Scenario
 from .scene import Scene

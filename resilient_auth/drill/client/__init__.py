@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["PEER", "SDK"]
+__all__ = ["PEER", "SDK", "Refused"]
 
 PEER: Final = "msal"
 SDK: Final = "resilient-auth"
+
+
+class Refused(Exception):
+    """Say, without quoting anything of the application's, why it can't be drilled."""

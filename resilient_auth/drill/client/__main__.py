@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from . import PEER, SDK
+from . import PEER, SDK, Refused
 from .records import Request, encode
 
 _SCOPES: Final = ("api://drill/.default",)
@@ -149,9 +149,7 @@ def _lead(out: TextIO) -> None:
     scrape = _exports(orders)
     try:
         ask = _build(orders)
-    except Exception as error:
-        if type(error).__name__ != "Refused":
-            raise
+    except Refused as error:
         _say(out, [f"refused {error}"])
         return
     _say(out, ["ready"])

@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...errors import printable
+from . import Refused
 
-__all__ = ["Provider", "Refused", "build", "check", "token_of"]
+__all__ = ["Provider", "build", "check", "token_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +36,6 @@ class Provider:
     client_credential: str
     scopes: tuple[str, ...]
     api_url: str
-
-
-class Refused(Exception):
-    """Say, without quoting anything of the application's, why it can't be drilled."""
 
 
 def check(name: str) -> None:
