@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -154,3 +155,11 @@ def test_a_long_file_says_why() -> None:
         if len(text.splitlines()) > LINES_AT_MOST and REASON not in documented:
             silent.add(path.relative_to(PACKAGE).as_posix())
     assert not silent
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """Each folder of tests is on the path: of two modules with one name, whoever comes second gets the first one."""
+    names = Counter(
+        path.name for path in (ROOT / "tests").rglob("*.py") if path.stem not in ("conftest", "__init__", "__main__")
+    )
+    assert not [name for name, count in names.items() if count > 1]

@@ -113,7 +113,7 @@ def test_gunicorn_that_preloads(idp: Emulator, serve: Callable[..., Any], tmp_pa
     pytest.importorskip("gunicorn")
     port = free_port()
     serve(sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "--threads", "2", "-b", f"127.0.0.1:{port}",
-          "--worker-tmp-dir", str(tmp_path), "served:application")  # fmt: skip
+          "--worker-tmp-dir", str(tmp_path), "preforked_site:application")  # fmt: skip
     live_through_an_outage(idp, over_http(port), tmp_path / "log")
 
 
@@ -123,7 +123,7 @@ def test_uwsgi_which_forks_in_c(idp: Emulator, serve: Callable[..., Any], tmp_pa
     if not uwsgi.exists():
         pytest.skip("uWSGI isn't installed")
     port = free_port()
-    serve(str(uwsgi), "--http-socket", f"127.0.0.1:{port}", "--module", "served:application", "--master",
+    serve(str(uwsgi), "--http-socket", f"127.0.0.1:{port}", "--module", "preforked_site:application", "--master",
           "--processes", "2", "--threads", "2", "--enable-threads", "--die-on-term")  # fmt: skip
     live_through_an_outage(idp, over_http(port), tmp_path / "log")
 
@@ -134,7 +134,7 @@ def test_celery_that_preforks(idp: Emulator, serve: Callable[..., Any], tmp_path
     for name in ("queue", "control", "results"):
         (tmp_path / name).mkdir()
     folder = {"SERVED_FOLDER": str(tmp_path)}
-    serve(sys.executable, "-m", "celery", "-A", "served:celery_app", "worker", "--pool", "prefork", "-c", "2",
+    serve(sys.executable, "-m", "celery", "-A", "preforked_site:celery_app", "worker", "--pool", "prefork", "-c", "2",
           "-O", "fair", "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat",
           **folder)  # fmt: skip
     from celery import Celery
