@@ -9,8 +9,9 @@ help: ## Say what there is
 # These start many processes, and would hold up what the others measure in milliseconds: they run after them, and more of
 # them at once, since they wait for processes and for outages to pass, and measure in seconds. The rooms with the longest
 # tests come first: no worker is left alone with one at the end.
-CROWDED := tests/endurance tests/examples tests/isolation tests/drill tests/fleet tests/store tests/telemetry \
-	tests/signin tests/callouts tests/forecast tests/integrations
+CROWDED := tests/endurance tests/examples tests/isolation tests/drill tests/fleet tests/store
+# These wait for browsers, servers and namespaces, and in processes of their own: what they leave is in `health()`.
+SERVED := tests/telemetry tests/signin tests/callouts tests/forecast tests/integrations
 
 # With OLDEST set, what pyproject.toml names is installed in the oldest version that it allows; with NEWEST set, all that
 # is there already is brought to the newest.
@@ -47,8 +48,9 @@ $(VENV)/.network: tests/network.sh $(VENV)/.base
 	@touch $@
 
 test: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus $(VENV)/.network ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED)))
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED) $(SERVED)))
 ifndef TEST
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(SERVED)
 	$(BIN)/python -m pytest -n 4 --dist loadgroup $(CROWDED)
 endif
 

@@ -97,7 +97,7 @@ def in_flask(callout: Callout[Any], **_: Any) -> Ask:
 
     from resilient_auth.integrations.flask import mount_callout
 
-    app = Flask("callouts")
+    app = Flask("answering")
     mount_callout(app, "/callouts/token", callout)
     client = app.test_client()
 

@@ -58,7 +58,7 @@ def serve() -> Iterator[Callable[..., str]]:
     servers = []
 
     def start(callout: Callout[Any]) -> str:
-        app = Flask("callouts")
+        app = Flask("answering")
         mount_callout(app, "/callout", callout)
         server = make_server("127.0.0.1", 0, app, threaded=True)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
