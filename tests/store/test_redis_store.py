@@ -28,6 +28,7 @@ from resilient_auth import ConfigurationError, RedisStore, StoreUnavailable
 from resilient_auth._store.redis.store import RedisBackend
 from resilient_auth.events import StoreFailed, StoreRecovered, StoreRejected
 from resilient_auth.health import health
+from resilient_auth.health.verdict import Seen, judge
 from resilient_auth.store import BackendFailed
 from resilient_auth.testing import ManualClock, capture_events, no_jitter
 
@@ -401,7 +402,7 @@ class TestAnUnwellServer:
         assert [event.code for event in told] == ["timeout"]
         (line,) = [line for line in health().stores if line.target == "redis" and line.state == "unavailable"]
         assert line.last_code == "timeout"
-        assert health().verdict == "degraded"
+        assert judge(Seen(at=0.0, stores=health().stores))[0] == "degraded"
         assert "PASSWORD" not in f"{told} {line} {store!r}"
 
     def test_threads_that_ask_together_wait_no_longer(self, unwell: Any, make: Any) -> None:
