@@ -97,8 +97,8 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "verify.http.places._OTHER_SCHEME": ("match", worst("bearer", "a", "bearer-", "a ")),
     "verify.http.places._BARE": ("fullmatch", worst("a", "=", "a=", ".")),
     "verify.http.places._NAME": ("fullmatch", worst("a", "-", "a-")),
-    "verify.jose.compact._BRACKETS": (
-        "finditer", worst('"', '\\"', '"\\', "[", "{", '["', '"[', '\\"[', "[]", '"a"', "\\", "\\\\", '{"\\":')
+    "verify.jose.compact._STRINGS": (
+        "sub", worst('"', '\\"', '"\\', "[", "{", '["', '"[', '\\"[', "[]", '"a"', "\\", "\\\\", '{"\\":')
     ),
     "verify.jose.compact._COMPACT": ("fullmatch", worst("a", "a.", ".", "-_", "a.a.")),
     "verify.trust.IS_GUID": ("fullmatch", worst("a", "-", "00000000-")),

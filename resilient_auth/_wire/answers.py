@@ -20,6 +20,8 @@ __all__ = ["LARGEST_ANSWER", "Wire", "WireResponse", "followed", "read"]
 LARGEST_ANSWER = 4 * 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
+#: What nearly everybody says, and needs no reading.
+_UTF_8 = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -125,7 +127,8 @@ def read(
         body += part
         if len(body) > largest:
             raise MalformedAnswer(f"an answer of more than {largest} bytes")
-    text = body.decode(_charset(headers.get("content-type", "")), errors="replace")
+    said = headers.get("content-type", "").lower()
+    text = body.decode("utf-8" if said in _UTF_8 else _charset(said), errors="replace")
     location = headers.get("location") if status in _REDIRECTS else None
     return WireResponse(status, text, {str(k).lower(): str(v) for k, v in headers.items()}), location
 

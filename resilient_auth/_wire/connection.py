@@ -6,10 +6,10 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 
 import httpcore
@@ -21,10 +21,11 @@ from .._process.sockets import acknowledged, shortest_way
 from ..clock import Clock
 from ..errors import ConfigurationError
 from .answers import WireResponse, followed, read
-from .connect import racing
 from .environment import Authorities, check_proxies, proxy_for, proxy_setting
 from .failures import fault_of_proxy
 from .identity import identity_of
+from .network.bounded import UNSAID, BoundedBackend, BoundedStream, Until, left_of
+from .network.connect import racing
 from .trail import Trail
 
 __all__ = ["HttpxWire"]
@@ -32,84 +33,80 @@ __all__ = ["HttpxWire"]
 _log = logging.getLogger("resilient_auth")
 
 
-class _Bounded(threading.local):
-    """The monotonic time by which this thread's request must be over, and what is told how far it comes."""
+class _Attempt(NamedTuple):
+    """When an attempt ends, by which clock, and what is told how far it comes."""
 
-    ends: float | None = None
-    trail: Trail | None = None
+    ends: float
+    now: Callable[[], float]
+    trail: Trail
 
 
-class _BoundedStream:
-    """Make every read and write end in time, so that an answer that trickles can't take for ever."""
+class _Traced(Until):
+    """A time-out of one attempt, which is told how far it comes."""
 
-    def __init__(
-        self,
-        stream: httpcore.NetworkStream,
-        backend: _BoundedBackend,
-        handshakes: int = 0,
-        certificate: bytes | None = None,
-    ) -> None:
-        self._stream = stream
-        self._backend = backend
-        # What isn't bounded is the stream's own.
-        self.close, self.get_extra_info = stream.close, stream.get_extra_info
-        self.handshakes = handshakes
-        self.certificate = certificate
+    __slots__ = ("late", "trail")
+    late: type[Exception]
+    trail: Trail
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    @classmethod
+    def of(cls, attempt: _Attempt, most: float | None, late: type[Exception]) -> Self:
+        """Make one that ends with an attempt, and after `most` seconds of silence, by raising `late`."""
+        left = attempt.ends - attempt.now()
+        until = cls(left if most is None or most > left else most)
+        until.ends, until.now, until.trail, until.late = attempt.ends, attempt.now, attempt.trail, late
+        return until
+
+    def is_over(self) -> Exception:
+        return self.late("the deadline of this request has passed")
+
+
+class _TracedStream(BoundedStream):
+    """A stream that tells an attempt's trail what becomes of it."""
+
+    handshakes = 0
+    certificate: bytes | None = None
+
+    def read(self, max_bytes: int, timeout: Any = UNSAID) -> Any:
         try:
-            return self._stream.read(max_bytes, self._backend.left(timeout, httpcore.ReadTimeout))
+            return self._read(max_bytes, left_of(self._within if timeout is UNSAID else timeout))
         except Exception:
             # Here, as it will be closed.
-            if (trail := self._backend.bounded.trail) is not None:
-                trail.acknowledged = acknowledged(self._stream.get_extra_info("socket"))
+            if timeout is not UNSAID:
+                timeout.trail.acknowledged = acknowledged(self.get_extra_info("socket"))
             raise
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if buffer:  # httpcore writes a request's end too, which is nothing
-            if (trail := self._backend.bounded.trail) is not None:
+    def write(self, buffer: bytes, timeout: Any = UNSAID) -> None:
+        if buffer:
+            if timeout is UNSAID:
+                timeout = self._within
+            else:
+                trail: Trail = timeout.trail
                 trail.stream, trail.certificate, trail.connected = self, self.certificate, True
-            self._stream.write(buffer, self._backend.left(timeout, httpcore.WriteTimeout))
+            self._write(buffer, left_of(timeout))
 
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> _BoundedStream:
-        timeout = self._backend.left(timeout, httpcore.ConnectTimeout)
-        if (trail := self._backend.bounded.trail) is not None:
-            trail.begun = self.handshakes + 1
-        secured = self._stream.start_tls(ssl_context, server_hostname, timeout)
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: Any = None) -> Self:
+        timeout.trail.begun = self.handshakes + 1
+        secured = super().start_tls(ssl_context, server_hostname, timeout)
         shown = secured.get_extra_info("ssl_object")
-        certificate = None if shown is None else shown.getpeercert(True)
-        return _BoundedStream(secured, self._backend, self.handshakes + 1, certificate)
+        secured.handshakes = self.handshakes + 1
+        secured.certificate = None if shown is None else shown.getpeercert(True)
+        return secured
 
 
-class _BoundedBackend:
-    def __init__(self, backend: httpcore.NetworkBackend, clock: Clock) -> None:
-        self._backend = backend
-        self._clock = clock
-        self.bounded = _Bounded()
-
-    def left(self, timeout: float | None, error: type[Exception]) -> float | None:
-        if self.bounded.ends is None:
-            return timeout
-        left = self.bounded.ends - self._clock.monotonic()
-        if left <= 0:
-            raise error("the deadline of this request has passed")
-        return left if timeout is None else min(timeout, left)
+class _TracedBackend(BoundedBackend):
+    stream = _TracedStream
 
     def connect_tcp(
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: Any = None,
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> _BoundedStream:
-        timeout, trail = self.left(timeout, httpcore.ConnectTimeout), self.bounded.trail
-        stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        if trail is not None:
-            trail.connected, trail.seconds = True, shortest_way(stream.get_extra_info("socket"))
-        return _BoundedStream(stream, self)
+        socket_options: Iterable[Any] | None = None,
+    ) -> BoundedStream:
+        stream = super().connect_tcp(host, port, timeout, local_address, socket_options)
+        timeout.trail.connected, timeout.trail.seconds = True, shortest_way(stream.get_extra_info("socket"))
+        return stream
 
 
 @dataclass(slots=True)
@@ -119,11 +116,11 @@ class _Open:
     trust: ssl.SSLContext
     #: Of the bundle that was read for it.
     state: object
-    clients: dict[str | None, tuple[httpx.Client, _BoundedBackend]] = field(default_factory=dict)
+    clients: dict[str | None, httpx.Client] = field(default_factory=dict)
     users: int = 0
 
     def close(self) -> None:
-        for client, _ in self.clients.values():
+        for client in self.clients.values():
             client.close()
 
 
@@ -195,25 +192,25 @@ class HttpxWire:
         query = _form(options["params"]) if first and options.get("params") else ""
         if query:
             url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
-        timeout = options.get("timeout")
-        wanted: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-        trail: Trail | None = options.get("trail")
-        if trail is not None:
-            trail.proxied = True  # until it is known: a proxy that can't be used is named before
+        trail: Trail = options.get("trail") or Trail(https=False, trusted_wire=False)
+        trail.proxied = True  # until it is known: a proxy that can't be used is named before
         proxy = proxy_for(url, self._proxies)
-        if trail is not None:
-            trail.proxied, trail.layers = proxy is not None, int(trail.https) + str(proxy).startswith("https:")
-        client, backend = self._client(opened, proxy)
-        backend.bounded.ends, backend.bounded.trail = ends, trail
+        trail.proxied, trail.layers = proxy is not None, int(trail.https) + str(proxy).startswith("https:")
+        wanted, attempt = options.get("timeout"), _Attempt(ends, self._clock.monotonic, trail)
+        bounds = self._timeout if wanted is None else httpx.Timeout(wanted)
+        rest = _Traced.of(attempt, bounds.read, httpcore.ReadTimeout)
+        to_connect = _Traced.of(attempt, bounds.connect, httpcore.ConnectTimeout)
+        timeout = httpx.Timeout(connect=to_connect, read=rest, write=rest, pool=bounds.pool)
         try:
-            with client.stream(method, url, content=body, headers=headers, **wanted) as response:
+            with self._client(opened, proxy).stream(
+                method, url, content=body, headers=headers, timeout=timeout
+            ) as response:
                 return read(response.status_code, response.headers, response.iter_raw(), options)
         except (httpx.ProxyError, httpx.ConnectError) as error:
             fault = None if proxy is None else fault_of_proxy(error, proxy)
             if fault is None:
                 raise
-            if trail is not None:
-                trail.beyond_proxy = fault.heals and isinstance(error, httpx.ProxyError)
+            trail.beyond_proxy = fault.heals and isinstance(error, httpx.ProxyError)
         # Raised here and not there: what a client raises holds the request, and so its secrets.
         told = f"{proxy_setting(url, self._proxies)} names a proxy {fault.text}"
         if not fault.heals:
@@ -278,14 +275,14 @@ class HttpxWire:
         if last:
             opened.close()
 
-    def _client(self, opened: _Open, proxy: str | None) -> tuple[httpx.Client, _BoundedBackend]:
+    def _client(self, opened: _Open, proxy: str | None) -> httpx.Client:
         with self._lock:
             found = opened.clients.get(proxy)
             if found is None:
                 found = opened.clients[proxy] = self._build(opened.trust, proxy)
             return found
 
-    def _build(self, trust: ssl.SSLContext, proxy: str | None) -> tuple[httpx.Client, _BoundedBackend]:
+    def _build(self, trust: ssl.SSLContext, proxy: str | None) -> httpx.Client:
         # Exchanges are rare. A connection kept for long is most likely dead, and finding that out costs a back-off.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=5.0)
         secured = proxy is not None and proxy.startswith("https:")
@@ -293,15 +290,13 @@ class HttpxWire:
         transport = httpx.HTTPTransport(verify=trust, proxy=through, limits=limits, trust_env=False)
         # httpx offers no way to hand httpcore a network backend; a test pins this one.
         pool: Any = transport._pool
-        backend = pool._network_backend = _BoundedBackend(racing(pool._network_backend), self._clock)
-        client = httpx.Client(
+        pool._network_backend = _TracedBackend(racing(pool._network_backend))
+        return httpx.Client(
             transport=transport,
-            timeout=self._timeout,
             trust_env=False,
             # What a few bytes unpack to would only be known when it is there.
             headers={"Accept-Encoding": "identity"},
         )
-        return client, backend
 
 
 def _form(fields: Mapping[str, Any]) -> str:

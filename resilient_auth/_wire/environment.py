@@ -56,8 +56,8 @@ def proxy_setting(url: str, proxies: Mapping[str, str | None] | None) -> str:
 def _chosen(url: str, proxies: Mapping[str, str | None] | None, *, trust_env: bool) -> tuple[str | None, str]:
     given = dict(proxies or {})
     excepted = given.get("no_proxy") or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    entries = filter(None, map(str.strip, str(excepted).split(",")))
-    trust_env = trust_env and not any(_excepts(entry, url) for entry in entries)
+    if excepted and trust_env:
+        trust_env = not any(_excepts(entry.strip(), url) for entry in str(excepted).split(",") if entry.strip())
     chosen = select_proxy(url, resolve_proxies(requests.Request(url=url), given, trust_env))  # type: ignore[arg-type]
     if chosen is None:
         return None, ""

@@ -19,7 +19,7 @@ from ..errors import (
     ProviderUnavailable,
     TLSFailed,
 )
-from .connect import NO_SUCH_NAME, LookupTimeout
+from .network.connect import NO_SUCH_NAME, LookupTimeout
 
 __all__ = ["FaultOfProxy", "as_failure", "fault_of_answer", "fault_of_proxy", "is_unknown_name"]
 

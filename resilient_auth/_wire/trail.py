@@ -31,7 +31,7 @@ from ..errors import (
     TLSFailed,
 )
 from .answers import WireResponse
-from .connect import Refused
+from .network.connect import Refused
 
 __all__ = ["Trail", "shown_by_answer", "shown_by_failure", "shown_by_setting"]
 

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
-from .._wire.connect import racing
+from .._wire.network.bounded import UNSAID, BoundedBackend, left_of
+from .._wire.network.connect import racing
 
-__all__ = ["NO_HTTP2", "Until", "after_fork", "bound", "proxy_of", "speaks_http2"]
+__all__ = ["NO_HTTP2", "after_fork", "bound", "proxy_of", "speaks_http2"]
 
-_NEVER = math.inf
 #: httpcore reads one connection for all of its streams, in whichever call comes first: a time-out there ends them all,
 #: and a thread that waits for another one's read has no time-out.
 NO_HTTP2 = (
@@ -23,113 +22,34 @@ NO_HTTP2 = (
 )
 
 
-class Until(float):
-    """A time-out in seconds that also knows when everything must be over.
+class _AsyncStream:
+    """A `BoundedStream` for asyncio.
 
-    httpcore hands a request's time-outs down to its network stream as they are, and so this one arrives there,
-    whichever thread reads. Whoever takes it for a plain number sees what was left when the attempt began.
+    What is awaited is the stream's own coroutine: one of ours around it would cost twice.
     """
 
-    __slots__ = ("ends", "now")
-    ends: float
-    now: Callable[[], float]
-
-    @classmethod
-    def at(cls, left: float, most: float | None, ends: float, now: Callable[[], float]) -> Until | None:
-        """Make one that ends at `ends` by `now`, of which `left` seconds are left, and after `most` of silence.
-
-        None where neither bounds anything.
-        """
-        seconds = left if most is None or most > left else most
-        if seconds == _NEVER:
-            return None
-        until = cls(seconds)
-        until.ends = ends
-        until.now = now
-        return until
-
-
-def _left(timeout: float | None) -> float | None:
-    if type(timeout) is not Until:
-        return timeout
-    left = timeout.ends - timeout.now()
-    if left <= 0:
-        raise TimeoutError("deadline exceeded")
-    return left if left < timeout else timeout
-
-
-class _Stream:
-    """A network stream whose every read and write ends in time, so that an answer that trickles does too."""
-
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, within: float | None) -> None:
         self._stream = stream
-        self._read = stream.read
-        self._write = stream.write
-        self.close = stream.close
-        self.get_extra_info = stream.get_extra_info
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> Any:
-        return self._read(max_bytes, _left(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if buffer:  # httpcore writes nothing twice a request
-            self._write(buffer, _left(timeout))
-
-    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
-        try:
-            left = _left(timeout)
-        except TimeoutError:
-            self.close()  # httpcore leaves that to the call that isn't made
-            raise
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left))
-
-
-class _Backend:
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> _Stream:
-        return _Stream(self._backend.connect_tcp(host, port, _left(timeout), local_address, socket_options))
-
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> _Stream:
-        return _Stream(self._backend.connect_unix_socket(path, _left(timeout), socket_options))
-
-    def sleep(self, seconds: float) -> None:
-        self._backend.sleep(seconds)
-
-
-class _AsyncStream:
-    """The same for asyncio. What is awaited is the stream's own coroutine: one of ours around it would cost twice."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self._within = within
         self._read = stream.read
         self._write = stream.write
         self.aclose = stream.aclose
         self.get_extra_info = stream.get_extra_info
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
-        read: Awaitable[bytes] = self._read(max_bytes, _left(timeout))
+    def read(self, max_bytes: int, timeout: float | None = UNSAID) -> Awaitable[bytes]:
+        read: Awaitable[bytes] = self._read(max_bytes, left_of(self._within if timeout is UNSAID else timeout))
         return read
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> Awaitable[None]:
-        written: Awaitable[None] = self._write(buffer, _left(timeout) if buffer else timeout)
+    def write(self, buffer: bytes, timeout: float | None = UNSAID) -> Awaitable[None]:
+        within = self._within if timeout is UNSAID else timeout
+        written: Awaitable[None] = self._write(buffer, left_of(within) if buffer else within)
         return written
 
     async def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
     ) -> _AsyncStream:
         try:
-            return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+            return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, left_of(timeout)), None)
         except BaseException:
             await self.aclose()  # a handshake that is cancelled would leave it to the collector
             raise
@@ -147,12 +67,13 @@ class _AsyncBackend:
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> _AsyncStream:
-        return _AsyncStream(await self._backend.connect_tcp(host, port, _left(timeout), local_address, socket_options))
+        stream = await self._backend.connect_tcp(host, port, left_of(timeout), local_address, socket_options)
+        return _AsyncStream(stream, timeout)
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> _AsyncStream:
-        return _AsyncStream(await self._backend.connect_unix_socket(path, _left(timeout), socket_options))
+        return _AsyncStream(await self._backend.connect_unix_socket(path, left_of(timeout), socket_options), timeout)
 
     async def sleep(self, seconds: float) -> None:
         await self._backend.sleep(seconds)
@@ -170,9 +91,9 @@ def bound(transport: Any) -> bool:
     backend = getattr(pool, "_network_backend", None)
     if pool is None or backend is None:
         return False
-    if not isinstance(backend, (_Backend, _AsyncBackend)):
+    if not isinstance(backend, (BoundedBackend, _AsyncBackend)):
         awaits = hasattr(pool, "handle_async_request")
-        pool._network_backend = _AsyncBackend(backend) if awaits else _Backend(racing(backend))
+        pool._network_backend = _AsyncBackend(backend) if awaits else BoundedBackend(racing(backend))
     return True
 
 

@@ -9,12 +9,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpcore
 import httpx
 import httpx2
 import pytest
 
 import resilient_auth as ra
+from resilient_auth._wire import connection
+from resilient_auth._wire.network.bounded import Until
+from resilient_auth._wire.network.connect import racing
+from resilient_auth._wire.trail import Trail
 from resilient_auth.downstream import ApiConnectionRefused, ApiNameNotResolved, TransportOptions
+from resilient_auth.downstream.connections import bound
 from resilient_auth.emulator import Emulator
 from resilient_auth.errors import ConfigurationError
 from resilient_auth.integrations import httpx2 as of_httpx2
@@ -136,3 +142,38 @@ def test_a_network_that_the_environment_excepts_is_asked_directly(monkeypatch, i
     url = idp.url.replace("localhost", "127.0.0.1")
     with ra.api_client(url, None, verify=trust) as client:
         assert client.get("/contoso/v2.0/.well-known/openid-configuration").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks", "the provider's wire"])
+def test_what_httpcore_asks_of_a_socks_proxy_ends_in_time(kind):
+    """It names no time-out there, neither for what it writes nor for what it reads: that of the connection holds."""
+    transport: Any = httpx.AsyncHTTPTransport() if kind == "tasks" else httpx.HTTPTransport()
+    assert bound(transport)
+    backend, ends = transport._pool._network_backend, time.monotonic() + 0.3
+    until: Any = Until.at(0.3, None, ends, time.monotonic)
+    if kind == "the provider's wire":
+        backend = connection._TracedBackend(racing(httpcore.SyncBackend()))
+        attempt = connection._Attempt(ends, time.monotonic, Trail(https=False, trusted_wire=False))
+        until = connection._Traced.of(attempt, None, httpcore.ReadTimeout)
+
+    async def asked(port: int) -> None:
+        stream = await backend.connect_tcp("localhost", port, timeout=until)
+        try:
+            await stream.write(b"\x05")
+            await stream.read(max_bytes=4096)
+        finally:
+            await stream.aclose()
+
+    def ask(port: int) -> None:
+        stream = backend.connect_tcp("localhost", port, timeout=until)
+        try:
+            stream.write(b"\x05")
+            stream.read(max_bytes=4096)
+        finally:
+            stream.close()
+
+    with socket.create_server(("localhost", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(httpcore.ReadTimeout):
+            asyncio.run(asyncio.wait_for(asked(port), 5)) if kind == "tasks" else ask(port)
+    assert time.monotonic() < ends + 2

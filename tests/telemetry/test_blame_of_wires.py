@@ -17,8 +17,8 @@ import resilient_auth as ra
 from resilient_auth._fleet.engines import engine_for
 from resilient_auth._policy.blame.sighting import Symptom
 from resilient_auth._policy.endpoint import Endpoint
-from resilient_auth._wire.connect import LookupTimeout
 from resilient_auth._wire.failures import as_failure
+from resilient_auth._wire.network.connect import LookupTimeout
 from resilient_auth._wire.trail import Trail, shown_by_failure, shown_by_setting
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.errors import ConfigurationError

@@ -11,8 +11,11 @@ import jwt
 import pytest
 from arriving import Signer, b64
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
 
 import resilient_auth as ra
+from resilient_auth.verify.jose.compact import NotStrict, json_object
 
 Refused = Callable[..., str]
 Claims = Callable[..., dict[str, Any]]
@@ -268,3 +271,28 @@ def test_changed_claims_have_a_wrong_signature(refused: Refused, signer: Signer,
     raw = base64.urlsafe_b64decode(signature + "==")
     for wrong in (raw[:-1], raw + b"\0", b"\0" + raw, bytes(256), b"\xff" * 256, b"x"):
         assert refused(f"{header}.{payload}.{b64(wrong)}") == "signature"
+
+
+@given(st.recursive(st.none() | st.text("[]{}\"\\a,:"), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+    st.text("[]{}\"\\"), inner, max_size=4), max_leaves=40), st.integers(0, 24), st.booleans())  # fmt: skip
+def test_what_is_nested_too_deeply_is_refused_before_anything_recurses(value: Any, more: int, in_lists: bool) -> None:
+    """Sixteen levels are allowed, whatever brackets stand in the strings."""
+    for _ in range(more):
+        value = [value] if in_lists else {"a": value}
+    value = {"a": value}
+    if _levels(value) <= 16:
+        assert json_object(json.dumps(value).encode()) == value
+    else:
+        with pytest.raises(NotStrict, match="nested too deeply"):
+            json_object(json.dumps(value).encode())
+
+
+def _levels(value: Any) -> int:
+    inner = list(value.values()) if isinstance(value, dict) else value
+    return 1 + max(map(_levels, inner), default=0) if isinstance(inner, list) else 0
+
+
+@pytest.mark.parametrize("text", ["[" * 500_000, "]" * 20, "{" * 18 + "]" * 18, '{"a":' * 200_000, "}{" * 20])
+def test_brackets_without_their_other_half_are_no_json(text: str) -> None:
+    with pytest.raises(NotStrict, match=r"isn't JSON|too deeply"):
+        json_object(text.encode())

@@ -15,9 +15,9 @@ import pytest
 from httpcore._backends.sync import SyncStream
 
 from resilient_auth import errors
-from resilient_auth._wire.connect import connect, racing
 from resilient_auth._wire.connection import HttpxWire
 from resilient_auth._wire.failures import as_failure
+from resilient_auth._wire.network.connect import connect, racing
 from resilient_auth.clock import SystemClock
 
 CLOCK = SystemClock()

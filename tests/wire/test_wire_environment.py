@@ -93,8 +93,8 @@ def test_a_request_under_way_is_not_cut_off_by_a_new_bundle(serve, ca_file, wire
     opened = one._enter()
     replace_whole(ca_file, Path(ca_file).read_bytes())
     assert one.send("GET", server.url, ends=soon()).status_code == 200
-    client, _ = one._client(opened, None)
-    assert client.get(server.url).status_code == 200
+    client = one._client(opened, None)
+    assert one._send(opened, "GET", soon(), {}, server.url, True)[0].status_code == 200
     one._leave(opened)
     assert client.is_closed
 

@@ -10,9 +10,10 @@ from ..._engine.steps import Steps
 from ..._policy.breaker import Permit
 from ..._policy.failure import retry_after_of
 from ..._process import observing
+from ..._wire.network.bounded import Until
 from ...errors import CircuitOpen
 from ...events import BulkheadRefused, emit
-from ..connections import Until, proxy_of
+from ..connections import proxy_of
 from ..errors import ApiUnavailable
 from ..options import TransportOptions
 from .circuit import Circuit

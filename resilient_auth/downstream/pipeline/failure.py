@@ -11,8 +11,8 @@ import httpx
 
 from ..._process.causes import causes_of
 from ..._process.resources import exhausted
-from ..._wire.connect import NO_SUCH_NAME
 from ..._wire.failures import fault_of_proxy
+from ..._wire.network.connect import NO_SUCH_NAME
 from .. import errors as ours
 from ..errors import ApiUnavailable
 

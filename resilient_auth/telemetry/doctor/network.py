@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from cryptography import x509
 
-from ..._wire.connect import NO_SUCH_NAME
 from ..._wire.discovery import aliases_of
 from ..._wire.environment import Authorities, bundle_of, proxy_for, proxy_setting
+from ..._wire.network.connect import NO_SUCH_NAME
 from .finding import Finding, error, note, ok, warning
 from .patient import Patient
 

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..._wire.answers import WireResponse
-from ..._wire.connect import connect
 from ..._wire.connection import HttpxWire
 from ..._wire.environment import proxy_for
+from ..._wire.network.connect import connect
 from ..._wire.trail import Trail
 from ...clock import Clock, SystemClock
 from ...errors import ConfigurationError

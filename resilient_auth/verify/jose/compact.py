@@ -36,7 +36,9 @@ _DEEPEST: Final = 16
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 #: A string that never ends is taken to the end as well: one that wasn't would be tried anew at each of its quotes.
-_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 #: By a segment's length modulo 4: its padding, and the last characters that have no bits left over.
 _PADDING = (b"", b"", b"==", b"=")
@@ -172,15 +174,14 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 
 def _check_depth(text: str) -> None:
-    depth = 0
-    for match in _BRACKETS.finditer(text):
-        first = match[0][0]
-        if first in "{[":
-            depth += 1
-            if depth > _DEEPEST:
-                raise _Refused("nested too deeply")
-        elif first in "}]":
-            depth -= 1
+    """Refuse what is nested too deeply, before anything recurses: each round takes away the innermost brackets."""
+    left = _STRINGS.sub("", text).encode().translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(_DEEPEST):
+        left = left.replace(b"[]", b"")
+    if b"[]" in left:
+        raise _Refused("nested too deeply")
+    if left:
+        raise ValueError("brackets without their other half")
 
 
 def check_header(header: Mapping[str, Any], types: frozenset[str]) -> tuple[str, str | None]:

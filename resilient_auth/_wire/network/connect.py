@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from itertools import chain, zip_longest
 from typing import Any
 
-from .._process import forks
-from .._process.sockets import refused_by_host
+from ..._process import forks
+from ..._process.sockets import refused_by_host
 
 __all__ = ["NO_SUCH_NAME", "LookupTimeout", "Refused", "connect", "racing"]
 

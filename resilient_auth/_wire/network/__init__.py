@@ -1,0 +1,1 @@
+"""Connections to a name, and streams, that end in time."""
