@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from .. import aio
 from .._engine.steps import Steps
+from .._policy.challenge import claims_together
 from .._policy.checks import check_scopes, require
 from ..errors import TokenDenied
 from .sessions.record import Session
@@ -65,7 +66,9 @@ class Tokens:
         if "access_token" not in result:
             error = str(result.get("error", "denied"))
             if error in _NEEDS_THE_USER:
-                raise SignInNeeded(str(result["claims"]) if result.get("claims") else claims)
+                # What the provider adds, a policy's for example, takes nothing away of what the API has asked for.
+                wants = str(result["claims"]) if result.get("claims") else None
+                raise SignInNeeded(claims_together(claims, wants) if claims and wants else wants or claims)
             raise TokenDenied(error, str(result.get("error_description", "")), claims=result.get("claims"))
         return str(result["access_token"])
 
