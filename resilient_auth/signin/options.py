@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from .._policy.checks import require, require_number, require_whole
 from ..verify import Revocations
@@ -12,7 +13,10 @@ from .pages import Page
 from .paths import own_path
 from .sessions.options import SessionOptions
 
-__all__ = ["SignInOptions", "SignOutOptions"]
+__all__ = ["SIGN_IN", "SignInOptions", "SignOutOptions"]
+
+#: What the names of cookies of sign-ins under way begin with, behind `__Host-`.
+SIGN_IN: Final = "sign-in"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,10 @@ class SignInOptions:
         sessions: The bounds of sessions.
         sign_in_path: Where users begin to sign in; what else they need is below it.
         callback_path: Where providers send them back to: register it there, behind the application's address.
+        cookie_name: What the session's cookie is called behind `__Host-`, and what the names of the others begin with:
+            letters, digits, `-` and `_`. Cookies of a host are all of its applications', whatever their ports and
+            paths; when not given, the name follows from both, as they are in the application's address. Applications
+            that give the same address need one each.
         flow_life: Seconds that a user may take at the provider's pages.
         flows_per_browser: Sign-ins at the same time in one browser: in several tabs.
         silent_first: Ask the provider without any page first, and with one where that doesn't do (G4).
@@ -74,6 +82,7 @@ class SignInOptions:
     sessions: SessionOptions = field(default_factory=SessionOptions)
     sign_in_path: str = "/sign-in"
     callback_path: str = "/signed-in"
+    cookie_name: str | None = None
     flow_life: float = 600.0
     flows_per_browser: int = 5
     silent_first: bool = False
@@ -92,6 +101,19 @@ class SignInOptions:
         require(isinstance(self.sign_out, SignOutOptions), f"sign_out must be SignOutOptions(...): {self.sign_out!r}")
         paths = {self.sign_in_path, self.callback_path, self.sign_out.path}
         require(len(paths) == 3, "sign_in_path, callback_path and the path of sign_out must differ")
+        # Each application drops what is left of its own sign-ins: no name may look like another one's of these.
+        named = self.cookie_name is None or (
+            isinstance(self.cookie_name, str)
+            and self.cookie_name.replace("-", "").replace("_", "").isalnum()
+            and self.cookie_name.isascii()
+            and len(self.cookie_name) <= 40
+            and not self.cookie_name.startswith((SIGN_IN, "__"))
+        )
+        require(
+            named,
+            "cookie_name must be letters, digits, hyphens and underscores, 40 at most, and begin neither with "
+            f'"{SIGN_IN}" nor with "__", since __Host- comes before it by itself: {self.cookie_name!r}',
+        )
         require_number("flow_life", self.flow_life, low=60.0, high=3600.0)
         # A cookie each, of nearly 4 KB: servers take some 16 KB of headers in all.
         require_whole("flows_per_browser", self.flows_per_browser, low=1, high=8)

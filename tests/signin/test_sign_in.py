@@ -387,19 +387,29 @@ class TestCookiesAndHeaders:
             assert secret.encode() not in kept
 
     def test_applications_of_one_host_leave_each_others_cookies_alone(self, site: Site) -> None:
-        """Below other paths, which such cookies don't know."""
+        """At other ports and below other paths, which such cookies don't know; or by names that the owner has given."""
+        settings = site.auth.engine.site.settings
+        bases = (BASE, f"{BASE}/shop", f"{BASE}/bank", f"{BASE}:8443", f"{BASE}:9443", f"{BASE}:9443/shop")
+        given = [*((base, None) for base in bases), (BASE, "shop"), (BASE, "shop-x")]
         sites = [
-            SignInEngine(site.provider(), base_url=base, store=site.store, settings=site.auth.engine.site.settings).site
-            for base in (BASE, f"{BASE}/shop", f"{BASE}/bank")
+            SignInEngine(
+                site.provider(),
+                base_url=base,
+                store=site.store,
+                settings=settings,
+                options=SignInOptions(cookie_name=name),
+            ).site
+            for base, name in given
         ]
-        assert len({each.session_cookie for each in sites}) == 3
+        assert len({each.session_cookie for each in sites}) == len(given)
+        assert (sites[0].session_cookie, sites[-1].session_cookie) == ("__Host-session", "__Host-shop-x")
         kept: dict[str, str] = {}
         for each in sites:
             cookies = each.flows.begin(Arrival("GET", "/", cookies=kept), "a state", {})
             assert cookies is not None
             assert [cookie.value != "" for cookie in cookies] == [True]
             kept[cookies[0].name] = cookies[0].value
-        assert len(kept) == 3
+        assert len(kept) == len(given)
 
 
 class TestScripts:
@@ -518,6 +528,7 @@ class TestArguments:
             ({"flows_per_browser": 50}, "flows_per_browser"),
             ({"guests": "yes"}, "guests"),
             ({"render": "page.html"}, "render"),
+            *(({"cookie_name": name}, "cookie_name") for name in ("", "a b", "a.b", "__Host-a", "sign-in-a", "é", 7)),
         ],
     )
     def test_and_with_an_option(self, options: dict[str, Any], says: str) -> None:
