@@ -10,7 +10,7 @@ from .._policy.checks import require, require_number, require_whole
 from ..verify import Revocations
 from .codes import OneTimeCodes
 from .pages import Page
-from .paths import own_path
+from .paths import own_path, require_path
 from .sessions.options import SessionOptions
 
 __all__ = ["SIGN_IN", "SignInOptions", "SignOutOptions"]
@@ -40,11 +40,7 @@ class SignOutOptions:
     revocations: Revocations | None = None
 
     def __post_init__(self) -> None:
-        fits = isinstance(self.path, str) and self.path.startswith("/") and self.path.strip("/") != ""
-        require(
-            fits and self.path[-1] != "/" and self.path.isprintable(),
-            f'path must be a path such as "/sign-out", not {self.path!r}',
-        )
+        require_path("path", self.path, "/sign-out")
         for name in ("at_provider", "typed"):
             require(isinstance(getattr(self, name), bool), f"{name} must be True or False")
         require(
@@ -94,10 +90,8 @@ class SignInOptions:
 
     def __post_init__(self) -> None:
         require(isinstance(self.sessions, SessionOptions), f"sessions must be SessionOptions(...): {self.sessions!r}")
-        for name in ("sign_in_path", "callback_path"):
-            path = getattr(self, name)
-            fits = isinstance(path, str) and path.startswith("/") and path.strip("/") != "" and path[-1] != "/"
-            require(fits and path.isprintable(), f'{name} must be a path such as "/sign-in", not {path!r}')
+        require_path("sign_in_path", self.sign_in_path, "/sign-in")
+        require_path("callback_path", self.callback_path, "/signed-in")
         require(isinstance(self.sign_out, SignOutOptions), f"sign_out must be SignOutOptions(...): {self.sign_out!r}")
         paths = {self.sign_in_path, self.callback_path, self.sign_out.path}
         require(len(paths) == 3, "sign_in_path, callback_path and the path of sign_out must differ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -128,7 +129,7 @@ class Site:
 
     def show(self, arrival: Arrival, page: Page) -> Answer:
         """Return a page as an answer, in the owner's words where there are."""
-        return answer_of(arrival, page, self.options.render)
+        return answer_of(arrival, replace(page, languages=arrival.header("accept-language")), self.options.render)
 
     def unavailable(
         self, arrival: Arrival, party: Party, seconds: float | None, next_path: str, *, guests: bool = False
@@ -167,7 +168,6 @@ class Site:
                 code="provider_unavailable",
                 retry_after=wait,
                 choices=tuple(choices),
-                languages=arrival.header("accept-language"),
             ),
         )
 
@@ -186,7 +186,6 @@ class Site:
                 code="store_unavailable",
                 retry_after=wait,
                 choices=(Choice("retry", "Try again", self._again(arrival)),),
-                languages=arrival.header("accept-language"),
             ),
         )
 
@@ -214,7 +213,6 @@ class Site:
                 text=text,
                 code=code,
                 choices=(Choice("sign_in", "Sign in", again), Choice("home", "Home page", f"{self.prefix}/")),
-                languages=arrival.header("accept-language"),
             ),
         )
 

@@ -20,7 +20,7 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import FORM, LARGEST_BODY, decorating, form_in, headers_beside, path_of, set_cookie
+from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 __all__ = ["SignIn"]
 
@@ -186,25 +186,16 @@ class SignIn:
 
 def _arrival(*, body: bool = False) -> Arrival:
     content = b""
-    form: tuple[tuple[str, str], ...] = ()
     if body and request.method == "POST":
         request.max_content_length = LARGEST_BODY
         try:
             content = request.get_data()
         except HTTPException:  # too large, or cut off: as good as empty
             content = b""
-        if request.mimetype == FORM:
-            form = form_in(content.decode("utf-8", "replace"))
     query = request.query_string.decode("latin-1")
-    return Arrival(
-        method=request.method,
-        path=path_of(request.script_root + request.path, query),
-        query=form_in(query),
-        form=form,
-        cookies=request.cookies.to_dict(),
-        header=lambda name: request.headers.get(name, ""),
-        body=content,
-    )
+    path = path_of(request.script_root + request.path, query)
+    cookies, headers = request.cookies.to_dict(), request.headers
+    return arrival_of(request.method, path, query, cookies, lambda name: headers.get(name, ""), content)
 
 
 def _response(answer: Answer | None) -> Response:

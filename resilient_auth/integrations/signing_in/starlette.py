@@ -26,7 +26,7 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import FORM, LARGEST_BODY, decorating, form_in, headers_beside, path_of, set_cookie
+from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -282,19 +282,10 @@ async def _body(request: Request) -> bytes:
 
 
 def _arrival(connection: HTTPConnection, content: bytes = b"") -> Arrival:
-    scope = connection.scope
+    scope, headers = connection.scope, connection.headers
     query = scope.get("query_string", b"").decode("latin-1")
-    headers = connection.headers
-    is_form = headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
-    return Arrival(
-        method=scope.get("method", "GET"),
-        path=path_of(scope["path"], query),
-        query=form_in(query),
-        form=form_in(content.decode("utf-8", "replace")) if is_form else (),
-        cookies=connection.cookies,
-        header=lambda name: headers.get(name, ""),
-        body=content,
-    )
+    path, method = path_of(scope["path"], query), scope.get("method", "GET")
+    return arrival_of(method, path, query, connection.cookies, lambda name: headers.get(name, ""), content)
 
 
 def _response(answer: Answer) -> Response:

@@ -271,8 +271,15 @@ class Sessions:
         Raises:
             StoreUnavailable: They are over in this process, and will be in the others when the store works again.
         """
+        return self.end_on(wanted_names(issuer, sid, subject, oid, tenant, mail), begun_by)
+
+    def end_on(self, names: tuple[str, ...], begun_by: float = inf) -> int:
+        """End every session that is on all of these lists; see `end_where`.
+
+        Raises:
+            StoreUnavailable: As for `end_where`.
+        """
         forks.notice()
-        names = wanted_names(issuer, sid, subject, oid, tenant, mail)
         if not names:
             return 0
         with self._ends.until_done(*names, begun_by=begun_by) as at:
