@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from .. import aio
 from .._engine.steps import Steps
 from .._policy.challenge import claims_together
-from .._policy.checks import check_scopes, require
-from ..errors import TokenDenied
+from .._policy.checks import check_scopes
+from ..errors import ConfigurationError, TokenDenied
 from .sessions.record import Session
 from .site import Site
 from .user import SignInNeeded
@@ -37,12 +37,10 @@ class Tokens:
         for party in self._site.parties.values():
             if self._site.options.incremental_consent or set(asked) <= set(party.provider.scopes):
                 return asked
-        require(
-            False,
+        raise ConfigurationError(
             f"scopes {list(asked)!r} aren't among those of the provider, for which users consent once: name them in "
-            "IdentityProvider's scopes=, or allow incremental_consent",
+            "IdentityProvider's scopes=, or allow incremental_consent"
         )
-        return asked
 
     def getting(self, session: Session, scopes: Sequence[str], claims: str | None = None) -> Steps[str]:
         """Return an access token of a session's user.
