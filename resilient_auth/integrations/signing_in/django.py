@@ -29,7 +29,7 @@ from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
 from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside
 
-__all__ = ["SignIn"]
+__all__ = ["SignIn", "made"]
 
 
 class SignIn:
@@ -67,10 +67,7 @@ class SignIn:
         self.engine = SignInEngine(providers, base_url=base_url, store=store, options=options, settings=settings)
         #: Who the request is of that is being served here.
         self._current: ContextVar[Visit | None] = ContextVar("resilient_auth_visit", default=None)
-        self.urlpatterns = [
-            route_at(route.path[1:], self._view(route), name=f"resilient_auth_{route.name}")
-            for route in self.engine.routes
-        ]
+        self.urlpatterns = [made(route) for route in self.engine.routes]
         if urlpatterns is not None:
             # Before a pattern that takes every path.
             urlpatterns[:0] = self.urlpatterns
@@ -206,15 +203,19 @@ class SignIn:
         finally:
             self._current.reset(before)
 
-    def _view(self, route: Route) -> Callable[[HttpRequest], HttpResponse]:
-        def view(request: HttpRequest) -> HttpResponse:
-            if request.method not in route.methods:
-                return HttpResponse(status=405, headers={"Allow": ", ".join(route.methods)})
-            return _response(run(route.handle(_arrival(request, body=True))))
 
-        # Django's own token can't be in a provider's form; sign-in binds it to the browser by a cookie of its own.
-        view.csrf_exempt = True  # type: ignore[attr-defined]
-        return view
+def made(route: Route) -> Any:
+    """Return a route as Django has it."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        if request.method not in route.methods:
+            return HttpResponse(status=405, headers={"Allow": ", ".join(route.methods)})
+        return _response(run(route.handle(_arrival(request, body=True))))
+
+    # Django's own token can't be in a provider's form, and no program sends one: sign-in binds the form to the browser
+    # by a cookie of its own, and what a program sends is signed.
+    view.csrf_exempt = True  # type: ignore[attr-defined]
+    return route_at(route.path[1:], view, name=f"resilient_auth_{route.name}")
 
 
 def _arrival(request: HttpRequest, *, body: bool = False) -> Arrival:

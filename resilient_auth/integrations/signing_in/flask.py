@@ -22,7 +22,7 @@ from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
 from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
 
-__all__ = ["SignIn"]
+__all__ = ["SignIn", "add_route"]
 
 
 class SignIn:
@@ -62,13 +62,7 @@ class SignIn:
             app: The application.
         """
         for route in self.engine.routes:
-            app.add_url_rule(
-                route.path,
-                f"resilient_auth_{route.name}",
-                self._view(route),
-                methods=[*route.methods],
-                strict_slashes=True,
-            )
+            add_route(app, route)
         app.after_request(self._protected)
 
     def login_required(
@@ -167,12 +161,6 @@ class SignIn:
             g._resilient_auth_cookies = visit.cookies
         return visit
 
-    def _view(self, route: Route) -> Callable[[], Response]:
-        def view() -> Response:
-            return _response(run(route.handle(_arrival(body=True))))
-
-        return view
-
     def _protected(self, response: Response) -> Response:
         """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
         if g.get("_resilient_auth_visit") is not None:
@@ -182,6 +170,16 @@ class SignIn:
             for cookie in cookies:
                 response.headers.add("Set-Cookie", set_cookie(cookie))
         return response
+
+
+def add_route(app: Flask, route: Route) -> None:
+    """Have an application answer a route."""
+
+    def view() -> Response:
+        return _response(run(route.handle(_arrival(body=True))))
+
+    name = f"resilient_auth_{route.name}"
+    app.add_url_rule(route.path, name, view, methods=[*route.methods], strict_slashes=True)
 
 
 def _arrival(*, body: bool = False) -> Arrival:

@@ -31,7 +31,7 @@ from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SignIn"]
+__all__ = ["SignIn", "made"]
 
 
 class _Serving:
@@ -84,9 +84,7 @@ class SignIn:
         app.add_exception_handler(_Answered, _answered)
         app.add_exception_handler(SignInNeeded, self._needed)
         # Before a route that takes every path; they are in no OpenAPI document.
-        app.router.routes[:0] = [
-            StarletteRoute(route.path, self._view(route), methods=list(route.methods)) for route in self.engine.routes
-        ]
+        app.router.routes[:0] = [made(route) for route in self.engine.routes]
 
     def login_required(
         self,
@@ -226,12 +224,15 @@ class SignIn:
             answer = await run_async(self.engine.again(arrival, visit, error))
         return _response(answer if isinstance(answer, Answer) else Answer(401))
 
-    def _view(self, route: Route) -> Callable[[Request], Any]:
-        async def view(request: Request) -> Response:
-            content = await _body(request) if request.method == "POST" else b""
-            return _response(await run_async(route.handle(_arrival(request, content))))
 
-        return view
+def made(route: Route) -> StarletteRoute:
+    """Return a route as Starlette has it."""
+
+    async def view(request: Request) -> Response:
+        content = await _body(request) if request.method == "POST" else b""
+        return _response(await run_async(route.handle(_arrival(request, content))))
+
+    return StarletteRoute(route.path, view, methods=list(route.methods))
 
 
 class _Middleware:

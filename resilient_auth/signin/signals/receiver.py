@@ -23,7 +23,7 @@ from ...store import Store
 from ...verify import InvalidToken, Revocations
 from ...verify.security_events.rules import EventToken, security_event
 from ...verify.security_events.tokens import AnyVerifier, EventTokens
-from ..messages import Answer, Arrival
+from ..messages import Answer, Arrival, Route
 from ..paths import require_path
 from ..sign_out.back_channel import form_type
 from ..sign_out.ending import Ending, Once, Whom
@@ -124,6 +124,11 @@ class SignalsReceiver:
         self._once = Once(store, self._clock, f"signals {' '.join(self._tokens.audiences)}")
         ending = Ending(self._clock) if sign_in is None else sign_in.engine.sign_out.ending
         self._ending = ending.also(revocations, applications)
+
+    @property
+    def route(self) -> Route:
+        """Return the path that it answers."""
+        return Route(self.path, ("POST",), self.handle, self.path[1:].replace("/", "_"))
 
     def handle(self, arrival: Arrival) -> Steps[Answer]:
         """Answer a request."""
