@@ -1,5 +1,6 @@
 """What the run.py of the three web applications share: each leads its web.py through an outage, a restart included."""
 
+import random
 import re
 import secrets
 import socket
@@ -32,8 +33,7 @@ def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
     authority.cert_pem.write_to_path(folder / "ca.pem")
     certificate = authority.issue_cert("localhost")
     certificate.private_key_and_cert_chain_pem.write_to_path(folder / "web.pem")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     inherited = led_to(emulator)
     return inherited | {
         # httpx, with which the API is called, reads another variable than requests does.
@@ -52,6 +52,17 @@ def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
         "API_URL": emulator.api_url,
         "API_SCOPE": "api://profiles/profile.read",
     }
+
+
+def free_port() -> int:
+    """Return a port for later: below those that the system picks by itself, which may be another's by then."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:  # somebody listens there
+            continue
+        return port
 
 
 def start(web: Path, environment: dict[str, str]) -> Program:

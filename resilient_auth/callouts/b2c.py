@@ -21,7 +21,37 @@ Decrypt = Callable[[str], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiConnector(CalloutRequest):
+class _B2cRequest(CalloutRequest):
+    """What both of B2C's kinds of request have in common: flat claims, and a patient caller."""
+
+    timeout: ClassVar[float] = 20.0
+    timeouts: ClassVar[tuple[float, float]] = (1.0, 20.0)
+    answers: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
+    defaults: ClassVar[tuple[type, ...]] = answers
+    has_claims: ClassVar[bool] = True
+    #: Fields that are read of claims of other names: the claim, and its characters at most.
+    named: ClassVar[Mapping[str, tuple[str, int]]] = {}
+
+    claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+
+    @classmethod
+    def read(cls, body: dict[str, Any], decrypt: Decrypt | None = None) -> tuple[Self, Any]:
+        """Read what came."""
+        if len(body) > _MOST_CLAIMS:
+            raise MalformedCallout(f"there are more than {_MOST_CLAIMS} claims")
+        known = {"client_id": ("client_id", 128), "user_id": ("objectId", 128), **cls.named}
+        return cls(
+            **{
+                name: member(body, claim, str, required=False, longest=longest)
+                for name, (claim, longest) in known.items()
+            },
+            locales=texts(member(body, "ui_locales", str, required=False)),
+            claims=frozen(body),
+        ), body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConnector(_B2cRequest):
     """A user flow's API connector: after federating, before a user is made, or before a token is issued.
 
     B2C names no sign-in in it: a repeated request is known by all that it says.
@@ -33,28 +63,10 @@ class ApiConnector(CalloutRequest):
     """
 
     event: ClassVar[str] = "apiConnector"
-    timeout: ClassVar[float] = 20.0
-    timeouts: ClassVar[tuple[float, float]] = (1.0, 20.0)
-    answers: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
-    defaults: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
-    has_claims: ClassVar[bool] = True
+    named: ClassVar[Mapping[str, tuple[str, int]]] = {"step": ("step", 128), "email": ("email", 320)}
 
     step: str = ""
     email: str = field(default="", repr=False)
-    claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
-
-    @classmethod
-    def read(cls, body: dict[str, Any], decrypt: Decrypt | None = None) -> tuple[Self, Any]:
-        """Read what a flow sent."""
-        claims = _claims(body)
-        return cls(
-            step=member(body, "step", str, required=False, longest=128),
-            email=member(body, "email", str, required=False, longest=320),
-            client_id=member(body, "client_id", str, required=False, longest=128),
-            user_id=member(body, "objectId", str, required=False, longest=128),
-            locales=texts(member(body, "ui_locales", str, required=False)),
-            claims=claims,
-        ), body
 
     @classmethod
     def write(cls, answer: Answer, asked: CalloutRequest | None) -> Reply:
@@ -74,7 +86,7 @@ class ApiConnector(CalloutRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestProfile(CalloutRequest):
+class RestProfile(_B2cRequest):
     """A custom policy's REST technical profile: its input claims, as the policy names them.
 
     Where the policy sends `{Context:CorrelationId}` as `correlationId`, `{OIDC:ClientId}` as `client_id`,
@@ -85,26 +97,10 @@ class RestProfile(CalloutRequest):
     """
 
     event: ClassVar[str] = "restProfile"
-    timeout: ClassVar[float] = 20.0
-    timeouts: ClassVar[tuple[float, float]] = (1.0, 20.0)
-    answers: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
-    defaults: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
-    has_claims: ClassVar[bool] = True
-
-    claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
-
-    @classmethod
-    def read(cls, body: dict[str, Any], decrypt: Decrypt | None = None) -> tuple[Self, Any]:
-        """Read what a policy sent."""
-        claims = _claims(body)
-        return cls(
-            correlation_id=member(body, "correlationId", str, required=False, longest=128),
-            tenant_id=member(body, "tenantId", str, required=False, longest=128),
-            client_id=member(body, "client_id", str, required=False, longest=128),
-            user_id=member(body, "objectId", str, required=False, longest=128),
-            locales=texts(member(body, "ui_locales", str, required=False)),
-            claims=claims,
-        ), body
+    named: ClassVar[Mapping[str, tuple[str, int]]] = {
+        "correlation_id": ("correlationId", 128),
+        "tenant_id": ("tenantId", 128),
+    }
 
     @classmethod
     def write(cls, answer: Answer, asked: CalloutRequest | None) -> Reply:
@@ -120,13 +116,6 @@ class RestProfile(CalloutRequest):
         if asked is not None and asked.correlation_id:
             told["requestId"] = asked.correlation_id
         return json_reply(409, told)
-
-
-def _claims(body: dict[str, Any]) -> Mapping[str, Any]:
-    if len(body) > _MOST_CLAIMS:
-        raise MalformedCallout(f"there are more than {_MOST_CLAIMS} claims")
-    claims: Mapping[str, Any] = frozen(body)
-    return claims
 
 
 def _values(answer: Continue) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class Callout(Generic[_R]):
             emit(CalloutRejected(at=self._clock.wall(), target=self.name, code=error.code, detail=str(error)))
             return self._defaulted(None, began, error.code, str(error), None)
         known = self._handling.look_up(request, ends)
-        handled, first = self._handling.join(request, key, began, ends)
+        handled, first = self._handling.once.join(key, request, began, ends)
         if first:
             yield Begin(self._handling, handled)
         outcome: Outcome | None = yield WaitFor(handled.flight, ends - self._clock.monotonic())
@@ -246,7 +246,7 @@ class Callout(Generic[_R]):
             raise MalformedCallout(f"the body can't be understood ({place_of(error)})") from None
         if tenant is not None and request.tenant_id and request.tenant_id.lower() != tenant.lower():
             raise MalformedCallout("the body is about another tenant than the caller speaks for")
-        return request, self._handling.key(request.tenant_id, request.correlation_id, told)
+        return request, self._handling.once.key(request.tenant_id, request.correlation_id, told)
 
     def _defaulted(
         self, request: _R | None, began: float, code: str, detail: str, claims: Mapping[str, Any] | None

@@ -63,10 +63,6 @@ class EntraRequest(CalloutRequest):
         ip: From where they sign in.
     """
 
-    #: As the types of what comes and goes have it: `on<name>CalloutData`.
-    named: ClassVar[str] = ""
-    actions: ClassVar[str] = ""
-
     listener_id: str = ""
     extension_id: str = ""
     protocol: str = ""
@@ -81,7 +77,7 @@ class EntraRequest(CalloutRequest):
         if kind.lower() != f"{_EVENT}{cls.event}".lower():
             raise MalformedCallout(f"type is another event's than {cls.event}")
         stated = member(body, "data/@odata.type", str)
-        if stated.lower().removeprefix("#") != f"{_GRAPH}on{cls.named}CalloutData".lower():
+        if stated.lower().removeprefix("#") != f"{_GRAPH}on{cls._named()}CalloutData".lower():
             raise MalformedCallout(f"data/@odata.type isn't that of {cls.event}")
         at = "data/authenticationContext"
         locale = member(body, f"{at}/client/locale", str, required=False)
@@ -120,13 +116,22 @@ class EntraRequest(CalloutRequest):
         name, members = cls._action(answer, locales)
         data: dict[str, Any] = {
             "@odata.type": f"{_GRAPH}{cls._response_type()}",
-            "actions": [{"@odata.type": f"{_GRAPH}{cls.actions}.{name}", **members}],
+            "actions": [{"@odata.type": f"{_GRAPH}{cls._actions()}.{name}", **members}],
         }
         return json_reply(200, {"data": data | cls._echoed(asked)})
 
     @classmethod
+    def _named(cls) -> str:
+        """Return the event as the types of what comes and goes have it: `on<name>CalloutData`."""
+        return cls.event[:1].upper() + cls.event[1:]
+
+    @classmethod
+    def _actions(cls) -> str:
+        return cls.event
+
+    @classmethod
     def _response_type(cls) -> str:
-        return f"on{cls.named}ResponseData"
+        return f"on{cls._named()}ResponseData"
 
     @classmethod
     def _echoed(cls, asked: CalloutRequest | None) -> dict[str, Any]:
@@ -143,15 +148,13 @@ class TokenIssuanceStart(EntraRequest):
     """A token is about to be issued; claims may be added to it. The one answer is `Continue`, with the claims."""
 
     event: ClassVar[str] = "tokenIssuanceStart"
-    named: ClassVar[str] = "TokenIssuanceStart"
-    actions: ClassVar[str] = "tokenIssuanceStart"
     answers: ClassVar[tuple[type, ...]] = (Continue,)
     defaults: ClassVar[tuple[type, ...]] = (Continue,)
     has_claims: ClassVar[bool] = True
 
     @classmethod
     def _action(cls, answer: Answer, locales: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-        claims = _values(answer, lists=True, others=False)
+        claims = _values(answer, others=False)
         size = len(json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode())
         if size > CLAIMS_BYTES:
             raise UnfitAnswer(f"the claims have {size} bytes, and a token takes {CLAIMS_BYTES}")
@@ -159,7 +162,48 @@ class TokenIssuanceStart(EntraRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttributeCollectionStart(EntraRequest):
+class _SignUp(EntraRequest):
+    """What the events of a sign-up's form have in common."""
+
+    #: The action by which an answer's claims become the form's values, and the member of it that holds them.
+    values: ClassVar[tuple[str, str]] = ("", "")
+
+    attributes: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+    identities: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    @classmethod
+    def _further(cls, body: dict[str, Any], decrypt: Decrypt | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        attributes = member(body, "data/userSignUpInfo/attributes", dict, required=False)
+        identities = member(body, "data/userSignUpInfo/identities", list, required=False)
+        values = {}
+        for name, told in attributes.items():
+            if not isinstance(told, dict):
+                raise MalformedCallout("data/userSignUpInfo/attributes holds something else than objects")
+            values[name] = told.get("value")
+        if not all(isinstance(identity, dict) for identity in identities):
+            raise MalformedCallout("data/userSignUpInfo/identities holds something else than objects")
+        return {"attributes": frozen(values), "identities": tuple(frozen(identity) for identity in identities)}, {}
+
+    @classmethod
+    def _action(cls, answer: Answer, locales: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+        match answer:
+            case ShowBlockPage():
+                return "showBlockPage", _block(answer, locales)
+            case ShowValidationError():
+                told: dict[str, Any] = {"message": localized(answer.message, locales)}
+                if answer.attributes:
+                    told["attributeErrors"] = {
+                        attribute: localized(message, locales) for attribute, message in answer.attributes.items()
+                    }
+                return "showValidationError", told
+            case Continue() if answer.claims:
+                action, holds = cls.values
+                return action, {holds: _values(answer, others=True)}
+        return "continueWithDefaultBehavior", {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeCollectionStart(_SignUp):
     """The form for a sign-up is about to be shown. `Continue` with claims fills these in.
 
     Attributes:
@@ -168,25 +212,13 @@ class AttributeCollectionStart(EntraRequest):
     """
 
     event: ClassVar[str] = "attributeCollectionStart"
-    named: ClassVar[str] = "AttributeCollectionStart"
-    actions: ClassVar[str] = "attributeCollectionStart"
     answers: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage)
-    defaults: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage)
-
-    attributes: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
-    identities: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-
-    @classmethod
-    def _further(cls, body: dict[str, Any], decrypt: Decrypt | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        return _signing_up(body), {}
-
-    @classmethod
-    def _action(cls, answer: Answer, locales: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-        return _on_a_form(answer, locales, "setPrefillValues", "inputs")
+    defaults: ClassVar[tuple[type, ...]] = answers
+    values: ClassVar[tuple[str, str]] = ("setPrefillValues", "inputs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttributeCollectionSubmit(EntraRequest):
+class AttributeCollectionSubmit(_SignUp):
     """The form for a sign-up was submitted. `Continue` with claims replaces what was submitted.
 
     Attributes:
@@ -195,21 +227,9 @@ class AttributeCollectionSubmit(EntraRequest):
     """
 
     event: ClassVar[str] = "attributeCollectionSubmit"
-    named: ClassVar[str] = "AttributeCollectionSubmit"
-    actions: ClassVar[str] = "attributeCollectionSubmit"
     answers: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
-    defaults: ClassVar[tuple[type, ...]] = (Continue, ShowBlockPage, ShowValidationError)
-
-    attributes: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
-    identities: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-
-    @classmethod
-    def _further(cls, body: dict[str, Any], decrypt: Decrypt | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        return _signing_up(body), {}
-
-    @classmethod
-    def _action(cls, answer: Answer, locales: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-        return _on_a_form(answer, locales, "modifyAttributeValues", "attributes")
+    defaults: ClassVar[tuple[type, ...]] = answers
+    values: ClassVar[tuple[str, str]] = ("modifyAttributeValues", "attributes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +243,6 @@ class EmailOtpSend(EntraRequest):
     """
 
     event: ClassVar[str] = "emailOtpSend"
-    named: ClassVar[str] = "OtpSend"
-    actions: ClassVar[str] = "OtpSend"
     answers: ClassVar[tuple[type, ...]] = (Continue, SendByProvider)
     defaults: ClassVar[tuple[type, ...]] = (SendByProvider, Continue)
 
@@ -242,6 +260,16 @@ class EmailOtpSend(EntraRequest):
             "one_time_code": member(context, code, str, longest=64),
             "purpose": member(body, "data/authenticationContext/requestType", str, required=False),
         }, {}
+
+    # Its types are named after nothing else, and that of the response begins with a capital letter.
+
+    @classmethod
+    def _named(cls) -> str:
+        return "OtpSend"
+
+    @classmethod
+    def _actions(cls) -> str:
+        return "OtpSend"
 
     @classmethod
     def _response_type(cls) -> str:
@@ -265,8 +293,6 @@ class PasswordSubmit(EntraRequest):
     """
 
     event: ClassVar[str] = "passwordSubmit"
-    named: ClassVar[str] = "PasswordSubmit"
-    actions: ClassVar[str] = "passwordSubmit"
     answers: ClassVar[tuple[type, ...]] = (MigratePassword, UpdatePassword, RetryPassword, ShowBlockPage)
     # A password that nobody has checked is never right.
     defaults: ClassVar[tuple[type, ...]] = (RetryPassword, ShowBlockPage)
@@ -304,50 +330,20 @@ class PasswordSubmit(EntraRequest):
         return "Retry", {}
 
 
-def _on_a_form(answer: Answer, locales: tuple[str, ...], name: str, holds: str) -> tuple[str, dict[str, Any]]:
-    """Return the action at a form, where claims are its values by `name` in `holds`."""
-    match answer:
-        case ShowBlockPage():
-            return "showBlockPage", _block(answer, locales)
-        case ShowValidationError():
-            told: dict[str, Any] = {"message": localized(answer.message, locales)}
-            if answer.attributes:
-                told["attributeErrors"] = {
-                    attribute: localized(message, locales) for attribute, message in answer.attributes.items()
-                }
-            return "showValidationError", told
-        case Continue() if answer.claims:
-            return name, {holds: _values(answer, lists=True, others=True)}
-    return "continueWithDefaultBehavior", {}
-
-
 def _block(answer: ShowBlockPage, locales: tuple[str, ...]) -> dict[str, Any]:
     title = localized(answer.title, locales)
     return ({"title": title} if title else {}) | {"message": localized(answer.message, locales)}
 
 
-def _values(answer: Answer, *, lists: bool, others: bool) -> dict[str, Any]:
+def _values(answer: Answer, *, others: bool) -> dict[str, Any]:
     """Return claims as the contract takes them: texts, lists of them, and for forms whole numbers and yes or no."""
     claims = answer.claims if isinstance(answer, Continue) else {}
     found: dict[str, Any] = {}
     for name, value in claims.items():
-        if lists and isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
             found[name] = list(value)
         elif isinstance(value, str) or (others and isinstance(value, (int, bool))):
             found[name] = value
         else:
             raise UnfitAnswer(f"a claim is of the type {type(value).__name__}, which the contract doesn't know")
     return found
-
-
-def _signing_up(body: dict[str, Any]) -> dict[str, Any]:
-    attributes = member(body, "data/userSignUpInfo/attributes", dict, required=False)
-    identities = member(body, "data/userSignUpInfo/identities", list, required=False)
-    values = {}
-    for name, told in attributes.items():
-        if not isinstance(told, dict):
-            raise MalformedCallout("data/userSignUpInfo/attributes holds something else than objects")
-        values[name] = told.get("value")
-    if not all(isinstance(identity, dict) for identity in identities):
-        raise MalformedCallout("data/userSignUpInfo/identities holds something else than objects")
-    return {"attributes": frozen(values), "identities": tuple(frozen(identity) for identity in identities)}

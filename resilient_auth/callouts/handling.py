@@ -89,7 +89,7 @@ class Handling(Generic[_R]):
         self._runs_without_store = runs_without_store
         self._concurrency, self._queue = concurrency, queue
         self._clock = clock
-        self._once = Once(name, window, store, clock)
+        self.once = Once(name, window, store, clock)
         self._last = None if last_known is None else LastClaims(name, last_known, store, clock)
         prepare()
         about = Dependency(target=self._lane, purpose="handler")
@@ -103,7 +103,7 @@ class Handling(Generic[_R]):
 
     def after_fork(self) -> None:
         """Begin with threads and locks of one's own: what the parent runs is the parent's."""
-        self._once.after_fork()
+        self.once.after_fork()
         if self._last is not None:
             self._last.after_fork()
         self._breaker.renew_lock()
@@ -120,14 +120,6 @@ class Handling(Generic[_R]):
         self._places = Bulkhead(self._concurrency, 0)
         #: An event loop keeps no more than a weak hold of a task.
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def key(self, *parts: Any) -> str:
-        """Return the name of a request by all that tells it from others."""
-        return self._once.key(*parts)
-
-    def join(self, request: _R, key: str, began: float, ends: float) -> tuple[Run, bool]:
-        """Return the run of a request, and whether it is to be begun."""
-        return self._once.join(key, lambda: Run(key, request, began, ends, self._clock))
 
     def look_up(self, request: _R, ends: float) -> Flight | None:
         """Begin to look for the last claims about a user, so that they are there when they are needed."""
@@ -184,7 +176,7 @@ class Handling(Generic[_R]):
 
     def _refused(self, handled: Run, error: Exception) -> None:
         """Let a run that didn't begin be begun by a repeated request."""
-        self._once.forget(handled)
+        self.once.forget(handled)
         handled.flight.land(Outcome(error=error))
 
     async def _drive(self, handled: Run) -> None:
@@ -230,7 +222,7 @@ class Handling(Generic[_R]):
             left = handled.ends - self._clock.monotonic()
             if left <= 0:
                 raise _Unanswered("slow", "it runs in another process")
-            claim = self.call(self._store_lane, partial(self._once.claim, handled.key), handled.ends)
+            claim = self.call(self._store_lane, partial(self.once.claim, handled.key), handled.ends)
             outcome: Outcome | None = yield WaitFor(claim, min(left, self._deadline * _STORE_SHARE))
             if outcome is None or outcome.error is not None:
                 if self._runs_without_store:
@@ -282,7 +274,7 @@ class Handling(Generic[_R]):
         """Tell the store how a run ended."""
         with contextlib.suppress(ResilientAuthError):
             if self._store is not None:
-                self._once.note(key, reply)
+                self.once.note(key, reply)
         if self._last is not None and answer is not None:
             self._last.keep(request, answer)
 

@@ -15,7 +15,6 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
@@ -90,8 +89,8 @@ class Once:
         told = json.dumps([self._name, *parts], sort_keys=True, ensure_ascii=False, default=str)
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def join(self, key: str, begin: Callable[[], Run]) -> tuple[Run, bool]:
-        """Return the run of a key, and whether it is new."""
+    def join(self, key: str, request: Any, began: float, ends: float) -> tuple[Run, bool]:
+        """Return the run of a key, and whether it is a new one of this request."""
         now = self._clock.monotonic()
         with self._lock:
             while self._runs:
@@ -102,7 +101,7 @@ class Once:
             found = self._runs.get(key)
             if found is not None:
                 return found, False
-            run = self._runs[key] = begin()
+            run = self._runs[key] = Run(key, request, began, ends, self._clock)
             return run, True
 
     def forget(self, run: Run) -> None:

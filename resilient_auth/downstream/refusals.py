@@ -29,6 +29,7 @@ from .._policy.challenge import IN_VAIN_FOR, same_claims
 from .._policy.subject import Subject, SubjectOf, check_subject, subject_now
 from .._process import forks
 from ..clock import Clock, SystemClock
+from ..errors import ProviderUnavailable
 from ..events import ApiRefusedToken, emit
 from ..token import fingerprint
 from .challenge import read as parse
@@ -150,9 +151,9 @@ class BearerRules:
             outcome: Outcome | None = yield WaitFor(flight, seconds)
             if outcome is None:
                 raise source.too_late()
-            if outcome.error is not None:
+            if outcome.error is not None and (claims is None or asked == outcome.result):
                 raise outcome.error
-            if not outcome.refused:
+            if outcome.error is None and not outcome.refused:
                 found: str = yield _GetToken(source, call.left())
                 return found
         outcome = Outcome(refused=True)  # if this call is cancelled, or out of time, another one goes on
@@ -160,14 +161,22 @@ class BearerRules:
             token = refused
             if not call.decided or self.met(name, asked) is not None:
                 # Somebody else may have had it replaced: what is held then hasn't been refused, and must stay.
-                token = yield _GetToken(source, call.left())
+                try:
+                    token = yield _GetToken(source, call.left())
+                except ProviderUnavailable:
+                    raise
+                except Exception:
+                    # A refresh was denied meanwhile, and nothing is held: the denial of what names no claims isn't the
+                    # answer to these, and would have the user sign in without them.
+                    if claims is None:
+                        raise
             if token == refused and (claims is not None or source.replaces):
                 token = yield _GetToken(source, call.left(), claims, refused)
                 with self._lock:
                     self._met[name, asked] = fingerprint(token), self._clock.monotonic()
         except Exception as error:
             if call.left() > 0:
-                outcome = Outcome(error=error)
+                outcome = Outcome(error=error, result=asked)
             raise
         else:
             outcome = Outcome()

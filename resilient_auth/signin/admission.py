@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +14,7 @@ from .messages import Answer, Arrival, Cookie, dropped
 from .pages import Choice, Page
 from .paths import own_path
 from .sessions.sessions import Found
-from .signing_in import SigningIn, acrs_challenge
+from .signing_in import SigningIn, acrs_of
 from .site import Site
 from .user import SignInNeeded, User, Visit
 
@@ -132,12 +131,10 @@ class Admission:
         party = self._site.party_of(session.who.provider)
         if visit.user.is_guest and wanted.required and not wanted.guests:
             return (yield from self._invite(arrival, wanted))
-        if wanted.acrs is not None and wanted.acrs not in _texts(session.who.claims.get("acrs")):
+        if wanted.acrs is not None and wanted.acrs not in acrs_of(session.who.claims):
             if not arrival.is_page:
                 return self._unauthorized(arrival)
-            begun = self._signing_in.begin(
-                arrival, party, self._next(arrival), acrs=wanted.acrs, claims=acrs_challenge(wanted.acrs), known=session
-            )
+            begun = self._signing_in.begin(arrival, party, self._next(arrival), acrs=wanted.acrs, known=session)
             return (yield from begun)
         return None
 
@@ -167,13 +164,8 @@ class Admission:
                 text="You aren't signed in any more, so this wasn't done. Please sign in, and do it again.",
                 code="sign_in_needed",
                 choices=(Choice("sign_in", "Sign in", site.sign_in_path(home)),),
-                languages=arrival.header("accept-language"),
             ),
         )
 
     def _next(self, arrival: Arrival) -> str:
         return own_path(arrival.path, f"{self._site.prefix}/")
-
-
-def _texts(value: object) -> Collection[str]:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,) if isinstance(value, str) else ()

@@ -11,7 +11,7 @@ from .._engine.steps import Steps
 from .._engine.threads import OnThread, submit
 from ..errors import Overloaded, ResilientAuthError, StoreUnavailable
 from .codes import CodeBook
-from .messages import Answer, Arrival
+from .messages import Answer, Arrival, leading_to
 from .pages import Choice, Field, Page
 from .sessions.record import GUEST, Who
 from .signing_in import SigningIn
@@ -52,8 +52,10 @@ class Alternates:
             address_field = Field("address", "Your email address", "email", autocomplete="email")
             choice = self._form("send_code", "Send the code", "/code", next_path, address_field)
             text = "While the service that signs you in can't be reached, we can send a code to your email address."
-            return self._page(arrival, Page(kind="code_wanted", status=200, title="Sign in with a one-time code",
-                                            text=text, choices=(choice,)))  # fmt: skip
+            page = Page(
+                kind="code_wanted", status=200, title="Sign in with a one-time code", text=text, choices=(choice,)
+            )
+            return site.show(arrival, page)
         body = {"address": address[:254], "next": next_path}
         try:
             cookies = yield OnThread(lambda: site.flows.begin(arrival, _LABEL, body))
@@ -100,8 +102,7 @@ class Alternates:
         if sight.down:
             return None
         # The provider works: it is the way in.
-        location = site.sign_in_path(site.next_of(arrival))
-        return Answer(303, "", (("Location", location), ("Cache-Control", "no-store")))
+        return leading_to(site.sign_in_path(site.next_of(arrival)))
 
     def _code_page(self, arrival: Arrival, next_path: str, *, wrong: bool = False) -> Answer:
         code = Field("code", "The code", "text", autocomplete="one-time-code")
@@ -113,14 +114,11 @@ class Alternates:
         text = "That isn't the code, or it has expired. Please look again, or have another one sent." if wrong else told
         page = Page(kind="code_sent", status=400 if wrong else 200, title="Type in the code", text=text,
                     code="wrong_code" if wrong else "", choices=choices)  # fmt: skip
-        return self._page(arrival, page)
+        return self._site.show(arrival, page)
 
     def _form(self, kind: str, label: str, below: str, next_path: str, field: Field) -> Choice:
         action = f"{self._site.prefix}{self._site.options.sign_in_path}{below}"
         return Choice(kind, label, action, (field, Field("next", value=next_path)))
-
-    def _page(self, arrival: Arrival, page: Page) -> Answer:
-        return self._site.show(arrival, page)
 
 
 def _send(codes: CodeBook, address: str) -> None:

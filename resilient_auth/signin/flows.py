@@ -22,9 +22,8 @@ from ..errors import StoreUnavailable
 from ..store import Store
 from .messages import Arrival, Cookie, dropped
 
-__all__ = ["PREFIX", "Flows"]
+__all__ = ["Flows"]
 
-PREFIX: Final = "__Host-sign-in"
 KIND: Final = "sign-in-key"
 _DAY: Final = 86_400.0
 #: Characters of a cookie with its name, which browsers take in any case.

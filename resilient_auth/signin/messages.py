@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from .._engine.steps import Steps
 
-__all__ = ["Answer", "Arrival", "Cookie", "Route", "dropped"]
+__all__ = ["Answer", "Arrival", "Cookie", "Route", "dropped", "leading_to"]
 
 #: Parameters of one request, at most, and characters of each: further ones are as good as foreign.
 MOST_PARAMETERS: Final = 50
@@ -100,6 +100,12 @@ class Answer:
     def with_cookies(self, *cookies: Cookie) -> Answer:
         """Set these too."""
         return replace(self, cookies=(*self.cookies, *cookies))
+
+
+def leading_to(address: str, *cookies: Cookie) -> Answer:
+    """Return an answer that leads elsewhere: kept by no cache, and telling nobody where from."""
+    headers = (("Location", address), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"))
+    return Answer(303, headers=headers, cookies=cookies)
 
 
 @dataclass(frozen=True, slots=True)

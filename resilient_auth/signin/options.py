@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from .._policy.checks import require, require_number, require_whole
 from ..verify import Revocations
 from .codes import OneTimeCodes
 from .pages import Page
-from .paths import own_path
+from .paths import own_path, require_path
 from .sessions.options import SessionOptions
 
-__all__ = ["SignInOptions", "SignOutOptions"]
+__all__ = ["SIGN_IN", "SignInOptions", "SignOutOptions"]
+
+#: What the names of cookies of sign-ins under way begin with, behind `__Host-`.
+SIGN_IN: Final = "sign-in"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +40,7 @@ class SignOutOptions:
     revocations: Revocations | None = None
 
     def __post_init__(self) -> None:
-        fits = isinstance(self.path, str) and self.path.startswith("/") and self.path.strip("/") != ""
-        require(
-            fits and self.path[-1] != "/" and self.path.isprintable(),
-            f'path must be a path such as "/sign-out", not {self.path!r}',
-        )
+        require_path("path", self.path, "/sign-out")
         for name in ("at_provider", "typed"):
             require(isinstance(getattr(self, name), bool), f"{name} must be True or False")
         require(
@@ -61,6 +61,10 @@ class SignInOptions:
         sessions: The bounds of sessions.
         sign_in_path: Where users begin to sign in; what else they need is below it.
         callback_path: Where providers send them back to: register it there, behind the application's address.
+        cookie_name: What the session's cookie is called behind `__Host-`, and what the names of the others begin with:
+            letters, digits, `-` and `_`. Cookies of a host are all of its applications', whatever their ports and
+            paths; when not given, the name follows from both, as they are in the application's address. Applications
+            that give the same address need one each.
         flow_life: Seconds that a user may take at the provider's pages.
         flows_per_browser: Sign-ins at the same time in one browser: in several tabs.
         silent_first: Ask the provider without any page first, and with one where that doesn't do (G4).
@@ -74,6 +78,7 @@ class SignInOptions:
     sessions: SessionOptions = field(default_factory=SessionOptions)
     sign_in_path: str = "/sign-in"
     callback_path: str = "/signed-in"
+    cookie_name: str | None = None
     flow_life: float = 600.0
     flows_per_browser: int = 5
     silent_first: bool = False
@@ -85,13 +90,24 @@ class SignInOptions:
 
     def __post_init__(self) -> None:
         require(isinstance(self.sessions, SessionOptions), f"sessions must be SessionOptions(...): {self.sessions!r}")
-        for name in ("sign_in_path", "callback_path"):
-            path = getattr(self, name)
-            fits = isinstance(path, str) and path.startswith("/") and path.strip("/") != "" and path[-1] != "/"
-            require(fits and path.isprintable(), f'{name} must be a path such as "/sign-in", not {path!r}')
+        require_path("sign_in_path", self.sign_in_path, "/sign-in")
+        require_path("callback_path", self.callback_path, "/signed-in")
         require(isinstance(self.sign_out, SignOutOptions), f"sign_out must be SignOutOptions(...): {self.sign_out!r}")
         paths = {self.sign_in_path, self.callback_path, self.sign_out.path}
         require(len(paths) == 3, "sign_in_path, callback_path and the path of sign_out must differ")
+        # Each application drops what is left of its own sign-ins: no name may look like another one's of these.
+        named = self.cookie_name is None or (
+            isinstance(self.cookie_name, str)
+            and self.cookie_name.replace("-", "").replace("_", "").isalnum()
+            and self.cookie_name.isascii()
+            and len(self.cookie_name) <= 40
+            and not self.cookie_name.startswith((SIGN_IN, "__"))
+        )
+        require(
+            named,
+            "cookie_name must be letters, digits, hyphens and underscores, 40 at most, and begin neither with "
+            f'"{SIGN_IN}" nor with "__", since __Host- comes before it by itself: {self.cookie_name!r}',
+        )
         require_number("flow_life", self.flow_life, low=60.0, high=3600.0)
         # A cookie each, of nearly 4 KB: servers take some 16 KB of headers in all.
         require_whole("flows_per_browser", self.flows_per_browser, low=1, high=8)

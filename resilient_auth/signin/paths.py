@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
-__all__ = ["own_path"]
+from .._policy.checks import require
+
+__all__ = ["own_path", "require_path"]
 
 _LONGEST: Final = 1024
 
@@ -25,3 +27,13 @@ def own_path(path: str | None, default: str = "/") -> str:
         if "//" in beginning[:2] or beginning.startswith(("/./", "/../")):
             return default
     return path if path.isascii() else default
+
+
+def require_path(name: str, path: Any, example: str) -> None:
+    """Check the path of a route.
+
+    Raises:
+        ConfigurationError: It can't be one.
+    """
+    fits = isinstance(path, str) and path.startswith("/") and path.strip("/") != "" and path[-1] != "/"
+    require(fits and path.isprintable(), f'{name} must be a path such as "{example}", not {path!r}')

@@ -22,12 +22,12 @@ from ..events import UserSignedIn, emit
 from ..token import fingerprint
 from ..verify import Claims, InvalidToken
 from ..verify.claims import plain
-from .messages import LONGEST_PARAMETER, MOST_PARAMETERS, Answer, Arrival, Cookie
+from .messages import LONGEST_PARAMETER, MOST_PARAMETERS, Answer, Arrival, Cookie, leading_to
 from .providers import Party, Use
 from .sessions.record import Session, Who, parsed_cookie
 from .site import Site
 
-__all__ = ["SigningIn", "acrs_challenge"]
+__all__ = ["SigningIn", "acrs_of"]
 
 #: What a provider says when it would have to show a page (OpenID Connect Core, section 3.1.2.6).
 _WANTS_A_PAGE: Final = frozenset(
@@ -95,7 +95,7 @@ class SigningIn:
         if use not in party.apps:
             return site.refused(arrival, "unsupported", "There is no such page.", status=404, party=party)
         options: dict[str, Any] = {
-            "claims_challenge": acrs_challenge(acrs) if claims is None and acrs else claims,
+            "claims_challenge": _acrs_challenge(acrs) if claims is None and acrs else claims,
             "login_hint": known.who.username or None if known is not None else None,
             "prompt": "none" if silent else None,
         }
@@ -132,7 +132,7 @@ class SigningIn:
                 )
                 return (yield from shorter)
             return site.refused(arrival, "too_large", "This sign-in asks for too much.", party=party)
-        return Answer(303, "", (("Location", address), *_REDIRECT_HEADERS), cookies)
+        return leading_to(address, *cookies)
 
     def sign_in(self, arrival: Arrival) -> Steps[Answer]:
         """Answer the route at which users begin to sign in."""
@@ -200,7 +200,7 @@ class SigningIn:
         if issuer is not None and issuer != claims.issuer:
             # An answer of another provider's (RFC 9207).
             return site.refused(arrival, "issuer", _AGAIN, next_path=next_path, party=party)
-        if begun["acrs"] and begun["acrs"] not in _acrs_of(claims.raw):
+        if begun["acrs"] and begun["acrs"] not in acrs_of(claims.raw):
             return site.refused(arrival, "insufficient_claims", _DENIED, status=403, next_path=next_path, party=party)
         who = who_is(party.provider.name, claims, account)
         return (yield from self.admit(arrival, who, next_path, party, replaces=begun["replaces"], use=use))
@@ -245,7 +245,7 @@ class SigningIn:
                 subject=fingerprint(f"{who.issuer} {who.subject}"),
             )
         )
-        return Answer(303, "", (("Location", next_path), *_REDIRECT_HEADERS), (Cookie(site.session_cookie, cookie),))
+        return leading_to(next_path, Cookie(site.session_cookie, cookie))
 
     def _failed(self, arrival: Arrival, party: Party, begun: Mapping[str, Any]) -> Steps[Answer]:
         """Answer what a provider has sent in place of a code; any visitor can write what they like there."""
@@ -265,7 +265,7 @@ class SigningIn:
             return site.unavailable(arrival, party, None, next_path)
         if error == "access_denied":
             if _CANCELLED in told and begun["use"] != "sign_in":
-                return Answer(303, "", (("Location", next_path), *_REDIRECT_HEADERS))
+                return leading_to(next_path)
             text = "You have cancelled the sign-in."
             return site.refused(arrival, "access_denied", text, status=401, next_path=next_path, party=party)
         code = error if error in _WANTS_A_PAGE or error in _KNOWN else "provider_denied"
@@ -289,15 +289,15 @@ _DENIED: Final = "The provider didn't let you in. Please try again, or ask whoev
 _KNOWN: Final = frozenset(
     {"invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope", "invalid_client"}
 )
-_REDIRECT_HEADERS: Final = (("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"))
 
 
-def acrs_challenge(acrs: str) -> str:
+def _acrs_challenge(acrs: str) -> str:
     """Return the claims challenge for an authentication context (Entra)."""
     return json.dumps({"id_token": {"acrs": {"essential": True, "value": acrs}}})
 
 
-def _acrs_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
+def acrs_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the authentication contexts that an ID token's claims tell of (Entra)."""
     acrs = raw.get("acrs")
     return tuple(acrs) if isinstance(acrs, (list, tuple)) else (acrs,) if isinstance(acrs, str) else ()
 

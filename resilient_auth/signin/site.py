@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -14,18 +15,18 @@ from ..settings import Settings
 from ..store import Store
 from ..verify.trust import is_https
 from .codes import CodeBook
-from .flows import PREFIX, Flows
+from .flows import Flows
 from .messages import Answer, Arrival
-from .options import SignInOptions
+from .options import SIGN_IN, SignInOptions
 from .pages import Choice, Field, Page, answer_of, whole
 from .paths import own_path
 from .providers import IdentityProvider, Party
 from .sessions.sessions import Sessions
 
-__all__ = ["SESSION_COOKIE", "Site", "settings_for"]
+__all__ = ["Site", "settings_for"]
 
-#: `__Host-` has browsers refuse such a cookie from anywhere but this very host, over TLS, for all of its paths.
-SESSION_COOKIE: Final = "__Host-session"
+#: It has browsers refuse such a cookie from anywhere but this very host, over TLS, for all of its paths.
+_HOST_ONLY: Final = "__Host-"
 
 
 def settings_for(settings: Settings | None, store: Store) -> Settings:
@@ -71,10 +72,13 @@ class Site:
         require(not parts.query, f"base_url must have no query: {base_url!r}")
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.prefix = parts.path.rstrip("/")
-        # Cookies with `__Host-` know no paths: applications of one host must not take each other's.
-        mark = f".{sha256(self.prefix.encode()).hexdigest()[:8]}" if self.prefix else ""
-        self.session_cookie = f"{SESSION_COOKIE}{mark}"
         self.options = options or SignInOptions()
+        # Such cookies know neither ports nor paths: applications of one host must not take each other's.
+        port = f":{parts.port}" if parts.port not in (None, 443) else ""
+        mark = f".{sha256(f'{port}{self.prefix}'.encode()).hexdigest()[:8]}" if port or self.prefix else ""
+        named = self.options.cookie_name
+        self.session_cookie = f"{_HOST_ONLY}{named or f'session{mark}'}"
+        flow_cookies = f"{_HOST_ONLY}{SIGN_IN}_{named}." if named else f"{_HOST_ONLY}{SIGN_IN}{mark}-"
         self.settings = settings_for(settings, store)
         self.clock = self.settings.clock
         self.store = store
@@ -87,7 +91,7 @@ class Site:
             self.clock,
             life=self.options.flow_life,
             most=self.options.flows_per_browser,
-            prefix=f"{PREFIX}{mark}-",
+            prefix=flow_cookies,
         )
         self.codes = None if self.options.codes is None else CodeBook(self.options.codes, store, self.clock)
         self.parties = {provider.name: Party(provider, self.settings) for provider in given}
@@ -125,7 +129,7 @@ class Site:
 
     def show(self, arrival: Arrival, page: Page) -> Answer:
         """Return a page as an answer, in the owner's words where there are."""
-        return answer_of(arrival, page, self.options.render)
+        return answer_of(arrival, replace(page, languages=arrival.header("accept-language")), self.options.render)
 
     def unavailable(
         self, arrival: Arrival, party: Party, seconds: float | None, next_path: str, *, guests: bool = False
@@ -164,7 +168,6 @@ class Site:
                 code="provider_unavailable",
                 retry_after=wait,
                 choices=tuple(choices),
-                languages=arrival.header("accept-language"),
             ),
         )
 
@@ -183,7 +186,6 @@ class Site:
                 code="store_unavailable",
                 retry_after=wait,
                 choices=(Choice("retry", "Try again", self._again(arrival)),),
-                languages=arrival.header("accept-language"),
             ),
         )
 
@@ -211,7 +213,6 @@ class Site:
                 text=text,
                 code=code,
                 choices=(Choice("sign_in", "Sign in", again), Choice("home", "Home page", f"{self.prefix}/")),
-                languages=arrival.header("accept-language"),
             ),
         )
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from .. import aio
 from .._engine.steps import Steps
-from .._policy.checks import check_scopes, require
-from ..errors import TokenDenied
+from .._policy.challenge import claims_together
+from .._policy.checks import check_scopes
+from ..errors import ConfigurationError, TokenDenied
 from .sessions.record import Session
 from .site import Site
 from .user import SignInNeeded
@@ -36,12 +37,10 @@ class Tokens:
         for party in self._site.parties.values():
             if self._site.options.incremental_consent or set(asked) <= set(party.provider.scopes):
                 return asked
-        require(
-            False,
+        raise ConfigurationError(
             f"scopes {list(asked)!r} aren't among those of the provider, for which users consent once: name them in "
-            "IdentityProvider's scopes=, or allow incremental_consent",
+            "IdentityProvider's scopes=, or allow incremental_consent"
         )
-        return asked
 
     def getting(self, session: Session, scopes: Sequence[str], claims: str | None = None) -> Steps[str]:
         """Return an access token of a session's user.
@@ -65,7 +64,9 @@ class Tokens:
         if "access_token" not in result:
             error = str(result.get("error", "denied"))
             if error in _NEEDS_THE_USER:
-                raise SignInNeeded(str(result["claims"]) if result.get("claims") else claims)
+                # What the provider adds, a policy's for example, takes nothing away of what the API has asked for.
+                wants = str(result["claims"]) if result.get("claims") else None
+                raise SignInNeeded(claims_together(claims, wants) if claims and wants else wants or claims)
             raise TokenDenied(error, str(result.get("error_description", "")), claims=result.get("claims"))
         return str(result["access_token"])
 

@@ -367,7 +367,7 @@ def test_what_was_asked_is_not_kept_for_as_long_as_the_answer(handler: Handler) 
     """It may hold a password."""
     callout = of_entra(handler)
     posed(callout, event())
-    runs = list(callout._handling._once._runs.values())
+    runs = list(callout._handling.once._runs.values())
     assert [run.request for run in runs] == [None]
 
 

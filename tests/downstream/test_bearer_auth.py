@@ -7,6 +7,7 @@ import base64
 import io
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,6 +119,56 @@ class TestByHand:
         for flow, request in zip(flows, requests, strict=True):
             assert sent(flow.send(refused(CHALLENGE, request))) == "Bearer T3"
         assert sum(asked["claims"] is not None for asked in tokens.asked) == 1
+
+    def test_a_denial_of_what_is_held_takes_no_claims_away(self) -> None:
+        """A refresh was denied while the request was on its way: the provider is asked with the claims all the same."""
+        asked: list[str | None] = []
+
+        def credential(claims: str | None = None) -> str:
+            asked.append(claims)
+            if len(asked) > 1:
+                raise PermissionError(f"denied for {claims}")
+            return "T1"
+
+        request = httpx.Request("GET", API)
+        flow = BearerAuth(credential).sync_auth_flow(request)
+        next(flow)
+        with pytest.raises(TokenUnavailable, match="nbf"):
+            flow.send(refused(CHALLENGE, request))
+        assert asked == [None, None, CLAIMS]
+
+    def test_nobody_is_told_the_denial_of_what_others_claims_asked_for(self) -> None:
+        """Two requests with one token, of which two APIs want different claims: each is told of its own."""
+        others = '{"access_token":{"acrs":{"value":"c1"}}}'
+        asking, joined = threading.Event(), threading.Event()
+
+        def credential(claims: str | None = None) -> str:
+            if claims is None:
+                return "T1"
+            if claims == CLAIMS:
+                asking.set()
+                assert joined.wait(20)
+                time.sleep(0.1)  # so that the other one waits for this one's answer
+            raise PermissionError(f"denied for {claims}")
+
+        auth, told = BearerAuth(credential), {}
+
+        def send(claims: str, beginning: threading.Event) -> None:
+            request = httpx.Request("GET", API)
+            flow = auth.sync_auth_flow(request)
+            next(flow)
+            beginning.set()
+            challenge = f'Bearer error="insufficient_claims", claims="{base64.b64encode(claims.encode()).decode()}"'
+            with pytest.raises(TokenUnavailable) as error:
+                flow.send(refused(challenge, request))
+            told[claims] = str(error.value)
+
+        first = threading.Thread(target=send, args=(CLAIMS, threading.Event()))
+        first.start()
+        assert asking.wait(20)
+        send(others, joined)
+        first.join(20)
+        assert ("nbf" in told[CLAIMS], "acrs" in told[others]) == (True, True)
 
     def test_when_the_new_token_is_refused_too_none_is_asked_for_for_a_while(self, clock: Any) -> None:
         """It isn't the token then; the provider is left in peace for 30 s."""

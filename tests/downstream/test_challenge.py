@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilient_auth._policy.challenge import claims_together
 from resilient_auth.downstream.challenge import LARGEST_HEADER, Challenge, parse_challenges, read
 
 CLAIMS = '{"access_token":{"nbf":{"essential":true,"value":"1700000000"}},"ü":"?>~"}'
@@ -188,3 +190,20 @@ def test_any_claims_arrive_as_they_were(claims: dict[str, object], urlsafe: bool
     text = json.dumps(claims)
     encoded = (base64.urlsafe_b64encode if urlsafe else base64.b64encode)(text.encode()).decode()
     assert read([asks(encoded if padded else encoded.rstrip("="))]) == text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ('{"a": {"x": 1}}', '{"a": {"y": null}, "b": {}}', {"a": {"x": 1, "y": None}, "b": {}}),
+        ('{"a": {"x": 1}}', '{"a": {"x": 2}}', {"a": {"x": 2}}),
+        ('{"a": 1}', '{"a": {"x": 2}}', {"a": {"x": 2}}),
+        ("[]", '{"a": 1}', {"a": 1}),
+        ("none", '{"a": 1}', {"a": 1}),
+        ('{"a": 1}', "[" * 100_000, None),
+    ],
+)
+def test_two_challenges_are_met_together(first: str, second: str, both: Any) -> None:
+    """What can't be made out is given on as it came."""
+    together = claims_together(first, second)
+    assert (together if both is None else json.loads(together)) == (second if both is None else both)

@@ -275,6 +275,26 @@ def test_each_framework_signs_users_in_and_keeps_them(
         assert bob.get("/").text == "hello Guest"
 
 
+def test_two_applications_on_one_host_leave_each_others_users_alone(
+    idp: Emulator, tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    """A browser's cookies know no ports: neither a sign-in nor a sign-out at one changes anything at the other."""
+    trust = ssl.create_default_context(cafile=str(certificate[1]))
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with (
+        flask_site(idp, tmp_path / "first", certificate[0]) as first,
+        flask_site(idp, tmp_path / "second", certificate[0]) as second,
+        httpx.Client(verify=trust, trust_env=False, headers=PAGE, timeout=30) as ada,
+    ):
+        begun = [(base, ada.get(f"{base}/me").headers["Location"]) for base in (first, second)]
+        for base, address in begun:
+            assert ada.post(f"{base}/signed-in", data=idp.sign_in(address, "ada@contoso.com")).status_code == 303
+        assert [ada.get(f"{base}/me").text for base in (first, second)] == ["me Ada"] * 2
+        ada.post(f"{first}/sign-out", headers={"origin": first, "sec-fetch-site": "same-origin"})
+        assert [ada.get(f"{base}/").text for base in (first, second)] == ["hello stranger", "hello Ada"]
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -305,7 +325,12 @@ def test_a_person_signs_in_at_the_providers_pages(
     expect.set_options(timeout=PATIENCE)
     outside: list[str] = []
     problems: list[str] = []
-    with flask_site(idp, tmp_path, certificate[0]) as base:
+    (tmp_path / "another").mkdir()
+    with (
+        flask_site(idp, tmp_path, certificate[0]) as base,
+        # On the same host, at another port: a browser has one set of cookies for both.
+        flask_site(idp, tmp_path / "another", certificate[0]) as neighbour,
+    ):
         context.on("request", lambda request: outside.append(request.url))
         first, second = context.new_page(), context.new_page()
         for page in (first, second):
@@ -319,8 +344,12 @@ def test_a_person_signs_in_at_the_providers_pages(
             assert page.url == f"{base}/me?tab={tab}"
         # The provider is on this host too.
         (cookie,) = (one for one in context.cookies(base) if one["name"].startswith("__Host-s"))
-        assert cookie["name"] == "__Host-session"
+        assert cookie["name"].startswith("__Host-session.")
         assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
+        second.goto(f"{neighbour}/me")
+        second.get_by_role("button", name="ada@contoso.com").click()
+        expect(second.locator("body")).to_have_text("me Ada")
+        assert second.url == f"{neighbour}/me"
         first.reload()
         expect(first.locator("body")).to_have_text("me Ada")
         idp.fail(Fault.reset())
@@ -338,6 +367,6 @@ def test_a_person_signs_in_at_the_providers_pages(
         expect(page.locator("body")).to_have_text("hello Guest")
         # A favicon that isn't there, a status that was meant.
         assert [problem for problem in problems if not problem.startswith("Failed to load resource")] == []
-        assert all(url.startswith((base, idp.url)) for url in outside)
+        assert all(url.startswith((base, neighbour, idp.url)) for url in outside)
         stranger.close()
     context.close()

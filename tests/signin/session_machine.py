@@ -26,7 +26,14 @@ __all__ = ["SessionMachine", "run"]
 ISSUER = "https://idp.example"
 USERS = ("ada", "bob", "eve")
 OPTIONS = SessionOptions(
-    idle=300.0, lifetime=1800.0, extension=600.0, rotate_every=60.0, overlap=10.0, per_user=50, recheck=1.0
+    idle=300.0,
+    lifetime=1800.0,
+    extension=600.0,
+    rotate_every=60.0,
+    overlap=10.0,
+    per_user=50,
+    recheck=1.0,
+    stale_if_error=20.0,
 )
 
 
@@ -71,7 +78,7 @@ class Browser:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """A fleet of three processes over one store."""
+    """A fleet of three processes over one store, which keep what they have read while that fails."""
 
     browsers = Bundle("browsers")
 
@@ -152,15 +159,31 @@ class SessionMachine(RuleBasedStateMachine):
     def restart(self, process: int) -> None:
         self.fleet[process] = self._process()
 
-    @rule(browser=browsers, process=st.integers(0, 2))
-    def store_fails(self, browser: Browser, process: int) -> None:
-        """Nobody is let in unseen."""
-        self.clock.advance(1.1)
+    @rule(
+        browser=browsers,
+        process=st.integers(0, 2),
+        read=st.booleans(),
+        seconds=st.sampled_from([1.1, 10.0, 19.0, 21.0]),
+        elsewhere=st.booleans(),
+    )
+    def store_fails(self, browser: Browser, process: int, read: bool, seconds: float, elsewhere: bool) -> None:
+        """Nobody is let in unseen: not by what wasn't read, and not for longer than the owner allows."""
+        sessions = self.fleet[process]
+        before = sessions.find(browser.cookie) if read else None
+        if elsewhere and browser.ended is None:
+            self.sign_out(browser, (process + 1) % 3)
         self.medium.down = True
+        self.clock.advance(seconds)
+        now = self.clock.wall()
         try:
-            assert self.fleet[process].find(browser.cookie) is None
+            found = sessions.find(browser.cookie)
+            assert found is not None, "signed out by a failure of the store"
+            assert found.session.who.subject == browser.user, "another's session"
+            assert browser.ended is None or now - browser.ended <= OPTIONS.stale_if_error, "in after the bound"
         except StoreUnavailable:
-            pass
+            if before is not None and seconds < OPTIONS.stale_if_error - OPTIONS.recheck:
+                over = before.session.standing(OPTIONS, now) == "over"
+                assert over or not before.session.knows(before.digest, now), "not let in by what was just read"
         finally:
             self.medium.down = False
         self.clock.advance(31.0)

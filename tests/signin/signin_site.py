@@ -25,7 +25,14 @@ class Site:
     """An application in this process, whose time is the test's; and visitors' browsers."""
 
     def __init__(
-        self, emulator: Emulator, folder: Path, *, options: SignInOptions | None = None, others: Any = (), **more: Any
+        self,
+        emulator: Emulator,
+        folder: Path,
+        *,
+        options: SignInOptions | None = None,
+        others: Any = (),
+        now: float | None = None,
+        **more: Any,
     ) -> None:
         self.emulator = emulator
         self.folder = folder
@@ -34,7 +41,7 @@ class Site:
         self.tenant = f"signin{next(_numbers)}"
         self.more = {"sign_in": "b2c_1_in", "edit": "b2c_1_edit", "reset": "b2c_1_reset", "scopes": [SCOPE]} | more
         self.others = others
-        self.clock = ManualClock()
+        self.clock = ManualClock(now)
         self.start()
         self.browser = self.another_browser()
 

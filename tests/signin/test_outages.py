@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 from signin_site import BASE, Site
+from site_process import Process
 
-from resilient_auth.emulator import Fault
+from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.errors import ConfigurationError
 from resilient_auth.events import SessionExtended, SignInUnavailable
 from resilient_auth.signin import IdentityProvider, OneTimeCodes, SessionOptions, SignInOptions
@@ -20,6 +24,18 @@ from resilient_auth.testing import capture_events
 MINUTE, HOUR = 60.0, 3600.0
 #: Whoever is in past their bounds, or out before them, is found within so many seconds.
 STEP = 10 * MINUTE
+
+
+@contextmanager
+def processes(emulator: Emulator, folder: Path, now: float) -> Iterator[list[Process]]:
+    """Start two, which are killed in the end."""
+    bounds = SessionOptions(idle=30 * MINUTE, lifetime=2 * HOUR, extension=2 * HOUR)
+    started = [Process(emulator, folder, SignInOptions(sessions=bounds), now) for _ in range(2)]
+    try:
+        yield started
+    finally:
+        for each in started:
+            each.kill()
 
 
 class TestSignedIn:
@@ -86,6 +102,21 @@ class TestSignedIn:
         finally:
             site.emulator.token_lifetime = HOUR
         assert site.get("/me", browsers["active"]).text == "me Ada"
+
+    def test_processes_that_are_all_killed_in_it(self, emulator: Emulator, tmp_path: Path) -> None:
+        """Two of them over one file: what each has signed in the other knows, and so do those that come after them."""
+        began = time.time()
+        ada: dict[str, str] = {}
+        with processes(emulator, tmp_path, began) as (one, other):
+            _, _, address = one.ask("/me", ada)
+            assert one.ask("/signed-in", ada, emulator.sign_in(address, "ada@contoso.com"))[0] == 303
+            assert [each.ask("/me", ada)[:2] for each in (one, other)] == [(200, "me Ada")] * 2
+        emulator.fail(Fault.refuse())
+        with processes(emulator, tmp_path, began + 45 * MINUTE) as both:
+            assert [each.ask("/me", ada)[:2] for each in both] == [(200, "me Ada extended")] * 2
+            assert [(told[0], told[2]) for told in (each.ask("/me", {}) for each in both)] == [(503, "")] * 2
+        with processes(emulator, tmp_path, began + 30 * MINUTE + 2 * HOUR) as both:
+            assert [each.ask("/me", dict(ada))[0] for each in both] == [503] * 2
 
     def test_what_is_sent_after_the_recovery_is_not_lost(self, make_site: Callable[..., Site]) -> None:
         """The next page leads to the provider; a form that was open is taken."""

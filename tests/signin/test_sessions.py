@@ -309,6 +309,50 @@ class TestEnding:
         eventually(over)
         assert fleet.other.find(bobs) is not None
 
+    def test_who_was_seen_a_moment_ago_stays_in_while_the_store_fails(self) -> None:
+        """Where the owner wants that: nobody who has signed out for longer than that, and nobody who did so here."""
+        fleet = Fleet(SessionOptions(stale_if_error=60.0))
+        (_, here), (there, away), (_, kept) = (fleet.one.create(who(name)) for name in ("ada", "bob", "eve"))
+        for cookie in (here, away, kept):
+            assert fleet.one.find(cookie) is not None
+        fleet.clock.advance(5.0)
+        assert fleet.other.end(there.id)
+        fleet.medium.down = True
+        with pytest.raises(StoreUnavailable):
+            fleet.one.end_where(ISSUER, subject="ada")
+        fleet.clock.advance(54.0)
+        found = fleet.one.find(kept)
+        assert found is not None
+        assert fleet.one.renew(found) == (found.session, None)
+        # What another process was told isn't known here yet.
+        assert fleet.one.find(away) is not None
+        forged = f"{kept.partition('.')[0]}.{away.partition('.')[2]}"
+        for cookie in (here, forged):
+            with pytest.raises(StoreUnavailable):
+                fleet.one.find(cookie)
+        # One that has read nothing lets in nobody.
+        with pytest.raises(StoreUnavailable):
+            fleet.process().find(kept)
+        fleet.clock.advance(2.0)
+        for cookie in (kept, away):
+            with pytest.raises(StoreUnavailable):
+                fleet.one.find(cookie)
+
+    def test_a_later_id_is_let_in_by_nothing_that_was_read_before(self) -> None:
+        """Nor is the browser told that it is signed out: the store alone can tell."""
+        fleet = Fleet(SessionOptions(stale_if_error=60.0, rotate_every=10.0, overlap=5.0))
+        _, cookie = fleet.one.create(who())
+        fleet.clock.advance(11.0)
+        assert fleet.one.find(cookie) is not None
+        found = fleet.other.find(cookie)
+        assert found is not None
+        later = fleet.other.rotate(found)
+        assert later is not None
+        fleet.medium.down = True
+        fleet.clock.advance(2.0)
+        with pytest.raises(StoreUnavailable):
+            fleet.one.find(later)
+
     def test_what_was_read_before_an_end_is_not_remembered_after_it(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -380,6 +424,7 @@ class TestBounds:
             ({"overlap": 100.0, "rotate_every": 50.0}, "overlap"),
             ({"per_user": 10, "most": 5}, "per_user"),
             ({"recheck": 5.0}, "recheck"),
+            ({"stale_if_error": 301.0}, "stale_if_error"),
             ({"idle": "30"}, "idle"),
         ],
     )

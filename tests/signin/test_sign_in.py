@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from signin_site import BASE, SCOPE, Site
 
 from resilient_auth.downstream.errors import TokenUnavailable, no_token
 from resilient_auth.emulator import Fault
 from resilient_auth.errors import ConfigurationError, TokenDenied
-from resilient_auth.events import SignInRefused, UserSignedIn
+from resilient_auth.events import ExchangeDenied, SignInRefused, UserSignedIn
 from resilient_auth.signin import IdentityProvider, Page, SignInNeeded, SignInOptions
 from resilient_auth.signin.engine import SignInEngine
 from resilient_auth.signin.messages import Arrival
@@ -129,6 +131,53 @@ class TestTheWay:
         assert site.get("/challenged").status_code == 403
         site.clock.advance(60.0)
         assert json.loads(asked(site.begin("/challenged"))["claims"])["access_token"]["nbf"]["essential"] is True
+
+    def test_its_claims_get_there_although_a_refresh_is_denied_before_it_has_answered(
+        self, make_site: Callable[..., Site]
+    ) -> None:
+        """The token is gone by then: asking for one without the claims would be denied too, and forget them (G17)."""
+        site = make_site(client_capabilities=["cp1"])
+        claims = base64.b64encode(b'{"access_token":{"nbf":{"essential":true,"value":"7"}}}').decode()
+        challenge = f'Bearer error="insufficient_claims", claims="{claims}"'
+
+        def api(_: httpx.Request) -> httpx.Response:
+            # The request's own token was due: what renews it in the background is told first.
+            assert events.wait_for(ExchangeDenied)
+            return httpx.Response(401, headers={"WWW-Authenticate": challenge})
+
+        client = site.auth.api_client("https://api.example", [SCOPE], transport=httpx.MockTransport(api))
+
+        @site.app.get("/orders")
+        @site.auth.login_required(scopes=[SCOPE])
+        def orders() -> str:
+            return client.get("/").text
+
+        with client, capture_events() as events:
+            site.sign_in()
+            assert site.get("/token").status_code == 200
+            site.emulator.revoke("ada@contoso.com", refresh_tokens=True)
+            for _ in range(2):
+                site.clock.advance(25 * 60.0)
+                assert site.get("/me").status_code == 200
+            assert json.loads(asked(site.begin("/orders"))["claims"])["access_token"]["nbf"]["value"] == "7"
+
+    def test_what_the_provider_adds_takes_nothing_away_of_what_the_api_asked_for(
+        self, make_site: Callable[..., Site]
+    ) -> None:
+        """A policy of its own, which it names when it is asked for the API's claims, comes beside them."""
+        site = make_site(client_capabilities=["cp1"])
+
+        @site.app.get("/orders")
+        @site.auth.login_required(scopes=[SCOPE])
+        def orders() -> str:
+            return site.auth.token(claims='{"access_token":{"nbf":{"value":"7"}}}')
+
+        site.sign_in()
+        site.clock.advance(60.0)
+        denial = {"error": "interaction_required", "claims": '{"access_token":{"capolids":{"values":["p1"]}}}'}
+        site.emulator.fail(Fault.status(400, json.dumps(denial)), endpoint="token")
+        wanted = json.loads(asked(site.begin("/orders"))["claims"])["access_token"]
+        assert (wanted["nbf"]["value"], wanted["capolids"]["values"]) == ("7", ["p1"])
 
 
 class TestOtherProviders:
@@ -338,19 +387,29 @@ class TestCookiesAndHeaders:
             assert secret.encode() not in kept
 
     def test_applications_of_one_host_leave_each_others_cookies_alone(self, site: Site) -> None:
-        """Below other paths, which such cookies don't know."""
+        """At other ports and below other paths, which such cookies don't know; or by names that the owner has given."""
+        settings = site.auth.engine.site.settings
+        bases = (BASE, f"{BASE}/shop", f"{BASE}/bank", f"{BASE}:8443", f"{BASE}:9443", f"{BASE}:9443/shop")
+        given = [*((base, None) for base in bases), (BASE, "shop"), (BASE, "shop-x")]
         sites = [
-            SignInEngine(site.provider(), base_url=base, store=site.store, settings=site.auth.engine.site.settings).site
-            for base in (BASE, f"{BASE}/shop", f"{BASE}/bank")
+            SignInEngine(
+                site.provider(),
+                base_url=base,
+                store=site.store,
+                settings=settings,
+                options=SignInOptions(cookie_name=name),
+            ).site
+            for base, name in given
         ]
-        assert len({each.session_cookie for each in sites}) == 3
+        assert len({each.session_cookie for each in sites}) == len(given)
+        assert (sites[0].session_cookie, sites[-1].session_cookie) == ("__Host-session", "__Host-shop-x")
         kept: dict[str, str] = {}
         for each in sites:
             cookies = each.flows.begin(Arrival("GET", "/", cookies=kept), "a state", {})
             assert cookies is not None
             assert [cookie.value != "" for cookie in cookies] == [True]
             kept[cookies[0].name] = cookies[0].value
-        assert len(kept) == 3
+        assert len(kept) == len(given)
 
 
 class TestScripts:
@@ -469,6 +528,7 @@ class TestArguments:
             ({"flows_per_browser": 50}, "flows_per_browser"),
             ({"guests": "yes"}, "guests"),
             ({"render": "page.html"}, "render"),
+            *(({"cookie_name": name}, "cookie_name") for name in ("", "a b", "a.b", "__Host-a", "sign-in-a", "é", 7)),
         ],
     )
     def test_and_with_an_option(self, options: dict[str, Any], says: str) -> None:

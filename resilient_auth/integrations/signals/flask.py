@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from flask import Flask
 
-from ..._engine.steps import run
 from ...signin.signals import SignalsReceiver
-from ..signing_in.flask import _arrival, _response
+from ..signing_in.flask import add_route
 
 __all__ = ["mount_signals"]
 
@@ -18,8 +17,4 @@ def mount_signals(app: Flask, receiver: SignalsReceiver) -> None:
         app: The application.
         receiver: What answers there, at its `path`.
     """
-
-    def view() -> Response:
-        return _response(run(receiver.handle(_arrival(body=True))))
-
-    app.add_url_rule(receiver.path, f"resilient_auth{receiver.path.replace('/', '_')}", view, methods=["POST"])
+    add_route(app, receiver.route)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote
 
-from ...signin.messages import Cookie
+from ...signin.messages import Arrival, Cookie
 from ...signin.pages import HEADERS
 
-__all__ = ["FORM", "LARGEST_BODY", "decorating", "form_in", "headers_beside", "path_of", "set_cookie"]
+__all__ = ["LARGEST_BODY", "arrival_of", "decorating", "headers_beside", "path_of", "set_cookie"]
 
-FORM: Final = "application/x-www-form-urlencoded"
+_FORM: Final = "application/x-www-form-urlencoded"
 #: Bytes of a body that is read: an ID token or a code fits in often.
 LARGEST_BODY: Final = 128 * 1024
 _MOST_FIELDS: Final = 200
@@ -25,7 +25,25 @@ def path_of(path: str, query: str) -> str:
     return f"{shown}?{query}" if query else shown
 
 
-def form_in(text: str) -> tuple[tuple[str, str], ...]:
+def arrival_of(
+    method: str, path: str, query: str, cookies: Mapping[str, str], header: Callable[[str], str], content: bytes
+) -> Arrival:
+    """Return a request as sign-in sees it; see `Arrival`.
+
+    Args:
+        method: The HTTP method.
+        path: The path and the query, as the browser would ask for them again.
+        query: The query.
+        cookies: What the browser sent.
+        header: Returns a header by its name.
+        content: The body, where the route asks for it.
+    """
+    is_form = header("content-type").partition(";")[0].strip().lower() == _FORM
+    form = _parameters_in(content.decode("utf-8", "replace")) if is_form else ()
+    return Arrival(method, path, _parameters_in(query), form, cookies, header, content)
+
+
+def _parameters_in(text: str) -> tuple[tuple[str, str], ...]:
     """Return the parameters in a query or a form; none where there are far too many."""
     try:
         return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 from django.urls import path as route_at
 
-from ..._engine.steps import run, run_async
+from ..._engine.steps import Invoke, Steps, run, run_async
 from ..._policy.checks import require
 from ...aio import api_client as async_api_client
 from ...downstream import api_client
@@ -26,9 +27,9 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import FORM, LARGEST_BODY, decorating, form_in, headers_beside
+from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside
 
-__all__ = ["SignIn"]
+__all__ = ["SignIn", "made"]
 
 
 class SignIn:
@@ -66,10 +67,7 @@ class SignIn:
         self.engine = SignInEngine(providers, base_url=base_url, store=store, options=options, settings=settings)
         #: Who the request is of that is being served here.
         self._current: ContextVar[Visit | None] = ContextVar("resilient_auth_visit", default=None)
-        self.urlpatterns = [
-            route_at(route.path[1:], self._view(route), name=f"resilient_auth_{route.name}")
-            for route in self.engine.routes
-        ]
+        self.urlpatterns = [made(route) for route in self.engine.routes]
         if urlpatterns is not None:
             # Before a pattern that takes every path.
             urlpatterns[:0] = self.urlpatterns
@@ -171,37 +169,31 @@ class SignIn:
 
                 @functools.wraps(view)
                 async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                    arrival = _arrival(request)
-                    visit = await run_async(self.engine.admitting(arrival, wanted))
-                    if isinstance(visit, Answer):
-                        return _response(visit)
-                    with self._serving(visit):
-                        try:
-                            return _protected(await view(request, *args, **kwargs), visit)
-                        except SignInNeeded as error:
-                            if visit is None:
-                                raise
-                            return _response(await run_async(self.engine.again(arrival, visit, error)))
+                    return await run_async(self._served(request, wanted, partial(view, request, *args, **kwargs)))
 
                 return awaited
 
             @functools.wraps(view)
             def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                arrival = _arrival(request)
-                visit = run(self.engine.admitting(arrival, wanted))
-                if isinstance(visit, Answer):
-                    return _response(visit)
-                with self._serving(visit):
-                    try:
-                        return _protected(view(request, *args, **kwargs), visit)
-                    except SignInNeeded as error:
-                        if visit is None:
-                            raise
-                        return _response(run(self.engine.again(arrival, visit, error)))
+                return run(self._served(request, wanted, partial(view, request, *args, **kwargs)))
 
             return guarded
 
         return decorate
+
+    def _served(self, request: HttpRequest, wanted: Wanted, view: Callable[[], Any]) -> Steps[Any]:
+        """Answer a request of a guarded view's, which blocks or is awaited as the driver does."""
+        arrival = _arrival(request)
+        visit = yield from self.engine.admitting(arrival, wanted)
+        if isinstance(visit, Answer):
+            return _response(visit)
+        with self._serving(visit):
+            try:
+                return _protected((yield Invoke(view)), visit)
+            except SignInNeeded as error:
+                if visit is None:
+                    raise
+                return _response((yield from self.engine.again(arrival, visit, error)))
 
     @contextmanager
     def _serving(self, visit: Visit | None) -> Iterator[None]:
@@ -211,15 +203,19 @@ class SignIn:
         finally:
             self._current.reset(before)
 
-    def _view(self, route: Route) -> Callable[[HttpRequest], HttpResponse]:
-        def view(request: HttpRequest) -> HttpResponse:
-            if request.method not in route.methods:
-                return HttpResponse(status=405, headers={"Allow": ", ".join(route.methods)})
-            return _response(run(route.handle(_arrival(request, body=True))))
 
-        # Django's own token can't be in a provider's form; sign-in binds it to the browser by a cookie of its own.
-        view.csrf_exempt = True  # type: ignore[attr-defined]
-        return view
+def made(route: Route) -> Any:
+    """Return a route as Django has it."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        if request.method not in route.methods:
+            return HttpResponse(status=405, headers={"Allow": ", ".join(route.methods)})
+        return _response(run(route.handle(_arrival(request, body=True))))
+
+    # Django's own token can't be in a provider's form, and no program sends one: sign-in binds the form to the browser
+    # by a cookie of its own, and what a program sends is signed.
+    view.csrf_exempt = True  # type: ignore[attr-defined]
+    return route_at(route.path[1:], view, name=f"resilient_auth_{route.name}")
 
 
 def _arrival(request: HttpRequest, *, body: bool = False) -> Arrival:
@@ -230,15 +226,10 @@ def _arrival(request: HttpRequest, *, body: bool = False) -> Arrival:
             content = request.body if length <= LARGEST_BODY else b""
         except (ValueError, RequestDataTooBig, SuspiciousOperation, OSError):  # as good as empty
             content = b""
-    form = form_in(content.decode("utf-8", "replace")) if request.content_type == FORM else ()
-    return Arrival(
-        method=request.method or "GET",
-        path=request.get_full_path(),
-        query=form_in(request.META.get("QUERY_STRING", "")),
-        form=form,
-        cookies=request.COOKIES,
-        header=lambda name: request.headers.get(name, ""),
-        body=content,
+    path, query = request.get_full_path(), request.META.get("QUERY_STRING", "")
+    headers = request.headers
+    return arrival_of(
+        request.method or "GET", path, query, request.COOKIES, lambda name: headers.get(name, ""), content
     )
 
 

@@ -20,9 +20,9 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import FORM, LARGEST_BODY, decorating, form_in, headers_beside, path_of, set_cookie
+from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
 
-__all__ = ["SignIn"]
+__all__ = ["SignIn", "add_route"]
 
 
 class SignIn:
@@ -62,13 +62,7 @@ class SignIn:
             app: The application.
         """
         for route in self.engine.routes:
-            app.add_url_rule(
-                route.path,
-                f"resilient_auth_{route.name}",
-                self._view(route),
-                methods=[*route.methods],
-                strict_slashes=True,
-            )
+            add_route(app, route)
         app.after_request(self._protected)
 
     def login_required(
@@ -167,12 +161,6 @@ class SignIn:
             g._resilient_auth_cookies = visit.cookies
         return visit
 
-    def _view(self, route: Route) -> Callable[[], Response]:
-        def view() -> Response:
-            return _response(run(route.handle(_arrival(body=True))))
-
-        return view
-
     def _protected(self, response: Response) -> Response:
         """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
         if g.get("_resilient_auth_visit") is not None:
@@ -184,27 +172,28 @@ class SignIn:
         return response
 
 
+def add_route(app: Flask, route: Route) -> None:
+    """Have an application answer a route."""
+
+    def view() -> Response:
+        return _response(run(route.handle(_arrival(body=True))))
+
+    name = f"resilient_auth_{route.name}"
+    app.add_url_rule(route.path, name, view, methods=[*route.methods], strict_slashes=True)
+
+
 def _arrival(*, body: bool = False) -> Arrival:
     content = b""
-    form: tuple[tuple[str, str], ...] = ()
     if body and request.method == "POST":
         request.max_content_length = LARGEST_BODY
         try:
             content = request.get_data()
         except HTTPException:  # too large, or cut off: as good as empty
             content = b""
-        if request.mimetype == FORM:
-            form = form_in(content.decode("utf-8", "replace"))
     query = request.query_string.decode("latin-1")
-    return Arrival(
-        method=request.method,
-        path=path_of(request.script_root + request.path, query),
-        query=form_in(query),
-        form=form,
-        cookies=request.cookies.to_dict(),
-        header=lambda name: request.headers.get(name, ""),
-        body=content,
-    )
+    path = path_of(request.script_root + request.path, query)
+    cookies, headers = request.cookies.to_dict(), request.headers
+    return arrival_of(request.method, path, query, cookies, lambda name: headers.get(name, ""), content)
 
 
 def _response(answer: Answer | None) -> Response:

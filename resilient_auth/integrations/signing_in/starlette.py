@@ -26,12 +26,12 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import FORM, LARGEST_BODY, decorating, form_in, headers_beside, path_of, set_cookie
+from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SignIn"]
+__all__ = ["SignIn", "made"]
 
 
 class _Serving:
@@ -84,9 +84,7 @@ class SignIn:
         app.add_exception_handler(_Answered, _answered)
         app.add_exception_handler(SignInNeeded, self._needed)
         # Before a route that takes every path; they are in no OpenAPI document.
-        app.router.routes[:0] = [
-            StarletteRoute(route.path, self._view(route), methods=list(route.methods)) for route in self.engine.routes
-        ]
+        app.router.routes[:0] = [made(route) for route in self.engine.routes]
 
     def login_required(
         self,
@@ -226,12 +224,15 @@ class SignIn:
             answer = await run_async(self.engine.again(arrival, visit, error))
         return _response(answer if isinstance(answer, Answer) else Answer(401))
 
-    def _view(self, route: Route) -> Callable[[Request], Any]:
-        async def view(request: Request) -> Response:
-            content = await _body(request) if request.method == "POST" else b""
-            return _response(await run_async(route.handle(_arrival(request, content))))
 
-        return view
+def made(route: Route) -> StarletteRoute:
+    """Return a route as Starlette has it."""
+
+    async def view(request: Request) -> Response:
+        content = await _body(request) if request.method == "POST" else b""
+        return _response(await run_async(route.handle(_arrival(request, content))))
+
+    return StarletteRoute(route.path, view, methods=list(route.methods))
 
 
 class _Middleware:
@@ -282,19 +283,10 @@ async def _body(request: Request) -> bytes:
 
 
 def _arrival(connection: HTTPConnection, content: bytes = b"") -> Arrival:
-    scope = connection.scope
+    scope, headers = connection.scope, connection.headers
     query = scope.get("query_string", b"").decode("latin-1")
-    headers = connection.headers
-    is_form = headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
-    return Arrival(
-        method=scope.get("method", "GET"),
-        path=path_of(scope["path"], query),
-        query=form_in(query),
-        form=form_in(content.decode("utf-8", "replace")) if is_form else (),
-        cookies=connection.cookies,
-        header=lambda name: headers.get(name, ""),
-        body=content,
-    )
+    path, method = path_of(scope["path"], query), scope.get("method", "GET")
+    return arrival_of(method, path, query, connection.cookies, lambda name: headers.get(name, ""), content)
 
 
 def _response(answer: Answer) -> Response:

@@ -25,6 +25,8 @@ class SessionOptions:
             still have it.
         recheck: Seconds for which a process goes by what it read last; within them a session that was ended elsewhere
             is found to be over.
+        stale_if_error: Seconds for which a process goes by what it read last while the store can't be read; 0 for not
+            at all. Who has signed out at another process, or was signed out there, may be let in here for so long.
         per_user: Sessions of one user; one more ends the oldest.
         most: Sessions in all; one more is refused.
         most_guests: Sessions of guests, whom nobody has let in.
@@ -36,6 +38,7 @@ class SessionOptions:
     rotate_every: float = 900.0
     overlap: float = 60.0
     recheck: float = 1.0
+    stale_if_error: float = 0.0
     per_user: int = 20
     most: int = 100_000
     most_guests: int = 1000
@@ -47,6 +50,7 @@ class SessionOptions:
         require_number("rotate_every", self.rotate_every, low=10.0, high=_DAY)
         require_number("overlap", self.overlap, low=1.0, high=600.0)
         require_number("recheck", self.recheck, low=0.0, high=1.5)
+        require_number("stale_if_error", self.stale_if_error, low=0.0, high=300.0)
         require_whole("per_user", self.per_user, low=1, high=1000)
         require_whole("most", self.most, low=1, high=1_000_000)
         require_whole("most_guests", self.most_guests, low=1, high=2_000)

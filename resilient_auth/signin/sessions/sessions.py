@@ -51,8 +51,8 @@ class Sessions:
     """Keep sessions in a store, which all processes share.
 
     Threads may share one. Calls block while the store is asked, and raise `StoreUnavailable` where it can't tell: then
-    nobody is signed out, and nobody is let in. What is ended here is over in this process at once, and in every other
-    one within `recheck` seconds.
+    nobody is signed out, and nobody is let in, but for whom the owner lets in by what was read up to `stale_if_error`
+    seconds ago. What is ended here is over in this process at once, and in every other one within `recheck` seconds.
 
     Args:
         store: `FileStore`, `RedisStore` or another one.
@@ -137,11 +137,7 @@ class Sessions:
         if parsed is None:
             return None
         session_id, digest = parsed
-        known, now = self._recent(session_id), self._clock.wall()
-        if known is None or not known[0].knows(digest, now) or self._ends.cover(known[0]):
-            return None
-        standing = known[0].standing(self.options, now)
-        return None if standing == "over" else Found(known[0], standing, digest, known[1])
+        return self._found(self._recent(session_id, self.options.recheck), digest)
 
     def get(self, session_id: str) -> Session | None:
         """Return a session by its own id, for what isn't a browser's request.
@@ -165,7 +161,18 @@ class Sessions:
         if parsed is None:
             return None
         session_id, digest = parsed
-        known, now = self._read(session_id), self._clock.wall()
+        try:
+            known = self._read(session_id)
+        except StoreUnavailable:
+            found = self._found(self._recent(session_id, self.options.stale_if_error), digest)
+            if found is None:
+                # By now it may have another id and a later end: nobody is signed out by what was read before.
+                raise
+            return found
+        return self._found(known, digest)
+
+    def _found(self, known: tuple[Session, str] | None, digest: str) -> Found | None:
+        now = self._clock.wall()
         if known is None or not known[0].knows(digest, now) or self._ends.cover(known[0]):
             return None
         session, version = known
@@ -264,8 +271,15 @@ class Sessions:
         Raises:
             StoreUnavailable: They are over in this process, and will be in the others when the store works again.
         """
+        return self.end_on(wanted_names(issuer, sid, subject, oid, tenant, mail), begun_by)
+
+    def end_on(self, names: tuple[str, ...], begun_by: float = inf) -> int:
+        """End every session that is on all of these lists; see `end_where`.
+
+        Raises:
+            StoreUnavailable: As for `end_where`.
+        """
         forks.notice()
-        names = wanted_names(issuer, sid, subject, oid, tenant, mail)
         if not names:
             return 0
         with self._ends.until_done(*names, begun_by=begun_by) as at:
@@ -349,10 +363,11 @@ class Sessions:
         self._remember(session, record.version, at, ended)
         return session, record.version
 
-    def _recent(self, session_id: str) -> tuple[Session, str] | None:
+    def _recent(self, session_id: str, most: float) -> tuple[Session, str] | None:
+        """Return what was read of a session, at most so many seconds ago."""
         with self._lock:
             kept = self._known.get(session_id)
-        if kept is None or self._clock.monotonic() - kept[2] > self.options.recheck:
+        if kept is None or self._clock.monotonic() - kept[2] > most:
             return None
         return kept[0], kept[1]
 

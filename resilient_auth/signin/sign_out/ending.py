@@ -127,15 +127,7 @@ class Ending:
         count, failure = 0, None
         if self._sessions is not None and not tokens_alone:
             try:
-                count = self._sessions.end_where(
-                    whom.issuer,
-                    sid=whom.sid,
-                    subject=whom.subject,
-                    oid=whom.oid,
-                    tenant=whom.tenant,
-                    mail=whom.mail,
-                    begun_by=before,
-                )
+                count = self._sessions.end_on(whom.names, before)
             except StoreUnavailable as error:
                 failure = error
         if revoke and self._revocations is not None:

@@ -22,8 +22,8 @@ from ...errors import StoreUnavailable
 from ...events import SessionsEnded, SignOutRefused, emit
 from ...token import fingerprint
 from ...verify import AnyOf
-from ..messages import Answer, Arrival, Route, dropped
-from ..pages import HEADERS, Choice, Field, Page
+from ..messages import Answer, Arrival, Route, dropped, leading_to
+from ..pages import Choice, Field, Page
 from ..paths import own_path
 from ..sessions.record import Session
 from ..site import Site
@@ -116,9 +116,7 @@ class SignOut:
                 "there. On a computer that others use, close the browser."
             )
             return self._signed_out(arrival, text)
-        return Answer(
-            303, "", (("Location", address), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"))
-        )
+        return leading_to(address)
 
     def _end(self, session: Session) -> None:
         """End one session; what the store can't be told now it is told later, and here it is over."""
@@ -176,14 +174,13 @@ class SignOut:
                 text="You will be signed out of this application.",
                 code="" if status == 200 else "cross_site",
                 choices=(Choice("sign_out", "Sign out", self._path, tuple(fields)), self._home()),
-                languages=arrival.header("accept-language"),
                 leads_to=() if party is None else origins_of(party),
             ),
         )
 
     def _done(self, arrival: Arrival, next_path: str) -> Answer:
         if next_path and next_path.partition("?")[0] != f"{self._path}/done":
-            return Answer(303, "", (("Location", next_path), *HEADERS))
+            return leading_to(next_path)
         return self._signed_out(arrival, "You are signed out.")
 
     def _signed_out(self, arrival: Arrival, text: str) -> Answer:
@@ -195,7 +192,6 @@ class SignOut:
                 title="Signed out",
                 text=text,
                 choices=(self._home(),),
-                languages=arrival.header("accept-language"),
             ),
         )
 

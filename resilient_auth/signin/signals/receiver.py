@@ -23,7 +23,8 @@ from ...store import Store
 from ...verify import InvalidToken, Revocations
 from ...verify.security_events.rules import EventToken, security_event
 from ...verify.security_events.tokens import AnyVerifier, EventTokens
-from ..messages import Answer, Arrival
+from ..messages import Answer, Arrival, Route
+from ..paths import require_path
 from ..sign_out.back_channel import form_type
 from ..sign_out.ending import Ending, Once, Whom
 from .meaning import Action, action_of, is_verification, told_at
@@ -104,8 +105,7 @@ class SignalsReceiver:
         )
         bearers = (bearer,) if isinstance(bearer, str) else tuple(bearer)
         require(all(isinstance(one, str) and len(one) >= 16 for one in bearers), "bearer must be 16 characters or more")
-        fits = isinstance(path, str) and path.startswith("/") and path.strip("/") != "" and path[-1] != "/"
-        require(fits and path.isprintable(), f'path must be a path such as "/signals", not {path!r}')
+        require_path("path", path, "/signals")
         require(
             not isinstance(speaks_for, str) and all(isinstance(one, str) and one for one in speaks_for),
             f"speaks_for must be a collection of issuers, not {speaks_for!r}",
@@ -124,6 +124,11 @@ class SignalsReceiver:
         self._once = Once(store, self._clock, f"signals {' '.join(self._tokens.audiences)}")
         ending = Ending(self._clock) if sign_in is None else sign_in.engine.sign_out.ending
         self._ending = ending.also(revocations, applications)
+
+    @property
+    def route(self) -> Route:
+        """Return the path that it answers."""
+        return Route(self.path, ("POST",), self.handle, self.path[1:].replace("/", "_"))
 
     def handle(self, arrival: Arrival) -> Steps[Answer]:
         """Answer a request."""
