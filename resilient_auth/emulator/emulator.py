@@ -189,20 +189,18 @@ class Emulator(Settings):
 
         def add() -> Injection:
             injection = Injection(fault, endpoint, count=count, probability=probability, match=match)
-            return running.injections.add(injection, seconds)
+            return self._running.injections.add(injection, seconds)
 
-        running = self._running
-        return InjectedFault(self, running.call(add))
+        return InjectedFault(self, self._running.call(add))
 
     def schedule(self, plan: Iterable[tuple[float, float, Fault, str]]) -> None:
         """Plan faults as (start, stop, fault, endpoint), in seconds from now; all or none are planned."""
-        entries, running = list(plan), self._running
-        running.call(lambda: running.injections.schedule(entries))
+        entries = list(plan)
+        self._running.call(lambda: self._running.injections.schedule(entries))
 
     def heal(self, endpoint: str | None = None) -> None:
         """End the faults of an endpoint, or all of them, and cancel those that are planned."""
-        running = self._running
-        running.call(lambda: running.injections.heal(endpoint))
+        self._running.call(lambda: self._running.injections.heal(endpoint))
 
     def deny(
         self,
@@ -214,14 +212,12 @@ class Emulator(Settings):
     ) -> None:
         """Refuse a grant type, by its short name or URN, or every one by `"*"`, with an OAuth error."""
         refusal = Refusal(error, 70000, description or "The provider was told to refuse this grant.", status, suberror)
-        running = self._running
-        running.call(lambda: running.tokens.denials.update({short_grant_name(grant): refusal}))
+        self._running.call(lambda: self._running.tokens.denials.update({short_grant_name(grant): refusal}))
 
     def allow(self, grant: str | None = None) -> None:
         """Stop refusing a grant type, or all of them."""
-        running = self._running
-        denials = running.tokens.denials
-        running.call(lambda: denials.clear() if grant is None else denials.pop(short_grant_name(grant), None))
+        denials = self._running.tokens.denials
+        self._running.call(lambda: denials.clear() if grant is None else denials.pop(short_grant_name(grant), None))
 
     def roll_keys(self) -> str:
         """Publish a new signing key and sign with it; return its `kid`."""
@@ -333,8 +329,7 @@ class Emulator(Settings):
             federated: Claims that an assertion must have, such as `iss`, `sub` and `aud`; this provider must have
                 signed it, for a managed identity or by `sign`.
         """
-        running = self._running
-        running.call(lambda: running.clients.register(client_id, secrets, certificates, federated))
+        self._running.call(lambda: self._running.clients.register(client_id, secrets, certificates, federated))
 
     def register_sign_out(
         self,
@@ -352,8 +347,9 @@ class Emulator(Settings):
             frontchannel: Its `frontchannel_logout_uri`, which the sign-out page loads in a frame.
             ca_file: Whose certificates it has; the emulator's own authority is trusted too.
         """
-        running = self._running
-        running.call(lambda: running.notices.register(client_id, SignOutUris(backchannel, frontchannel, ca_file)))
+        self._running.call(
+            lambda: self._running.notices.register(client_id, SignOutUris(backchannel, frontchannel, ca_file))
+        )
 
     def end_sessions(self, username: str) -> None:
         """End all sessions of a user, as an administrator does; clients that want to know are sent logout tokens.
@@ -363,11 +359,10 @@ class Emulator(Settings):
         """
 
         def end() -> None:
-            for session in running.sessions.of_user(self._user(username).oid):
-                running.sign_in.end(session)
+            for session in self._running.sessions.of_user(self._user(username).oid):
+                self._running.sign_in.end(session)
 
-        running = self._running
-        running.call(end)
+        self._running.call(end)
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -423,8 +418,7 @@ class Emulator(Settings):
 
     def add_user(self, username: str, password: str | None = "pw", oid: str | None = None) -> User:  # noqa: S107
         """Create or replace a user, whose home is the tenant of the name's domain."""
-        running = self._running
-        return running.call(lambda: running.directory.add_user(username, password, oid))
+        return self._running.call(lambda: self._running.directory.add_user(username, password, oid))
 
     def revoke(self, subject_or_client_id: str, *, refresh_tokens: bool = False) -> None:
         """Revoke the access tokens that a user (by name or object id) or a client got so far.
@@ -435,14 +429,13 @@ class Emulator(Settings):
         """
 
         def revoke() -> None:
-            user = running.directory.find_user(subject_or_client_id)
+            user = self._running.directory.find_user(subject_or_client_id)
             key = user.oid if user else subject_or_client_id
             self.ledger.revoke(key)
             if refresh_tokens:
-                running.directory.revoke_refresh_tokens(key)
+                self._running.directory.revoke_refresh_tokens(key)
 
-        running = self._running
-        running.call(revoke)
+        self._running.call(revoke)
 
     def approve_device(self, user_code: str, username: str) -> None:
         """Sign a user in at the device that shows a code.
@@ -450,8 +443,7 @@ class Emulator(Settings):
         Raises:
             ValueError: The user is unknown, or no device waits with this code.
         """
-        running = self._running
-        running.call(lambda: running.directory.approve_device(user_code, self._user(username)))
+        self._running.call(lambda: self._running.directory.approve_device(user_code, self._user(username)))
 
     def sign_in(self, auth_uri: str, username: str) -> dict[str, str]:
         """Sign a user in at an authorization URL, as a browser would.
@@ -467,8 +459,7 @@ class Emulator(Settings):
         endpoint, realm = locate(target.netloc.lower(), tuple(filter(None, target.path.split("/"))), asked)
         if endpoint != "authorize" or realm is None or "client_id" not in asked:
             raise ValueError("this isn't the URL of an authorization request")
-        running = self._running
-        return running.call(lambda: running.sign_in.grant(asked, realm, self._user(username)))
+        return self._running.call(lambda: self._running.sign_in.grant(asked, realm, self._user(username)))
 
     def state(self) -> dict[str, Any]:
         """Return addresses, settings and the faults in force, ready for JSON."""
@@ -499,7 +490,6 @@ class Emulator(Settings):
         ca_file: str | None = None,
         **about: Any,
     ) -> Question:
-        running = self._running
         known = None if user is None else self._user(user)
         sent = dict(headers or {})
         tid = tenant_id(tenant)
@@ -516,7 +506,7 @@ class Emulator(Settings):
             user=person,
             headers=sent,
             timeout=timeout or (1.0 if event in ENTRA else 20.0),
-            ca_file=ca_file or running.ca_file,
+            ca_file=ca_file or self.ca_file,
             **about,
         )
 
@@ -532,8 +522,7 @@ class Emulator(Settings):
         return user
 
     def _end(self, injection: Injection) -> None:
-        running = self._running
-        running.call(lambda: running.injections.remove(injection))
+        self._running.call(lambda: self._running.injections.remove(injection))
 
     @property
     def _running(self) -> Runtime:
