@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import httpx
 
@@ -20,6 +20,8 @@ from .origins import named_origin
 from .transport import AsyncResilientTransport, Awaiting, Blocking, ResilientTransport
 
 __all__ = ["Given", "Kind", "api_client", "async_api_client", "made_of"]
+
+_Client = TypeVar("_Client")
 
 
 def api_client(
@@ -68,8 +70,7 @@ def api_client(
         base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
         allow_http_loopback, client,
     )  # fmt: skip
-    made: httpx.Client = made_of(_BLOCKING, given)
-    return made
+    return made_of(_BLOCKING, given)
 
 
 def async_api_client(
@@ -100,15 +101,14 @@ def async_api_client(
         base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
         allow_http_loopback, client,
     )  # fmt: skip
-    made: httpx.AsyncClient = made_of(_AWAITING, given)
-    return made
+    return made_of(_AWAITING, given)
 
 
-class Kind(NamedTuple):
+class Kind(NamedTuple, Generic[_Client]):
     """A kind of client: its library, and the classes that it is made of."""
 
     library: Any
-    client: Any
+    client: Callable[..., _Client]
     transport: Any
     resilient: type[Blocking | Awaiting]
     auth: type[BearerFlow]
@@ -136,7 +136,7 @@ class Given(NamedTuple):
     client: dict[str, Any]
 
 
-def made_of(kind: Kind, given: Given) -> Any:
+def made_of(kind: Kind[_Client], given: Given) -> _Client:
     """Make a client of one kind."""
     origins = given.origins
     require(isinstance(origins, Iterable), f"origins must be URLs such as 'https://api.example', not {origins!r}")
@@ -182,7 +182,7 @@ def _checked(given: Given) -> TransportOptions:
     return options or TransportOptions()
 
 
-def _auth(kind: Kind, given: Given, options: TransportOptions, origin: str) -> BearerFlow | None:
+def _auth(kind: Kind[Any], given: Given, options: TransportOptions, origin: str) -> BearerFlow | None:
     scopes, origins = given.scopes, given.origins
     if given.credential is not None:
         auth = kind.auth(

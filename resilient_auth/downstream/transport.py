@@ -84,17 +84,17 @@ class _Resilient:
     def isolate(self, key: str) -> None:
         """Refuse every call with this key until `reset`. The key is an origin unless `key` makes others."""
         forks.notice()
-        self._pipeline.circuit(self._named(key)).breaker.isolate()
+        self._pipeline.circuits.find(self._named(key)).breaker.isolate()
 
     def reset(self, key: str) -> None:
         """Let calls with this key through, and forget its failures."""
         forks.notice()
-        self._pipeline.circuit(self._named(key)).breaker.reset()
+        self._pipeline.circuits.find(self._named(key)).breaker.reset()
 
     def breakers(self) -> tuple[BreakerStatus, ...]:
         """Return how the breaker of each key that was used stands."""
         forks.notice()
-        return self._pipeline.breakers()
+        return self._pipeline.circuits.statuses()
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, which keeps what is known of each API."""

@@ -118,17 +118,7 @@ def authenticated(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    guard = Guard(
-        verifier,
-        scopes=scopes,
-        roles=roles,
-        any_scopes=any_scopes,
-        any_roles=any_roles,
-        app_only=app_only,
-        grace=grace,
-        realm=realm,
-        token_in=token_in,
-    )
+    guard = Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
     require(not guard.asynchronous, "an asyncio verifier in Flask: use resilient_auth.ClaimsVerifier")
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:

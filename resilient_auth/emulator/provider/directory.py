@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
+
+import cachetools
 
 from ..ledger import fingerprint
 from .realms import tenant_id
@@ -86,23 +87,23 @@ class Outstanding(Generic[_Item]):
     """Secrets that were handed out, known by their hash; the oldest go when there are too many."""
 
     def __init__(self) -> None:
-        self._items: OrderedDict[str, _Item] = OrderedDict()
+        self._items: cachetools.FIFOCache[str, _Item] = cachetools.FIFOCache(_OUTSTANDING_LIMIT)
 
     def hand_out(self, item: _Item) -> str:
         """Remember an item and return the secret that stands for it."""
         secret = secrets.token_urlsafe(48)
         self._items[fingerprint(secret)] = item
-        if len(self._items) > _OUTSTANDING_LIMIT:
-            self._items.popitem(last=False)
         return secret
 
     def find(self, secret: str) -> _Item | None:
         """Return what a secret stands for."""
-        return self._items.get(fingerprint(secret))
+        found: _Item | None = self._items.get(fingerprint(secret))
+        return found
 
     def redeem(self, secret: str) -> _Item | None:
         """Return what a secret stands for, this once."""
-        return self._items.pop(fingerprint(secret), None)
+        found: _Item | None = self._items.pop(fingerprint(secret), None)
+        return found
 
     def values(self) -> tuple[_Item, ...]:
         """Return all that is outstanding."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from ..ledger import IssuedToken, Ledger, TokenKind, fingerprint
 from ..settings import Settings
+from ..wire.messages import base64url
 from .directory import User
 from .keys import KeyRing, SigningKey
 from .realms import Realm
@@ -32,7 +32,7 @@ class Audience:
     client_id: str
     user: User | None
     scopes: tuple[str, ...]
-    resource: str
+    resource: str = ""
     cae: bool = False
     expired: bool = False
     nonce: str | None = None
@@ -40,6 +40,8 @@ class Audience:
     sid: str | None = None
     #: The authentication context that was asked for.
     context: str | None = None
+    #: The refresh token that stays; None for a new one.
+    refresh: str | None = None
 
     @property
     def subject(self) -> str:
@@ -187,5 +189,4 @@ def client_info(realm: Realm, user: User) -> str:
     """Return Entra's `client_info`: the user's id and home tenant, in base64url."""
     uid = f"{user.oid}-{realm.policy}" if realm.kind == "b2c" else user.oid
     utid = realm.tid if realm.kind in ("b2c", "ciam") else user.home_tid
-    raw = json.dumps({"uid": uid, "utid": utid}).encode()
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url(json.dumps({"uid": uid, "utid": utid}).encode())

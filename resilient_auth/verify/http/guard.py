@@ -37,7 +37,6 @@ class Guard:
     def __init__(
         self,
         verifier: Any,
-        *,
         scopes: str | Collection[str] = (),
         roles: str | Collection[str] = (),
         any_scopes: str | Collection[str] = (),
