@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from .bearer import BearerAuth, BearerFlow
 from .connections import NO_HTTP2
 from .given import Verify, credential_of, trusted
-from .options import TransportOptions
+from .options import TransportOptions, chosen
 from .origins import named_origin
 from .transport import AsyncResilientTransport, Awaiting, Blocking, ResilientTransport
 
@@ -167,11 +167,7 @@ def made_of(kind: Kind[_Client], given: Given) -> _Client:
 
 
 def _checked(given: Given) -> TransportOptions:
-    options, client = given.options, given.client
-    require(
-        options is None or isinstance(options, TransportOptions),
-        f"options must be TransportOptions(...), not {options!r}",
-    )
+    options, client = chosen(given.options), given.client
     for name in ("auth", "mounts", "proxy", "cert"):
         require(name not in client, f"{name} has no place here: use transport=, or make a client of your own")
     if given.transport is not None:
@@ -179,7 +175,7 @@ def _checked(given: Given) -> TransportOptions:
             said = given.verify is not True if name == "verify" else name in client
             require(not said, f"{name} has no effect beside transport=: give it to the transport")
     require(not client.get("http2"), NO_HTTP2)
-    return options or TransportOptions()
+    return options
 
 
 def _auth(kind: Kind[Any], given: Given, options: TransportOptions, origin: str) -> BearerFlow | None:

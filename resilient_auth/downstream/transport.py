@@ -16,7 +16,7 @@ from .._policy.checks import require
 from .._policy.endpoint import origin_from
 from .._process import forks
 from .connections import NO_HTTP2, after_fork, bound, speaks_http2
-from .options import TransportOptions
+from .options import TransportOptions, chosen
 from .pipeline.call import Pipeline
 from .pipeline.failure import HTTPX, Dialect
 from .pipeline.stream import AsyncBody, Body
@@ -43,10 +43,7 @@ class _Resilient:
         fallback: Callable[[Any, Any], Any] | None = None,
         sleep: Callable[[float], Any] | None = None,
     ) -> None:
-        require(
-            options is None or isinstance(options, TransportOptions),
-            f"options must be TransportOptions(...), not {options!r}",
-        )
+        self._options = chosen(options)
         require(key is None or callable(key), f"key must be a function of a request, not {key!r}")
         require(
             fallback is None or callable(fallback),
@@ -56,7 +53,6 @@ class _Resilient:
             self._awaits or not inspect.iscoroutinefunction(fallback),
             "an async fallback in a sync transport: use AsyncResilientTransport, or a plain function",
         )
-        self._options = options or TransportOptions()
         plain = getattr(self._dialect.library, self._plain)
         if wrapped is None:
             wrapped = plain(limits=self._limits())

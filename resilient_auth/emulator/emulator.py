@@ -499,16 +499,8 @@ class Emulator(Settings):
         elif basic is not None:
             sent["Authorization"] = f"Basic {base64.b64encode(':'.join(basic).encode()).decode()}"
         person = None if known is None else {"id": known.oid, "mail": known.username, "displayName": known.name}
-        return Question.about(
-            event,
-            url,
-            tenant_id=tid,
-            user=person,
-            headers=sent,
-            timeout=timeout or (1.0 if event in ENTRA else 20.0),
-            ca_file=ca_file or self.ca_file,
-            **about,
-        )
+        waits = timeout or (1.0 if event in ENTRA else 20.0)
+        return Question.about(event, url, tid, person, sent, waits, ca_file or self.ca_file, **about)
 
     def _ask(self, question: Question) -> CalloutOutcome:
         outcome = send(question)

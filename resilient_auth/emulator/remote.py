@@ -72,7 +72,7 @@ def command(control_url: str, name: str, body: Mapping[str, Any]) -> None:
         raise ValueError(f"{control_url!r} isn't the address of a control port: http://127.0.0.1:<port>")
     url, headers = f"http://{parts.hostname}:{parts.port}/{name}", {"Content-Type": "application/json"}
     try:
-        answer = post(url, json.dumps(body), headers, seconds=_SECONDS, most=_LARGEST)
+        answer = post(url, json.dumps(body), headers, _SECONDS, most=_LARGEST)
     except http.client.HTTPException as error:
         raise ValueError(f"what answers at {control_url} is no emulator ({type(error).__name__})") from None
     if answer.status != 200:

@@ -109,5 +109,4 @@ def _decoded(challenge: Any) -> str | None:
     """Return a challenge's claims as JSON, which the adapter passes on as they came; None for what makes no sense."""
     if not isinstance(challenge, str) or '"' in challenge:
         return None
-    wanted = read([f'Bearer error="insufficient_claims", claims="{challenge}"'])
-    return wanted if isinstance(wanted, str) else None
+    return read([f'Bearer error="insufficient_claims", claims="{challenge}"'])

@@ -109,12 +109,12 @@ class Question:
         cls,
         event: str,
         url: str,
-        *,
         tenant_id: str,
         user: Mapping[str, Any] | None,
         headers: Mapping[str, str],
         timeout: float,
         ca_file: str,
+        *,
         locale: str = "en-us",
         data: Mapping[str, Any] | None = None,
         password: str | None = None,
@@ -168,12 +168,7 @@ def send(question: Question) -> CalloutOutcome:
         status: int | None = None
         try:
             answer = post(
-                question.url,
-                question.body,
-                question.headers,
-                seconds=question.timeout,
-                most=_LARGEST,
-                trust=question.trust,
+                question.url, question.body, question.headers, question.timeout, most=_LARGEST, trust=question.trust
             )
             status, kind = answer.status, answer.headers.get("content-type", "")
             judged = judge(question.event, status, kind, answer.body, nonce=question.nonce)

@@ -163,11 +163,7 @@ class SignIn:
         return html_response(_page("Signed in", "<p>You have signed in on your device. You may close this page.</p>"))
 
     def _user_page(self, asked: dict[str, str]) -> Response:
-        hidden = "".join(
-            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
-            for name, value in asked.items()
-            if name != _CHOICE
-        )
+        hidden = _hidden({name: value for name, value in asked.items() if name != _CHOICE})
         form = f'<form method="post">{hidden}{self._user_buttons()}</form>'
         return html_response(_page("Pick an account", form))
 
@@ -183,14 +179,17 @@ def _deliver(asked: dict[str, str], answer: dict[str, str]) -> Response:
     mode = asked.get("response_mode")
     hybrid = asked.get("response_type", "code") != "code"
     if mode == "form_post":
-        fields = "".join(
-            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in answer.items()
-        )
-        form = f'<form method="post" action="{escape(target)}">{fields}<button>Continue</button></form>'
+        form = f'<form method="post" action="{escape(target)}">{_hidden(answer)}<button>Continue</button></form>'
         return html_response(_page("Working...", f"{form}<script>document.forms[0].submit()</script>"))
     if mode == "fragment" or (hybrid and mode is None):
         return redirect(f"{target}#{urlencode(answer)}")
     return redirect(_with_query(target, answer))
+
+
+def _hidden(fields: dict[str, str]) -> str:
+    return "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items()
+    )
 
 
 def _with_query(target: str, parameters: dict[str, str]) -> str:

@@ -179,7 +179,7 @@ class Notices:
             if parts.scheme == "https":
                 trust = ssl.create_default_context(cafile=ca_file)
                 trust.load_verify_locations(cadata=self._authority_pem().decode())
-            answer = post(url, body, headers, seconds=_SECONDS, most=_LARGEST_ANSWER, trust=trust)
+            answer = post(url, body, headers, _SECONDS, most=_LARGEST_ANSWER, trust=trust)
             told = (answer.headers.get(name, "") for name in ("content-type", "cache-control", "retry-after"))
             delivery = Delivery(
                 time.time(), kind, parts.geturl(), answer.status, answer.body.decode("utf-8", "replace"), *told

@@ -26,8 +26,8 @@ def post(
     url: str,
     body: bytes | str,
     headers: Mapping[str, str],
-    *,
     seconds: float,
+    *,
     most: int,
     trust: ssl.SSLContext | None = None,
 ) -> Posted:
