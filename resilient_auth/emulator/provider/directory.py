@@ -33,23 +33,40 @@ class User:
 
 
 @dataclass(frozen=True)
+class Audience:
+    """Whom a token is for: a client that acts for a user, or for itself where `user` is None."""
+
+    client_id: str
+    user: User | None
+    scopes: tuple[str, ...]
+    resource: str = ""
+    cae: bool = False
+    expired: bool = False
+    nonce: str | None = None
+    #: The provider's own session, in which an ID token is issued.
+    sid: str | None = None
+    #: The authentication context that was asked for.
+    context: str | None = None
+    #: The refresh token that stays; None for a new one.
+    refresh: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """The object id of the user, or of the client's service principal."""
+        return self.user.oid if self.user else str(uuid.uuid5(uuid.NAMESPACE_URL, f"client:{self.client_id}"))
+
+
+@dataclass(frozen=True)
 class Code:
     """What an authorization code stands for."""
 
-    user: User
-    client_id: str
-    scopes: tuple[str, ...]
+    audience: Audience
     redirect_uri: str
     expires_at: float
     #: Where it may be redeemed; see `Realm.name`.
     realm: str
-    nonce: str | None = None
     challenge: str | None = None
     challenge_method: str = "plain"
-    #: The provider's own session, in which it was asked for.
-    sid: str | None = None
-    #: The authentication context that was asked for.
-    context: str | None = None
 
 
 @dataclass

@@ -15,10 +15,10 @@ from ..ledger import Ledger
 from ..settings import Settings
 from ..wire.messages import Request, Response, base64url, json_response
 from .clients import Clients
-from .directory import Directory, RefreshToken, User
+from .directory import Audience, Directory, RefreshToken, User
 from .oauth_errors import Refusal
 from .realms import Realm
-from .tokens import OIDC_SCOPES, Audience, Mint, client_info, resource_of
+from .tokens import OIDC_SCOPES, Mint, client_info, resource_of
 
 _SHORT_NAMES: Final = {
     "urn:ietf:params:oauth:grant-type:device_code": "device_code",
@@ -167,14 +167,13 @@ class TokenEndpoint:
             raise Refusal("invalid_grant", 70008, "The authorization code has expired.")
         if code.realm != realm.name:
             raise Refusal("invalid_grant", 700016, "The authorization code was issued by another realm.")
-        if code.client_id != client_id or code.redirect_uri != form.get("redirect_uri", code.redirect_uri):
+        audience = code.audience
+        if audience.client_id != client_id or code.redirect_uri != form.get("redirect_uri", code.redirect_uri):
             raise Refusal("invalid_grant", 500112, "Client or redirect_uri don't match those of the authorization.")
         verifier = form.get("code_verifier", "")
         if code.challenge is not None and _challenge(verifier, code.challenge_method) != code.challenge:
             raise Refusal("invalid_grant", 501481, "The code_verifier doesn't match the code_challenge.")
-        return Audience(
-            client_id, code.user, _scopes(form) or code.scopes, nonce=code.nonce, sid=code.sid, context=code.context
-        )
+        return replace(audience, scopes=_scopes(form) or audience.scopes)
 
     def _refresh_token(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         text = form.get("refresh_token", "")

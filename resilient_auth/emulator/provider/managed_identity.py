@@ -7,8 +7,9 @@ from typing import Any
 
 from ..settings import Settings
 from ..wire.messages import Request, Response, json_response
+from .directory import Audience
 from .realms import Realm
-from .tokens import Audience, Mint
+from .tokens import Mint
 
 SYSTEM_ASSIGNED_CLIENT_ID = "5e1f0000-0000-4000-8000-000000000001"
 
