@@ -13,7 +13,7 @@ from .._policy.subject import SubjectOf
 from .._wire.environment import proxy_for
 from ..errors import ConfigurationError
 from .bearer import BearerAuth, BearerFlow
-from .connections import NO_HTTP2
+from .connections import NO_HTTP2, limits_for
 from .given import Verify, credential_of, trusted
 from .options import TransportOptions, chosen
 from .origins import named_origin
@@ -223,11 +223,10 @@ def _timeout(library: Any, options: TransportOptions, client: dict[str, Any]) ->
 
 
 def _wire(library: Any, options: TransportOptions, verify: Verify, client: dict[str, Any]) -> dict[str, Any]:
-    most = options.concurrency
     return {name: client.pop(name) for name in ("http1", "http2") if name in client} | {
         "verify": trusted(verify, trust_env=client.get("trust_env", True)),
         "trust_env": client.get("trust_env", True),
-        "limits": client.pop("limits", library.Limits(max_connections=most, max_keepalive_connections=min(most, 100))),
+        "limits": client.pop("limits", limits_for(library, options.concurrency)),
     }
 
 

@@ -15,7 +15,7 @@ from .._policy.breaker import BreakerStatus
 from .._policy.checks import require
 from .._policy.endpoint import origin_from
 from .._process import forks
-from .connections import NO_HTTP2, after_fork, bound, speaks_http2
+from .connections import NO_HTTP2, after_fork, bound, limits_for, speaks_http2
 from .options import TransportOptions, chosen
 from .pipeline.call import Pipeline
 from .pipeline.failure import HTTPX, Dialect
@@ -55,7 +55,7 @@ class _Resilient:
         )
         plain = getattr(self._dialect.library, self._plain)
         if wrapped is None:
-            wrapped = plain(limits=self._limits())
+            wrapped = plain(limits=limits_for(self._dialect.library, self._options.concurrency))
         require(not speaks_http2(wrapped), NO_HTTP2)
         self._wrapped = wrapped
         self._by_origin = key is None
@@ -102,11 +102,6 @@ class _Resilient:
             return key
         url = self._dialect.library.URL(key)
         return origin_from(url.scheme, url.raw_host.decode("ascii"), url.port)
-
-    def _limits(self) -> Any:
-        # A pool that is smaller than the bulkhead would be a second queue, with errors of its own.
-        most = self._options.concurrency
-        return self._dialect.library.Limits(max_connections=most, max_keepalive_connections=min(most, 100))
 
 
 class Blocking(_Resilient):

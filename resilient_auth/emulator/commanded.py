@@ -35,8 +35,8 @@ _CALLED = 1000
 class InjectedFault:
     """A fault in force; `stop` ends it."""
 
-    def __init__(self, emulator: Commanded, injection: Injection) -> None:
-        self._emulator = emulator
+    def __init__(self, running: Runtime, injection: Injection) -> None:
+        self._running = running
         self._injection = injection
 
     @property
@@ -51,7 +51,7 @@ class InjectedFault:
 
     def stop(self) -> None:
         """End this fault; ending it twice does nothing."""
-        self._emulator._end(self._injection)
+        self._running.call(lambda: self._running.injections.remove(self._injection))
 
 
 class Commanded(Settings):
@@ -128,7 +128,7 @@ class Commanded(Settings):
             injection = Injection(fault, endpoint, count=count, probability=probability, match=match)
             return self._running.injections.add(injection, seconds)
 
-        return InjectedFault(self, self._running.call(add))
+        return InjectedFault(self._running, self._running.call(add))
 
     def schedule(self, plan: Iterable[tuple[float, float, Fault, str]]) -> None:
         """Plan faults as (start, stop, fault, endpoint), in seconds from now; all or none are planned."""
@@ -449,9 +449,6 @@ class Commanded(Settings):
         if user is None:
             raise ValueError(f"there is no user {username!r}: add_user first")
         return user
-
-    def _end(self, injection: Injection) -> None:
-        self._running.call(lambda: self._running.injections.remove(injection))
 
     @property
     def _running(self) -> Runtime:
