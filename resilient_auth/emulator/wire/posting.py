@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -53,24 +53,27 @@ def post(
     else:
         connection = http.client.HTTPConnection(host, port, timeout=seconds)
 
-    def give_up() -> None:
-        # A socket's own time-out begins anew with each byte.
-        if connection.sock is not None:
-            with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
     began = time.monotonic()
-    try:
-        path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        connection.request("POST", path, body, dict(headers))
-        answer = connection.getresponse()
-        content = answer.read(most)
+    with closing(connection):
+        connection.connect()
+        # The connection lets go of it where the answer ends with it.
+        connected = connection.sock
+
+        def give_up() -> None:
+            # A socket's own time-out begins anew with each byte.
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(began + seconds - time.monotonic(), give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+            connection.request("POST", path, body, dict(headers))
+            answer = connection.getresponse()
+            content = answer.read(most)
+        finally:
+            timer.cancel()
         if time.monotonic() - began >= seconds:
             raise TimeoutError
         return Posted(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
-    finally:
-        timer.cancel()
-        connection.close()
