@@ -23,6 +23,7 @@ from .._policy.checks import require, require_number, require_whole
 from .._process import forks
 from ..downstream import TransportOptions, api_client, async_api_client
 from ..downstream.given import Verify
+from ..downstream.options import chosen
 from ..downstream.origins import named_origin
 from ..errors import Closed, ConfigurationError
 from ..verify.claims import Claims
@@ -92,10 +93,6 @@ class _Verifier:
             self._awaits or not inspect.iscoroutinefunction(reduced),
             "an async reduced in a sync verifier: use resilient_auth.aio.RemoteClaimsVerifier, or a plain function",
         )
-        require(
-            options is None or isinstance(options, TransportOptions),
-            f"options must be TransportOptions(...), not {options!r}",
-        )
         require(deadline is None or options is None, "deadline is one of the options: give it there")
         keeps = when_unavailable == "last_decision"
         for name, given in (("decision_age", decision_age), ("most_decisions", most_decisions)):
@@ -107,7 +104,7 @@ class _Verifier:
         if deadline is None:
             deadline = 5.0
         require_number("deadline", deadline, low=0.05, high=3600.0)
-        options = options or _default_options(deadline)
+        options = _default_options(deadline) if options is None else chosen(options)
         self._rules = Rules(
             origin=self._origin,
             sends=_names(sends),

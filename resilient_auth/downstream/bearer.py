@@ -19,18 +19,44 @@ from .refusals import BearerRules
 from .signed import SIGNED, Signed
 from .source import TokenSource
 
-__all__ = ["BearerAuth", "BearerFlow"]
+__all__ = ["BearerAuth", "BearerFlow", "Signer"]
 
 _NEVER = float("inf")
 _SYSTEM = SystemClock()
 
 
-class BearerFlow:
+class Signer:
+    """What signs the requests of each library: with whose tokens, and where they may go; see `BearerAuth`."""
+
+    _unavailable: ClassVar[type[TokenUnavailable]] = TokenUnavailable
+
+    def __init__(
+        self,
+        credential: Any,
+        *scopes: str,
+        origins: str | Iterable[str] | None = None,
+        tenant_id: str | None = None,
+        cae: bool = True,
+        subject: SubjectOf | None = None,
+        allow_http_loopback: bool = False,
+        clock: Clock = _SYSTEM,
+    ) -> None:
+        super().__init__()
+        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=self._unavailable)
+        self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
+        self._rules = BearerRules(source, clock=clock, subject=subject)
+        self._clock = clock
+
+    def _signed_at(self, scheme: str, host: str, port: int | None) -> str | None:
+        """Return the origin of a request that gets a token; None for one that goes without."""
+        return origin_from(scheme, host, port) if self._origins.allow(scheme, host, port) else None
+
+
+class BearerFlow(Signer):
     """What the classes for httpx and for httpx2 share; see `BearerAuth`."""
 
     #: httpx, or its fork.
     _library: ClassVar[Any] = httpx
-    _unavailable: ClassVar[type[TokenUnavailable]] = TokenUnavailable
     #: Whether the transport below asks a fallback where there is no token.
     hands_on: bool = False
 
@@ -48,11 +74,17 @@ class BearerFlow:
     ) -> None:
         if deadline is not None:
             require_number("deadline", deadline, low=0.01, high=3600.0)
-        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=self._unavailable)
-        self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        self._rules = BearerRules(source, clock=clock, subject=subject)
         self._deadline = _NEVER if deadline is None else deadline
-        self._clock = clock
+        super().__init__(
+            credential,
+            *scopes,
+            origins=origins,
+            tenant_id=tenant_id,
+            cae=cae,
+            subject=subject,
+            allow_http_loopback=allow_http_loopback,
+            clock=clock,
+        )
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Take a request through, blocking while a token is fetched."""
@@ -71,13 +103,13 @@ class BearerFlow:
     def _sign(self, request: Any) -> Steps[Signed | None]:
         """Get a token for a request, and put it in; return what to do with a 401, None where it goes without one."""
         url = request.url
-        host = url.raw_host.decode("ascii")
         request.extensions.pop(SIGNED, None)  # of another sending of it
-        if not self._origins.allow(url.scheme, host, url.port):
+        origin = self._signed_at(url.scheme, url.raw_host.decode("ascii"), url.port)
+        if origin is None:
             return None
         deadline = shared(request.extensions, self._deadline, self._clock.monotonic)
         try:
-            call = yield from self._rules.begin(origin_from(url.scheme, host, url.port), deadline.left)
+            call = yield from self._rules.begin(origin, deadline.left)
         except TokenUnavailable as error:
             error.request = request
             if not self.hands_on:

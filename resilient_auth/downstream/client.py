@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import httpx
 
@@ -13,13 +13,15 @@ from .._policy.subject import SubjectOf
 from .._wire.environment import proxy_for
 from ..errors import ConfigurationError
 from .bearer import BearerAuth, BearerFlow
-from .connections import NO_HTTP2
+from .connections import NO_HTTP2, limits_for
 from .given import Verify, credential_of, trusted
-from .options import TransportOptions
+from .options import TransportOptions, chosen
 from .origins import named_origin
 from .transport import AsyncResilientTransport, Awaiting, Blocking, ResilientTransport
 
 __all__ = ["Given", "Kind", "api_client", "async_api_client", "made_of"]
+
+_Client = TypeVar("_Client")
 
 
 def api_client(
@@ -68,8 +70,7 @@ def api_client(
         base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
         allow_http_loopback, client,
     )  # fmt: skip
-    made: httpx.Client = made_of(_BLOCKING, given)
-    return made
+    return made_of(_BLOCKING, given)
 
 
 def async_api_client(
@@ -100,15 +101,14 @@ def async_api_client(
         base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
         allow_http_loopback, client,
     )  # fmt: skip
-    made: httpx.AsyncClient = made_of(_AWAITING, given)
-    return made
+    return made_of(_AWAITING, given)
 
 
-class Kind(NamedTuple):
+class Kind(NamedTuple, Generic[_Client]):
     """A kind of client: its library, and the classes that it is made of."""
 
     library: Any
-    client: Any
+    client: Callable[..., _Client]
     transport: Any
     resilient: type[Blocking | Awaiting]
     auth: type[BearerFlow]
@@ -136,7 +136,7 @@ class Given(NamedTuple):
     client: dict[str, Any]
 
 
-def made_of(kind: Kind, given: Given) -> Any:
+def made_of(kind: Kind[_Client], given: Given) -> _Client:
     """Make a client of one kind."""
     origins = given.origins
     require(isinstance(origins, Iterable), f"origins must be URLs such as 'https://api.example', not {origins!r}")
@@ -167,11 +167,7 @@ def made_of(kind: Kind, given: Given) -> Any:
 
 
 def _checked(given: Given) -> TransportOptions:
-    options, client = given.options, given.client
-    require(
-        options is None or isinstance(options, TransportOptions),
-        f"options must be TransportOptions(...), not {options!r}",
-    )
+    options, client = chosen(given.options), given.client
     for name in ("auth", "mounts", "proxy", "cert"):
         require(name not in client, f"{name} has no place here: use transport=, or make a client of your own")
     if given.transport is not None:
@@ -179,10 +175,10 @@ def _checked(given: Given) -> TransportOptions:
             said = given.verify is not True if name == "verify" else name in client
             require(not said, f"{name} has no effect beside transport=: give it to the transport")
     require(not client.get("http2"), NO_HTTP2)
-    return options or TransportOptions()
+    return options
 
 
-def _auth(kind: Kind, given: Given, options: TransportOptions, origin: str) -> BearerFlow | None:
+def _auth(kind: Kind[Any], given: Given, options: TransportOptions, origin: str) -> BearerFlow | None:
     scopes, origins = given.scopes, given.origins
     if given.credential is not None:
         auth = kind.auth(
@@ -227,11 +223,10 @@ def _timeout(library: Any, options: TransportOptions, client: dict[str, Any]) ->
 
 
 def _wire(library: Any, options: TransportOptions, verify: Verify, client: dict[str, Any]) -> dict[str, Any]:
-    most = options.concurrency
     return {name: client.pop(name) for name in ("http1", "http2") if name in client} | {
         "verify": trusted(verify, trust_env=client.get("trust_env", True)),
         "trust_env": client.get("trust_env", True),
-        "limits": client.pop("limits", library.Limits(max_connections=most, max_keepalive_connections=min(most, 100))),
+        "limits": client.pop("limits", limits_for(library, options.concurrency)),
     }
 
 

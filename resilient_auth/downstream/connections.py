@@ -12,7 +12,7 @@ from typing import Any
 from .._wire.network.bounded import UNSAID, BoundedBackend, left_of
 from .._wire.network.connect import racing
 
-__all__ = ["NO_HTTP2", "after_fork", "bound", "proxy_of", "speaks_http2"]
+__all__ = ["NO_HTTP2", "after_fork", "bound", "limits_for", "proxy_of", "speaks_http2"]
 
 #: httpcore reads one connection for all of its streams, in whichever call comes first: a time-out there ends them all,
 #: and a thread that waits for another one's read has no time-out.
@@ -95,6 +95,11 @@ def bound(transport: Any) -> bool:
         awaits = hasattr(pool, "handle_async_request")
         pool._network_backend = _AsyncBackend(backend) if awaits else BoundedBackend(racing(backend))
     return True
+
+
+def limits_for(library: Any, concurrency: int) -> Any:
+    """Return the limits of a pool: one smaller than the bulkhead would be a second queue, with errors of its own."""
+    return library.Limits(max_connections=concurrency, max_keepalive_connections=min(concurrency, 100))
 
 
 def speaks_http2(transport: Any) -> bool:

@@ -68,12 +68,9 @@ def wanted(extensions: dict[str, Any], default: float) -> float:
         if own is not None:
             require_number("the extension 'deadline'", own, low=0.0)
         seconds = math.inf if own is None else float(own)
-    around: Deadline | None = inherited.get()
-    if around is not None:
-        seconds = min(seconds, around.left())
-    around = extensions.get(_SHARED)
-    if around is not None:
-        seconds = min(seconds, around.left())
+    for around in (inherited.get(), extensions.get(_SHARED)):
+        if around is not None:
+            seconds = min(seconds, around.left())
     return seconds
 
 

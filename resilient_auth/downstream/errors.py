@@ -143,11 +143,8 @@ class ApiUnavailable(ResilientAuthError, httpx.TransportError):
         return f"{type(self).__name__}({self.message!r}, retry_after={self.retry_after!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.origin, self.retry_after)
-
-
-def _rebuild(cls: type[ApiUnavailable], message: str, origin: str, retry_after: float | None) -> ApiUnavailable:
-    return cls(message, origin=origin, retry_after=retry_after)
+        made = functools.partial(type(self), origin=self.origin, retry_after=self.retry_after)
+        return made, (self.message,)
 
 
 class ApiCircuitOpen(ApiUnavailable):

@@ -10,7 +10,7 @@ from .._policy.checks import require, require_number, require_whole
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import ConfigurationError
 
-__all__ = ["TransportOptions"]
+__all__ = ["TransportOptions", "chosen"]
 
 _SYSTEM_CLOCK = SystemClock()
 
@@ -137,3 +137,14 @@ class TransportOptions:
             f"the breaker's probe_lease of {self.breaker.probe_lease:g} s isn't longer than attempt_timeout of "
             f"{self.attempt_timeout:g} s: a probe would be given up while it runs",
         )
+
+
+def chosen(options: TransportOptions | None) -> TransportOptions:
+    """Return what an owner chose, or the defaults.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    fits = options is None or isinstance(options, TransportOptions)
+    require(fits, f"options must be TransportOptions(...), not {options!r}")
+    return options or TransportOptions()

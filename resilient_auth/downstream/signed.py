@@ -10,7 +10,7 @@ from .._engine.steps import Steps
 from .origins import Origins
 from .refusals import BearerCall
 
-__all__ = ["SIGNED", "Signed", "merged_cookies", "replayable"]
+__all__ = ["SIGNED", "Signed", "merged_cookies", "position", "replayable", "rewind"]
 
 #: The request extension in which a transport of ours finds this, or the error of a request that has no token. What it
 #: has replaced no response hook has seen, such as one that raises for status.
@@ -101,6 +101,22 @@ def replayable(stream: Any, library: Any) -> bool:
         return True
     fields = getattr(stream, "fields", None)
     return isinstance(fields, list) and all(_rewinds(getattr(field, "file", b"")) for field in fields)
+
+
+def position(body: Any) -> int | None:
+    """Return where a body begins, so that it can be wound back there; None where it can't be sent again."""
+    if body is None or isinstance(body, (bytes, str, dict)):
+        return 0
+    try:
+        return int(body.tell()) if body.seekable() else None
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def rewind(body: Any, start: int | None) -> None:
+    """Wind a body back to where it began."""
+    if hasattr(body, "seek"):
+        body.seek(start)
 
 
 def _rewinds(file: Any) -> bool:

@@ -15,8 +15,8 @@ from .._policy.breaker import BreakerStatus
 from .._policy.checks import require
 from .._policy.endpoint import origin_from
 from .._process import forks
-from .connections import NO_HTTP2, after_fork, bound, speaks_http2
-from .options import TransportOptions
+from .connections import NO_HTTP2, after_fork, bound, limits_for, speaks_http2
+from .options import TransportOptions, chosen
 from .pipeline.call import Pipeline
 from .pipeline.failure import HTTPX, Dialect
 from .pipeline.stream import AsyncBody, Body
@@ -43,10 +43,7 @@ class _Resilient:
         fallback: Callable[[Any, Any], Any] | None = None,
         sleep: Callable[[float], Any] | None = None,
     ) -> None:
-        require(
-            options is None or isinstance(options, TransportOptions),
-            f"options must be TransportOptions(...), not {options!r}",
-        )
+        self._options = chosen(options)
         require(key is None or callable(key), f"key must be a function of a request, not {key!r}")
         require(
             fallback is None or callable(fallback),
@@ -56,10 +53,9 @@ class _Resilient:
             self._awaits or not inspect.iscoroutinefunction(fallback),
             "an async fallback in a sync transport: use AsyncResilientTransport, or a plain function",
         )
-        self._options = options or TransportOptions()
         plain = getattr(self._dialect.library, self._plain)
         if wrapped is None:
-            wrapped = plain(limits=self._limits())
+            wrapped = plain(limits=limits_for(self._dialect.library, self._options.concurrency))
         require(not speaks_http2(wrapped), NO_HTTP2)
         self._wrapped = wrapped
         self._by_origin = key is None
@@ -84,17 +80,17 @@ class _Resilient:
     def isolate(self, key: str) -> None:
         """Refuse every call with this key until `reset`. The key is an origin unless `key` makes others."""
         forks.notice()
-        self._pipeline.circuit(self._named(key)).breaker.isolate()
+        self._pipeline.circuits.find(self._named(key)).breaker.isolate()
 
     def reset(self, key: str) -> None:
         """Let calls with this key through, and forget its failures."""
         forks.notice()
-        self._pipeline.circuit(self._named(key)).breaker.reset()
+        self._pipeline.circuits.find(self._named(key)).breaker.reset()
 
     def breakers(self) -> tuple[BreakerStatus, ...]:
         """Return how the breaker of each key that was used stands."""
         forks.notice()
-        return self._pipeline.breakers()
+        return self._pipeline.circuits.statuses()
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, which keeps what is known of each API."""
@@ -106,11 +102,6 @@ class _Resilient:
             return key
         url = self._dialect.library.URL(key)
         return origin_from(url.scheme, url.raw_host.decode("ascii"), url.port)
-
-    def _limits(self) -> Any:
-        # A pool that is smaller than the bulkhead would be a second queue, with errors of its own.
-        most = self._options.concurrency
-        return self._dialect.library.Limits(max_connections=most, max_keepalive_connections=min(most, 100))
 
 
 class Blocking(_Resilient):

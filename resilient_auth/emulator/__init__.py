@@ -7,7 +7,8 @@ Needs the extra: `pip install 'resilient-auth[emulator]'`.
 try:
     from .callouts.sending import CalloutOutcome
     from .command import serve
-    from .emulator import Emulator, InjectedFault
+    from .commanded import InjectedFault
+    from .emulator import Emulator
     from .faults import Fault
     from .ledger import Call, IssuedToken, Ledger
     from .provider.directory import User

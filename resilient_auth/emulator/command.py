@@ -8,11 +8,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
+from typing import Final
 
 from .emulator import Emulator
 from .endpoints import EVERYTHING
 from .faults import Fault
 from .remote import announced, command, the_one_that_runs
+
+_PORTS: Final = ("port", "api_port", "metadata_port", "proxy_port", "control_port")
 
 
 def serve(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +62,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     previous = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _emulator(options) as emulator, announced(emulator.control_url):
+        ports = {name: getattr(options, name) for name in _PORTS}
+        with Emulator(options.token_lifetime, options.refresh_in, **ports) as emulator, announced(emulator.control_url):
             print(_greeting(emulator), flush=True)
             stopped.wait()
     except (OSError, ValueError) as error:
@@ -69,18 +73,6 @@ def _serve(options: argparse.Namespace) -> int:
         for one, handler in previous.items():
             signal.signal(one, handler)
     return 0
-
-
-def _emulator(options: argparse.Namespace) -> Emulator:
-    return Emulator(
-        options.token_lifetime,
-        options.refresh_in,
-        port=options.port,
-        api_port=options.api_port,
-        metadata_port=options.metadata_port,
-        proxy_port=options.proxy_port,
-        control_port=options.control_port,
-    )
 
 
 def _greeting(emulator: Emulator) -> str:
@@ -105,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--token-lifetime", type=float, default=3600.0, metavar="SECONDS")
     parser.add_argument("--refresh-in", type=float, default=None, metavar="SECONDS")
-    for name in ("port", "api-port", "metadata-port", "proxy-port", "control-port"):
-        parser.add_argument(f"--{name}", type=int, default=0, help="0 takes a free one")
+    for name in _PORTS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=0, help="0 takes a free one")
     commands = parser.add_subparsers(title="for one that runs", dest="command", metavar="[fail | heal]")
     fail = commands.add_parser("fail", help="break it", epilog=f"Faults: {', '.join(Fault.all())}, or a status code.")
     fail.add_argument("fault", help="such as 503, 429:30 or black_hole")

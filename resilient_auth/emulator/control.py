@@ -6,72 +6,17 @@ For programs alone: a page in a browser on this machine must be able to command 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from .callouts.sending import CalloutOutcome
+from .commanded import Commanded
 from .faults import Fault
-from .ledger import Ledger
-from .provider.directory import User
-from .provider.notices import Delivery
 from .wire.messages import Request, Response, json_response
 
 _LOCAL_HOSTS: Final = ("127.0.0.1", "localhost")
 
 Command = Callable[[dict[str, Any]], Any]
-
-
-class Commanded(Protocol):
-    """The emulator, as commands see it; its own docstrings say what they do."""
-
-    ledger: Ledger
-
-    def state(self) -> dict[str, Any]: ...
-
-    @property
-    def fail(self) -> Callable[..., object]: ...
-
-    def schedule(self, plan: Iterable[tuple[float, float, Fault, str]]) -> None: ...
-
-    def heal(self, endpoint: str | None = None) -> None: ...
-
-    @property
-    def deny(self) -> Callable[..., None]: ...
-
-    def allow(self, grant: str | None = None) -> None: ...
-
-    def roll_keys(self) -> str: ...
-
-    def drop_old_keys(self) -> None: ...
-
-    def revoke(self, subject_or_client_id: str, *, refresh_tokens: bool = False) -> None: ...
-
-    def add_user(self, username: str, password: str | None = ..., oid: str | None = None) -> User: ...
-
-    def approve_device(self, user_code: str, username: str) -> None: ...
-
-    @property
-    def register_sign_out(self) -> Callable[..., None]: ...
-
-    def end_sessions(self, username: str) -> None: ...
-
-    @property
-    def deliveries(self) -> tuple[Delivery, ...]: ...
-
-    @property
-    def event_token(self) -> Callable[..., str]: ...
-
-    @property
-    def transmit_soon(self) -> Callable[..., None]: ...
-
-    def change(self, changes: dict[str, Any]) -> None: ...
-
-    @property
-    def begin_call_out(self) -> Callable[..., None]: ...
-
-    @property
-    def called(self) -> tuple[CalloutOutcome, ...]: ...
 
 
 class Control:

@@ -12,6 +12,8 @@ from email.utils import formatdate
 from math import ceil
 from typing import Any, Final
 
+REFUSE, TLS_FAILED, EXPIRED_TOKENS = "refuse", "tls_failed", "expired_tokens"
+
 _ERROR_PAGE: Final = (
     "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>"
     "<body><h1>Service Unavailable</h1><p>The service is temporarily unavailable.</p></body></html>"
@@ -32,22 +34,22 @@ class Fault:
     @property
     def host_wide(self) -> bool:
         """Return whether it breaks a whole host, its live connections included."""
-        return False
+        return self.name in (REFUSE, TLS_FAILED)
 
     @staticmethod
     def refuse() -> Fault:
         """Close the listener and abort every live connection of the host; the port stays reserved."""
-        return Refuse()
+        return Fault(REFUSE)
 
     @staticmethod
     def reset() -> Fault:
         """Send RST after the request has been read."""
-        return Reset()
+        return Fault("reset")
 
     @staticmethod
     def black_hole() -> Fault:
         """Accept, read and never answer; healing aborts those who still wait."""
-        return BlackHole()
+        return Fault("black_hole")
 
     @staticmethod
     def slow(seconds: float = 2.0) -> Fault:
@@ -106,12 +108,12 @@ class Fault:
     @staticmethod
     def wrong_content_length() -> Fault:
         """Promise more bytes than are sent, then close."""
-        return WrongContentLength()
+        return Fault("wrong_content_length")
 
     @staticmethod
     def tls_failed() -> Fault:
         """Fail every TLS handshake of the host and abort its live connections."""
-        return TLSFailed()
+        return Fault(TLS_FAILED)
 
     @staticmethod
     def flapping(period: float = 1.0, inner: Fault | None = None) -> Fault:
@@ -124,7 +126,7 @@ class Fault:
     @staticmethod
     def expired_tokens() -> Fault:
         """Issue tokens that have expired already."""
-        return ExpiredTokens()
+        return Fault(EXPIRED_TOKENS)
 
     @staticmethod
     def all() -> dict[str, Fault]:
@@ -156,31 +158,6 @@ class Fault:
             return known(**options) if known else Fault.status(int(code), **options)
         except TypeError as error:
             raise ValueError(f"fault {name!r} doesn't take these arguments: {error}") from error
-
-
-@dataclass(frozen=True)
-class Refuse(Fault):
-    """Nothing listens."""
-
-    name: str = "refuse"
-
-    @property
-    def host_wide(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
-class Reset(Fault):
-    """The connection is reset after the request."""
-
-    name: str = "reset"
-
-
-@dataclass(frozen=True)
-class BlackHole(Fault):
-    """The answer never comes."""
-
-    name: str = "black_hole"
 
 
 @dataclass(frozen=True)
@@ -220,24 +197,6 @@ class WrongAnswer(Fault):
 
 
 @dataclass(frozen=True)
-class WrongContentLength(Fault):
-    """The answer is shorter than promised."""
-
-    name: str = "wrong_content_length"
-
-
-@dataclass(frozen=True)
-class TLSFailed(Fault):
-    """No handshake succeeds."""
-
-    name: str = "tls_failed"
-
-    @property
-    def host_wide(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
 class Flapping(Fault):
     """A fault that comes and goes."""
 
@@ -250,30 +209,11 @@ class Flapping(Fault):
         return self.inner.host_wide
 
 
-@dataclass(frozen=True)
-class ExpiredTokens(Fault):
-    """Tokens arrive dead."""
-
-    name: str = "expired_tokens"
-
-
+#: All but `status`, which takes a code.
 _CONSTRUCTORS: Final[dict[str, Callable[..., Fault]]] = {
-    "refuse": Fault.refuse,
-    "reset": Fault.reset,
-    "black_hole": Fault.black_hole,
-    "slow": Fault.slow,
-    "trickle": Fault.trickle,
-    "http_503": Fault.http_503,
-    "http_503_html": Fault.http_503_html,
-    "http_429": Fault.http_429,
-    "html_200": Fault.html_200,
-    "json_array": Fault.json_array,
-    "json_object": Fault.json_object,
-    "truncated_json": Fault.truncated_json,
-    "wrong_content_length": Fault.wrong_content_length,
-    "tls_failed": Fault.tls_failed,
-    "flapping": Fault.flapping,
-    "expired_tokens": Fault.expired_tokens,
+    name: getattr(Fault, name)
+    for name, made_by in vars(Fault).items()
+    if isinstance(made_by, staticmethod) and name not in ("all", "parse", "status")
 }
 _FIRST_ARGUMENT: Final = {"slow": "seconds", "trickle": "bytes_per_second", "flapping": "period"}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .endpoints import EVERYTHING, UNKNOWN, Host, host_of
-from .faults import ExpiredTokens, Fault, Flapping, TLSFailed
+from .faults import EXPIRED_TOKENS, TLS_FAILED, Fault, Flapping
 from .ledger import Call
 
 Match = Callable[[Call], bool] | Mapping[str, str | None]
@@ -33,7 +33,7 @@ class Injection:
             raise ValueError(f"probability must be above 0 and at most 1, not {probability}")
         if fault.host_wide and (count is not None or probability != 1 or match is not None):
             raise ValueError(f"{fault.name} breaks a whole host: it takes no count, probability or match")
-        if isinstance(getattr(fault, "inner", fault), TLSFailed) and host_of(endpoint) == "metadata":
+        if getattr(fault, "inner", fault).name == TLS_FAILED and host_of(endpoint) == "metadata":
             raise ValueError("the managed-identity endpoints are plain HTTP: there is no TLS to fail")
         self.fault = fault
         self.endpoint = endpoint
@@ -66,7 +66,7 @@ class Injection:
                 return False
         elif call.endpoint != self.endpoint:
             return False
-        if isinstance(self.effective, ExpiredTokens) and call.endpoint not in ("token", "managed_identity"):
+        if call.endpoint not in ("token", "managed_identity") and self.effective == Fault(EXPIRED_TOKENS):
             return False
         if self.match is None:
             return True
@@ -144,10 +144,10 @@ class Injections:
             return injection
         return None
 
-    def host_wide(self, host: Host | None, kind: type[Fault]) -> Fault | None:
-        """Return the fault of a kind that breaks a whole host now."""
+    def host_wide(self, host: Host | None, name: str) -> Fault | None:
+        """Return the fault of a name that breaks a whole host now."""
         for injection in reversed(self._active):
-            if isinstance(injection.effective, kind) and host_of(injection.endpoint) == host:
+            if injection.effective == Fault(name) and host_of(injection.endpoint) == host:
                 return injection.fault
         return None
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from .wire.posting import post
+
 __all__ = ["announced", "command", "the_one_that_runs"]
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost")
@@ -68,17 +70,13 @@ def command(control_url: str, name: str, body: Mapping[str, Any]) -> None:
     parts = urlsplit(control_url)
     if parts.scheme != "http" or parts.hostname not in _LOOPBACK or not parts.port:
         raise ValueError(f"{control_url!r} isn't the address of a control port: http://127.0.0.1:<port>")
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_SECONDS)
+    url, headers = f"http://{parts.hostname}:{parts.port}/{name}", {"Content-Type": "application/json"}
     try:
-        connection.request("POST", f"/{name}", json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read(_LARGEST)
+        answer = post(url, json.dumps(body), headers, _SECONDS, most=_LARGEST)
     except http.client.HTTPException as error:
         raise ValueError(f"what answers at {control_url} is no emulator ({type(error).__name__})") from None
-    finally:
-        connection.close()
     if answer.status != 200:
-        raise ValueError(_error_in(content) or f"what answers at {control_url} is no emulator ({answer.status})")
+        raise ValueError(_error_in(answer.body) or f"what answers at {control_url} is no emulator ({answer.status})")
 
 
 def _error_in(content: bytes) -> str:

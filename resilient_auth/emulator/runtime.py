@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from .api import ProtectedApi
 from .endpoints import Host
-from .faults import Refuse, TLSFailed
+from .faults import REFUSE, TLS_FAILED
 from .injection import Injections
 from .ledger import Ledger
 from .provider.authorize import SignIn
@@ -149,8 +149,8 @@ class Runtime:
     def _apply_host_faults(self) -> None:
         for name in ("idp", "api", "metadata"):
             site, listener = self._sites[name], self._listeners[name]
-            refused = self.injections.host_wide(site.host, Refuse) is not None
-            broken = self.injections.host_wide(site.host, TLSFailed) is not None
+            refused = self.injections.host_wide(site.host, REFUSE) is not None
+            broken = self.injections.host_wide(site.host, TLS_FAILED) is not None
             if (refused and listener.listening) or (broken and not self._tls_broken.get(site.host)):
                 self._gateway.kill(site.host)
             self._tls_broken[site.host] = broken

@@ -22,12 +22,10 @@ class Settings:
         met_contexts: The authentication contexts that sign-ins meet; an ID token tells the one that was asked for.
     """
 
-    def __init__(
-        self, token_lifetime: float = 3600.0, refresh_in: float | None = None, revocable: bool = False
-    ) -> None:
-        self.token_lifetime = token_lifetime
-        self.refresh_in = refresh_in
-        self.revocable = revocable
+    def __init__(self) -> None:
+        self.token_lifetime = 3600.0
+        self.refresh_in: float | None = None
+        self.revocable = False
         self.rotate: Literal["always", "never"] = "always"
         self.one_time_refresh_tokens = False
         self.device_code_interval = 1

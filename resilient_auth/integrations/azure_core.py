@@ -10,20 +10,15 @@ Needs the extra: `pip install 'resilient-auth[azure]'`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._engine.steps import Invoke, run, run_async
-from .._policy.endpoint import origin_from
-from .._policy.subject import SubjectOf
+from .._engine.steps import Invoke, Steps, run, run_async
 from .._process.extras import raise_missing
-from ..clock import Clock, SystemClock
 from ..downstream import errors
-from ..downstream.origins import Origins
-from ..downstream.refusals import BearerCall, BearerRules
-from ..downstream.source import TokenSource
+from ..downstream.bearer import Signer
+from ..downstream.signed import position, rewind
 from ..errors import ConfigurationError
 
 try:
@@ -34,40 +29,45 @@ except ImportError as error:
 
 __all__ = ["AsyncBearerTokenPolicy", "BearerTokenPolicy", "TokenUnavailable"]
 
-_SYSTEM = SystemClock()
-
 
 class TokenUnavailable(errors.TokenUnavailable, ClientAuthenticationError):
     """Say that a credential gave no token; it is azure-core's error too, after which nothing is sent again."""
 
 
-class _Policy:
+class _Policy(Signer):
     """What both kinds share."""
 
-    def __init__(
-        self,
-        credential: Any,
-        *scopes: str,
-        origins: str | Iterable[str] | None = None,
-        tenant_id: str | None = None,
-        cae: bool = True,
-        subject: SubjectOf | None = None,
-        allow_http_loopback: bool = False,
-        clock: Clock = _SYSTEM,
-    ) -> None:
-        super().__init__()
-        self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=TokenUnavailable)
-        self._rules = BearerRules(source, clock=clock, subject=subject)
+    next: Any
+    _unavailable = TokenUnavailable
 
-    def _origin(self, http_request: Any) -> str | None:
-        """Return the origin of a request that gets a token; None for one that goes without."""
+    def _steps(self, request: Any) -> Steps[Any]:
+        """Send a request with a token, and once more with another one where the answer wants that."""
+        sent, send = request.http_request, Invoke(partial(self.next.send, request))
+        origin = self._origin_of(sent)
+        if origin is None:
+            return (yield send)
+        start = position(_body(sent))
+        call = yield from self._rules.begin(origin)
+        while True:
+            sent.headers["Authorization"] = f"Bearer {call.token}"
+            response = yield send
+            answer = response.http_response
+            if answer.status_code != 401:
+                return response
+            header = answer.headers.get("WWW-Authenticate")
+            challenges = [] if header is None else [header]
+            read = Invoke(partial(_read, answer))
+            if not (yield from call.go_on(challenges, replayable=lambda: start is not None, read=read)):
+                return response
+            rewind(_body(sent), start)
+
+    def _origin_of(self, http_request: Any) -> str | None:
         try:
             parts = urlsplit(http_request.url)
             scheme, host, port = parts.scheme, parts.hostname or "", parts.port
         except ValueError:
             raise ConfigurationError("the request's URL can't be read") from None
-        return origin_from(scheme, host, port) if self._origins.allow(scheme, host, port) else None
+        return self._signed_at(scheme, host, port)
 
 
 class BearerTokenPolicy(_Policy, HTTPPolicy):  # type: ignore[misc]
@@ -91,22 +91,7 @@ class BearerTokenPolicy(_Policy, HTTPPolicy):  # type: ignore[misc]
 
     def send(self, request: Any) -> Any:
         """Send a request with a token, and once more with another one where the answer wants that."""
-        sent = request.http_request
-        origin = self._origin(sent)
-        if origin is None:
-            return self.next.send(request)
-        start = _position(sent)
-        call = run(self._rules.begin(origin))
-        _sign(sent, call)
-        response = self.next.send(request)
-        while (challenges := _challenges(response)) is not None:
-            read = Invoke(partial(_read, response.http_response))
-            if not run(call.go_on(challenges, replayable=lambda: start is not None, read=read)):
-                break
-            _rewind(sent, start)
-            _sign(sent, call)
-            response = self.next.send(request)
-        return response
+        return run(self._steps(request))
 
 
 class AsyncBearerTokenPolicy(_Policy, AsyncHTTPPolicy):  # type: ignore[misc]
@@ -114,35 +99,7 @@ class AsyncBearerTokenPolicy(_Policy, AsyncHTTPPolicy):  # type: ignore[misc]
 
     async def send(self, request: Any) -> Any:
         """Send a request with a token, and once more with another one where the answer wants that."""
-        sent = request.http_request
-        origin = self._origin(sent)
-        if origin is None:
-            return await self.next.send(request)
-        start = _position(sent)
-        call = await run_async(self._rules.begin(origin))
-        _sign(sent, call)
-        response = await self.next.send(request)
-        while (challenges := _challenges(response)) is not None:
-            read = Invoke(partial(_read, response.http_response))
-            if not await run_async(call.go_on(challenges, replayable=lambda: start is not None, read=read)):
-                break
-            _rewind(sent, start)
-            _sign(sent, call)
-            response = await self.next.send(request)
-        return response
-
-
-def _sign(http_request: Any, call: BearerCall) -> None:
-    http_request.headers["Authorization"] = f"Bearer {call.token}"
-
-
-def _challenges(response: Any) -> list[str] | None:
-    """Return a 401's challenges; None for any other answer."""
-    answer = response.http_response
-    if answer.status_code != 401:
-        return None
-    header = answer.headers.get("WWW-Authenticate")
-    return [] if header is None else [header]
+        return await run_async(self._steps(request))
 
 
 def _read(http_response: Any) -> Any:
@@ -153,20 +110,3 @@ def _read(http_response: Any) -> Any:
 
 def _body(http_request: Any) -> Any:
     return http_request.content if hasattr(http_request, "content") else http_request.body
-
-
-def _position(http_request: Any) -> int | None:
-    """Return where a body begins, so that it can be wound back there; None where it can't be sent again."""
-    body = _body(http_request)
-    if body is None or isinstance(body, (bytes, str, dict)):
-        return 0
-    try:
-        return int(body.tell()) if body.seekable() else None
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _rewind(http_request: Any, start: int | None) -> None:
-    body = _body(http_request)
-    if hasattr(body, "seek"):
-        body.seek(start)

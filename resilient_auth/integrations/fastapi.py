@@ -37,18 +37,7 @@ from ..verify.trust import is_https
 
 try:
     from fastapi import HTTPException
-    from fastapi.openapi.models import (
-        APIKey,
-        APIKeyIn,
-        HTTPBearer,
-        OAuth2,
-        OAuthFlowAuthorizationCode,
-        OAuthFlows,
-        OpenIdConnect,
-    )
-    from fastapi.openapi.models import (
-        SecurityBase as SecurityModel,
-    )
+    from fastapi.openapi import models
     from fastapi.security import SecurityScopes
     from fastapi.security.base import SecurityBase
     from starlette.requests import HTTPConnection
@@ -189,17 +178,7 @@ class Authenticated(SecurityBase):
         authorization_code: AuthorizationCode | None = None,
     ) -> None:
         self._guard = _nonblocking(
-            Guard(
-                verifier,
-                scopes=scopes,
-                roles=roles,
-                any_scopes=any_scopes,
-                any_roles=any_roles,
-                app_only=app_only,
-                grace=grace,
-                realm=realm,
-                token_in=token_in,
-            )
+            Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
         )
         require(isinstance(auto_error, bool), f"auto_error must be True or False, not {auto_error!r}")
         require(
@@ -270,17 +249,7 @@ class ClaimsMiddleware:
         self._public = public_paths(public)
         self._app = app
         self._guard = _nonblocking(
-            Guard(
-                verifier,
-                scopes=scopes,
-                roles=roles,
-                any_scopes=any_scopes,
-                any_roles=any_roles,
-                app_only=app_only,
-                grace=grace,
-                realm=realm,
-                token_in=token_in,
-            )
+            Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -382,18 +351,18 @@ def _route_path(scope: Scope) -> str:
 
 def _scheme(
     place: TokenPlace, description: str | None, openid_connect_url: str | None, code: AuthorizationCode | None
-) -> SecurityModel:
+) -> models.SecurityBase:
     if code is not None:
-        flow = OAuthFlowAuthorizationCode(
+        flow = models.OAuthFlowAuthorizationCode(
             authorizationUrl=code.authorization_url,
             tokenUrl=code.token_url,
             refreshUrl=code.refresh_url,
             scopes=dict(code.scopes),
         )
-        return OAuth2(flows=OAuthFlows(authorizationCode=flow), description=description)
+        return models.OAuth2(flows=models.OAuthFlows(authorizationCode=flow), description=description)
     if openid_connect_url is not None:
-        return OpenIdConnect(openIdConnectUrl=openid_connect_url, description=description)
-    kinds = {TokenCookie: APIKeyIn.cookie, TokenQuery: APIKeyIn.query, TokenHeader: APIKeyIn.header}
+        return models.OpenIdConnect(openIdConnectUrl=openid_connect_url, description=description)
+    kinds = {TokenCookie: "cookie", TokenQuery: "query", TokenHeader: "header"}
     if type(place) not in kinds or place == TokenHeader():
-        return HTTPBearer(bearerFormat="JWT", description=description)
-    return APIKey.model_validate({"in": kinds[type(place)], "name": place.name, "description": description})
+        return models.HTTPBearer(bearerFormat="JWT", description=description)
+    return models.APIKey.model_validate({"in": kinds[type(place)], "name": place.name, "description": description})

@@ -66,24 +66,11 @@ class Refused(HTTPException):
         self.refusal = refusal
 
 
-# Flask finds an `errorhandler` for a status by an exception's class.
-class _Unauthorized(Refused, Unauthorized):
-    pass
-
-
-class _Forbidden(Refused, Forbidden):
-    pass
-
-
-class _Denied(Refused, BadGateway):
-    pass
-
-
-class _Unavailable(Refused, ServiceUnavailable):
-    pass
-
-
-_KINDS = {401: _Unauthorized, 403: _Forbidden, 502: _Denied, 503: _Unavailable}
+#: By status. Flask finds an `errorhandler` for one by an exception's class.
+_KINDS: dict[int, Any] = {
+    kind.code: type(kind.__name__, (Refused, kind), {})
+    for kind in (Unauthorized, Forbidden, BadGateway, ServiceUnavailable)
+}
 
 
 def authenticated(
@@ -118,17 +105,7 @@ def authenticated(
     Raises:
         ConfigurationError: An argument is wrong.
     """
-    guard = Guard(
-        verifier,
-        scopes=scopes,
-        roles=roles,
-        any_scopes=any_scopes,
-        any_roles=any_roles,
-        app_only=app_only,
-        grace=grace,
-        realm=realm,
-        token_in=token_in,
-    )
+    guard = Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
     require(not guard.asynchronous, "an asyncio verifier in Flask: use resilient_auth.ClaimsVerifier")
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,7 +169,8 @@ def challenge(
 
 
 def _refusing(refusal: Refusal) -> Refused:
-    return _KINDS[refusal.status](refusal)
+    made: Refused = _KINDS[refusal.status](refusal)
+    return made
 
 
 def _arrived() -> Arrived:

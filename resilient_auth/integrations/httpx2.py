@@ -136,8 +136,7 @@ def api_client(
         base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
         allow_http_loopback, client,
     )  # fmt: skip
-    made: httpx2.Client = made_of(_BLOCKING, given)
-    return made
+    return made_of(_BLOCKING, given)
 
 
 def async_api_client(
@@ -168,5 +167,4 @@ def async_api_client(
         base_url, credential, scopes, options, origins, tenant_id, subject, key, fallback, verify, transport,
         allow_http_loopback, client,
     )  # fmt: skip
-    made: httpx2.AsyncClient = made_of(_AWAITING, given)
-    return made
+    return made_of(_AWAITING, given)

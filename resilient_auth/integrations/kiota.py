@@ -21,13 +21,7 @@ from ..downstream.source import TokenSource
 from ..errors import ConfigurationError
 
 try:
-    from kiota_abstractions.authentication import (
-        AccessTokenProvider as _AccessTokenProvider,
-    )
-    from kiota_abstractions.authentication import (
-        AllowedHostsValidator,
-        BaseBearerTokenAuthenticationProvider,
-    )
+    from kiota_abstractions import authentication as kiota
 except ImportError as error:
     raise_missing(__name__, "kiota", error)
 
@@ -46,7 +40,7 @@ _GRAPH = "https://graph.microsoft.com/.default"
 _CLAIMS = "claims"
 
 
-class AccessTokenProvider(_AccessTokenProvider):  # type: ignore[misc]
+class AccessTokenProvider(kiota.AccessTokenProvider):  # type: ignore[misc]
     """Give tokens to a Kiota client, for allowed hosts alone.
 
     Args:
@@ -79,7 +73,7 @@ class AccessTokenProvider(_AccessTokenProvider):  # type: ignore[misc]
         )
         require(bool(scopes) or allowed_hosts is None, "name at least one scope for these allowed_hosts")
         try:
-            self._validator = AllowedHostsValidator(list(hosts or ()))
+            self._validator = kiota.AllowedHostsValidator(list(hosts or ()))
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"allowed_hosts must hold hosts without https://: {error}") from None
         self._source = TokenSource(credential, scopes or (_GRAPH,), cae=cae, tenant_id=tenant_id)
@@ -99,12 +93,12 @@ class AccessTokenProvider(_AccessTokenProvider):  # type: ignore[misc]
         challenge = (additional_authentication_context or {}).get(_CLAIMS)
         return await self._source.token_async(_decoded(challenge) if challenge else None)
 
-    def get_allowed_hosts_validator(self) -> AllowedHostsValidator:
+    def get_allowed_hosts_validator(self) -> kiota.AllowedHostsValidator:
         """Return what knows the allowed hosts; Kiota's name."""
         return self._validator
 
 
-class AuthenticationProvider(BaseBearerTokenAuthenticationProvider):  # type: ignore[misc]
+class AuthenticationProvider(kiota.BaseBearerTokenAuthenticationProvider):  # type: ignore[misc]
     """Sign a Kiota client's requests; arguments as for `AccessTokenProvider`."""
 
     def __init__(self, credential: Any, *scopes: str, **options: Any) -> None:
@@ -115,5 +109,4 @@ def _decoded(challenge: Any) -> str | None:
     """Return a challenge's claims as JSON, which the adapter passes on as they came; None for what makes no sense."""
     if not isinstance(challenge, str) or '"' in challenge:
         return None
-    wanted = read([f'Bearer error="insufficient_claims", claims="{challenge}"'])
-    return wanted if isinstance(wanted, str) else None
+    return read([f'Bearer error="insufficient_claims", claims="{challenge}"'])

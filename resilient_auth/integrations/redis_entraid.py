@@ -21,14 +21,7 @@ try:
     from redis.auth.idp import IdentityProviderInterface
     from redis.auth.token import JWToken, TokenInterface
     from redis.auth.token_manager import RetryPolicy, TokenManagerConfig
-    from redis_entraid.cred_provider import (
-        DEFAULT_DELAY_IN_MS,
-        DEFAULT_EXPIRATION_REFRESH_RATIO,
-        DEFAULT_LOWER_REFRESH_BOUND_MILLIS,
-        DEFAULT_MAX_ATTEMPTS,
-        DEFAULT_TOKEN_REQUEST_EXECUTION_TIMEOUT_IN_MS,
-        EntraIdCredentialsProvider,
-    )
+    from redis_entraid import cred_provider
 except ImportError as error:
     raise_missing(__name__, "redis_entraid", error)
 
@@ -84,12 +77,12 @@ class IdentityProvider(IdentityProviderInterface):
             raise RequestTokenErr(message) from None  # type: ignore[no-untyped-call]
 
 
-def credential_provider(credential: Any, *scopes: str, wait: float = 5.0) -> EntraIdCredentialsProvider:
+def credential_provider(credential: Any, *scopes: str, wait: float = 5.0) -> cred_provider.EntraIdCredentialsProvider:
     """Return the `credential_provider` that a Redis client takes; arguments as for `IdentityProvider`."""
     config = TokenManagerConfig(
-        DEFAULT_EXPIRATION_REFRESH_RATIO,
-        DEFAULT_LOWER_REFRESH_BOUND_MILLIS,
-        DEFAULT_TOKEN_REQUEST_EXECUTION_TIMEOUT_IN_MS,
-        RetryPolicy(DEFAULT_MAX_ATTEMPTS, DEFAULT_DELAY_IN_MS),
+        cred_provider.DEFAULT_EXPIRATION_REFRESH_RATIO,
+        cred_provider.DEFAULT_LOWER_REFRESH_BOUND_MILLIS,
+        cred_provider.DEFAULT_TOKEN_REQUEST_EXECUTION_TIMEOUT_IN_MS,
+        RetryPolicy(cred_provider.DEFAULT_MAX_ATTEMPTS, cred_provider.DEFAULT_DELAY_IN_MS),
     )
-    return EntraIdCredentialsProvider(IdentityProvider(credential, *scopes, wait=wait), config)
+    return cred_provider.EntraIdCredentialsProvider(IdentityProvider(credential, *scopes, wait=wait), config)

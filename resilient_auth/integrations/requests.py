@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -12,19 +12,14 @@ from requests.cookies import RequestsCookieJar
 from urllib3.util import parse_url
 
 from .._engine.steps import Invoke, Steps, run
-from .._policy.endpoint import origin_from
-from .._policy.subject import SubjectOf
-from ..clock import Clock, SystemClock
 from ..downstream import errors
-from ..downstream.origins import Origins
+from ..downstream.bearer import Signer
 from ..downstream.refusals import BearerCall, BearerRules
-from ..downstream.signed import merged_cookies
-from ..downstream.source import TokenSource
+from ..downstream.signed import merged_cookies, position, rewind
 from ..token import fingerprint
 
 __all__ = ["BearerAuth", "TokenUnavailable"]
 
-_SYSTEM = SystemClock()
 #: Their stubs say nothing of what they take.
 _cookies: Any = requests.cookies
 _MOST_SIGNED = 8
@@ -34,7 +29,7 @@ class TokenUnavailable(errors.TokenUnavailable, requests.RequestException):  # t
     """Say that a credential gave no token, or that the provider denied it."""
 
 
-class BearerAuth(requests.auth.AuthBase):
+class BearerAuth(Signer, requests.auth.AuthBase):
     """Send a token with each request of a requests session (G17, G22).
 
     Args:
@@ -54,34 +49,21 @@ class BearerAuth(requests.auth.AuthBase):
         ConfigurationError: An argument is wrong; or, at a request, its URL is http.
     """
 
-    def __init__(
-        self,
-        credential: Any,
-        *scopes: str,
-        origins: str | Iterable[str] | None = None,
-        tenant_id: str | None = None,
-        cae: bool = True,
-        subject: SubjectOf | None = None,
-        allow_http_loopback: bool = False,
-        clock: Clock = _SYSTEM,
-    ) -> None:
-        self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
-        source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=TokenUnavailable)
-        self._rules = BearerRules(source, clock=clock, subject=subject)
+    _unavailable = TokenUnavailable
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign a request, and see to its answer."""
         # The one parser by which the connection is made too: another one might see another host.
-        scheme, host, port = _parts(request.url)
-        if not self._origins.allow(scheme, host, port):
+        origin = self._signed_at(*_parts(request.url))
+        if origin is None:
             return request
-        start = _position(request.body)
+        start = position(request.body)
         try:
-            call = run(self._rules.begin(origin_from(scheme, host, port)))
+            call = run(self._rules.begin(origin))
         except TokenUnavailable as error:
             raise _about(error, request) from error.__cause__
         request.headers["Authorization"] = f"Bearer {call.token}"
-        request.hooks["response"].append(_Answered(self._rules, self._origins, call, start))
+        request.hooks["response"].append(_Answered(self._rules, self._signed_at, call, start))
         return request
 
 
@@ -90,14 +72,16 @@ class _Answered:
 
     Args:
         rules: Decide.
-        origins: Where tokens may go.
+        signed_at: Returns the origin of an address that gets tokens; None for another one.
         call: The request's, as it was signed first.
         start: Where its body begins; None where it can't be sent again.
     """
 
-    def __init__(self, rules: BearerRules, origins: Origins, call: BearerCall, start: int | None) -> None:
+    def __init__(
+        self, rules: BearerRules, signed_at: Callable[..., str | None], call: BearerCall, start: int | None
+    ) -> None:
         self._rules = rules
-        self._origins = origins
+        self._signed_at = signed_at
         self._start = start
         #: The tokens that it was signed with, first and of late: a redirect carries the hook along, and perhaps not the
         #: token. Copies are sent with the first one each time.
@@ -110,10 +94,10 @@ class _Answered:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if response.status_code != 401 or fingerprint(token) not in (self._first, *self._latest):
             return response
-        scheme, host, port = _parts(request.url)
-        if not self._origins.allow(scheme, host, port):
+        origin = self._signed_at(*_parts(request.url))
+        if origin is None:
             return response
-        call = self._rules.sent(origin_from(scheme, host, port), token)
+        call = self._rules.sent(origin, token)
         while run(self._go_on(call, response)):
             response = self._send_again(call, response, options)
         return response
@@ -140,9 +124,7 @@ class _Answered:
         if fingerprint(call.token) not in self._latest:
             self._latest.append(fingerprint(call.token))
         _keep_cookies(again, response)
-        body: Any = again.body
-        if hasattr(body, "seek"):
-            body.seek(self._start)
+        rewind(again.body, self._start)
         retried: requests.Response = response.connection.send(again, **options)
         retried.history = [*response.history, response]
         retried.request = again
@@ -174,16 +156,6 @@ def _keep_cookies(request: Any, response: requests.Response) -> None:
 def _parts(url: str | None) -> tuple[str, str, int | None]:
     parsed = parse_url(url or "")
     return parsed.scheme or "", parsed.host or "", parsed.port
-
-
-def _position(body: Any) -> int | None:
-    """Return where a body begins, so that it can be wound back there; None where it can't be sent again."""
-    if body is None or isinstance(body, (bytes, str)):
-        return 0
-    try:
-        return int(body.tell()) if body.seekable() else None
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _challenges(response: requests.Response) -> list[str] | None:

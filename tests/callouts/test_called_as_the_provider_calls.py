@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,30 @@ def test_nobody_there_and_nobody_answering_have_their_codes_and_a_retry(
         outcome = entra.idp.call_out(f"http://127.0.0.1:{deaf.getsockname()[1]}/", audience=AUDIENCE, timeout=0.2)
     assert (outcome.code, len(outcome.attempts)) == (1003005, 2)
     assert time.monotonic() - began < 5.0
+
+
+def test_an_answer_that_trickles_is_late_too(entra: Any) -> None:
+    """Each byte comes in time, and the answer doesn't: one that ends with its connection, too."""
+
+    class Trickling(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(100):
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Trickling)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    began = time.monotonic()
+    url = f"http://127.0.0.1:{server.server_port}/"
+    outcome = entra.idp.call_out(url, audience=AUDIENCE, timeout=0.3, retries=0)
+    took = time.monotonic() - began
+    server.shutdown()
+    server.server_close()
+    assert outcome.code == 1003005
+    assert took < 4.0
 
 
 def test_another_program_can_have_it_call(entra: Any, serve: Callable[..., str]) -> None:

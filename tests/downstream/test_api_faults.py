@@ -37,7 +37,7 @@ class Caller:
         self.client: Any = make(
             idp.api_url, credential, "api://x/.default", verify=trust, options=TransportOptions(**HASTY | options)
         )
-        self.circuit = self.client._transport._pipeline.circuit(idp.api_url)
+        self.circuit = self.client._transport._pipeline.circuits.find(idp.api_url)
 
     def ask(self, method: str = "GET", path: str = "/a", **about: Any) -> httpx.Response:
         call = self.client.request(method, path, **about)
@@ -137,7 +137,7 @@ def test_a_dead_api_is_left_alone_until_it_is_back(idp: Emulator, call: Callable
 def test_a_stream_is_read_to_its_end_or_let_go(idp: Emulator, trust: ssl.SSLContext, credential: Any) -> None:
     """Either way nothing is held afterwards."""
     with ra.api_client(idp.api_url, credential, "api://x/.default", verify=trust) as client:
-        circuit = client._transport._pipeline.circuit(idp.api_url)  # type: ignore[attr-defined]
+        circuit = client._transport._pipeline.circuits.find(idp.api_url)  # type: ignore[attr-defined]
         with client.stream("GET", "/a") as response:
             assert circuit.bulkhead.in_use == 1
             assert b"".join(response.iter_bytes())
@@ -181,7 +181,7 @@ async def test_500_tasks_at_once_are_not_serialised() -> None:
 async def test_cancelling_anywhere_on_the_wire_leaves_nothing(idp: Emulator, trust: ssl.SSLContext) -> None:
     """In the handshake, before the head, in the body."""
     async with ra.aio.api_client(idp.api_url, lambda: "T", verify=trust) as client:
-        circuit = client._transport._pipeline.circuit(idp.api_url)
+        circuit = client._transport._pipeline.circuits.find(idp.api_url)
         idp.fail(Fault.trickle(200), endpoint="api")
         for delay in (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
             task = asyncio.create_task(client.get("/a"))

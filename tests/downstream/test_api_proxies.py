@@ -45,7 +45,7 @@ def ask(
     """Call an API through a client of its own; returns what came of each call, and the breaker's state."""
 
     def state(client: Any) -> str:
-        said: str = client._transport._pipeline.circuit(url).breaker.status().state
+        said: str = client._transport._pipeline.circuits.find(url).breaker.status().state
         return said
 
     client = make(url, credential, **options)

@@ -113,11 +113,11 @@ class Bench:
 
     @property
     def in_use(self) -> int:
-        return self.transport._pipeline.circuit(API).bulkhead.in_use
+        return self.transport._pipeline.circuits.find(API).bulkhead.in_use
 
     @property
     def state(self) -> str:
-        return self.transport._pipeline.circuit(API).breaker.status().state
+        return self.transport._pipeline.circuits.find(API).breaker.status().state
 
     def end(self) -> None:
         if self._loop is not None:
@@ -551,7 +551,7 @@ class TestBulkhead:
         threads[0].start()
         entered.acquire()
         threads[1].start()
-        circuit = transport._pipeline.circuit(API)
+        circuit = transport._pipeline.circuits.find(API)
         while not circuit.bulkhead.waiting:
             pass
         with pytest.raises(ApiBulkheadFull, match=r"the queue for .* is full") as full:
@@ -582,7 +582,7 @@ class TestBulkhead:
         )
         assert seen <= 10
         assert sum(isinstance(end, ApiCircuitOpen) for end in ends) >= 90
-        assert transport._pipeline.circuit(API).bulkhead.in_use == 0
+        assert transport._pipeline.circuits.find(API).bulkhead.in_use == 0
 
 
 class TestHedging:
@@ -602,7 +602,7 @@ class TestHedging:
         with httpx.Client(transport=transport) as client:
             assert client.get(API).text == "quick"
             release.set()
-            bulkhead = transport._pipeline.circuit(API).bulkhead
+            bulkhead = transport._pipeline.circuits.find(API).bulkhead
             for _ in range(500):
                 if bulkhead.in_use == 0:
                     break
@@ -622,7 +622,7 @@ class TestHedging:
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get(API)).status_code == 200
             assert seen == ["GET", "GET"]
-            assert transport._pipeline.circuit(API).bulkhead.in_use == 0
+            assert transport._pipeline.circuits.find(API).bulkhead.in_use == 0
             await client.post(API)
             assert seen.count("POST") == 1
 
@@ -657,7 +657,7 @@ class TestHedging:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert transport._pipeline.circuit(API).bulkhead.in_use == 0
+        assert transport._pipeline.circuits.find(API).bulkhead.in_use == 0
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Caller:
         self._runner = asyncio.Runner() if kind == "tasks" else None
         make = ra.aio.api_client if self._runner else ra.api_client
         self.client: Any = make(idp.api_url, None, verify=trust, options=options, **more)
-        self.circuit = self.client._transport._pipeline.circuit(idp.api_url)
+        self.circuit = self.client._transport._pipeline.circuits.find(idp.api_url)
 
     def ask(self, method: str = "GET", **about: Any) -> httpx.Response:
         call = self.client.request(method, "/a", **about)
@@ -168,7 +168,7 @@ def test_a_calls_that_is_no_number_holds_nothing() -> None:
             for wrong in ("60", -1, float("nan"), httpx.Timeout(5, connect="x"), httpx.Timeout(5, pool=-1)):  # type: ignore[arg-type]
                 with pytest.raises(ConfigurationError, match="timeout"):
                     c.get("/", timeout=wrong)  # type: ignore[arg-type]
-        assert c._transport._pipeline.circuit("https://api.example").bulkhead.in_use == 0  # type: ignore[attr-defined]
+        assert c._transport._pipeline.circuits.find("https://api.example").bulkhead.in_use == 0  # type: ignore[attr-defined]
 
 
 def _seen(options: TransportOptions, extensions: dict[str, Any]) -> dict[str, float | None]:

@@ -95,7 +95,7 @@ def test_slots_of_the_parents_threads_are_free_in_the_child() -> None:
     transport = ra.ResilientTransport(
         httpx.MockTransport(api), options=TransportOptions(concurrency=2, queue=2, queue_wait=20.0)
     )
-    circuit = transport._pipeline.circuit(API)
+    circuit = transport._pipeline.circuits.find(API)
     with busy(transport, api, 2):
         line = [threading.Thread(target=transport.handle_request, args=(httpx.Request("GET", API),)) for _ in "ab"]
         for thread in line:
@@ -155,7 +155,7 @@ def test_the_call_that_forks_ends_once_in_parent_and_child() -> None:
     """A body that is half read when its thread forks gives back one slot in each, and not a slot of another call."""
     api = httpx.MockTransport(lambda request: httpx.Response(200, stream=httpx.ByteStream(b"body")))
     transport = ra.ResilientTransport(api, options=TransportOptions(concurrency=1, queue=0, queue_wait=0.0))
-    circuit = transport._pipeline.circuit(API)
+    circuit = transport._pipeline.circuits.find(API)
     with httpx.Client(transport=transport) as client, client.stream("GET", API) as half:
 
         def work() -> None:

@@ -52,7 +52,7 @@ def opened(clock: ManualClock, probes: int) -> TransportOptions:
 
 
 def stand(transport: Any) -> tuple[str, int, int]:
-    circuit = transport._pipeline.circuit(API)
+    circuit = transport._pipeline.circuits.find(API)
     return circuit.breaker.status().state, len(circuit.breaker._probes), circuit.bulkhead.in_use
 
 

@@ -106,7 +106,7 @@ for api, one in ((silent, wire), (hedging, hedged), (falling, fallen)):
     api.answers = True
     for _ in range(3):
         assert asyncio.run(send(one)) == 200
-        assert [circuit.bulkhead.in_use for circuit in one._pipeline._circuits._kept.values()] == [0]
+        assert [circuit.bulkhead.in_use for circuit in one._pipeline.circuits._kept.values()] == [0]
 # Owners that are forgotten and not closed.
 for name in ("aio", "awaited", "credential", "verifier", "auth", "app", "wire", "hedged", "fallen", "one"):
     del globals()[name]

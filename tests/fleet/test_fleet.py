@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import BlackHole, Refuse, Slow, WrongAnswer
+from resilient_auth.emulator.faults import Fault, Slow, WrongAnswer
 
 WORKER = Path(__file__).with_name("fleet_worker.py")
 
@@ -122,7 +122,7 @@ def test_a_fleet_refreshes_once(idp: Emulator, fleet: Callable[..., list[Worker]
 def test_another_process_takes_over_from_one_that_was_killed(idp: Emulator, fleet: Callable[..., list[Worker]]) -> None:
     """The holder of the lease dies in the middle of its exchange; nobody else fails."""
     first, *others = fleet(3)
-    hole = idp.fail(BlackHole(), "token")
+    hole = idp.fail(Fault.black_hole(), "token")
     first.tell("ask", threads=1, wait=30.0)
     while not idp.ledger.token_calls():
         time.sleep(0.01)
@@ -165,7 +165,7 @@ def test_an_outage_a_restart_and_a_recovery(idp: Emulator, fleet: Callable[..., 
     told = {answer["token"] for answer in _ask(workers)}
     for worker in workers:
         worker.kill()
-    outage = idp.fail(Refuse())
+    outage = idp.fail(Fault.refuse())
     with contextlib.ExitStack() as ending:
         ending.callback(outage.stop)
         answers = _ask(fleet(2), threads=10)

@@ -16,7 +16,7 @@ from resilient_auth._fleet.accounts import SharedCache
 from resilient_auth._fleet.user_record import StoredToken, UserRecord, encode, prune
 from resilient_auth._msal.user_cache import UserCache
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import Fault, Refuse
+from resilient_auth.emulator.faults import Fault
 from resilient_auth.token import Token, TokenRequest
 
 MAIL = ["https://graph.microsoft.com/Mail.Read"]
@@ -81,7 +81,7 @@ class TestManyAudiences:
         app = life()
         apis = [[f"https://api-{number}.example/.default"] for number in range(300)]
         tokens = [app.acquire_token_for_client(scopes)["access_token"] for scopes in apis]
-        idp.fail(Refuse())
+        idp.fail(Fault.refuse())
         again = life()
         assert [again.acquire_token_for_client(scopes)["access_token"] for scopes in apis] == tokens
 
@@ -249,7 +249,7 @@ class TestGoneTokens:
         app = life()
         credential = ra.ResilientCredential(app)
         token = credential.get_token(*SCOPE).token
-        idp.fail(Refuse())
+        idp.fail(Fault.refuse())
         credential.invalidate(token)
         settled(app)
         with pytest.raises(ra.ProviderUnavailable):

@@ -15,7 +15,7 @@ from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import BlackHole, Refuse, WrongAnswer
+from resilient_auth.emulator.faults import Fault, WrongAnswer
 
 ONE_ATTEMPT = ra.RetryOptions(attempts=1)
 
@@ -24,7 +24,7 @@ def _posts(idp: Emulator) -> int:
     return len(idp.ledger.token_calls())
 
 
-@pytest.mark.parametrize("fault", [Refuse(), BlackHole()], ids=["refused", "black hole"])
+@pytest.mark.parametrize("fault", [Fault.refuse(), Fault.black_hole()], ids=["refused", "black hole"])
 def test_a_new_process_serves_a_stored_token_while_the_provider_is_gone(
     idp: Emulator, life: Callable[..., Any], fault: Any
 ) -> None:
@@ -43,7 +43,7 @@ def test_signed_in_users_stay_signed_in_over_a_restart(
 ) -> None:
     """Accounts are found by name and without, and their tokens are served (G13)."""
     sign_in(life())
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     app = life()
     account = app.get_accounts("Ann@contoso.com")[0]
     assert app.acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
@@ -66,7 +66,7 @@ def test_an_open_breaker_doesnt_keep_a_stored_token_away(
     """A process that has seen the provider fail still finds what is stored for others."""
     ann = sign_in(life())
     app = life(retry=ONE_ATTEMPT)
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     for number in range(8):
         with pytest.raises(requests.RequestException):
             app.acquire_token_for_client([f"https://api-{number}.example/.default"])
@@ -119,7 +119,7 @@ def test_a_refused_token_doesnt_come_back_from_the_store(idp: Emulator, life: Ca
 def test_on_behalf_of_tokens_are_their_assertions(idp: Emulator, life: Callable[..., Any]) -> None:
     """A stored on-behalf-of token is served for the very assertion that it was had for."""
     first = life("middle").acquire_token_on_behalf_of("assertion-of-ann", SCOPE)
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     again = life("middle").acquire_token_on_behalf_of("assertion-of-ann", SCOPE)
     assert again["access_token"] == first["access_token"]
     with pytest.raises(requests.RequestException):
@@ -158,7 +158,7 @@ def test_what_a_dead_store_missed_is_written_when_it_is_back(
     for _ in range(5):
         clock.skip(6)
         time.sleep(0.1)
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     result = life().acquire_token_silent(USER_SCOPE, account)
     assert result["token_source"] == "cache"
     assert app.get_accounts()
@@ -187,7 +187,7 @@ def test_users_of_an_msal_cache_stay_signed_in(
     app.acquire_token_by_auth_code_flow(flow, idp.sign_in(flow["auth_uri"], "ann@contoso.com"))
     app.acquire_token_for_client(SCOPE)
     assert ra.import_msal_cache(life(), former.serialize()) == 1
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     app = life(retry=ONE_ATTEMPT)
     assert app.acquire_token_silent(USER_SCOPE, app.get_accounts()[0])["token_source"] == "cache"
     with pytest.raises(ra.ConfigurationError, match="isn't JSON"):
@@ -201,7 +201,7 @@ def test_a_user_signs_out_in_an_outage(
     sign_in(life())
     for key in [key for key in backend._values if key.startswith("document")]:
         backend.delete(key)
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     app = life(retry=ONE_ATTEMPT)
     (account,) = app.get_accounts("ann@contoso.com")
     app.remove_account(account)

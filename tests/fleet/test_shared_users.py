@@ -17,7 +17,7 @@ from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 import resilient_auth as ra
 from resilient_auth._fleet.user_record import Change, UserRecord, merge
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import BlackHole, Refuse, WrongAnswer
+from resilient_auth.emulator.faults import Fault, WrongAnswer
 from resilient_auth.events import RemovalPostponed, RemovalWritten
 from resilient_auth.testing import capture_events
 from resilient_auth.token import fingerprint
@@ -85,7 +85,7 @@ def test_a_refresh_token_that_another_process_used_is_no_denial(
     """Whoever was taken for dead and comes back with it goes on with what the other one got."""
     here, there = life(attempt_timeout=1.0, connect_timeout=0.5, exchange_deadline=90.0, wait=90.0), life()
     account = sign_in(here)
-    idp.fail(BlackHole(), "token", count=1)
+    idp.fail(Fault.black_hole(), "token", count=1)
     begun, answers = len(idp.ledger.token_calls()), []
     asking = threading.Thread(
         target=lambda: answers.append(here.acquire_token_silent(USER_SCOPE, account, force_refresh=True))
@@ -253,7 +253,7 @@ def test_an_emptied_store_is_filled_again_from_memory(
         backend.delete(key)
     assert app.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["token_source"] == "identity_provider"
     _eventually_settled(app)
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     again = life()
     (found,) = again.get_accounts("ann@contoso.com")
     assert again.acquire_token_silent(USER_SCOPE, found)["token_source"] == "cache"
@@ -323,7 +323,7 @@ def test_memory_is_bounded_and_users_come_back(
     held = {e["home_account_id"] for e in app.token_cache.search("RefreshToken")}
     assert len(held) <= 5
     assert len(app._ra_session.shared_cache._partitions) <= 6
-    idp.fail(Refuse())
+    idp.fail(Fault.refuse())
     for name in names:
         (account,) = app.get_accounts(name)
         assert app.acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"

@@ -17,7 +17,7 @@ from fleet_world import USER_SCOPE, BreakableBackend
 import resilient_auth as ra
 from resilient_auth._fleet.user_record import Change
 from resilient_auth.emulator import Emulator
-from resilient_auth.emulator.faults import Refuse
+from resilient_auth.emulator.faults import Fault
 
 DAY = 24 * 3600.0
 
@@ -181,7 +181,7 @@ class TestImportedCaches:
         account = sign_in(app)
         again = life()
         ra.import_msal_cache(again, text)
-        idp.fail(Refuse())
+        idp.fail(Fault.refuse())
         assert life().acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
 
     def test_a_cache_that_was_written_after_the_sign_out_counts(
@@ -258,7 +258,7 @@ class TestOtherTenants:
         sign_in(again)
         new = self.ask(again, account, "fabrikam")
         assert new != far
-        idp.fail(Refuse())
+        idp.fail(Fault.refuse())
         assert self.ask(life(), account, "fabrikam") == new
 
 

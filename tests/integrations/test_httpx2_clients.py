@@ -98,7 +98,7 @@ async def test_a_body_is_read_in_its_own_clients() -> None:
     async with httpx2.AsyncClient(transport=awaited) as client:
         assert (await client.get(API)).text == "ab"
     for one in (transport, awaited):
-        assert one._pipeline.circuit("https://api.example").bulkhead.in_use == 0
+        assert one._pipeline.circuits.find("https://api.example").bulkhead.in_use == 0
 
 
 def test_its_own_transports_are_bounded() -> None:

@@ -21,7 +21,6 @@ from typing import Any
 
 from ..._engine.acquire import restore
 from ..._engine.steps import Invoke, Steps
-from ..._policy.breaker import BreakerStatus
 from ..._process import forks, observing
 from ...errors import ConfigurationError
 from ...events import FallbackServed, HedgeSent, RetryScheduled, emit
@@ -80,21 +79,14 @@ class Pipeline:
         self._nests = nests
         self._dialect = dialect
         self._now = options.clock.monotonic
-        self._circuits = Circuits(options)
+        #: What the calls with one key share.
+        self.circuits = Circuits(options)
         self._abandoned: deque[tuple[Lease | Turn, Any]] = deque()
         self._attempts = Attempts(
             options, wrapped, body, BodyOptions(dialect, self._now, bounded, options.longest_delay, self._abandoned)
         )
         after = options.hedge_after
         self._ask = self._attempts.make if after is None else partial(self._hedged, after)
-
-    def circuit(self, name: str) -> Circuit:
-        """Find what the calls with one key share."""
-        return self._circuits.find(name)
-
-    def breakers(self) -> tuple[BreakerStatus, ...]:
-        """Return how each breaker stands."""
-        return self._circuits.statuses()
 
     def call(self, request: Any) -> Steps[Any]:
         """Take one request through; returns its answer."""
@@ -106,7 +98,7 @@ class Pipeline:
     def _call(self, request: Any) -> Steps[Any]:
         if self._abandoned:
             yield from self._let_go()
-        circuit, now = self._circuits.find(self._key(request)), self._now
+        circuit, now = self.circuits.find(self._key(request)), self._now
         call = Call(request, circuit, now() + wanted(request.extensions, self.options.deadline))
         # What this call makes others ask, such as a fallback's own call, has no more time than it has.
         outer = inherited.set(Deadline(now, call.ends)) if self._nests and call.ends != _NEVER else None
@@ -292,7 +284,7 @@ class Pipeline:
     def after_fork(self) -> None:
         """Make it usable in a forked child, in which none of the parent's calls are."""
         self._abandoned.clear()
-        self._circuits.after_fork()
+        self.circuits.after_fork()
 
 
 def _named_by(key: Callable[[Any], str], request: Any) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import os
-import socket
 import ssl
-import threading
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from ..wire.messages import base64url
+from ..wire.posting import post
 from .contracts import B2C, ENTRA, Unfit, judge
 
 __all__ = ["Attempt", "CalloutOutcome", "Question", "events_claims", "send"]
@@ -111,12 +109,12 @@ class Question:
         cls,
         event: str,
         url: str,
-        *,
         tenant_id: str,
         user: Mapping[str, Any] | None,
         headers: Mapping[str, str],
         timeout: float,
         ca_file: str,
+        *,
         locale: str = "en-us",
         data: Mapping[str, Any] | None = None,
         password: str | None = None,
@@ -169,8 +167,11 @@ def send(question: Question) -> CalloutOutcome:
         began = time.monotonic()
         status: int | None = None
         try:
-            status, kind, body = _exchange(question)
-            judged = judge(question.event, status, kind, body, nonce=question.nonce)
+            answer = post(
+                question.url, question.body, question.headers, question.timeout, most=_LARGEST, trust=question.trust
+            )
+            status, kind = answer.status, answer.headers.get("content-type", "")
+            judged = judge(question.event, status, kind, answer.body, nonce=question.nonce)
         except Unfit as error:
             code, reason = error.code, error.reason
         except (OSError, http.client.HTTPException) as error:
@@ -184,38 +185,6 @@ def send(question: Question) -> CalloutOutcome:
         again = status is None or status >= 500
         if not again or len(attempts) > question.retries:
             return CalloutOutcome(question.event, question.correlation_id, tuple(attempts), None)
-
-
-def _exchange(question: Question) -> tuple[int, str, bytes]:
-    parts = urlsplit(question.url)
-    host, port = parts.hostname or "", parts.port
-    connection: http.client.HTTPConnection
-    if question.trust is not None:
-        connection = http.client.HTTPSConnection(host, port, timeout=question.timeout, context=question.trust)
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=question.timeout)
-
-    def give_up() -> None:
-        # A socket's own time-out begins anew with each byte.
-        if connection.sock is not None:
-            with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(question.timeout, give_up)
-    timer.daemon = True
-    timer.start()
-    began = time.monotonic()
-    try:
-        path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        connection.request("POST", path, question.body, dict(question.headers))
-        answer = connection.getresponse()
-        body = answer.read(_LARGEST)
-        if time.monotonic() - began >= question.timeout:
-            raise TimeoutError
-        return answer.status, answer.getheader("Content-Type", ""), body
-    finally:
-        timer.cancel()
-        connection.close()
 
 
 def _event(
@@ -252,15 +221,11 @@ def _encrypted(claims: Mapping[str, Any], public_key: bytes) -> str:
     key = load_pem_public_key(public_key)
     if not isinstance(key, rsa.RSAPublicKey):
         raise ValueError("encrypt_for must be an RSA public key")  # noqa: TRY004 - of the text, not of the argument
-    head, told = _segment(json.dumps({"alg": "none"}).encode()), _segment(json.dumps(claims).encode())
+    head, told = base64url(json.dumps({"alg": "none"}).encode()), base64url(json.dumps(claims).encode())
     inner = f"{head}.{told}.".encode()
-    header = _segment(json.dumps({"alg": "RSA-OAEP-256", "enc": "A256GCM"}).encode())
+    header = base64url(json.dumps({"alg": "RSA-OAEP-256", "enc": "A256GCM"}).encode())
     content_key, nonce = os.urandom(32), os.urandom(12)
     sealed = AESGCM(content_key).encrypt(nonce, inner, header.encode())
     oaep = padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=None)
     parts = (key.encrypt(content_key, oaep), nonce, sealed[:-16], sealed[-16:])
-    return ".".join((header, *map(_segment, parts)))
-
-
-def _segment(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return ".".join((header, *map(base64url, parts)))

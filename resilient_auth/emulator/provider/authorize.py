@@ -12,13 +12,13 @@ import jwt
 
 from ..settings import Settings
 from ..wire.messages import Request, Response, html_response, json_response, redirect
-from .directory import CODE_LIFETIME, DEVICE_CODE_LIFETIME, Code, Directory, User
+from .directory import CODE_LIFETIME, DEVICE_CODE_LIFETIME, Audience, Code, Directory, User
 from .grants import context_in
 from .notices import Notices
 from .oauth_errors import Refusal
 from .realms import Realm
 from .sessions import BrowserSession, BrowserSessions, cookie_of
-from .tokens import Audience, Mint, client_info, resource_of
+from .tokens import Mint, client_info, resource_of
 
 _CHOICE: Final = "emulator_user"
 
@@ -60,27 +60,23 @@ class SignIn:
         """Return the parameters that the redirect carries after a user's consent."""
         session = session or self._sessions.begin(user)
         scopes = tuple(asked.get("scope", "openid").split())
-        client_id = asked["client_id"]
+        audience = Audience(
+            asked["client_id"], user, scopes, resource_of(scopes), nonce=asked.get("nonce"), sid=session.sid
+        )
         kinds = asked.get("response_type", "code").split()
         answer = {}
         if "code" in kinds:
             answer["code"] = self._directory.codes.hand_out(
                 Code(
-                    user,
-                    client_id,
-                    scopes,
+                    replace(audience, context=context_in(asked.get("claims"))),
                     asked.get("redirect_uri", ""),
                     time.time() + CODE_LIFETIME,
                     realm.name,
-                    asked.get("nonce"),
                     asked.get("code_challenge"),
                     asked.get("code_challenge_method", "plain"),
-                    session.sid,
-                    context_in(asked.get("claims")),
                 )
             )
         if "id_token" in kinds:
-            audience = Audience(client_id, user, scopes, resource_of(scopes), nonce=asked.get("nonce"), sid=session.sid)
             answer["id_token"] = self._mint.id_token(realm, audience)
         if asked.get("client_info") == "1":
             answer["client_info"] = client_info(realm, user)
@@ -163,11 +159,7 @@ class SignIn:
         return html_response(_page("Signed in", "<p>You have signed in on your device. You may close this page.</p>"))
 
     def _user_page(self, asked: dict[str, str]) -> Response:
-        hidden = "".join(
-            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
-            for name, value in asked.items()
-            if name != _CHOICE
-        )
+        hidden = _hidden({name: value for name, value in asked.items() if name != _CHOICE})
         form = f'<form method="post">{hidden}{self._user_buttons()}</form>'
         return html_response(_page("Pick an account", form))
 
@@ -183,14 +175,17 @@ def _deliver(asked: dict[str, str], answer: dict[str, str]) -> Response:
     mode = asked.get("response_mode")
     hybrid = asked.get("response_type", "code") != "code"
     if mode == "form_post":
-        fields = "".join(
-            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in answer.items()
-        )
-        form = f'<form method="post" action="{escape(target)}">{fields}<button>Continue</button></form>'
+        form = f'<form method="post" action="{escape(target)}">{_hidden(answer)}<button>Continue</button></form>'
         return html_response(_page("Working...", f"{form}<script>document.forms[0].submit()</script>"))
     if mode == "fragment" or (hybrid and mode is None):
         return redirect(f"{target}#{urlencode(answer)}")
     return redirect(_with_query(target, answer))
+
+
+def _hidden(fields: dict[str, str]) -> str:
+    return "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items()
+    )
 
 
 def _with_query(target: str, parameters: dict[str, str]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
+
+import cachetools
 
 from ..ledger import fingerprint
 from .realms import tenant_id
@@ -32,23 +33,40 @@ class User:
 
 
 @dataclass(frozen=True)
+class Audience:
+    """Whom a token is for: a client that acts for a user, or for itself where `user` is None."""
+
+    client_id: str
+    user: User | None
+    scopes: tuple[str, ...]
+    resource: str = ""
+    cae: bool = False
+    expired: bool = False
+    nonce: str | None = None
+    #: The provider's own session, in which an ID token is issued.
+    sid: str | None = None
+    #: The authentication context that was asked for.
+    context: str | None = None
+    #: The refresh token that stays; None for a new one.
+    refresh: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """The object id of the user, or of the client's service principal."""
+        return self.user.oid if self.user else str(uuid.uuid5(uuid.NAMESPACE_URL, f"client:{self.client_id}"))
+
+
+@dataclass(frozen=True)
 class Code:
     """What an authorization code stands for."""
 
-    user: User
-    client_id: str
-    scopes: tuple[str, ...]
+    audience: Audience
     redirect_uri: str
     expires_at: float
     #: Where it may be redeemed; see `Realm.name`.
     realm: str
-    nonce: str | None = None
     challenge: str | None = None
     challenge_method: str = "plain"
-    #: The provider's own session, in which it was asked for.
-    sid: str | None = None
-    #: The authentication context that was asked for.
-    context: str | None = None
 
 
 @dataclass
@@ -86,23 +104,23 @@ class Outstanding(Generic[_Item]):
     """Secrets that were handed out, known by their hash; the oldest go when there are too many."""
 
     def __init__(self) -> None:
-        self._items: OrderedDict[str, _Item] = OrderedDict()
+        self._items: cachetools.FIFOCache[str, _Item] = cachetools.FIFOCache(_OUTSTANDING_LIMIT)
 
     def hand_out(self, item: _Item) -> str:
         """Remember an item and return the secret that stands for it."""
         secret = secrets.token_urlsafe(48)
         self._items[fingerprint(secret)] = item
-        if len(self._items) > _OUTSTANDING_LIMIT:
-            self._items.popitem(last=False)
         return secret
 
     def find(self, secret: str) -> _Item | None:
         """Return what a secret stands for."""
-        return self._items.get(fingerprint(secret))
+        found: _Item | None = self._items.get(fingerprint(secret))
+        return found
 
     def redeem(self, secret: str) -> _Item | None:
         """Return what a secret stands for, this once."""
-        return self._items.pop(fingerprint(secret), None)
+        found: _Item | None = self._items.pop(fingerprint(secret), None)
+        return found
 
     def values(self) -> tuple[_Item, ...]:
         """Return all that is outstanding."""

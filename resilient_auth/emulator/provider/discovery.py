@@ -9,16 +9,10 @@ from ..settings import Settings
 from ..wire.messages import Request, Response, json_response
 from .keys import KeyRing
 from .oauth_errors import Refusal
-from .realms import MICROSOFT_HOSTS, Realm, is_microsoft, tenant_id
+from .realms import CLOUDS, Realm, is_microsoft, tenant_id
 
 _TENANT_TEMPLATE: Final = "{tenantid}"
 _CACHEABLE: Final = (("Cache-Control", "max-age=86400, private"),)
-_CLOUDS: Final = (
-    ("login.microsoftonline.com", ("login.windows.net", "login.microsoft.com", "sts.windows.net"), "login.windows.net"),
-    ("login.partner.microsoftonline.cn", ("login.chinacloudapi.cn",), None),
-    ("login.microsoftonline.us", ("login.usgovcloudapi.net",), None),
-    ("login-us.microsoftonline.com", (), None),
-)
 
 
 class Discovery:
@@ -87,7 +81,7 @@ class Discovery:
                 "api-version": request.query.get("api-version", "1.0"),
                 "metadata": [
                     {"preferred_network": network, "preferred_cache": cache or network, "aliases": [network, *aliases]}
-                    for network, aliases, cache in _CLOUDS
+                    for network, aliases, cache in CLOUDS
                 ],
             },
             headers=_CACHEABLE,
@@ -106,6 +100,3 @@ class Discovery:
                 "tenant_id": tenant_id(domain or "contoso"),
             }
         )
-
-
-assert all(network in MICROSOFT_HOSTS for network, _, _ in _CLOUDS)  # noqa: S101 (a table that must fit another)

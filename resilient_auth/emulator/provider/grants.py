@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import jwt
 
 from ..ledger import Ledger
 from ..settings import Settings
-from ..wire.messages import Request, Response, json_response
+from ..wire.messages import Request, Response, base64url, json_response
 from .clients import Clients
-from .directory import Directory, RefreshToken, User
+from .directory import Audience, Directory, RefreshToken, User
 from .oauth_errors import Refusal
 from .realms import Realm
-from .tokens import OIDC_SCOPES, Audience, Mint, client_info, resource_of
+from .tokens import OIDC_SCOPES, Mint, client_info, resource_of
 
 _SHORT_NAMES: Final = {
     "urn:ietf:params:oauth:grant-type:device_code": "device_code",
@@ -70,18 +69,6 @@ def _member(claims: str | None, part: str, name: str) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class Granted:
-    """What a grant entitles its client to; no user means the client itself."""
-
-    user: User | None
-    scopes: tuple[str, ...]
-    nonce: str | None = None
-    refresh: str | None = None
-    sid: str | None = None
-    context: str | None = None
-
-
 class TokenEndpoint:
     """Redeems grants for tokens."""
 
@@ -92,7 +79,7 @@ class TokenEndpoint:
         self._mint = mint
         self._settings = settings
         self.denials: dict[str, Refusal] = {}
-        self._grants: dict[str, Callable[[dict[str, str], Realm, str], Granted]] = {
+        self._grants: dict[str, Callable[[dict[str, str], Realm, str], Audience]] = {
             "client_credentials": self._client_credentials,
             "authorization_code": self._authorization_code,
             "refresh_token": self._refresh_token,
@@ -125,20 +112,11 @@ class TokenEndpoint:
         client_id = self._clients.authenticate(request, grant_type)
         cae = declares_cp1(form.get("claims"))
         granted = grant(form, realm, client_id)
-        audience = Audience(
-            client_id,
-            granted.user,
-            granted.scopes,
-            form.get("resource") or resource_of(granted.scopes),
-            cae,
-            request.expired_tokens,
-            granted.nonce,
-            granted.sid,
-            granted.context,
-        )
-        return self._answer(realm, audience, form, granted)
+        resource = form.get("resource") or resource_of(granted.scopes)
+        audience = replace(granted, resource=resource, cae=cae, expired=request.expired_tokens)
+        return self._answer(realm, audience, form)
 
-    def _answer(self, realm: Realm, audience: Audience, form: dict[str, str], granted: Granted) -> Response:
+    def _answer(self, realm: Realm, audience: Audience, form: dict[str, str]) -> Response:
         access_token, issued = self._mint.access_token(realm, audience)
         lifetime = int(self._mint.lifetime(audience))
         times: dict[str, int] = {"expires_in": lifetime, "ext_expires_in": lifetime}
@@ -159,7 +137,7 @@ class TokenEndpoint:
             if realm.kind == "v1" or "openid" in asked:
                 answer["id_token"] = self._mint.id_token(realm, audience)
             if realm.kind == "v1" or "offline_access" in asked:
-                answer["refresh_token"] = granted.refresh or self._new_refresh_token(realm, audience, user)
+                answer["refresh_token"] = audience.refresh or self._new_refresh_token(realm, audience, user)
             # An extension of Microsoft's, which other providers don't know.
             if form.get("client_info") == "1" and realm.kind not in ("adfs", "oidc"):
                 answer["client_info"] = client_info(realm, user)
@@ -173,15 +151,15 @@ class TokenEndpoint:
         self._mint.refresh_token(realm, audience, text)
         return text
 
-    def _client_credentials(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _client_credentials(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         if realm.shared:
             raise Refusal("invalid_request", 50059, "No tenant-identifying information found in the request.")
         scopes = _scopes(form)
         if realm.kind != "v1" and scopes and not all(scope.endswith("/.default") for scope in scopes):
             raise Refusal("invalid_scope", 1002012, "The scope of client credentials must end in '/.default'.")
-        return Granted(None, _required(scopes, form))
+        return Audience(client_id, None, _required(scopes, form))
 
-    def _authorization_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _authorization_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         code = self._directory.codes.redeem(form.get("code", ""))
         if code is None:
             raise Refusal("invalid_grant", 54005, "The authorization code was already redeemed or doesn't exist.")
@@ -189,14 +167,15 @@ class TokenEndpoint:
             raise Refusal("invalid_grant", 70008, "The authorization code has expired.")
         if code.realm != realm.name:
             raise Refusal("invalid_grant", 700016, "The authorization code was issued by another realm.")
-        if code.client_id != client_id or code.redirect_uri != form.get("redirect_uri", code.redirect_uri):
+        audience = code.audience
+        if audience.client_id != client_id or code.redirect_uri != form.get("redirect_uri", code.redirect_uri):
             raise Refusal("invalid_grant", 500112, "Client or redirect_uri don't match those of the authorization.")
         verifier = form.get("code_verifier", "")
         if code.challenge is not None and _challenge(verifier, code.challenge_method) != code.challenge:
             raise Refusal("invalid_grant", 501481, "The code_verifier doesn't match the code_challenge.")
-        return Granted(code.user, _scopes(form) or code.scopes, code.nonce, sid=code.sid, context=code.context)
+        return replace(audience, scopes=_scopes(form) or audience.scopes)
 
-    def _refresh_token(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _refresh_token(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         text = form.get("refresh_token", "")
         token = self._directory.refresh_tokens.find(text)
         if token is None or token.client_id != client_id or token.realm != realm.name:
@@ -208,10 +187,10 @@ class TokenEndpoint:
         token.used = True
         scopes = _scopes(form) or token.scopes
         if self._settings.rotate == "never":
-            return Granted(token.user, scopes, refresh=text, sid=token.sid)
-        return Granted(token.user, tuple(dict.fromkeys((*scopes, "offline_access"))), sid=token.sid)
+            return Audience(client_id, token.user, scopes, refresh=text, sid=token.sid)
+        return Audience(client_id, token.user, tuple(dict.fromkeys((*scopes, "offline_access"))), sid=token.sid)
 
-    def _device_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _device_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         secret = form.get("device_code") or form.get("code", "")
         waiting = self._directory.device_codes.find(secret)
         if waiting is None or waiting.client_id != client_id:
@@ -226,43 +205,43 @@ class TokenEndpoint:
         if waiting.user is None:
             raise Refusal("authorization_pending", 70016, "The user hasn't finished the sign-in yet.")
         self._directory.device_codes.redeem(secret)
-        return Granted(waiting.user, waiting.scopes)
+        return Audience(client_id, waiting.user, waiting.scopes)
 
-    def _password(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _password(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         user = self._directory.find_user(form.get("username", ""))
         if user is None:
             raise Refusal("invalid_grant", 50034, "The user account doesn't exist in the directory.")
         if user.password is None or form.get("password") != user.password:
             raise Refusal("invalid_grant", 50126, "Invalid username or password.")
-        return Granted(user, _required(_scopes(form), form))
+        return Audience(client_id, user, _required(_scopes(form), form))
 
-    def _on_behalf_of(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _on_behalf_of(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         assertion = form.get("assertion", "")
         if not assertion or form.get("requested_token_use") != "on_behalf_of":
             raise Refusal("invalid_request", 900144, "The body needs 'assertion' and 'requested_token_use'.")
         issued = self._ledger.lookup(assertion)
         if issued is None:
-            return Granted(self._directory.user_of_assertion(assertion), _required(_scopes(form), form))
+            return Audience(client_id, self._directory.user_of_assertion(assertion), _required(_scopes(form), form))
         if not self._ledger.is_valid(assertion):
             raise Refusal("invalid_grant", 500133, "The assertion is expired or revoked.")
         user = self._directory.find_user(issued.subject) or _user_in(assertion, issued.tenant)
         if user is None:
             raise Refusal("invalid_grant", 50000, "The assertion is an app's token and names no user.")
-        return Granted(user, _required(_scopes(form), form))
+        return Audience(client_id, user, _required(_scopes(form), form))
 
-    def _saml(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _saml(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         assertion = form.get("assertion", "")
         if not assertion:
             raise Refusal("invalid_request", 900144, "The request body must contain 'assertion'.")
-        return Granted(self._directory.user_of_assertion(assertion), _required(_scopes(form), form))
+        return Audience(client_id, self._directory.user_of_assertion(assertion), _required(_scopes(form), form))
 
-    def _user_fic(self, form: dict[str, str], realm: Realm, client_id: str) -> Granted:
+    def _user_fic(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         if not form.get("user_federated_identity_credential"):
             raise Refusal("invalid_request", 900144, "The body needs 'user_federated_identity_credential'.")
         user = self._directory.find_user(form.get("username") or form.get("user_id", ""))
         if user is None:
             raise Refusal("invalid_grant", 50034, "The user account doesn't exist in the directory.")
-        return Granted(user, _required(_scopes(form), form))
+        return Audience(client_id, user, _required(_scopes(form), form))
 
 
 def _scopes(form: dict[str, str]) -> tuple[str, ...]:
@@ -278,7 +257,7 @@ def _required(scopes: tuple[str, ...], form: dict[str, str]) -> tuple[str, ...]:
 def _challenge(verifier: str, method: str) -> str:
     if method.upper() != "S256":
         return verifier
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    return base64url(hashlib.sha256(verifier.encode()).digest())
 
 
 def _user_in(assertion: str, tid: str) -> User | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import threading
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+
+from ..wire.messages import base64url
 
 _KEY_BITS = 2048
 
@@ -29,8 +30,8 @@ class SigningKey:
             "use": "sig",
             "kid": self.kid,
             "x5t": self.kid,
-            "n": _base64url(numbers.n),
-            "e": _base64url(numbers.e),
+            "n": _of_number(numbers.n),
+            "e": _of_number(numbers.e),
         }
 
 
@@ -81,11 +82,10 @@ def _process_key(index: int) -> SigningKey:
         while len(_generated) <= index:
             private = generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
             modulus = private.public_key().public_numbers().n
-            digest = hashlib.sha256(_base64url(modulus).encode()).digest()
-            _generated.append(SigningKey(base64.urlsafe_b64encode(digest[:20]).rstrip(b"=").decode(), private))
+            digest = hashlib.sha256(_of_number(modulus).encode()).digest()
+            _generated.append(SigningKey(base64url(digest[:20]), private))
         return _generated[index]
 
 
-def _base64url(number: int) -> str:
-    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+def _of_number(number: int) -> str:
+    return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..settings import Settings
 from ..wire.messages import Request, Response, json_response
+from .directory import Audience
 from .realms import Realm
-from .tokens import Audience, Mint
+from .tokens import Mint
 
 SYSTEM_ASSIGNED_CLIENT_ID = "5e1f0000-0000-4000-8000-000000000001"
 
@@ -46,9 +47,9 @@ class ManagedIdentity:
             return _imds_error(400, "invalid_request", "Required metadata header not specified")
         if not request.query.get("resource"):
             return _imds_error(400, "invalid_request", "Required query variable 'resource' is missing")
-        token, body, token_id = self._token(request)
+        body, token_id = self._token(request)
         lifetime = "0" if request.expired_tokens else str(int(self._settings.token_lifetime))
-        return json_response(token | body | {"expires_in": lifetime, "ext_expires_in": lifetime}, token_id=token_id)
+        return json_response(body | {"expires_in": lifetime, "ext_expires_in": lifetime}, token_id=token_id)
 
     def _app_service_token(self, request: Request) -> Response:
         header = request.headers.get("x-identity-header", "")
@@ -56,10 +57,10 @@ class ManagedIdentity:
             return json_response({"statusCode": 401, "message": "The X-IDENTITY-HEADER is missing or wrong."}, 401)
         if not request.query.get("resource"):
             return json_response({"statusCode": 400, "message": "The resource parameter is missing."}, 400)
-        token, body, token_id = self._token(request)
-        return json_response(token | body, token_id=token_id)
+        body, token_id = self._token(request)
+        return json_response(body, token_id=token_id)
 
-    def _token(self, request: Request) -> tuple[dict[str, Any], dict[str, Any], str]:
+    def _token(self, request: Request) -> tuple[dict[str, Any], str]:
         resource = request.query["resource"]
         chosen = next((request.query[name] for name in _USER_ASSIGNED if name in request.query), None)
         client_id = chosen or SYSTEM_ASSIGNED_CLIENT_ID
@@ -68,13 +69,14 @@ class ManagedIdentity:
         audience = Audience(client_id, None, (f"{resource}/.default",), resource, expired=request.expired_tokens)
         text, issued = self._mint.access_token(realm, audience)
         body = {
+            "access_token": text,
             "client_id": client_id,
             "expires_on": str(int(issued.expires_at)),
             "not_before": str(int(issued.issued_at)),
             "resource": resource,
             "token_type": "Bearer",
         }
-        return {"access_token": text}, body, issued.jti
+        return body, issued.jti
 
     def _compute(self, request: Request, rest: list[str]) -> Response:
         if request.headers.get("metadata", "").lower() != "true":

@@ -7,7 +7,6 @@ security events        RFC 8417, pushed as in RFC 8935
 
 from __future__ import annotations
 
-import base64
 import hmac
 import http.client
 import json
@@ -23,6 +22,8 @@ from urllib.parse import urlencode, urlsplit
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ..wire.messages import base64url
+from ..wire.posting import post
 from .keys import KeyRing
 from .sessions import BrowserSession, Party
 
@@ -129,14 +130,14 @@ class Notices:
         if forge == "signature":
             return f"{head}.{payload}.{self._keys.sign({'jti': 'another'}).rpartition('.')[2]}"
         if forge == "payload":
-            return f"{head}.{_b64(json.dumps(claims | {'jti': uuid.uuid4().hex}).encode())}.{signature}"
+            return f"{head}.{base64url(json.dumps(claims | {'jti': uuid.uuid4().hex}).encode())}.{signature}"
         key = self._keys.current
         algorithm = "none" if forge == "none" else "HS256"
-        head = _b64(json.dumps({"kid": key.kid} | header | {"alg": algorithm}).encode())
+        head = base64url(json.dumps({"kid": key.kid} | header | {"alg": algorithm}).encode())
         if forge == "none":
             return f"{head}.{payload}."
         public = key.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        return f"{head}.{payload}.{_b64(hmac.digest(public, f'{head}.{payload}'.encode(), 'sha256'))}"
+        return f"{head}.{payload}.{base64url(hmac.digest(public, f'{head}.{payload}'.encode(), 'sha256'))}"
 
     def send_soon(self, kind: str, url: str, content: Mapping[str, str] | str, **options: Any) -> None:
         """Send on a thread of its own."""
@@ -174,43 +175,19 @@ class Notices:
             headers["Authorization"] = f"Bearer {bearer}"
         body = content if isinstance(content, str) else urlencode(content)
         try:
-            delivery = self._send(parts, body, headers, ca_file, kind)
+            trust = None
+            if parts.scheme == "https":
+                trust = ssl.create_default_context(cafile=ca_file)
+                trust.load_verify_locations(cadata=self._authority_pem().decode())
+            answer = post(url, body, headers, _SECONDS, most=_LARGEST_ANSWER, trust=trust)
+            told = (answer.headers.get(name, "") for name in ("content-type", "cache-control", "retry-after"))
+            delivery = Delivery(
+                time.time(), kind, parts.geturl(), answer.status, answer.body.decode("utf-8", "replace"), *told
+            )
         except (OSError, http.client.HTTPException) as error:
             delivery = Delivery(time.time(), kind, url, 0, type(error).__name__)
         self._deliveries.append(delivery)
         return delivery
 
-    def _send(self, parts: Any, body: str, headers: dict[str, str], ca_file: str | None, kind: str) -> Delivery:
-        if parts.scheme == "https":
-            trust = ssl.create_default_context(cafile=ca_file)
-            trust.load_verify_locations(cadata=self._authority_pem().decode())
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=_SECONDS, context=trust
-            )
-        else:
-            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_SECONDS)
-        try:
-            target = parts._replace(scheme="", netloc="").geturl() or "/"
-            connection.request("POST", target, body, headers)
-            answer = connection.getresponse()
-            content = answer.read(_LARGEST_ANSWER).decode("utf-8", "replace")
-        finally:
-            connection.close()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        return Delivery(
-            time.time(),
-            kind,
-            parts.geturl(),
-            answer.status,
-            content,
-            told.get("content-type", ""),
-            told.get("cache-control", ""),
-            told.get("retry-after", ""),
-        )
-
     def _uris(self, party: Party) -> SignOutUris:
         return self._clients.get(party.client_id, SignOutUris())
-
-
-def _b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -12,19 +12,14 @@ Kind = Literal["v2", "v1", "b2c", "ciam", "adfs", "oidc"]
 
 SHARED_TENANTS: Final = frozenset({"common", "organizations"})
 PERSONAL_TENANT_ID: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
-MICROSOFT_HOSTS: Final = frozenset(
-    {
-        "login.microsoftonline.com",
-        "login.windows.net",
-        "login.microsoft.com",
-        "sts.windows.net",
-        "login.partner.microsoftonline.cn",
-        "login.chinacloudapi.cn",
-        "login.microsoftonline.us",
-        "login.usgovcloudapi.net",
-        "login-us.microsoftonline.com",
-    }
+#: Entra's: the host that its documents name, its other names, and the one of them that MSAL's cache goes by.
+CLOUDS: Final[tuple[tuple[str, tuple[str, ...], str | None], ...]] = (
+    ("login.microsoftonline.com", ("login.windows.net", "login.microsoft.com", "sts.windows.net"), "login.windows.net"),
+    ("login.partner.microsoftonline.cn", ("login.chinacloudapi.cn",), None),
+    ("login.microsoftonline.us", ("login.usgovcloudapi.net",), None),
+    ("login-us.microsoftonline.com", (), None),
 )
+_MICROSOFT_HOSTS: Final = frozenset(host for network, aliases, _ in CLOUDS for host in (network, *aliases))
 
 _B2C_SUFFIX: Final = ".b2clogin.com"
 _CIAM_SUFFIX: Final = ".ciamlogin.com"
@@ -54,7 +49,7 @@ def tenant_id(name: str) -> str:
 def is_microsoft(host: str) -> bool:
     """Return whether a host is one of Entra's own, a regional one included."""
     name = host.partition(":")[0]
-    return name in MICROSOFT_HOSTS or _REGIONAL.fullmatch(name) is not None
+    return name in _MICROSOFT_HOSTS or _REGIONAL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

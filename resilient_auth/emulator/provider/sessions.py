@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
+
+import cachetools
 
 from ..wire.messages import Request
 from .directory import User
@@ -36,7 +37,7 @@ class BrowserSessions:
     """Keep the sessions of browsers; the oldest go when there are too many."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, BrowserSession] = OrderedDict()
+        self._sessions: cachetools.FIFOCache[str, BrowserSession] = cachetools.FIFOCache(_SESSION_LIMIT)
 
     def begin(self, user: User, request: Request | None = None) -> BrowserSession:
         """Return a user's session in the browser that asks, or a new one."""
@@ -45,8 +46,6 @@ class BrowserSessions:
             return known
         session = BrowserSession(secrets.token_urlsafe(16), user)
         self._sessions[session.sid] = session
-        if len(self._sessions) > _SESSION_LIMIT:
-            self._sessions.popitem(last=False)
         return session
 
     def of(self, request: Request) -> BrowserSession | None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 import uuid
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
 from ..ledger import IssuedToken, Ledger, TokenKind, fingerprint
 from ..settings import Settings
-from .directory import User
+from ..wire.messages import base64url
+from .directory import Audience, User
 from .keys import KeyRing, SigningKey
 from .realms import Realm
 from .sessions import BrowserSessions, Party
@@ -23,28 +22,6 @@ OIDC_SCOPES: Final = frozenset({"openid", "profile", "email", "offline_access"})
 _EXPIRED_SINCE: Final = 60.0
 _SHORTEST_CAE_LIFE: Final = 20 * 3600.0
 _CAE_LIFE_SPREAD: Final = 8 * 3600
-
-
-@dataclass(frozen=True)
-class Audience:
-    """Whom a token is for: a client that acts for a user, or for itself where `user` is None."""
-
-    client_id: str
-    user: User | None
-    scopes: tuple[str, ...]
-    resource: str
-    cae: bool = False
-    expired: bool = False
-    nonce: str | None = None
-    #: The provider's own session, in which an ID token is issued.
-    sid: str | None = None
-    #: The authentication context that was asked for.
-    context: str | None = None
-
-    @property
-    def subject(self) -> str:
-        """The object id of the user, or of the client's service principal."""
-        return self.user.oid if self.user else str(uuid.uuid5(uuid.NAMESPACE_URL, f"client:{self.client_id}"))
 
 
 def resource_of(scopes: tuple[str, ...]) -> str:
@@ -187,5 +164,4 @@ def client_info(realm: Realm, user: User) -> str:
     """Return Entra's `client_info`: the user's id and home tenant, in base64url."""
     uid = f"{user.oid}-{realm.policy}" if realm.kind == "b2c" else user.oid
     utid = realm.tid if realm.kind in ("b2c", "ciam") else user.home_tid
-    raw = json.dumps({"uid": uid, "utid": utid}).encode()
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url(json.dumps({"uid": uid, "utid": utid}).encode())

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import h11
 
-from ..faults import BlackHole, ExpiredTokens, Fault, Reset, Slow, Trickle, WrongAnswer, WrongContentLength
+from ..faults import EXPIRED_TOKENS, Fault, Slow, Trickle, WrongAnswer
 from ..injection import Injection, Injections
 from ..ledger import Call, Ledger
 from .connection import Connection
@@ -55,10 +55,10 @@ class Exchange:
     ) -> bool:
         fault = injection.effective
         match fault:
-            case Reset():
+            case Fault(name="reset"):
                 connection.abort()
                 return False
-            case BlackHole():
+            case Fault(name="black_hole"):
                 await connection.linger(injection.ended, None)
                 connection.abort()
                 return False
@@ -69,7 +69,7 @@ class Exchange:
         response = _faulty_response(fault, site, request)
         self._enter_answer(number, response)
         match fault:
-            case WrongContentLength():
+            case Fault(name="wrong_content_length"):
                 await connection.send_short(response)
                 return False
             case Trickle(bytes_per_second=rate, headers=headers):
@@ -108,7 +108,7 @@ def _faulty_response(fault: Fault | None, site: Site, request: Request) -> Respo
         headers = () if retry_after is None else (("Retry-After", retry_after),)
         body = b"" if fault.code in (204, 304) else fault.body.encode()
         return Response(fault.code, body, fault.content_type, headers)
-    if isinstance(fault, ExpiredTokens):
+    if fault == Fault(EXPIRED_TOKENS):
         request = replace(request, expired_tokens=True)
     return _respond(site, request)
 

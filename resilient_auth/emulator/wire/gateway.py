@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..endpoints import HANDSHAKE, Host
-from ..faults import Fault, Refuse, TLSFailed
+from ..faults import REFUSE, TLS_FAILED, Fault
 from ..injection import Injections
 from ..ledger import Call, Ledger
 from .connection import Connection
@@ -93,7 +93,7 @@ class Gateway:
         if self._refuses(site):
             return
         if site.tls:
-            fault = self._injections.host_wide(site.host, TLSFailed)
+            fault = self._injections.host_wide(site.host, TLS_FAILED)
             if fault is not None:
                 self._record_failed_handshake(connection, names[0], fault)
                 await connection.fail_handshake()
@@ -140,4 +140,4 @@ class Gateway:
         )
 
     def _refuses(self, site: Site) -> bool:
-        return self._injections.host_wide(site.host, Refuse) is not None
+        return self._injections.host_wide(site.host, REFUSE) is not None

@@ -100,6 +100,11 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
     return unquote_plus(user), unquote_plus(secret)
 
 
+def base64url(raw: bytes) -> str:
+    """Write bytes as tokens and keys do: in base64url, without padding."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
 def _first_values(encoded: str) -> dict[str, str]:
     try:
         parsed = parse_qs(encoded, keep_blank_values=True, max_num_fields=200)

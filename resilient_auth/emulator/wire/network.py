@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+import cachetools
 import trustme
 
 from .stream import Stream
@@ -77,7 +77,7 @@ class Certificates:
 
     def __init__(self) -> None:
         self._authority = trustme.CA()
-        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
+        self._contexts: cachetools.FIFOCache[str, ssl.SSLContext] = cachetools.FIFOCache(_CERTIFICATE_LIMIT)
 
     @property
     def authority_pem(self) -> bytes:
@@ -87,14 +87,12 @@ class Certificates:
     def context(self, *names: str) -> ssl.SSLContext:
         """Return the TLS configuration of a server with these names."""
         key = names[0]
-        context = self._contexts.get(key)
+        context: ssl.SSLContext | None = self._contexts.get(key)
         if context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.set_alpn_protocols(["http/1.1"])
             self._authority.issue_cert(*names).configure_cert(context)
             self._contexts[key] = context
-            if len(self._contexts) > _CERTIFICATE_LIMIT:
-                self._contexts.popitem(last=False)
         return context
 
 

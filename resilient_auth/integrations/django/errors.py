@@ -32,19 +32,11 @@ def handle_errors(get_response: Callable[..., Any], *, realm: str | None = None)
             return None
         return response(refused(error, realm=realm))
 
-    if iscoroutinefunction(get_response):
-
-        async def middleware_async(request: HttpRequest) -> Any:
-            return await get_response(request)
-
-        middleware_async.process_exception = process_exception  # type: ignore[attr-defined]
-        return markcoroutinefunction(middleware_async)
-
     def middleware(request: HttpRequest) -> Any:
         return get_response(request)
 
     middleware.process_exception = process_exception  # type: ignore[attr-defined]
-    return middleware
+    return markcoroutinefunction(middleware) if iscoroutinefunction(get_response) else middleware
 
 
 handle_errors.sync_capable = handle_errors.async_capable = True  # type: ignore[attr-defined]

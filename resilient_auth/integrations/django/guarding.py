@@ -66,17 +66,7 @@ def authenticated(
     Raises:
         ConfigurationError: An argument is wrong; or, when it decorates a sync view, the verifier is async.
     """
-    guard = Guard(
-        verifier,
-        scopes=scopes,
-        roles=roles,
-        any_scopes=any_scopes,
-        any_roles=any_roles,
-        app_only=app_only,
-        grace=grace,
-        realm=realm,
-        token_in=token_in,
-    )
+    guard = Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         return functools.wraps(view)(_guarded(guard, view, user))
@@ -120,17 +110,7 @@ def claims_middleware(
         ConfigurationError: An argument is wrong.
     """
     open_to_all = public_paths(public)
-    guard = Guard(
-        verifier,
-        scopes=scopes,
-        roles=roles,
-        any_scopes=any_scopes,
-        any_roles=any_roles,
-        app_only=app_only,
-        grace=grace,
-        realm=realm,
-        token_in=token_in,
-    )
+    guard = Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
 
     def middleware(get_response: Callable[..., Any]) -> Callable[..., Any]:
         return _guarded(guard, get_response, user, open_to_all)

@@ -17,7 +17,7 @@ __all__ = ["Guard", "names", "public_paths"]
 
 
 class Guard:
-    """Verify the token of each request to a route.
+    """Verify the token of each request to a route. Every framework hands on what it was given, by place.
 
     Args:
         verifier: A `ClaimsVerifier`, or asyncio's.
@@ -37,7 +37,6 @@ class Guard:
     def __init__(
         self,
         verifier: Any,
-        *,
         scopes: str | Collection[str] = (),
         roles: str | Collection[str] = (),
         any_scopes: str | Collection[str] = (),
