@@ -54,10 +54,10 @@ def pending(*calls: Callable[[], Coroutine[Any, Any, Any]]) -> None:
     gc.collect()
 
 
-def transport(**options: Any) -> tuple[Silent, Any]:
+def transport(fallback: Callable[..., Any] | None = None, **options: Any) -> tuple[Silent, Any]:
     api = Silent()
     given = {"concurrency": 1, "queue": 1, "queue_wait": 30.0} | options
-    return api, ra.AsyncResilientTransport(api, options=TransportOptions(**given))
+    return api, ra.AsyncResilientTransport(api, options=TransportOptions(**given), fallback=fallback)
 
 
 async def send(wire: Any) -> int:
@@ -97,8 +97,7 @@ for _ in range(3):
     pending(lambda: send(wire), lambda: send(wire))
 hedging, hedged = transport(concurrency=2, hedge_after=0.05)
 pending(lambda: send(hedged))
-falling, fallen = transport()
-fallen._fallback, fallen._pipeline._has_fallback = (lambda *_: None), True
+falling, fallen = transport(lambda *_: None)
 pending(lambda: send(fallen))
 gc.collect()
 # Nothing that they held is lost.
