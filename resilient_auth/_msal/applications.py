@@ -233,9 +233,13 @@ class PublicClientApplication(ClientApplication, originals.PublicClientApplicati
         check_scopes(scopes or [], empty=True)
         return self._ra_once(None, lambda app: original(app, "initiate_device_flow")(scopes, **kwargs))
 
-    def initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+    def initiate_device_flow(
+        self, scopes: list[str] | None = None, *, claims_challenge: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Begin a device flow, as MSAL's method of this name."""
-        result: dict[str, Any] = self._ra_initiate_device_flow(scopes, **kwargs).run()
+        result: dict[str, Any] = self._ra_initiate_device_flow(
+            scopes, claims_challenge=claims_challenge, **kwargs
+        ).run()
         return result
 
     def acquire_token_by_device_flow(self, flow: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
