@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from .._engine.single_flight import Outcome, carrying
 from .._policy.endpoint import Endpoint, origin_of
@@ -13,11 +12,11 @@ from .._process import forks
 from .._process.living import LiveObjects
 from .._wire.exchange_context import time_left
 from .._wire.http_client import Transport
-from ..errors import AttemptTimeout, ConfigurationError
+from ..errors import AttemptTimeout
 from .rotation.trial import Rotation
 from .session import Session
 
-__all__ = ["LateBound", "applications", "authority_of"]
+__all__ = ["LateBound", "applications"]
 
 
 class LateBound:
@@ -156,23 +155,3 @@ _applications: LiveObjects[LateBound] = LiveObjects()
 def applications() -> list[LateBound]:
     """List the living applications of this process."""
     return _applications.all()
-
-
-def authority_of(arguments: dict[str, Any]) -> str:
-    """Return the origin of the authority that an application was given, or what is wrong with it."""
-    oidc = arguments.get("oidc_authority")
-    name = "oidc_authority" if oidc else "authority"
-    authority = str(oidc or arguments.get("authority") or "https://login.microsoftonline.com/common/")
-    example = "https://login.microsoftonline.com/<tenant>"
-    try:
-        parts = urlsplit(authority)
-        host = parts.hostname
-    except ValueError:
-        host = None
-    if host is None:
-        raise ConfigurationError(f"{name} must be a URL such as {example}, not {authority!r}")
-    if parts.scheme != "https":
-        raise ConfigurationError(f"{name} must start with https://, not {parts.scheme}://: write {example}")
-    if not oidc and not parts.path.strip("/") and not host.endswith(".ciamlogin.com"):
-        raise ConfigurationError(f"{name} must name a tenant: {authority.rstrip('/')}/<tenant>")
-    return origin_of(authority)

@@ -9,7 +9,7 @@ import msal
 
 from .._engine import schedule
 from .._engine.cache import CacheEntry
-from .._engine.single_flight import Exchange, Flight, Outcome
+from .._engine.single_flight import Exchange
 from .._policy.checks import called
 from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
@@ -18,10 +18,10 @@ from .._wire.http_client import Transport
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
-from .exchange import transport_for
+from .exchange import exchanging, transport_for
 from .identity import Identity, declared
 from .plans import Plan, plan_token
-from .results import read, token_from
+from .results import read
 from .session import Session
 from .token_cache import ExchangeView
 
@@ -105,8 +105,7 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
             answer = self._ra_client_hit(resource)
             if answer is not None:
                 return answer
-        result: dict[str, Any] = self._ra_for_client(resource=resource, claims_challenge=claims_challenge).run()
-        return result
+        return self._ra_for_client(resource=resource, claims_challenge=claims_challenge).run()
 
     def _ra_client_hit(self, resource: Any) -> dict[str, Any] | None:
         """Answer from memory, if nothing but the time needs a look."""
@@ -144,11 +143,9 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
             "realm": "managed_identity",
             "home_account_id": None,
         }
-        clock = session.engine.clock
 
         def found(cache: Any) -> Token | None:
-            wall, now = clock.wall(), clock.monotonic()
-            return read(cache, scopes=(resource,), query=query, owns=session.owns, wall=wall, now=now, due=session.due)
+            return read(session, cache, (resource,), query)
 
         if claims_challenge:
             # MSAL needs the refused token in its cache, to tell its hash; nobody else may find it there.
@@ -175,29 +172,14 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
         )
 
     def _ra_exchange(self, entry: CacheEntry, resource: str, claims_challenge: str | None) -> Exchange:
-        session = self._ra_session
+        def ask(view: ExchangeView, _: ExchangeContext) -> Any:
+            shadow = object.__new__(_Original)
+            shadow.__dict__.update(self.__dict__)
+            shadow._token_cache = view
+            return _Original.acquire_token_for_client(shadow, resource=resource, claims_challenge=claims_challenge)
 
-        def exchange(flight: Flight) -> Outcome:
-            generation = entry.generation
-            exchange_context = ExchangeContext(flight.deadline, flight.earliest, managed_identity=True, flight=flight)
-            with exchange_context.under_way():
-                # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
-                cache = session.home["_token_cache"]
-                hide = not claims_challenge
-                view = ExchangeView(
-                    cache, lambda: entry.generation == generation, session.owns, session.writing, hide=hide
-                )
-                shadow = object.__new__(_Original)
-                shadow.__dict__.update(self.__dict__)
-                shadow._token_cache = view
-                result = _Original.acquire_token_for_client(
-                    shadow, resource=resource, claims_challenge=claims_challenge
-                )
-            token = token_from(session, result, view.response, exchange_context) if result else None
-            entry.unkept = token if view.unkept else None
-            return Outcome(token, result)
-
-        return exchange
+        # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
+        return exchanging(self._ra_session, entry, ask, hide=not claims_challenge, managed_identity=True)
 
     def close(self) -> None:
         """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""

@@ -142,41 +142,29 @@ class ResilientApplication(Exchanges):
         assert identity is not None  # noqa: S101 - it is said at construction
         return identity
 
-    def _ra_query(self, request: TokenRequest) -> dict[str, Any] | None:
-        """Say how MSAL looks the token up in its cache; None where it can't tell it from others."""
-        if not is_told_apart_by_msal(request):
-            return None
+    def _ra_queries(self, request: TokenRequest) -> Iterator[dict[str, Any]]:
+        """Say how MSAL looks the token up in its cache; in no way before discovery, or if it can't tell it from others.
+
+        A cache that another library filled may know the authority by another of its names.
+        """
+        if not self._ra_bound or not is_told_apart_by_msal(request):
+            return
         authority = self._ra_origin.authority
         extended, _, key_id = request.variant.partition(" ")
-        return {
-            "client_id": self.client_id,
-            "environment": authority.instance,
-            "realm": authority.tenant,
-            "home_account_id": request.subject,
-            **({"ext_cache_key": extended} if extended else {}),
-            **({"key_id": key_id} if key_id else {}),
-        }
+        for environment in (authority.instance, *aliases_of(authority.instance)):
+            yield {
+                "client_id": self.client_id,
+                "environment": environment,
+                "realm": authority.tenant,
+                "home_account_id": request.subject,
+                **({"ext_cache_key": extended} if extended else {}),
+                **({"key_id": key_id} if key_id else {}),
+            }
 
     def _ra_read(self, cache: Any, request: TokenRequest) -> Token | None:
         """Look into MSAL's cache, which another object or an earlier run may have filled."""
-        if not self._ra_bound:
-            return None
-        session = self._ra_session
-        clock, query = session.engine.clock, self._ra_query(request)
-        if query is None:
-            return None
-        # A cache that another library filled may know the authority by another of its names.
-        for environment in (query["environment"], *aliases_of(query["environment"])):
-            query["environment"] = environment
-            found = read(
-                cache,
-                scopes=request.scopes,
-                query=query,
-                owns=session.owns,
-                wall=clock.wall(),
-                now=clock.monotonic(),
-                due=session.due,
-            )
+        for query in self._ra_queries(request):
+            found = read(self._ra_session, cache, request.scopes, query)
             if found is not None:
                 return found
         return None
@@ -184,11 +172,8 @@ class ResilientApplication(Exchanges):
     def _ra_entries(self, request: TokenRequest) -> Iterator[dict[str, Any]]:
         """List the access tokens of the application's in MSAL's cache that answer a request."""
         session = self._ra_session
-        cache, query = session.look_at_cache(), self._ra_query(request) if self._ra_bound else None
-        if query is None:
-            return
-        for environment in (query["environment"], *aliases_of(query["environment"])):
-            query["environment"] = environment
+        cache = session.look_at_cache()
+        for query in self._ra_queries(request):
             for msal_entry in list(cache.search("AccessToken", target=list(request.scopes), query=query, now=0)):
                 if session.owns("AccessToken", msal_entry):
                     yield msal_entry
