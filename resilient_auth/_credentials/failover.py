@@ -7,7 +7,7 @@ from .._engine.recovery import refresh_in_background
 from .._msal.plans import Plan
 from ..errors import AcquisitionTimeout, ProviderUnavailable
 from .request import CredentialRequest
-from .sources import Source
+from .source import Source
 
 __all__ = ["doubt", "known_failure", "worst"]
 
