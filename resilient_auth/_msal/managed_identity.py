@@ -194,11 +194,7 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
 
 
 def wrap_managed_identity(app: Any, resilience: Settings | None) -> ManagedIdentityClient:
-    """Make a managed identity client resilient that was built elsewhere."""
-    if isinstance(app, ManagedIdentityClient):
-        if resilience is not None:
-            raise ConfigurationError("app is resilient already: give resilience to its constructor")
-        return app
+    """Make a managed identity client of MSAL's resilient that was built elsewhere."""
     return ManagedIdentityClient(
         app._managed_identity,
         http_client=app._http_client.http_client,

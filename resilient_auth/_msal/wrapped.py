@@ -63,12 +63,12 @@ class _WrappedConfidentialClient(_Wrapped, ConfidentialClientApplication):
 
 
 def _wrapped(app: Any, resilience: Settings | None) -> Any:
-    if isinstance(app, msal.ManagedIdentityClient):
-        return wrap_managed_identity(app, resilience)
-    if isinstance(app, ResilientApplication):
+    if isinstance(app, (ResilientApplication, ManagedIdentityClient)):
         if resilience is not None:
             raise ConfigurationError("app is resilient already: give resilience to its constructor")
         return app
+    if isinstance(app, msal.ManagedIdentityClient):
+        return wrap_managed_identity(app, resilience)
     kinds = (
         (msal.ConfidentialClientApplication, _WrappedConfidentialClient),
         (msal.PublicClientApplication, _WrappedPublicClient),

@@ -7,12 +7,12 @@ token ─▶ verified ─▶ cnf? ── none ───────────�
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
 from typing import Any
+
+from jwt.utils import base64url_encode
 
 from ..._engine.steps import Step
 from ..._engine.threads import OnThread
@@ -24,7 +24,7 @@ from ..errors import InvalidToken, VerificationUnavailable
 from ..jose.jwk import ALGORITHMS
 from .confirmation import CERTIFICATE, DPOP, Confirmation
 from .presented import Presented
-from .proof import Proof, read_proof
+from .proof import Proof, digest, read_proof
 from .replays import Full, Replays, name_of
 
 __all__ = ["Binding", "BindingOptions", "not_bound"]
@@ -144,8 +144,7 @@ class Binding:
         der = presented.der()
         if der is None:
             raise InvalidToken("certificate", "the token is bound to a certificate, and the request came without one")
-        shown = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=")
-        if not hmac.compare_digest(shown, thumbprint.encode()):
+        if not hmac.compare_digest(digest(der), thumbprint):
             raise InvalidToken("certificate", "the token is bound to another certificate than the request's")
 
     def _proving(self, token: str, key: str, presented: Presented) -> Generator[Step, Any, None]:
@@ -217,4 +216,4 @@ def not_bound() -> InvalidToken:
 
 def _tag(secret: bytes, given: str) -> str:
     mac = hmac.digest(secret, b"resilient-auth dpop nonce " + given.encode(), "sha256")
-    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+    return base64url_encode(mac).decode()
