@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import msal
 
-from .._engine import schedule
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange
 from .._policy.checks import called
 from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
 from .._wire.exchange_context import ExchangeContext
-from .._wire.http_client import Transport
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import exchanging, transport_for
 from .identity import Identity, declared
+from .late_binding import Resilient
 from .plans import Plan, plan_token
 from .results import read
 from .session import Session
@@ -44,7 +43,7 @@ def _endpoint() -> str:
     return _IMDS
 
 
-class ManagedIdentityClient(originals.ManagedIdentityClient):
+class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
     """Do what `msal.ManagedIdentityClient` does, through an outage too.
 
     Args:
@@ -55,10 +54,6 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
         resilience: What to do otherwise than by default.
         kwargs: What else MSAL takes.
     """
-
-    _ra_session: Session
-    _ra_transport: Transport
-    _ra_fast: tuple[Any, ...]
 
     @called("resilience", elsewhere="settings")
     def __init__(
@@ -83,15 +78,7 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
             kind = self._managed_identity.get("ManagedIdentityIdType")
             capabilities = declared(self._client_capabilities)
             session.identify(Identity(f"managed identity by {kind}", str(identity), capabilities))
-        self._ra_begin(session, transport)
-
-    def _ra_begin(self, session: Session, transport: Transport) -> None:
-        clock = session.engine.clock
-        self.__dict__.update(
-            _ra_session=session,
-            _ra_transport=transport,
-            _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
-        )
+        self._ra_take(session, transport)
         for scopes in session.settings.keep_fresh:
             if len(scopes) != 1:
                 raise ConfigurationError(
@@ -121,10 +108,7 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
 
     def keep_fresh(self, *, resource: str) -> None:
         """Get a token and refresh it ahead of need from now on, with or without traffic (G5). Returns at once."""
-        plan = self._ra_for_client(resource=resource)
-        plan.acquisition.close()
-        assert plan.entry is not None  # noqa: S101 - plans for held tokens have one
-        schedule.keep_fresh(self._ra_session.engine, plan.entry)
+        self._ra_keep_fresh(self._ra_for_client(resource=resource))
 
     def _ra_for_client(self, *, resource: str, claims_challenge: str | None = None) -> Plan:
         if not isinstance(resource, str) or not resource.strip():
@@ -180,17 +164,6 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
 
         # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
         return exchanging(self._ra_session, entry, ask, hide=not claims_challenge, managed_identity=True)
-
-    def close(self) -> None:
-        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
-        self._ra_session.close()
-        self._ra_transport.close()
-
-    def __enter__(self) -> ManagedIdentityClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def wrap_managed_identity(app: Any, resilience: Settings | None) -> ManagedIdentityClient:

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 
 from msal.token_cache import _EXT_CACHE_KEY_EXCLUDED_FIELDS, _compute_ext_cache_key
 
-from .._engine import schedule
 from .._policy.checks import check_scopes
 from .._process import forks
 from .._wire.discovery import aliases_of
-from ..errors import ConfigurationError, ProviderUnavailable, StoreUnavailable
+from ..errors import ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import Exchanges, is_told_apart_by_msal, original
 from .identity import Identity, Ownership
@@ -311,16 +310,6 @@ class ResilientApplication(Exchanges):
                         raise
         finally:
             session.memory.drop_subject(subject, "removed")
-
-    def _ra_keep_fresh(self, plan: Plan) -> None:
-        """Pin the token of a plan, which the caller need not wait for."""
-        entry = plan.entry
-        if entry is None or entry.renew is None:
-            raise ConfigurationError("keep_fresh takes a token that can be renewed without a caller")
-        if plan.load is not None:
-            plan.load()
-        plan.acquisition.close()
-        schedule.keep_fresh(self._ra_session.engine, entry)
 
 
 class _Entries:
