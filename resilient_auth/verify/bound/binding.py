@@ -21,7 +21,7 @@ from ...clock import Clock
 from ...errors import ProviderUnavailable, StoreUnavailable
 from ...store import Store
 from ..errors import InvalidToken, VerificationUnavailable
-from ..jose.jwk import ALGORITHMS
+from ..jose.signature import check_algorithms
 from .confirmation import CERTIFICATE, DPOP, Confirmation
 from .presented import Presented
 from .proof import Proof, digest, read_proof
@@ -67,11 +67,7 @@ class BindingOptions:
         for name in ("dpop", "certificates", "required"):
             require(isinstance(getattr(self, name), bool), f"{name} must be True or False, not {getattr(self, name)!r}")
         require(self.dpop or self.certificates, "give dpop=True, certificates=True or both: else nothing is verified")
-        fits = isinstance(self.algorithms, Collection) and not isinstance(self.algorithms, (str, bytes))
-        require(
-            fits and bool(self.algorithms) and ALGORITHMS.issuperset(self.algorithms),
-            f"algorithms must be names of {', '.join(sorted(ALGORITHMS))}, not {self.algorithms!r}",
-        )
+        check_algorithms(self.algorithms)
         require_number("age", self.age, low=1.0, high=600.0)
         require_whole("most", self.most, low=1, high=10_000_000)
         require(
