@@ -39,8 +39,7 @@ from ..token import Token
 from .azure_errors import denial, for_azure
 from .failover import doubt, known_failure, worst
 from .request import CredentialRequest, allowed_tenants, key_for, wanted_by
-from .source import Source
-from .sources import source_for
+from .sources import Source, source_for
 from .third_party import AnyCredential
 
 if TYPE_CHECKING:

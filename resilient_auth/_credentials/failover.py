@@ -7,7 +7,7 @@ from .._engine.recovery import refresh_in_background
 from .._msal.plans import Plan
 from ..errors import AcquisitionTimeout, ProviderUnavailable
 from .request import CredentialRequest
-from .source import Source
+from .sources import Source
 
 __all__ = ["doubt", "known_failure", "worst"]
 

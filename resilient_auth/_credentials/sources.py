@@ -19,7 +19,7 @@ from .source import Source, suspect, where_held
 from .tenants import TenantApplications, entra
 from .third_party import AnyCredential
 
-__all__ = ["source_for"]
+__all__ = ["Source", "source_for"]
 
 
 class _Application(Source):

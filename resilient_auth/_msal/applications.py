@@ -293,12 +293,13 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
         if fmi_path is not None and not isinstance(fmi_path, str):
             raise ConfigurationError(f"fmi_path must be a string, not {type(fmi_path).__name__}")
         variant = variant_of(kwargs, fmi_path=fmi_path, client_claims=forwarded_client_claims)
-        options = _given(
-            kwargs,
-            fmi_path=fmi_path,
-            forwarded_client_claims=forwarded_client_claims,
-            claims_challenge=claims_challenge,
-        )
+        options = dict(kwargs)
+        if fmi_path is not None:
+            options["fmi_path"] = fmi_path
+        if forwarded_client_claims is not None:
+            options["forwarded_client_claims"] = forwarded_client_claims
+        if claims_challenge is not None:
+            options["claims_challenge"] = claims_challenge
         return self._ra_plan(
             TokenRequest(self._ra_identity.authority, self.client_id, "client_credentials", wanted, None, variant),
             lambda app: original(app, "acquire_token_for_client")(list(scopes), **copy.deepcopy(options)),
@@ -349,7 +350,11 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
             raise ConfigurationError("user_assertion must be the token that the caller sent, as a string")
         raw = user_assertion.encode() if isinstance(user_assertion, str) else user_assertion
         variant = variant_of(kwargs, client_claims=forwarded_client_claims)
-        options = _given(kwargs, claims_challenge=claims_challenge, forwarded_client_claims=forwarded_client_claims)
+        options = dict(kwargs)
+        if claims_challenge is not None:
+            options["claims_challenge"] = claims_challenge
+        if forwarded_client_claims is not None:
+            options["forwarded_client_claims"] = forwarded_client_claims
         return self._ra_plan(
             TokenRequest(
                 self._ra_identity.authority,
@@ -388,11 +393,6 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
         The assertion may be a function, such as `assertion_from_application` returns.
         """
         return self._ra_by_user_federated_identity_credential(scopes, assertion, *args, **kwargs).run()
-
-
-def _given(kwargs: dict[str, Any], **named: str | None) -> dict[str, Any]:
-    """Return what MSAL's method is to be given beside what it must: it may not know all that could be."""
-    return kwargs | {name: value for name, value in named.items() if value is not None}
 
 
 def _keep_silent_fresh(app: Any, scopes: list[str], account: dict[str, Any]) -> None:

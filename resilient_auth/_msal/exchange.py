@@ -7,6 +7,7 @@ import copy
 import json
 import weakref
 from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
 from typing import Any
 
 import msal.telemetry
@@ -32,7 +33,7 @@ from .rotation.client import Signers, rotating, told
 from .session import Session
 from .token_cache import ExchangeView, Owns
 
-__all__ = ["Exchanges", "MsalServerFailed", "exchanging", "original", "transport_for"]
+__all__ = ["Exchanges", "MsalServerFailed", "carry_out", "original", "transport_for"]
 
 
 class MsalServerFailed(ServerFailed, MsalServiceError):  # type: ignore[misc]
@@ -120,46 +121,43 @@ def is_told_apart_by_msal(request: TokenRequest) -> bool:
     return request.variant.count(" ") < 2
 
 
-def exchanging(
+def carry_out(
     session: Session,
     entry: CacheEntry,
     ask: Callable[[ExchangeView, ExchangeContext], Any],
+    flight: Flight,
     *,
     hide: bool = True,
     extras: bool = False,
     managed_identity: bool = False,
-) -> Exchange:
-    """Make the exchange for a cache entry: `ask` has MSAL ask, with this view of its cache, which takes what comes.
+) -> Outcome:
+    """Make an exchange for a cache entry: `ask` has MSAL ask, with this view of its cache, which takes what comes.
 
     Args:
         session: The application's.
         entry: The token's place.
         ask: Returns what MSAL returns.
+        flight: Who waits for it.
         hide: Whether MSAL finds no access token there.
         extras: Whether the answer holds more than the token, which is kept along with it.
         managed_identity: Whether it is a managed identity's.
     """
-    keep = is_told_apart_by_msal(entry.request)
-
-    def exchange(flight: Flight) -> Outcome:
-        generation, subject = entry.generation, entry.request.subject
-        exchange_context = ExchangeContext(
-            flight.deadline, flight.earliest, subject=subject, managed_identity=managed_identity, flight=flight
+    generation, subject, keep = entry.generation, entry.request.subject, is_told_apart_by_msal(entry.request)
+    exchange_context = ExchangeContext(
+        flight.deadline, flight.earliest, subject=subject, managed_identity=managed_identity, flight=flight
+    )
+    with exchange_context.under_way():
+        view = ExchangeView(
+            session.look_at_cache(),
+            lambda: keep and entry.generation == generation,
+            session.owns,
+            session.writing,
+            hide=hide,
         )
-        with exchange_context.under_way():
-            view = ExchangeView(
-                session.look_at_cache(),
-                lambda: keep and entry.generation == generation,
-                session.owns,
-                session.writing,
-                hide=hide,
-            )
-            result = ask(view, exchange_context)
-        token = token_from(session, result, view.response, exchange_context, extras=extras) if result else None
-        entry.unkept = token if view.unkept else None
-        return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
-
-    return exchange
+        result = ask(view, exchange_context)
+    token = token_from(session, result, view.response, exchange_context, extras=extras) if result else None
+    entry.unkept = token if view.unkept else None
+    return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
 
 
 class Exchanges(LateBound):
@@ -214,27 +212,22 @@ class Exchanges(LateBound):
 
         def ask_there(view: ExchangeView, exchange_context: ExchangeContext) -> Any:
             shadow = self._ra_shadow(view, exchange_context.flight)
-            shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, entry)
+            shadow.__dict__["_build_telemetry_context"] = partial(self._ra_telemetry, shadow, entry)
             entry.ask_of(self._ra_authorities)
             has_region = regional and shadow.__dict__.get("_regional_client") is not None
             return self._ra_try_regions(ask, shadow, exchange_context) if has_region else ask(shadow)
 
-        return exchanging(self._ra_session, entry, ask_there, extras=extras)
+        return partial(carry_out, self._ra_session, entry, ask_there, extras=extras)
 
-    def _ra_telemetry(self, shadow: Any, entry: CacheEntry) -> Callable[..., Any]:
+    def _ra_telemetry(
+        self, shadow: Any, entry: CacheEntry, /, *args: Any, refresh_reason: Any = None, **kwargs: Any
+    ) -> Any:
         """Let MSAL tell the provider why it refreshes, which it can't know: its view of the cache is empty."""
         token, clock = entry.token, self._ra_session.engine.clock
-        reason = msal.telemetry.AT_ABSENT
-        if token is not None:
+        if token is not None and refresh_reason == msal.telemetry.AT_ABSENT:
             aging = token.remaining(clock.wall(), clock.monotonic()) >= MSAL_MARGIN
-            reason = msal.telemetry.AT_AGING if aging else msal.telemetry.AT_EXPIRED
-        build = original(shadow, "_build_telemetry_context")
-
-        def telemetry(*args: Any, refresh_reason: Any = None, **kwargs: Any) -> Any:
-            told = reason if refresh_reason == msal.telemetry.AT_ABSENT else refresh_reason
-            return build(*args, refresh_reason=told, **kwargs)
-
-        return telemetry
+            refresh_reason = msal.telemetry.AT_AGING if aging else msal.telemetry.AT_EXPIRED
+        return original(shadow, "_build_telemetry_context")(*args, refresh_reason=refresh_reason, **kwargs)
 
     def _ra_try_regions(self, ask: Callable[[Any], Any], shadow: Any, exchange_context: ExchangeContext) -> Any:
         """Ask the regional endpoint first and the global one when that fails (G12)."""

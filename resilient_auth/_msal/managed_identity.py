@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msal
@@ -16,7 +17,7 @@ from .._wire.exchange_context import ExchangeContext
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
-from .exchange import exchanging, transport_for
+from .exchange import carry_out, transport_for
 from .identity import Identity, declared
 from .late_binding import Resilient
 from .plans import Plan, plan_token
@@ -163,7 +164,7 @@ class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
             return _Original.acquire_token_for_client(shadow, resource=resource, claims_challenge=claims_challenge)
 
         # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
-        return exchanging(self._ra_session, entry, ask, hide=not claims_challenge, managed_identity=True)
+        return partial(carry_out, self._ra_session, entry, ask, hide=not claims_challenge, managed_identity=True)
 
 
 def wrap_managed_identity(app: Any, resilience: Settings | None) -> ManagedIdentityClient:

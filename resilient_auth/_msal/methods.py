@@ -141,17 +141,18 @@ class ResilientApplication(Exchanges):
         assert identity is not None  # noqa: S101 - it is said at construction
         return identity
 
-    def _ra_queries(self, request: TokenRequest) -> Iterator[dict[str, Any]]:
+    def _ra_queries(self, request: TokenRequest) -> list[dict[str, Any]]:
         """Say how MSAL looks the token up in its cache; in no way before discovery, or if it can't tell it from others.
 
         A cache that another library filled may know the authority by another of its names.
         """
+        queries: list[dict[str, Any]] = []
         if not self._ra_bound or not is_told_apart_by_msal(request):
-            return
+            return queries
         authority = self._ra_origin.authority
         extended, _, key_id = request.variant.partition(" ")
         for environment in (authority.instance, *aliases_of(authority.instance)):
-            yield {
+            query = {
                 "client_id": self.client_id,
                 "environment": environment,
                 "realm": authority.tenant,
@@ -159,6 +160,8 @@ class ResilientApplication(Exchanges):
                 **({"ext_cache_key": extended} if extended else {}),
                 **({"key_id": key_id} if key_id else {}),
             }
+            queries.append(query)
+        return queries
 
     def _ra_read(self, cache: Any, request: TokenRequest) -> Token | None:
         """Look into MSAL's cache, which another object or an earlier run may have filled."""

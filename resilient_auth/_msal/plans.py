@@ -137,7 +137,8 @@ def plan_token(
         except Exception as error:  # noqa: BLE001 - a class of the owner's may raise anything
             session.reading.began(error)
             return
-        session.reading.ended()
+        if session.reading.since is not None:
+            session.reading.ended()
         if token is not None and entry.refused is not None and fingerprint(token.secret) == entry.refused:
             token = None
         if token is not None and (held is None or held.secret != token.secret):

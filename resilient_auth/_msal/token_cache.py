@@ -73,7 +73,7 @@ class CacheFailures:
             emit(StoreFailed(at=self._clock.wall(), target=self._name, code=code, detail=type(error).__name__))
 
     def ended(self) -> None:
-        """Note that it works; where it had raised before, that is told."""
+        """Note that it works again, where it had raised (`since`)."""
         since, self.since = self.since, None
         if since is not None:
             seconds = self._clock.monotonic() - since
@@ -136,7 +136,8 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
             self.unkept = True
             self._writing.began(error)
         else:
-            self._writing.ended()
+            if self._writing.since is not None:
+                self._writing.ended()
 
     def _get_app_metadata(self, *args: Any, **kwargs: Any) -> Any:
         return self._real._get_app_metadata(*args, **kwargs)
