@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from ._credentials.credential import Credential
 from ._credentials.request import way_to_ask
@@ -55,11 +55,25 @@ async def _carry_out(planned: Callable[[], Plan | None], claims: str | None = No
     return None if plan is None else await run_async(plan.steps())
 
 
-class Application(Awaited):
-    """An MSAL application whose methods are coroutines; see `wrap`. Arguments and results are MSAL's."""
+class _Face(Awaited):
+    """What both faces have in common."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
+
+    async def close(self) -> None:
+        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
+        await on_a_thread(self._app.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class Application(_Face):
+    """An MSAL application whose methods are coroutines; see `wrap`. Arguments and results are MSAL's."""
 
     @property
     def app(self) -> Any:
@@ -188,16 +202,6 @@ class Application(Awaited):
         result: dict[str, Any] = await _carry_out(functools.partial(getattr(self._app, name), *args, **kwargs))
         return result
 
-    async def close(self) -> None:
-        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
-        await on_a_thread(self._app.close)
-
-    async def __aenter__(self) -> Application:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
     def keep_fresh(self, scopes: list[str], account: dict[str, Any] | None = None) -> None:
         """Refresh a token ahead of need from now on, with or without traffic (G5). Returns at once."""
         self._app.keep_fresh(scopes, account)
@@ -277,13 +281,10 @@ def _of_msal(self: Application, name: str) -> Any:
 Application.__getattr__ = _of_msal  # type: ignore[attr-defined]
 
 
-class ManagedIdentity(Awaited):
+class ManagedIdentity(_Face):
     """A managed identity client whose methods are coroutines; see `wrap`."""
 
     _app: ManagedIdentityClient
-
-    def __init__(self, app: ManagedIdentityClient) -> None:
-        self._app = app
 
     @property
     def app(self) -> ManagedIdentityClient:
@@ -303,16 +304,6 @@ class ManagedIdentity(Awaited):
     def keep_fresh(self, *, resource: str) -> None:
         """Refresh the token ahead of need from now on, with or without traffic (G5). Returns at once."""
         self._app.keep_fresh(resource=resource)
-
-    async def close(self) -> None:
-        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
-        await on_a_thread(self._app.close)
-
-    async def __aenter__(self) -> ManagedIdentity:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
 
 def get_bearer_token_provider(credential: Any, *scopes: str) -> Callable[[], Coroutine[Any, Any, str]]:
@@ -343,7 +334,7 @@ def get_bearer_token_provider(credential: Any, *scopes: str) -> Callable[[], Cor
 
 if MYPY:
     # To mypy, an application of MSAL's is no kind in particular: what is returned is each kind.
-    class _AnyKind(Application, ManagedIdentity):  # type: ignore[misc]
+    class _AnyKind(Application, ManagedIdentity):
         @overload
         async def acquire_token_for_client(
             self,

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msal
@@ -91,11 +92,34 @@ class _FromFile(Assertion):
 
 
 class _Exchanged(Assertion):
-    """What another exchange gives: held, refreshed ahead, and waited for as long as this link's share lasts."""
+    """What another exchange gives: held, refreshed ahead, and waited for as long as this link's share lasts.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        link: Who gives it.
+        engine: Whose time it takes.
+        ask: Asks for it.
+        keep_fresh: Has it there before it is needed.
+        depth: How many links there are up to it.
+        made: The client that was made for it.
+    """
+
+    def __init__(
+        self,
+        link: str,
+        engine: Engine,
+        ask: Callable[[], Any],
+        keep_fresh: Callable[[], None],
+        *,
+        depth: int = 1,
+        made: ManagedIdentityClient | None = None,
+    ) -> None:
+        self.link, self.depth = link, depth
+        self._engine, self._ask, self._keep_fresh, self._made = engine, ask, keep_fresh, made
         self._pinned = False
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
 
     def __call__(self) -> str:
         try:
@@ -113,12 +137,6 @@ class _Exchanged(Assertion):
             self._keep_fresh()
         return str(result["access_token"])
 
-    def _ask(self) -> Any:
-        raise NotImplementedError  # pragma: no cover - each kind has it
-
-    def _keep_fresh(self) -> None:
-        raise NotImplementedError  # pragma: no cover - each kind has it
-
     @contextmanager
     def _in_its_share(self) -> Iterator[None]:
         """Split what the exchange behind has left among the links up to this one and itself."""
@@ -133,39 +151,6 @@ class _Exchanged(Assertion):
                 yield
         finally:
             restore(_ends, token)
-
-
-class _FromManagedIdentity(_Exchanged):
-    def __init__(self, client: ManagedIdentityClient, resource: str, *, ours: bool) -> None:
-        super().__init__(client._ra_session.engine)
-        self.link = f"managed identity {client._managed_identity.get('Id') or ''}".rstrip()
-        self._client, self._resource, self._ours = client, resource, ours
-
-    def close(self) -> None:
-        if self._ours:
-            self._client.close()
-
-    def _ask(self) -> Any:
-        return self._client.acquire_token_for_client(resource=self._resource)
-
-    def _keep_fresh(self) -> None:
-        self._client.keep_fresh(resource=self._resource)
-
-
-class _FromApplication(_Exchanged):
-    def __init__(self, app: Any, scope: str, fmi_path: str | None) -> None:
-        super().__init__(app._ra_session.engine)
-        given = app.__dict__.get("_ra_arguments", {}).get("client_credential")
-        before = given.get("client_assertion") if isinstance(given, Mapping) else None
-        self.depth = 1 + (before.depth if isinstance(before, Assertion) else 0)
-        self.link = f"application {app.client_id} at {app._ra_authority}"
-        self._app, self._scope, self._fmi_path = app, scope, fmi_path
-
-    def _ask(self) -> Any:
-        return self._app.acquire_token_for_client([self._scope], fmi_path=self._fmi_path)
-
-    def _keep_fresh(self) -> None:
-        self._app._ra_keep_fresh(self._app._ra_for_client([self._scope], None, self._fmi_path, None, {}))
 
 
 def assertion_from_file(path: str | os.PathLike[str] | None = None) -> Assertion:
@@ -224,7 +209,14 @@ def assertion_from_managed_identity(
     )
     if not isinstance(client, ManagedIdentityClient):
         client = wrap_managed_identity(client, settings)
-    return _FromManagedIdentity(client, audience.strip().removesuffix("/.default"), ours=client is not managed_identity)
+    resource = audience.strip().removesuffix("/.default")
+    return _Exchanged(
+        f"managed identity {client._managed_identity.get('Id') or ''}".rstrip(),
+        client._ra_session.engine,
+        partial(client.acquire_token_for_client, resource=resource),
+        partial(client.keep_fresh, resource=resource),
+        made=None if client is managed_identity else client,
+    )
 
 
 @called("settings", elsewhere="resilience")
@@ -256,5 +248,13 @@ def assertion_from_application(
     )
     require(isinstance(audience, str), f"audience must be a resource such as {_AUDIENCE!r}")
     (scope,) = check_scopes([f"{audience.strip().removesuffix('/.default')}/.default"])
-    ours = app if isinstance(app, ResilientApplication) else wrap(app, resilience=settings)
-    return _FromApplication(ours, scope, fmi_path)
+    ours: Any = app if isinstance(app, ResilientApplication) else wrap(app, resilience=settings)
+    given = ours.__dict__.get("_ra_arguments", {}).get("client_credential")
+    before = given.get("client_assertion") if isinstance(given, Mapping) else None
+    return _Exchanged(
+        f"application {ours.client_id} at {ours._ra_authority}",
+        ours._ra_session.engine,
+        partial(ours.acquire_token_for_client, [scope], fmi_path=fmi_path),
+        lambda: ours._ra_keep_fresh(ours._ra_for_client([scope], None, fmi_path, None, {})),
+        depth=1 + (before.depth if isinstance(before, Assertion) else 0),
+    )

@@ -2,68 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msal
 
 from .._msal.managed_identity import ManagedIdentityClient
 from .._msal.methods import ResilientApplication
 from .._msal.plans import Plan
-from .._msal.session import Session
 from .._msal.wrapped import Awaited, wrap
 from .._policy.subject import SubjectOf
 from ..errors import ConfigurationError
 from ..settings import Settings
-from .refused import drop, slots_with, suspect
 from .request import CredentialRequest
+from .source import Source, suspect, where_held
 from .tenants import TenantApplications, entra
 from .third_party import AnyCredential
 
 __all__ = ["Source", "source_for"]
 
 
-class Source(Protocol):
-    """Plan how a token is had from one place."""
-
-    name: str
-
-    @property
-    def takes(self) -> Collection[str]:
-        """Return which of `account`, `additionally_allowed_tenants` and `settings` mean something to it."""
-        ...
-
-    @property
-    def session(self) -> Session:
-        """Whose engine it uses, and whose token cache may be swapped by its owner."""
-        ...
-
-    def prepare(self, wanted: CredentialRequest) -> Callable[[], object] | None:
-        """Return what must be done before a plan can be made, and may take a moment; None for nothing."""
-        ...
-
-    def plan(self, wanted: CredentialRequest) -> Plan:
-        """Plan it; nothing is asked of anybody yet."""
-        ...
-
-    def forget(self, token: str) -> None:
-        """Forget this very token, which an API refused."""
-        ...
-
-    def suspect(self, token: str) -> None:
-        """Have this very token replaced, which an API refused; serve it until then."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what was made for this source."""
-        ...
-
-    def after_fork(self) -> None:
-        """Start with locks of one's own in a forked child."""
-        ...
-
-
-class _Application:
+class _Application(Source):
     """Tokens of an MSAL application: its own, or a signed-in user's."""
 
     def __init__(self, app: Any, account: Mapping[str, Any] | None, tenants: frozenset[str], *, ours: bool) -> None:
@@ -77,12 +36,8 @@ class _Application:
         self._ours = ours
         in_entra = ("additionally_allowed_tenants",) if entra(app) is not None else ()
         self.takes = ("account", *in_entra, *(("settings",) if ours else ()))
+        self.session = app._ra_session
         self._siblings = TenantApplications(app, tenants, shared_cache=account is not None)
-
-    @property
-    def session(self) -> Session:
-        session: Session = self._app._ra_session
-        return session
 
     def prepare(self, wanted: CredentialRequest) -> Callable[[], object] | None:
         return self._siblings.missing(wanted.tenant_id, cae=wanted.enable_cae)
@@ -101,7 +56,7 @@ class _Application:
 
     def forget(self, token: str) -> None:
         for app in (self._app, *self._siblings):
-            for entry in slots_with(app._ra_session, token):
+            for entry, _ in where_held(app._ra_session, token):
                 app._ra_drop_challenged(entry.request)
 
     def suspect(self, token: str) -> None:
@@ -111,13 +66,13 @@ class _Application:
     def close(self) -> None:
         self._siblings.close()
         if self._ours:
-            self._app._ra_session.close()
+            super().close()
 
     def after_fork(self) -> None:
         self._siblings.after_fork()
 
 
-class _ManagedIdentity:
+class _ManagedIdentity(Source):
     """Tokens of a managed identity: one resource each, of its own tenant."""
 
     def __init__(self, app: ManagedIdentityClient, *, ours: bool) -> None:
@@ -126,9 +81,6 @@ class _ManagedIdentity:
         self.session = app._ra_session
         self._app = app
         self._ours = ours
-
-    def prepare(self, wanted: CredentialRequest) -> None:
-        return None
 
     def plan(self, wanted: CredentialRequest) -> Plan:
         if len(wanted.scopes) != 1:
@@ -143,17 +95,11 @@ class _ManagedIdentity:
         cache = self.session.look_at_cache()
         for msal_entry in [e for e in cache.search("AccessToken", now=0) if e.get("secret") == token]:
             cache.remove_at(msal_entry)
-        drop(self.session, token)
-
-    def suspect(self, token: str) -> None:
-        suspect(self.session, token)
+        super().forget(token)
 
     def close(self) -> None:
         if self._ours:
-            self._app._ra_session.close()
-
-    def after_fork(self) -> None:
-        pass
+            super().close()
 
 
 def source_for(

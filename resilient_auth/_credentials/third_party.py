@@ -32,8 +32,8 @@ from ..errors import (
 )
 from ..settings import Settings
 from ..token import Token, TokenRequest
-from .refused import drop, suspect
 from .request import CredentialCall, CredentialRequest
+from .source import Source
 from .third_party_errors import denied, verdict_on
 from .third_party_tokens import is_denial, told_by
 
@@ -57,7 +57,7 @@ _OF_ANOTHER_LOOP = (
 )
 
 
-class AnyCredential:
+class AnyCredential(Source):
     """Tokens of somebody else's credential, or of a function.
 
     Args:
@@ -82,7 +82,8 @@ class AnyCredential:
         self._alone, self._within = Endpoint(self.name), Endpoint(f"{self.name} within itself")
         self.session = Session(settings, {"cache": None}, "cache")
         self.session.name_lane(self.name, calls_owner=True)
-        self._credential = credential
+        #: It is closed with the credential around it, as in azure-identity's chains. What it holds itself, it keeps.
+        self.credential = credential
         self._call = ask
         self._subject = subject
         self._propagation = Propagation()
@@ -99,9 +100,6 @@ class AnyCredential:
     def after_fork(self) -> None:
         """Start with a lock of one's own."""
         self._closing = threading.Condition(threading.Lock())
-
-    def prepare(self, wanted: CredentialRequest) -> None:
-        """Return what must be done before a plan can be made: nothing."""
 
     def plan(self, wanted: CredentialRequest) -> Plan:
         """Plan how a token is had."""
@@ -272,11 +270,7 @@ class AnyCredential:
 
     def _await_in(self, loop: asyncio.AbstractEventLoop, ask: Callable[[], Awaitable[Any]], flight: Flight) -> Any:
         clock = self.session.engine.clock
-
-        async def run() -> Any:
-            return await ask()
-
-        running = run()
+        running = _made(ask)
         try:
             coming = asyncio.run_coroutine_threadsafe(running, loop)
         except RuntimeError:
@@ -292,24 +286,11 @@ class AnyCredential:
         except concurrent.futures.CancelledError:
             raise AttemptTimeout(f"{self.name} was cancelled with its event loop", authority=self.name) from None
 
-    def forget(self, token: str) -> None:
-        """Forget this very token; what it holds by itself, somebody else's credential keeps."""
-        drop(self.session, token)
-
-    def suspect(self, token: str) -> None:
-        """Have this very token replaced, and serve it until then; what it holds by itself, the credential keeps."""
-        suspect(self.session, token)
-
     def close(self) -> None:
         """Forget the tokens held in memory, and end back-offs."""
-        self.session.close()
+        super().close()
         with self._closing:
             self._closing.notify_all()
-
-    @property
-    def credential(self) -> Any:
-        """What was given: it is closed with the credential around it, as in azure-identity's chains."""
-        return self._credential
 
 
 def _in_this_context(exchange: Exchange) -> Exchange:

@@ -17,6 +17,7 @@ from .._process import observing
 from ..errors import (
     AcquisitionTimeout,
     CircuitOpen,
+    Closed,
     LocalResourcesExhausted,
     Overloaded,
     ProviderUnavailable,
@@ -248,7 +249,7 @@ class _Run:
         if outcome.error is None:
             entry.denied = outcome.denied
             entry.last_error = None
-        else:
+        elif not isinstance(outcome.error, Closed):  # what its owner has closed is no failure
             kind = type(outcome.error).__name__
             emit(ExchangeFailed(at=wall, request=request, code="exchange_error", detail=kind, retry_after=None))
         if outcome.denied:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msal
 
 from .._policy.checks import called, check_scopes
+from .._policy.endpoint import origin_of
 from .._process import forks
 from .._process.causes import causes_of
 from ..errors import ConfigurationError, ProviderUnavailable
@@ -25,7 +26,7 @@ from ..token import TokenRequest
 from . import token_cache
 from .exchange import original, transport_for
 from .identity import identity_given
-from .late_binding import applications, authority_of
+from .late_binding import applications
 from .managed_identity import ManagedIdentityClient
 from .methods import ResilientApplication, variant_of
 from .plans import Plan
@@ -81,8 +82,8 @@ class ClientApplication(ResilientApplication, originals.ClientApplication):
         self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Unpack[ClientArguments]
     ) -> None:
         arguments = _arguments(type(self), (client_id, *args), kwargs)
-        authority = authority_of(arguments)
         named = identity_given(arguments)
+        authority = origin_of(named.authority)
         session = Session(resilience, self.__dict__)
         rotation = rotation_for(arguments.get("client_credential"), str(client_id), authority, session.engine.clock)
         if rotation is not None:
@@ -142,62 +143,43 @@ class ClientApplication(ResilientApplication, originals.ClientApplication):
     def _ra_by_auth_code_flow(
         self, auth_code_flow: dict[str, Any], auth_response: Mapping[str, Any], scopes: Any = None, **kwargs: Any
     ) -> Plan:
-        if scopes is not None:
-            check_scopes(scopes, empty=True)
         # MSAL takes the claims challenge out of what it is given: a second try must find it.
-        flow = copy.deepcopy(auth_code_flow)
-        return self._ra_once(
-            flow.get("state"),
-            lambda app: original(app, "acquire_token_by_auth_code_flow")(flow, auth_response, scopes, **kwargs),
-        )
+        flow, name = copy.deepcopy(auth_code_flow), "acquire_token_by_auth_code_flow"
+        wanted = [] if scopes is None else scopes
+        return self._ra_flow(flow.get("state"), wanted, name, flow, auth_response, scopes, **kwargs)
 
     def acquire_token_by_auth_code_flow(
         self, auth_code_flow: dict[str, Any], auth_response: Mapping[str, Any], scopes: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Redeem an authorization code, as MSAL's method of this name; it is never sent twice by itself."""
-        result: dict[str, Any] = self._ra_by_auth_code_flow(auth_code_flow, auth_response, scopes, **kwargs).run()
-        return result
+        return self._ra_by_auth_code_flow(auth_code_flow, auth_response, scopes, **kwargs).run()
 
     def _ra_by_authorization_code(self, code: str, scopes: Any, *args: Any, **kwargs: Any) -> Plan:
-        check_scopes(scopes, empty=True)
-        return self._ra_once(
-            code, lambda app: original(app, "acquire_token_by_authorization_code")(code, scopes, *args, **kwargs)
-        )
+        return self._ra_flow(code, scopes, "acquire_token_by_authorization_code", code, scopes, *args, **kwargs)
 
     def acquire_token_by_authorization_code(
         self, code: str, scopes: list[str], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """Redeem an authorization code, as MSAL's method of this name; it is never sent twice by itself."""
-        result: dict[str, Any] = self._ra_by_authorization_code(code, scopes, *args, **kwargs).run()
-        return result
+        return self._ra_by_authorization_code(code, scopes, *args, **kwargs).run()
 
     def _ra_by_refresh_token(self, refresh_token: str, scopes: Any, **kwargs: Any) -> Plan:
-        check_scopes(scopes, empty=True)
-        return self._ra_once(
-            refresh_token,
-            lambda app: original(app, "acquire_token_by_refresh_token")(refresh_token, scopes, **kwargs),
-        )
+        name = "acquire_token_by_refresh_token"
+        return self._ra_flow(refresh_token, scopes, name, refresh_token, scopes, **kwargs)
 
     def acquire_token_by_refresh_token(self, refresh_token: str, scopes: list[str], **kwargs: Any) -> dict[str, Any]:
         """Bring a refresh token from elsewhere into the cache, as MSAL's method of this name."""
-        result: dict[str, Any] = self._ra_by_refresh_token(refresh_token, scopes, **kwargs).run()
-        return result
+        return self._ra_by_refresh_token(refresh_token, scopes, **kwargs).run()
 
     def _ra_by_username_password(self, username: str, password: str, scopes: Any, *args: Any, **kwargs: Any) -> Plan:
-        check_scopes(scopes, empty=True)
-        return self._ra_once(
-            username,
-            lambda app: original(app, "acquire_token_by_username_password")(
-                username, password, scopes, *args, **kwargs
-            ),
-        )
+        name = "acquire_token_by_username_password"
+        return self._ra_flow(username, scopes, name, username, password, scopes, *args, **kwargs)
 
     def acquire_token_by_username_password(
         self, username: str, password: str, scopes: list[str], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """Sign in with a password, as MSAL's method of this name; a password is never sent twice by itself (G6)."""
-        result: dict[str, Any] = self._ra_by_username_password(username, password, scopes, *args, **kwargs).run()
-        return result
+        return self._ra_by_username_password(username, password, scopes, *args, **kwargs).run()
 
 
 class PublicClientApplication(ClientApplication, originals.PublicClientApplication):
@@ -230,13 +212,13 @@ class PublicClientApplication(ClientApplication, originals.PublicClientApplicati
         return result
 
     def _ra_initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> Plan:
-        check_scopes(scopes or [], empty=True)
-        return self._ra_once(None, lambda app: original(app, "initiate_device_flow")(scopes, **kwargs))
+        return self._ra_flow(None, scopes or [], "initiate_device_flow", scopes, **kwargs)
 
-    def initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+    def initiate_device_flow(
+        self, scopes: list[str] | None = None, *, claims_challenge: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Begin a device flow, as MSAL's method of this name."""
-        result: dict[str, Any] = self._ra_initiate_device_flow(scopes, **kwargs).run()
-        return result
+        return self._ra_initiate_device_flow(scopes, claims_challenge=claims_challenge, **kwargs).run()
 
     def acquire_token_by_device_flow(self, flow: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Poll until the user has signed in, as MSAL's method of this name; a failing provider doesn't end it."""
@@ -278,10 +260,7 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
             answer = self._ra_client_hit(scopes)
             if answer is not None:
                 return answer
-        result: dict[str, Any] = self._ra_for_client(
-            scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs
-        ).run()
-        return result
+        return self._ra_for_client(scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs).run()
 
     def _ra_client_hit(self, scopes: Any) -> dict[str, Any] | None:
         """Answer from memory, if nothing but the time needs a look."""
@@ -311,12 +290,12 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
         wanted = check_scopes(scopes)
         if kwargs.get("force_refresh"):
             raise ConfigurationError("acquire_token_for_client takes no force_refresh: tokens are refreshed ahead")
+        if fmi_path is not None and not isinstance(fmi_path, str):
+            raise ConfigurationError(f"fmi_path must be a string, not {type(fmi_path).__name__}")
+        variant = variant_of(kwargs, fmi_path=fmi_path, client_claims=forwarded_client_claims)
         options = dict(kwargs)
         if fmi_path is not None:
-            if not isinstance(fmi_path, str):
-                raise ConfigurationError(f"fmi_path must be a string, not {type(fmi_path).__name__}")
             options["fmi_path"] = fmi_path
-        variant = variant_of(kwargs, fmi_path=fmi_path, client_claims=forwarded_client_claims)
         if forwarded_client_claims is not None:
             options["forwarded_client_claims"] = forwarded_client_claims
         if claims_challenge is not None:
@@ -356,10 +335,7 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
 
         The result is held for this very assertion and no other, and so is served again for as long as it is valid.
         """
-        result: dict[str, Any] = self._ra_on_behalf_of(
-            user_assertion, scopes, claims_challenge, forwarded_client_claims, **kwargs
-        ).run()
-        return result
+        return self._ra_on_behalf_of(user_assertion, scopes, claims_challenge, forwarded_client_claims, **kwargs).run()
 
     def _ra_on_behalf_of(
         self,
@@ -373,10 +349,10 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
         if not isinstance(user_assertion, (str, bytes)) or not user_assertion:
             raise ConfigurationError("user_assertion must be the token that the caller sent, as a string")
         raw = user_assertion.encode() if isinstance(user_assertion, str) else user_assertion
+        variant = variant_of(kwargs, client_claims=forwarded_client_claims)
         options = dict(kwargs)
         if claims_challenge is not None:
             options["claims_challenge"] = claims_challenge
-        variant = variant_of(kwargs, client_claims=forwarded_client_claims)
         if forwarded_client_claims is not None:
             options["forwarded_client_claims"] = forwarded_client_claims
         return self._ra_plan(
@@ -416,10 +392,7 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
 
         The assertion may be a function, such as `assertion_from_application` returns.
         """
-        result: dict[str, Any] = self._ra_by_user_federated_identity_credential(
-            scopes, assertion, *args, **kwargs
-        ).run()
-        return result
+        return self._ra_by_user_federated_identity_credential(scopes, assertion, *args, **kwargs).run()
 
 
 def _keep_silent_fresh(app: Any, scopes: list[str], account: dict[str, Any]) -> None:

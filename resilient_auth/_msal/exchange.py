@@ -7,14 +7,15 @@ import copy
 import json
 import weakref
 from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
 from typing import Any
 
 import msal.telemetry
 from msal.exceptions import MsalServiceError
-from msal.throttled_http_client import ThrottledHttpClient
 
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange, Flight, Outcome
+from .._policy.checks import check_scopes
 from .._policy.endpoint import WireIdentity
 from .._policy.freshness import MSAL_MARGIN
 from .._process.loading import load
@@ -32,7 +33,7 @@ from .rotation.client import Signers, rotating, told
 from .session import Session
 from .token_cache import ExchangeView, Owns
 
-__all__ = ["Exchanges", "MsalServerFailed", "original", "throttled", "transport_for"]
+__all__ = ["Exchanges", "MsalServerFailed", "carry_out", "original", "transport_for"]
 
 
 class MsalServerFailed(ServerFailed, MsalServiceError):  # type: ignore[misc]
@@ -106,11 +107,6 @@ def _for_wire(http_cache: MutableMapping[str, Any], wire: WireIdentity) -> Mutab
     return {} if wire.fleet is None else _HttpCache(http_cache, wire.fleet)
 
 
-def throttled(transport: Transport, http_cache: Any, seconds: int) -> Any:
-    """Put MSAL's own throttle in front of the transport, as its constructor would."""
-    return ThrottledHttpClient(transport, http_cache=http_cache, default_throttle_time=seconds)
-
-
 def original(app: Any, name: str) -> Callable[..., Any]:
     """Find MSAL's own method, past ours."""
     for kind in type(app).__mro__:
@@ -123,6 +119,45 @@ def original(app: Any, name: str) -> Callable[..., Any]:
 def is_told_apart_by_msal(request: TokenRequest) -> bool:
     """Return whether what was asked for beside the usual is in the keys of MSAL's cache; see `variant_of`."""
     return request.variant.count(" ") < 2
+
+
+def carry_out(
+    session: Session,
+    entry: CacheEntry,
+    ask: Callable[[ExchangeView, ExchangeContext], Any],
+    flight: Flight,
+    *,
+    hide: bool = True,
+    extras: bool = False,
+    managed_identity: bool = False,
+) -> Outcome:
+    """Make an exchange for a cache entry: `ask` has MSAL ask, with this view of its cache, which takes what comes.
+
+    Args:
+        session: The application's.
+        entry: The token's place.
+        ask: Returns what MSAL returns.
+        flight: Who waits for it.
+        hide: Whether MSAL finds no access token there.
+        extras: Whether the answer holds more than the token, which is kept along with it.
+        managed_identity: Whether it is a managed identity's.
+    """
+    generation, subject, keep = entry.generation, entry.request.subject, is_told_apart_by_msal(entry.request)
+    exchange_context = ExchangeContext(
+        flight.deadline, flight.earliest, subject=subject, managed_identity=managed_identity, flight=flight
+    )
+    with exchange_context.under_way():
+        view = ExchangeView(
+            session.look_at_cache(),
+            lambda: keep and entry.generation == generation,
+            session.owns,
+            session.writing,
+            hide=hide,
+        )
+        result = ask(view, exchange_context)
+    token = token_from(session, result, view.response, exchange_context, extras=extras) if result else None
+    entry.unkept = token if view.unkept else None
+    return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
 
 
 class Exchanges(LateBound):
@@ -174,46 +209,25 @@ class Exchanges(LateBound):
         self, ask: Callable[[Any], Any], entry: CacheEntry, *, extras: bool = False, regional: bool = False
     ) -> Exchange:
         """Make the exchange that calls MSAL: `ask` is given the passing copy of the application."""
-        session = self._ra_session
 
-        def exchange(flight: Flight) -> Outcome:
-            generation = entry.generation
-            exchange_context = ExchangeContext(
-                flight.deadline, flight.earliest, subject=entry.request.subject, flight=flight
-            )
-            with exchange_context.under_way():
-                keep = is_told_apart_by_msal(entry.request)
-                view = ExchangeView(
-                    session.look_at_cache(),
-                    lambda: keep and entry.generation == generation,
-                    session.owns,
-                    session.writing,
-                )
-                shadow = self._ra_shadow(view, flight)
-                shadow.__dict__["_build_telemetry_context"] = self._ra_telemetry(shadow, entry)
-                entry.ask_of(self._ra_authorities)
-                has_region = regional and shadow.__dict__.get("_regional_client") is not None
-                result = self._ra_try_regions(ask, shadow, exchange_context) if has_region else ask(shadow)
-            token = token_from(session, result, view.response, exchange_context, extras=extras) if result else None
-            entry.unkept = token if view.unkept else None
-            return Outcome(token, result, owner=_home_account_id(view.response) if extras else None)
+        def ask_there(view: ExchangeView, exchange_context: ExchangeContext) -> Any:
+            shadow = self._ra_shadow(view, exchange_context.flight)
+            shadow.__dict__["_build_telemetry_context"] = partial(self._ra_telemetry, shadow, entry)
+            entry.ask_of(self._ra_authorities)
+            has_region = regional and shadow.__dict__.get("_regional_client") is not None
+            return self._ra_try_regions(ask, shadow, exchange_context) if has_region else ask(shadow)
 
-        return exchange
+        return partial(carry_out, self._ra_session, entry, ask_there, extras=extras)
 
-    def _ra_telemetry(self, shadow: Any, entry: CacheEntry) -> Callable[..., Any]:
+    def _ra_telemetry(
+        self, shadow: Any, entry: CacheEntry, /, *args: Any, refresh_reason: Any = None, **kwargs: Any
+    ) -> Any:
         """Let MSAL tell the provider why it refreshes, which it can't know: its view of the cache is empty."""
         token, clock = entry.token, self._ra_session.engine.clock
-        reason = msal.telemetry.AT_ABSENT
-        if token is not None:
+        if token is not None and refresh_reason == msal.telemetry.AT_ABSENT:
             aging = token.remaining(clock.wall(), clock.monotonic()) >= MSAL_MARGIN
-            reason = msal.telemetry.AT_AGING if aging else msal.telemetry.AT_EXPIRED
-        build = original(shadow, "_build_telemetry_context")
-
-        def telemetry(*args: Any, refresh_reason: Any = None, **kwargs: Any) -> Any:
-            told = reason if refresh_reason == msal.telemetry.AT_ABSENT else refresh_reason
-            return build(*args, refresh_reason=told, **kwargs)
-
-        return telemetry
+            refresh_reason = msal.telemetry.AT_AGING if aging else msal.telemetry.AT_EXPIRED
+        return original(shadow, "_build_telemetry_context")(*args, refresh_reason=refresh_reason, **kwargs)
 
     def _ra_try_regions(self, ask: Callable[[Any], Any], shadow: Any, exchange_context: ExchangeContext) -> Any:
         """Ask the regional endpoint first and the global one when that fails (G12)."""
@@ -233,6 +247,11 @@ class Exchanges(LateBound):
             return ask(self._ra_seeing_tokens(hide=hide))
 
         return plan_once(session, self._ra_authorities, self.client_id, fingerprint(str(subject)), asked)
+
+    def _ra_flow(self, subject: object, scopes: Any, name: str, /, *args: Any, **kwargs: Any) -> Plan:
+        """Plan one of MSAL's flows, by the name of its method: an exchange whose result is nobody else's."""
+        check_scopes(scopes, empty=True)
+        return self._ra_once(subject, lambda app: original(app, name)(*args, **kwargs))
 
 
 def _home_account_id(response: dict[str, Any]) -> str | None:

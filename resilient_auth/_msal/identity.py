@@ -67,8 +67,19 @@ def identity_given(arguments: Mapping[str, Any]) -> Identity:
     oidc = arguments.get("oidc_authority")
     given = str(oidc or arguments.get("authority") or _DEFAULT_AUTHORITY)
     name = "oidc_authority" if oidc else "authority"
+    example = "https://login.microsoftonline.com/<tenant>"
     try:
         parts = urlsplit(given)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if host is None:
+        raise ConfigurationError(f"{name} must be a URL such as {example}, not {given!r}")
+    if parts.scheme != "https":
+        raise ConfigurationError(f"{name} must start with https://, not {parts.scheme}://: write {example}")
+    if not oidc and not parts.path.strip("/") and not host.endswith(".ciamlogin.com"):
+        raise ConfigurationError(f"{name} must name a tenant: {given.rstrip('/')}/<tenant>")
+    try:
         _ = parts.port
     except ValueError:
         raise ConfigurationError(f"{name} must be a URL with a port that is a number, if it has one") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Self
 
+from .._engine import schedule
 from .._engine.single_flight import Outcome, carrying
 from .._policy.endpoint import Endpoint, origin_of
 from .._process import forks
@@ -14,48 +14,79 @@ from .._process.living import LiveObjects
 from .._wire.exchange_context import time_left
 from .._wire.http_client import Transport
 from ..errors import AttemptTimeout, ConfigurationError
+from .plans import Plan
 from .rotation.trial import Rotation
 from .session import Session
 
-__all__ = ["LateBound", "applications", "authority_of"]
+__all__ = ["LateBound", "Resilient", "applications"]
 
 
-class LateBound:
-    """Keep MSAL's own initialisation apart from ours, since only MSAL's needs the discovery document.
+class Resilient:
+    """What all of ours have beside what is MSAL's. State of ours begins with `_ra_`."""
 
-    State of ours begins with `_ra_`; all other state is MSAL's.
-    """
+    _ra_session: Session
+    _ra_transport: Transport
+    _ra_fast: tuple[Callable[[Any], Any], Callable[[], float], Callable[[], float], dict[str, Any]]
+
+    def _ra_take(self, session: Session, transport: Transport) -> None:
+        clock = session.engine.clock
+        self.__dict__.update(
+            _ra_session=session,
+            _ra_transport=transport,
+            # All that the way of a held token touches, one look-up away.
+            _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
+        )
+
+    def _ra_keep_fresh(self, plan: Plan) -> None:
+        """Pin the token of a plan, which the caller need not wait for."""
+        entry = plan.entry
+        if entry is None or entry.renew is None:
+            raise ConfigurationError("keep_fresh takes a token that can be renewed without a caller")
+        if plan.load is not None:
+            plan.load()
+        plan.acquisition.close()
+        schedule.keep_fresh(self._ra_session.engine, entry)
+
+    def close(self) -> None:
+        """Forget the tokens held in memory, end refreshes ahead, and close idle connections.
+
+        MSAL's token cache stays as it is. Calls that want a token raise `Closed` from then on.
+        """
+        self._ra_session.close()
+        self._ra_transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class LateBound(Resilient):
+    """Keep MSAL's own initialisation apart from ours, since only MSAL's needs the discovery document."""
 
     client_id: str
 
-    _ra_session: Session
     #: The object that has MSAL's state: this one, or the one that was wrapped.
     _ra_origin: Any
     #: The class of which exchanges make a passing copy.
     _ra_kind: type[Any]
-    _ra_transport: Transport
     _ra_authority: str
     _ra_authorities: tuple[Endpoint, ...]
     _ra_bound: bool
     #: The credential that is replaced while this runs, and what MSAL makes of it for which endpoint; None for another.
     _ra_rotation: Rotation | None
     _ra_signers: dict[str, Any]
-    _ra_fast: tuple[Callable[[Any], Any], Callable[[], float], Callable[[], float], dict[str, Any]]
 
     def _ra_begin(self, session: Session, origin: Any, kind: type[Any], transport: Transport, authority: str) -> None:
-        clock = session.engine.clock
+        self._ra_take(session, transport)
         self.__dict__.update(
-            _ra_session=session,
             _ra_origin=origin,
             _ra_kind=kind,
-            _ra_transport=transport,
             _ra_authority=authority,
             _ra_authorities=(Endpoint(origin_of(authority), wire=transport.wire.identity),),
             _ra_bound=False,
-            # All that the way of a held token touches, one look-up away.
-            _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
         )
-
         renewed = self.__dict__.get("_ra_rotation") is not None
         session.name_lane(authority, calls_owner=renewed or _assertion_of(self, origin) is not None)
         _applications.add(self)
@@ -110,20 +141,6 @@ class LateBound:
         found = tuple(dict.fromkeys(Endpoint.of(endpoint, wire) for endpoint in endpoints))
         self.__dict__.update(_ra_authorities=found or self._ra_authorities, _ra_bound=True)
 
-    def close(self) -> None:
-        """Forget the tokens held in memory, end refreshes ahead, and close idle connections.
-
-        MSAL's token cache stays as it is. Calls that want a token raise `Closed` from then on.
-        """
-        self._ra_session.close()
-        self._ra_transport.close()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 def _found_late(self: LateBound, name: str) -> Any:
     # Reached for what MSAL's initialisation would have set, and on a wrapper for all that is the original's.
@@ -156,23 +173,3 @@ _applications: LiveObjects[LateBound] = LiveObjects()
 def applications() -> list[LateBound]:
     """List the living applications of this process."""
     return _applications.all()
-
-
-def authority_of(arguments: dict[str, Any]) -> str:
-    """Return the origin of the authority that an application was given, or what is wrong with it."""
-    oidc = arguments.get("oidc_authority")
-    name = "oidc_authority" if oidc else "authority"
-    authority = str(oidc or arguments.get("authority") or "https://login.microsoftonline.com/common/")
-    example = "https://login.microsoftonline.com/<tenant>"
-    try:
-        parts = urlsplit(authority)
-        host = parts.hostname
-    except ValueError:
-        host = None
-    if host is None:
-        raise ConfigurationError(f"{name} must be a URL such as {example}, not {authority!r}")
-    if parts.scheme != "https":
-        raise ConfigurationError(f"{name} must start with https://, not {parts.scheme}://: write {example}")
-    if not oidc and not parts.path.strip("/") and not host.endswith(".ciamlogin.com"):
-        raise ConfigurationError(f"{name} must name a tenant: {authority.rstrip('/')}/<tenant>")
-    return origin_of(authority)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msal
 
-from .._engine import schedule
 from .._engine.cache import CacheEntry
-from .._engine.single_flight import Exchange, Flight, Outcome
+from .._engine.single_flight import Exchange
 from .._policy.checks import called
 from .._policy.endpoint import Endpoint, origin_of
 from .._policy.failure import Purpose
 from .._wire.exchange_context import ExchangeContext
-from .._wire.http_client import Transport
 from ..errors import Closed, ConfigurationError
 from ..settings import Settings
 from ..token import Token, TokenRequest, fingerprint
-from .exchange import transport_for
+from .exchange import carry_out, transport_for
 from .identity import Identity, declared
+from .late_binding import Resilient
 from .plans import Plan, plan_token
-from .results import read, token_from
+from .results import read
 from .session import Session
 from .token_cache import ExchangeView
 
@@ -44,7 +44,7 @@ def _endpoint() -> str:
     return _IMDS
 
 
-class ManagedIdentityClient(originals.ManagedIdentityClient):
+class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
     """Do what `msal.ManagedIdentityClient` does, through an outage too.
 
     Args:
@@ -55,10 +55,6 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
         resilience: What to do otherwise than by default.
         kwargs: What else MSAL takes.
     """
-
-    _ra_session: Session
-    _ra_transport: Transport
-    _ra_fast: tuple[Any, ...]
 
     @called("resilience", elsewhere="settings")
     def __init__(
@@ -83,15 +79,7 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
             kind = self._managed_identity.get("ManagedIdentityIdType")
             capabilities = declared(self._client_capabilities)
             session.identify(Identity(f"managed identity by {kind}", str(identity), capabilities))
-        self._ra_begin(session, transport)
-
-    def _ra_begin(self, session: Session, transport: Transport) -> None:
-        clock = session.engine.clock
-        self.__dict__.update(
-            _ra_session=session,
-            _ra_transport=transport,
-            _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
-        )
+        self._ra_take(session, transport)
         for scopes in session.settings.keep_fresh:
             if len(scopes) != 1:
                 raise ConfigurationError(
@@ -105,8 +93,7 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
             answer = self._ra_client_hit(resource)
             if answer is not None:
                 return answer
-        result: dict[str, Any] = self._ra_for_client(resource=resource, claims_challenge=claims_challenge).run()
-        return result
+        return self._ra_for_client(resource=resource, claims_challenge=claims_challenge).run()
 
     def _ra_client_hit(self, resource: Any) -> dict[str, Any] | None:
         """Answer from memory, if nothing but the time needs a look."""
@@ -122,10 +109,7 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
 
     def keep_fresh(self, *, resource: str) -> None:
         """Get a token and refresh it ahead of need from now on, with or without traffic (G5). Returns at once."""
-        plan = self._ra_for_client(resource=resource)
-        plan.acquisition.close()
-        assert plan.entry is not None  # noqa: S101 - plans for held tokens have one
-        schedule.keep_fresh(self._ra_session.engine, plan.entry)
+        self._ra_keep_fresh(self._ra_for_client(resource=resource))
 
     def _ra_for_client(self, *, resource: str, claims_challenge: str | None = None) -> Plan:
         if not isinstance(resource, str) or not resource.strip():
@@ -144,11 +128,9 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
             "realm": "managed_identity",
             "home_account_id": None,
         }
-        clock = session.engine.clock
 
         def found(cache: Any) -> Token | None:
-            wall, now = clock.wall(), clock.monotonic()
-            return read(cache, scopes=(resource,), query=query, owns=session.owns, wall=wall, now=now, due=session.due)
+            return read(session, cache, (resource,), query)
 
         if claims_challenge:
             # MSAL needs the refused token in its cache, to tell its hash; nobody else may find it there.
@@ -175,48 +157,18 @@ class ManagedIdentityClient(originals.ManagedIdentityClient):
         )
 
     def _ra_exchange(self, entry: CacheEntry, resource: str, claims_challenge: str | None) -> Exchange:
-        session = self._ra_session
+        def ask(view: ExchangeView, _: ExchangeContext) -> Any:
+            shadow = object.__new__(_Original)
+            shadow.__dict__.update(self.__dict__)
+            shadow._token_cache = view
+            return _Original.acquire_token_for_client(shadow, resource=resource, claims_challenge=claims_challenge)
 
-        def exchange(flight: Flight) -> Outcome:
-            generation = entry.generation
-            exchange_context = ExchangeContext(flight.deadline, flight.earliest, managed_identity=True, flight=flight)
-            with exchange_context.under_way():
-                # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
-                cache = session.home["_token_cache"]
-                hide = not claims_challenge
-                view = ExchangeView(
-                    cache, lambda: entry.generation == generation, session.owns, session.writing, hide=hide
-                )
-                shadow = object.__new__(_Original)
-                shadow.__dict__.update(self.__dict__)
-                shadow._token_cache = view
-                result = _Original.acquire_token_for_client(
-                    shadow, resource=resource, claims_challenge=claims_challenge
-                )
-            token = token_from(session, result, view.response, exchange_context) if result else None
-            entry.unkept = token if view.unkept else None
-            return Outcome(token, result)
-
-        return exchange
-
-    def close(self) -> None:
-        """Forget the tokens held in memory, end refreshes ahead, and close idle connections."""
-        self._ra_session.close()
-        self._ra_transport.close()
-
-    def __enter__(self) -> ManagedIdentityClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        # With a claims challenge MSAL looks up the token that was refused, to tell its hash.
+        return partial(carry_out, self._ra_session, entry, ask, hide=not claims_challenge, managed_identity=True)
 
 
 def wrap_managed_identity(app: Any, resilience: Settings | None) -> ManagedIdentityClient:
-    """Make a managed identity client resilient that was built elsewhere."""
-    if isinstance(app, ManagedIdentityClient):
-        if resilience is not None:
-            raise ConfigurationError("app is resilient already: give resilience to its constructor")
-        return app
+    """Make a managed identity client of MSAL's resilient that was built elsewhere."""
     return ManagedIdentityClient(
         app._managed_identity,
         http_client=app._http_client.http_client,

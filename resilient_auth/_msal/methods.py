@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 
 from msal.token_cache import _EXT_CACHE_KEY_EXCLUDED_FIELDS, _compute_ext_cache_key
 
-from .._engine import schedule
 from .._policy.checks import check_scopes
 from .._process import forks
 from .._wire.discovery import aliases_of
-from ..errors import ConfigurationError, ProviderUnavailable, StoreUnavailable
+from ..errors import ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import Exchanges, is_told_apart_by_msal, original
 from .identity import Identity, Ownership
@@ -142,41 +141,32 @@ class ResilientApplication(Exchanges):
         assert identity is not None  # noqa: S101 - it is said at construction
         return identity
 
-    def _ra_query(self, request: TokenRequest) -> dict[str, Any] | None:
-        """Say how MSAL looks the token up in its cache; None where it can't tell it from others."""
-        if not is_told_apart_by_msal(request):
-            return None
+    def _ra_queries(self, request: TokenRequest) -> list[dict[str, Any]]:
+        """Say how MSAL looks the token up in its cache; in no way before discovery, or if it can't tell it from others.
+
+        A cache that another library filled may know the authority by another of its names.
+        """
+        queries: list[dict[str, Any]] = []
+        if not self._ra_bound or not is_told_apart_by_msal(request):
+            return queries
         authority = self._ra_origin.authority
         extended, _, key_id = request.variant.partition(" ")
-        return {
-            "client_id": self.client_id,
-            "environment": authority.instance,
-            "realm": authority.tenant,
-            "home_account_id": request.subject,
-            **({"ext_cache_key": extended} if extended else {}),
-            **({"key_id": key_id} if key_id else {}),
-        }
+        for environment in (authority.instance, *aliases_of(authority.instance)):
+            query = {
+                "client_id": self.client_id,
+                "environment": environment,
+                "realm": authority.tenant,
+                "home_account_id": request.subject,
+                **({"ext_cache_key": extended} if extended else {}),
+                **({"key_id": key_id} if key_id else {}),
+            }
+            queries.append(query)
+        return queries
 
     def _ra_read(self, cache: Any, request: TokenRequest) -> Token | None:
         """Look into MSAL's cache, which another object or an earlier run may have filled."""
-        if not self._ra_bound:
-            return None
-        session = self._ra_session
-        clock, query = session.engine.clock, self._ra_query(request)
-        if query is None:
-            return None
-        # A cache that another library filled may know the authority by another of its names.
-        for environment in (query["environment"], *aliases_of(query["environment"])):
-            query["environment"] = environment
-            found = read(
-                cache,
-                scopes=request.scopes,
-                query=query,
-                owns=session.owns,
-                wall=clock.wall(),
-                now=clock.monotonic(),
-                due=session.due,
-            )
+        for query in self._ra_queries(request):
+            found = read(self._ra_session, cache, request.scopes, query)
             if found is not None:
                 return found
         return None
@@ -184,11 +174,8 @@ class ResilientApplication(Exchanges):
     def _ra_entries(self, request: TokenRequest) -> Iterator[dict[str, Any]]:
         """List the access tokens of the application's in MSAL's cache that answer a request."""
         session = self._ra_session
-        cache, query = session.look_at_cache(), self._ra_query(request) if self._ra_bound else None
-        if query is None:
-            return
-        for environment in (query["environment"], *aliases_of(query["environment"])):
-            query["environment"] = environment
+        cache = session.look_at_cache()
+        for query in self._ra_queries(request):
             for msal_entry in list(cache.search("AccessToken", target=list(request.scopes), query=query, now=0)):
                 if session.owns("AccessToken", msal_entry):
                     yield msal_entry
@@ -326,16 +313,6 @@ class ResilientApplication(Exchanges):
                         raise
         finally:
             session.memory.drop_subject(subject, "removed")
-
-    def _ra_keep_fresh(self, plan: Plan) -> None:
-        """Pin the token of a plan, which the caller need not wait for."""
-        entry = plan.entry
-        if entry is None or entry.renew is None:
-            raise ConfigurationError("keep_fresh takes a token that can be renewed without a caller")
-        if plan.load is not None:
-            plan.load()
-        plan.acquisition.close()
-        schedule.keep_fresh(self._ra_session.engine, entry)
 
 
 class _Entries:

@@ -65,9 +65,10 @@ class Plan:
     #: Tells after a failure whether MSAL would have answered without asking: there is nothing to ask with.
     moot: Callable[[], bool] | None = None
 
-    def run(self) -> Any:
-        """Carry it out on this thread."""
-        return run(self.steps())
+    def run(self) -> dict[str, Any]:
+        """Carry it out on this thread; only a silent flow may end without a dict, and says so itself."""
+        answer: dict[str, Any] = run(self.steps())
+        return answer
 
     def steps(self) -> Steps[Any]:
         """Take the call through; ends with MSAL's kind of answer."""

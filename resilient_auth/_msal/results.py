@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .._engine.acquire import Served, Source
@@ -11,7 +11,7 @@ from .._wire.exchange_context import ExchangeContext
 from ..errors import ProviderUnavailable
 from ..token import Token
 from .session import Session
-from .token_cache import ACCESS_TOKEN, Owns
+from .token_cache import ACCESS_TOKEN
 
 __all__ = ["answer", "from_cache", "holds", "read", "token_from"]
 
@@ -19,27 +19,16 @@ __all__ = ["answer", "from_cache", "holds", "read", "token_from"]
 _MOST_SECONDS = 1e11
 
 
-def read(
-    cache: Any,
-    *,
-    scopes: tuple[str, ...],
-    query: dict[str, Any],
-    owns: Owns,
-    wall: float,
-    now: float,
-    due: Callable[..., float],
-) -> Token | None:
+def read(session: Session, cache: Any, scopes: tuple[str, ...], query: dict[str, Any]) -> Token | None:
     """Find a valid access token in MSAL's cache, the last 300 seconds of its life included.
 
     Args:
+        session: Tells what is the application's: MSAL's conditions can't tell all that there is.
         cache: MSAL's.
         scopes: That it must be good for.
         query: MSAL's other conditions.
-        owns: Tells what is the application's: MSAL's conditions can't tell all that there is.
-        wall: Seconds since the epoch.
-        now: Seconds on the monotonic clock.
-        due: Tells, from `life` and `refresh_in`, after how many seconds a refresh is due.
     """
+    wall, now = session.engine.clock.wall(), session.engine.clock.monotonic()
     best: dict[str, Any] | None = None
     # MSAL deletes expired entries in passing unless told that now is 0. It holds its lock until the search is closed;
     # its first find costs the same however many users there are, all others cost more with each of them.
@@ -47,7 +36,7 @@ def read(
     try:
         for entry in found:
             # MSAL would serve a token that is bound to a key to who asked for none.
-            if not owns(ACCESS_TOKEN, entry) or ("key_id" in entry and "key_id" not in query):
+            if not session.owns(ACCESS_TOKEN, entry) or ("key_id" in entry and "key_id" not in query):
                 continue
             if best is None or int(entry["expires_on"]) > int(best["expires_on"]):
                 best = entry
@@ -69,9 +58,9 @@ def read(
     if refresh_on is None and "cached_at" in best:
         # Half of the whole life, not of what is left of it.
         whole = int(best["expires_on"]) - int(best["cached_at"])
-        due_after = max(0.0, due(whole, None) - (whole - life))
+        due_after = max(0.0, session.due(whole, None) - (whole - life))
     else:
-        due_after = max(0.0, min(life, refresh_on - wall)) if refresh_on is not None else due(life, None)
+        due_after = max(0.0, min(life, refresh_on - wall)) if refresh_on is not None else session.due(life, None)
     return Token(
         secret=best["secret"],
         token_type=best.get("token_type", "Bearer"),

@@ -26,8 +26,8 @@ from ..errors import ConfigurationError, StoreUnavailable
 from ..settings import Settings
 from ..token import Token, TokenRequest
 from .identity import Identity, Ownership
-from .token_cache import CacheFailures, is_watchable, watch
-from .user_cache import UserCache, entries_of, evict, put_back
+from .token_cache import PERSISTED, CacheFailures, is_watchable, watch
+from .user_cache import UserCache
 
 __all__ = ["Session"]
 
@@ -150,8 +150,14 @@ class Session:
                     cache.modify(kind, mine, dict(mine))
 
     def put_back(self, msal_entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
-        """Bring into MSAL's cache what the store has."""
-        put_back(self.look_at_cache(), msal_entries, gone)
+        """Bring into MSAL's cache what the store has, and take out what it hasn't any more."""
+        cache = self.look_at_cache()
+        for kind, key in gone:
+            msal_entry = cache._cache.get(kind, {}).get(key)
+            if msal_entry is not None:
+                cache.modify(kind, msal_entry)
+        for (kind, _), msal_entry in msal_entries.items():
+            cache.modify(kind, dict(msal_entry), dict(msal_entry))
 
     def forgotten(self, subject: str | None) -> None:
         """Follow another process, which has removed an account."""
@@ -159,12 +165,24 @@ class Session:
 
     def entries(self, subject: str) -> Mapping[Key, Entry]:
         """List what MSAL's cache holds of a user."""
-        found = entries_of(self.look_at_cache(), subject)
+        cache = self.look_at_cache()
+        if isinstance(cache, UserCache):
+            found: Mapping[Key, Entry] = cache.entries(subject)
+        else:
+            found = {
+                (kind, cache.key_makers[kind](**msal_entry)): msal_entry
+                for kind in PERSISTED
+                for msal_entry in list(cache.search(kind, query={"home_account_id": subject}, now=0))
+            }
         return {key: msal_entry for key, msal_entry in found.items() if self.owns(key[0], msal_entry)}
 
     def evict(self, subject: str) -> bool:
-        """Let MSAL's cache go of a user, whom the store has."""
-        return evict(self.look_at_cache(), subject)
+        """Let MSAL's cache go of a user, whom the store has; False where that isn't ours to do: it is its owner's."""
+        cache = self.look_at_cache()
+        if not isinstance(cache, UserCache):
+            return False
+        cache.evict(subject)
+        return True
 
     def entry_changed(self, key: Key, old: Entry | None, new: Entry | None) -> None:
         """Follow MSAL, which changed an entry that a store keeps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import repeat
 from typing import Any
 
@@ -11,7 +11,7 @@ from msal import TokenCache
 
 from .._fleet.user_record import Entry, Key
 
-__all__ = ["UserCache", "entries_of", "evict", "put_back"]
+__all__ = ["UserCache"]
 
 _ACCESS_TOKEN = TokenCache.CredentialType.ACCESS_TOKEN
 _ACCOUNT = TokenCache.CredentialType.ACCOUNT
@@ -117,33 +117,3 @@ class UserCache(TokenCache):  # type: ignore[misc]
 
 def _scopes(entry: Mapping[str, Any] | None) -> list[str]:
     return [] if entry is None else str(entry.get("target", "")).split()
-
-
-def put_back(cache: Any, entries: Mapping[Key, Entry], gone: Iterable[Key]) -> None:
-    """Put entries that a store had into a cache, and take out those that it hasn't any more."""
-    for kind, key in gone:
-        entry = cache._cache.get(kind, {}).get(key)
-        if entry is not None:
-            cache.modify(kind, entry)
-    for (kind, _), entry in entries.items():
-        cache.modify(kind, dict(entry), dict(entry))
-
-
-def entries_of(cache: Any, user: str) -> dict[Key, Entry]:
-    """List a user's entries in a cache."""
-    if isinstance(cache, UserCache):
-        return cache.entries(user)
-    kinds = (_ACCESS_TOKEN, _ACCOUNT, TokenCache.CredentialType.REFRESH_TOKEN, TokenCache.CredentialType.ID_TOKEN)
-    found: dict[Key, Entry] = {}
-    for kind in kinds:
-        for entry in list(cache.search(kind, query={"home_account_id": user}, now=0)):
-            found[kind, cache.key_makers[kind](**entry)] = entry
-    return found
-
-
-def evict(cache: Any, user: str) -> bool:
-    """Let a cache go of a user's entries; False where that isn't ours to do, since the cache is its owner's."""
-    if not isinstance(cache, UserCache):
-        return False
-    cache.evict(user)
-    return True

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, overload
 
 import msal
+from msal.throttled_http_client import ThrottledHttpClient
 
 from .._policy.checks import called
 from .._policy.endpoint import origin_of
@@ -14,7 +15,7 @@ from .._wire.owners_client import built_by_msal
 from ..errors import ConfigurationError
 from ..settings import Settings
 from .applications import ClientApplication, ConfidentialClientApplication, PublicClientApplication
-from .exchange import throttled, transport_for
+from .exchange import transport_for
 from .identity import identity_of
 from .managed_identity import ManagedIdentityClient, wrap_managed_identity
 from .methods import ResilientApplication
@@ -62,12 +63,12 @@ class _WrappedConfidentialClient(_Wrapped, ConfidentialClientApplication):
 
 
 def _wrapped(app: Any, resilience: Settings | None) -> Any:
-    if isinstance(app, msal.ManagedIdentityClient):
-        return wrap_managed_identity(app, resilience)
-    if isinstance(app, ResilientApplication):
+    if isinstance(app, (ResilientApplication, ManagedIdentityClient)):
         if resilience is not None:
             raise ConfigurationError("app is resilient already: give resilience to its constructor")
         return app
+    if isinstance(app, msal.ManagedIdentityClient):
+        return wrap_managed_identity(app, resilience)
     kinds = (
         (msal.ConfidentialClientApplication, _WrappedConfidentialClient),
         (msal.PublicClientApplication, _WrappedPublicClient),
@@ -87,7 +88,9 @@ def _wrapped(app: Any, resilience: Settings | None) -> Any:
     wrapped = object.__new__(kind)
     # A fresh throttle: what MSAL's has seen was returned to it, and would be replayed.
     seconds = 60 if isinstance(app, msal.PublicClientApplication) else 5
-    wire = wrapped.__dict__["http_client"] = throttled(transport, None, seconds)
+    wire = wrapped.__dict__["http_client"] = ThrottledHttpClient(
+        transport, http_cache=None, default_throttle_time=seconds
+    )
     # What MSAL does on the caller's thread goes over our transport too.
     for name in ("client", "_regional_client", "authority"):
         part = copy.copy(app.__dict__.get(name))

@@ -59,15 +59,13 @@ class Denied:
         Raises:
             InvalidToken: It has something in the place of an id that can't be compared with those on the list.
         """
-        if _among((kid,), self.kids):
-            return "kid"
-        if _among(people, self.oids):
-            return "oid"
-        if _among((sid,), self.sids):
-            return "sid"
-        if _among(ids, self.token_ids):
-            return "token_id"
-        return ""
+        looked_at: tuple[tuple[str, Iterable[object], frozenset[str]], ...] = (
+            ("kid", (kid,), self.kids),
+            ("oid", people, self.oids),
+            ("sid", (sid,), self.sids),
+            ("token_id", ids, self.token_ids),
+        )
+        return next((name for name, values, listed in looked_at if _among(values, listed)), "")
 
 
 def _among(values: Iterable[object], listed: frozenset[str]) -> bool:

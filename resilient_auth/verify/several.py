@@ -18,7 +18,7 @@ from .errors import InvalidToken
 from .rules.acceptance import Accepted
 from .rules.asked import Expected
 from .verification import Text, Verification, Verifying
-from .verifier import Blocking, ClaimsVerifier, Core
+from .verifier import Blocking, ClaimsVerifier, Face
 
 __all__ = ["AnyOf", "AsyncAnyOf", "Several"]
 
@@ -89,10 +89,8 @@ class Several:
         return ", ".join(f"({core!r})" for core in self.cores)
 
 
-class _Made:
+class _Made(Face):
     """How both faces are made of verifiers."""
-
-    _core: Core
 
     def _take(self, verifiers: tuple[Any, ...], kind: type) -> None:
         name = type(self).__name__
@@ -108,12 +106,6 @@ class _Made:
             f"{name} takes verifiers for access tokens, or for ID tokens, and not both: what a call asks differs",
         )
         self._core = Several(cores)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._core!r})"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a verifier can't be pickled: make one in each process")
 
 
 class AnyOf(_Made, Blocking):

@@ -135,7 +135,7 @@ def of_issuers(
     Raises:
         ConfigurationError: They aren't addresses that may be asked.
     """
-    _check_flag(http_on_loopback)
+    require(isinstance(http_on_loopback, bool), f"http_on_loopback must be True or False, not {http_on_loopback!r}")
     must = "an https address, or an http one on this machine" if http_on_loopback else "an https address"
     hint = f"issuer must be {must}, or several, not {issuer!r}{_hint_for(issuer, http_on_loopback)}"
     named = (issuer,) if isinstance(issuer, str) else issuer
@@ -273,10 +273,6 @@ def _is_plain_loopback(url: object) -> TypeGuard[str]:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return False
-
-
-def _check_flag(http_on_loopback: object) -> None:
-    require(isinstance(http_on_loopback, bool), f"http_on_loopback must be True or False, not {http_on_loopback!r}")
 
 
 def _hint_for(url: object, http_on_loopback: bool) -> str:

@@ -272,7 +272,6 @@ class Verification:
         source = self._sources[accepted.trust]
         key = yield from proving(
             source,
-            accepted.trust,
             issuer=text.raw["iss"],
             tenant=accepted.tenant,
             algorithm=text.algorithm,

@@ -21,7 +21,7 @@ from .seen import SeenOptions
 from .trust import Trust, b2c, entra, external_id, of_issuers
 from .verification import Verification, Verify, Verifying
 
-__all__ = ["Blocking", "ClaimsVerifier", "Core", "Verifier"]
+__all__ = ["Blocking", "ClaimsVerifier", "Core", "Face", "Verifier"]
 
 #: What decides whose tokens are accepted, and so isn't given where a tenant says it.
 _OF_TRUSTS = frozenset({"issuer", "discovery", "jwks_uri", "http_on_loopback"})
@@ -46,10 +46,20 @@ class Core(Protocol):
         """Forget what was verified."""
 
 
-class Verifier:
-    """What the blocking verifier and asyncio's have in common: how they are made. See `ClaimsVerifier`."""
+class Face:
+    """What all verifiers have in common: what they are made of, and how they are shown."""
 
     _core: Core
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._core!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a verifier can't be pickled: make one in each process")
+
+
+class Verifier(Face):
+    """What the blocking verifier and asyncio's have in common: how they are made. See `ClaimsVerifier`."""
 
     @called("settings", elsewhere="resilience")
     def __init__(
@@ -181,12 +191,6 @@ class Verifier:
         self = cls.__new__(cls)
         self._core = Verification(trusts, audience=audience, **options)
         return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._core!r})"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a verifier can't be pickled: make one in each process")
 
 
 class Blocking:

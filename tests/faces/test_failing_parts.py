@@ -224,6 +224,24 @@ def test_what_closed_applications_have_seen_troubles_no_health(idp: Emulator, da
     assert not open_breakers(idp.url)
 
 
+def test_an_application_that_is_closed_in_an_exchange_warns_of_nothing(idp: Emulator, daemon, settings, clock):
+    """Its owner meant it: who waits for a back-off to end is told `Closed`, and there is no failure to see to."""
+    idp.fail(Fault.http_503(), "token")
+    app, asked = daemon(), []
+    with capture_events() as told:
+        waiter = threading.Thread(target=lambda: asked.append(outcome(lambda: app.acquire_token_for_client(SCOPE))))
+        waiter.start()
+        told.wait_for(ra.events.RetryScheduled)
+        until(lambda: clock.waiting_workers > 0)
+        app.close()
+        waiter.join(5.0)
+        assert asked == ["Closed"]
+        app = daemon("other", resilience=settings(retry=ra.RetryOptions(attempts=1)))
+        assert outcome(lambda: app.acquire_token_for_client(SCOPE)) == "MsalServerFailed"
+        # Events are told in their order: the closed one's would have come before.
+        assert "exchange_error" not in {failed.code for failed in told.wait_for(ra.events.ExchangeFailed)}
+
+
 def test_a_closed_credentials_breaker_goes_with_it(once, clock):
     """A function that failed leaves nothing open behind."""
 

@@ -172,10 +172,7 @@ class Crossings(RuleBasedStateMachine):
     def read(self, number: int, who: str | None, scope: str) -> None:
         """From MSAL's cache."""
         app, session = self.apps[number], self.sessions[number]
-        found = read(
-            session.look_at_cache(), scopes=(scope,), query=app.query(self._home(who)), owns=session.owns,
-            wall=time.time(), now=time.monotonic(), due=session.due,
-        )  # fmt: skip
+        found = read(session, session.look_at_cache(), (scope,), app.query(self._home(who)))
         assert found is None or json.loads(found.secret) == [app.me, who, scope]
 
     @rule(number=NUMBER, who=st.sampled_from(["ann", "bob", "Ann"]))

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="empty-body"
-"""MSAL's application classes with types, which MSAL itself hasn't. Nothing imports this at runtime.
+"""What ours inherit from MSAL's classes, with types, which MSAL itself hasn't. Nothing imports this at runtime.
 
-`tests/faces/test_types.py` compares them with the installed MSAL: what a release adds is to be added here, and to what
-`aio` declares.
+`tests/faces/test_types.py` compares it and ours with the installed MSAL: what a release adds is to be added here, and
+to what `aio` declares.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, TypedDict
 
-from msal import PopAuthScheme, SystemAssignedManagedIdentity, TokenCache, UserAssignedManagedIdentity
+from msal import SystemAssignedManagedIdentity, TokenCache, UserAssignedManagedIdentity
 from msal.authority import AuthorityBuilder
 
 from ..rotation.sources import CertificateFile
@@ -73,29 +73,6 @@ class ClientApplication(bases.ClientApplication):
     http_client: Any
     authority: Any
 
-    def __init__(
-        self,
-        client_id: str,
-        client_credential: str | Mapping[str, Any] | None = None,
-        authority: str | AuthorityBuilder | None = None,
-        validate_authority: bool = True,
-        token_cache: TokenCache | None = None,
-        http_client: Any = None,
-        verify: bool | str = True,
-        proxies: Mapping[str, str] | None = None,
-        timeout: float | tuple[float, float] | None = None,
-        client_claims: Mapping[str, Any] | None = None,
-        app_name: str | None = None,
-        app_version: str | None = None,
-        client_capabilities: list[str] | None = None,
-        azure_region: str | bool | None = None,
-        exclude_scopes: list[str] | None = None,
-        http_cache: MutableMapping[str, Any] | None = None,
-        instance_discovery: bool | None = None,
-        allow_broker: bool | None = None,
-        enable_pii_log: bool | None = None,
-        oidc_authority: str | AuthorityBuilder | None = None,
-    ) -> None: ...
     def is_pop_supported(self) -> bool: ...
     def initiate_auth_code_flow(
         self,
@@ -122,128 +99,14 @@ class ClientApplication(bases.ClientApplication):
         claims_challenge: str | None = None,
         **kwargs: Any,
     ) -> str: ...
-    def acquire_token_by_auth_code_flow(
-        self,
-        auth_code_flow: dict[str, Any],
-        auth_response: Mapping[str, Any],
-        scopes: list[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]: ...
-    def acquire_token_by_authorization_code(
-        self,
-        code: str,
-        scopes: list[str],
-        redirect_uri: str | None = None,
-        nonce: str | None = None,
-        claims_challenge: str | None = None,
-        forwarded_client_claims: str | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]: ...
-    def get_accounts(self, username: str | None = None) -> list[dict[str, Any]]: ...
-    def remove_account(self, account: Mapping[str, Any]) -> None: ...
-    def acquire_token_silent(
-        self,
-        scopes: list[str],
-        account: Mapping[str, Any] | None,
-        authority: str | None = None,
-        force_refresh: bool | None = False,
-        claims_challenge: str | None = None,
-        forwarded_client_claims: str | None = None,
-        auth_scheme: PopAuthScheme | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any] | None: ...
-    def acquire_token_silent_with_error(
-        self,
-        scopes: list[str],
-        account: Mapping[str, Any] | None,
-        authority: str | None = None,
-        force_refresh: bool | None = False,
-        claims_challenge: str | None = None,
-        forwarded_client_claims: str | None = None,
-        auth_scheme: PopAuthScheme | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any] | None: ...
-    def acquire_token_by_refresh_token(
-        self, refresh_token: str, scopes: list[str], **kwargs: Any
-    ) -> dict[str, Any]: ...
-    def acquire_token_by_username_password(
-        self,
-        username: str,
-        password: str,
-        scopes: list[str],
-        claims_challenge: str | None = None,
-        auth_scheme: PopAuthScheme | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]: ...
 
 
 class PublicClientApplication(ClientApplication, bases.PublicClientApplication):
     DEVICE_FLOW_CORRELATION_ID: ClassVar[str]
     CONSOLE_WINDOW_HANDLE: ClassVar[object]
 
-    def __init__(
-        self,
-        client_id: str,
-        client_credential: None = None,
-        *,
-        enable_broker_on_windows: bool | None = None,
-        enable_broker_on_mac: bool | None = None,
-        enable_broker_on_linux: bool | None = None,
-        enable_broker_on_wsl: bool | None = None,
-        **kwargs: Any,
-    ) -> None: ...
-    def acquire_token_interactive(
-        self,
-        scopes: list[str],
-        prompt: str | None = None,
-        login_hint: str | None = None,
-        domain_hint: str | None = None,
-        claims_challenge: str | None = None,
-        timeout: float | None = None,
-        port: int | None = None,
-        extra_scopes_to_consent: list[str] | None = None,
-        max_age: int | None = None,
-        parent_window_handle: object = None,
-        on_before_launching_ui: Callable[..., None] | None = None,
-        auth_scheme: PopAuthScheme | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]: ...
-    def initiate_device_flow(
-        self, scopes: list[str] | None = None, *, claims_challenge: str | None = None, **kwargs: Any
-    ) -> dict[str, Any]: ...
-    def acquire_token_by_device_flow(
-        self, flow: dict[str, Any], claims_challenge: str | None = None, **kwargs: Any
-    ) -> dict[str, Any]: ...
 
-
-class ConfidentialClientApplication(ClientApplication, bases.ConfidentialClientApplication):
-    def acquire_token_for_client(
-        self,
-        scopes: list[str],
-        claims_challenge: str | None = None,
-        fmi_path: str | None = None,
-        forwarded_client_claims: str | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]: ...
-    def remove_tokens_for_client(self) -> None: ...
-    def acquire_token_on_behalf_of(
-        self,
-        user_assertion: str,
-        scopes: list[str],
-        claims_challenge: str | None = None,
-        forwarded_client_claims: str | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]: ...
-    def acquire_token_by_user_federated_identity_credential(
-        self,
-        scopes: list[str],
-        assertion: str,
-        username: str | None = None,
-        user_object_id: str | None = None,
-        claims_challenge: str | None = None,
-        forwarded_client_claims: str | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]: ...
+class ConfidentialClientApplication(ClientApplication, bases.ConfidentialClientApplication): ...
 
 
 class ManagedIdentityClient(bases.ManagedIdentityClient):
@@ -261,4 +124,3 @@ class ManagedIdentityClient(bases.ManagedIdentityClient):
         http_cache: MutableMapping[str, Any] | None = None,
         client_capabilities: list[str] | None = None,
     ) -> None: ...
-    def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]: ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ..._process import forks
@@ -91,7 +92,7 @@ class Rotation:
                 code, detail = trouble.code, trouble.detail
                 held = proven or self._newest
                 if held is not None and self._trouble != (code, detail):
-                    told.append(self._rejected(code, detail))
+                    told.append(self._event(CredentialRejected, code=code, detail=detail))
                 self._trouble = (code, detail)
                 found = [] if held is None else [held]
             else:
@@ -130,15 +131,7 @@ class Rotation:
                 self._refused = None
             rotated = former is not None and not _same(former, given)
         if rotated:
-            emit(
-                CredentialRotated(
-                    at=self._clock.wall(),
-                    authority=self._authority,
-                    client_id=self._client_id,
-                    target=self.source.name,
-                    expires=date(given.ends),
-                )
-            )
+            emit(self._event(CredentialRotated, expires=date(given.ends)))
 
     def refused(self, given: Given, error: str) -> None:
         """Note that the provider hasn't taken one; where it is new, the old one goes on."""
@@ -147,21 +140,20 @@ class Rotation:
                 return
             known = self._refused is not None and _same(self._refused, given)
             self._refused, self._try_again_at = given, self._clock.monotonic() + _TRY_AGAIN
-            event = None if known else self._rejected(error[:100], "the provider doesn't take it")
-        if event is not None:
-            emit(event)
+        if not known:
+            emit(self._event(CredentialRejected, code=error[:100], detail="the provider doesn't take it"))
 
-    def _rejected(self, code: str, detail: str) -> CredentialRejected:
-        return CredentialRejected(
+    def _event(self, kind: Callable[..., Event], **told: Any) -> Event:
+        """Make an event about this application's credential."""
+        return kind(
             at=self._clock.wall(),
             authority=self._authority,
             client_id=self._client_id,
             target=self.source.name,
-            code=code,
-            detail=detail,
+            **told,
         )
 
-    def _ending(self, given: Given) -> CredentialExpiring | None:
+    def _ending(self, given: Given) -> Event | None:
         """Return what the owner is to be told of a certificate's end, once for each mark that it has passed."""
         if given.ends is None:
             return None
@@ -170,14 +162,7 @@ class Rotation:
         if mark is None or self._warned == (given.ends, mark) or _told_elsewhere:
             return None
         self._warned = (given.ends, mark)
-        return CredentialExpiring(
-            at=self._clock.wall(),
-            authority=self._authority,
-            client_id=self._client_id,
-            target=self.source.name,
-            expires=date(given.ends),
-            remaining=left,
-        )
+        return self._event(CredentialExpiring, expires=date(given.ends), remaining=left)
 
     @property
     def ends(self) -> float | None:

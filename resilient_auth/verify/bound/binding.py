@@ -7,12 +7,12 @@ token ─▶ verified ─▶ cnf? ── none ───────────�
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
 from typing import Any
+
+from jwt.utils import base64url_encode
 
 from ..._engine.steps import Step
 from ..._engine.threads import OnThread
@@ -21,10 +21,10 @@ from ...clock import Clock
 from ...errors import ProviderUnavailable, StoreUnavailable
 from ...store import Store
 from ..errors import InvalidToken, VerificationUnavailable
-from ..jose.jwk import ALGORITHMS
+from ..jose.signature import check_algorithms
 from .confirmation import CERTIFICATE, DPOP, Confirmation
 from .presented import Presented
-from .proof import Proof, read_proof
+from .proof import Proof, digest, read_proof
 from .replays import Full, Replays, name_of
 
 __all__ = ["Binding", "BindingOptions", "not_bound"]
@@ -67,11 +67,7 @@ class BindingOptions:
         for name in ("dpop", "certificates", "required"):
             require(isinstance(getattr(self, name), bool), f"{name} must be True or False, not {getattr(self, name)!r}")
         require(self.dpop or self.certificates, "give dpop=True, certificates=True or both: else nothing is verified")
-        fits = isinstance(self.algorithms, Collection) and not isinstance(self.algorithms, (str, bytes))
-        require(
-            fits and bool(self.algorithms) and ALGORITHMS.issuperset(self.algorithms),
-            f"algorithms must be names of {', '.join(sorted(ALGORITHMS))}, not {self.algorithms!r}",
-        )
+        check_algorithms(self.algorithms)
         require_number("age", self.age, low=1.0, high=600.0)
         require_whole("most", self.most, low=1, high=10_000_000)
         require(
@@ -144,8 +140,7 @@ class Binding:
         der = presented.der()
         if der is None:
             raise InvalidToken("certificate", "the token is bound to a certificate, and the request came without one")
-        shown = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=")
-        if not hmac.compare_digest(shown, thumbprint.encode()):
+        if not hmac.compare_digest(digest(der), thumbprint):
             raise InvalidToken("certificate", "the token is bound to another certificate than the request's")
 
     def _proving(self, token: str, key: str, presented: Presented) -> Generator[Step, Any, None]:
@@ -217,4 +212,4 @@ def not_bound() -> InvalidToken:
 
 def _tag(secret: bytes, given: str) -> str:
     mac = hmac.digest(secret, b"resilient-auth dpop nonce " + given.encode(), "sha256")
-    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+    return base64url_encode(mac).decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,14 @@ from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from jwt.utils import base64url_encode
+
 from ..._policy.endpoint import origin_of
 from ..errors import InvalidToken
 from ..jose.compact import check_header, strict_json, take_apart
 from ..jose.jwk import UnusableKey, verification_key
 
-__all__ = ["Proof", "read_proof", "thumbprint_of"]
+__all__ = ["Proof", "digest", "read_proof", "thumbprint_of"]
 
 _TYPES: Final = frozenset({"dpop+jwt"})
 _LARGEST: Final = 8_192
@@ -95,7 +96,7 @@ def _judged(said: Mapping[str, Any], method: str, url: str, token: str) -> Proof
     if not _is_same(said.get("htu"), url):
         raise _refused("the DPoP proof is for another address")
     hashed = said.get("ath")
-    if not isinstance(hashed, str) or not compare_digest(hashed.encode(), _digest(token.encode()).encode()):
+    if not isinstance(hashed, str) or not compare_digest(hashed.encode(), digest(token.encode()).encode()):
         raise _refused("the DPoP proof is for another token")
     return Proof(token_id=token_id, issued_at=issued_at, nonce=nonce)
 
@@ -103,7 +104,7 @@ def _judged(said: Mapping[str, Any], method: str, url: str, token: str) -> Proof
 def thumbprint_of(jwk: Mapping[str, Any]) -> str:
     """Return the thumbprint of a key that was found good (RFC 7638)."""
     members = {name: jwk[name] for name in _MEMBERS[jwk["kty"]]}
-    return _digest(json.dumps(members, separators=(",", ":"), sort_keys=True).encode())
+    return digest(json.dumps(members, separators=(",", ":"), sort_keys=True).encode())
 
 
 def _is_same(stated: object, url: str) -> bool:
@@ -136,8 +137,9 @@ def _plain(path: str) -> str:
     return "".join(plain)
 
 
-def _digest(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+def digest(data: bytes) -> str:
+    """Return a SHA-256 hash as these standards write it."""
+    return base64url_encode(hashlib.sha256(data).digest()).decode()
 
 
 def _refused(message: str) -> InvalidToken:

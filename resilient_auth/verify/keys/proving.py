@@ -8,20 +8,18 @@ from ..._engine.single_flight import Outcome, WaitFor
 from ..errors import InvalidToken
 from ..jose.compact import Compact
 from ..jose.jwk import VerificationKey
-from ..trust import Trust
 from .source import KeySource
 
 __all__ = ["proving"]
 
 
 def proving(
-    source: KeySource, trust: Trust, *, issuer: str, tenant: str, algorithm: str, kid: str, compact: Compact
+    source: KeySource, *, issuer: str, tenant: str, algorithm: str, kid: str, compact: Compact
 ) -> Generator[WaitFor, Outcome | None, VerificationKey]:
     """Verify a token's signature, step by step; return the key that it was verified with.
 
     Args:
-        source: The issuer's keys.
-        trust: Whose token it is, by its text.
+        source: The keys of whose token it is, by its text.
         issuer: Its `iss`.
         tenant: The tenant in that; "" where none stands there.
         algorithm: Its `alg`, which the owner accepts.
@@ -35,9 +33,9 @@ def proving(
     key = source.current().keys.get(kid)
     if key is None:
         key = yield from source.obtaining(kid)
-    if tenant and not trust.any_tenant and tenant != source.tenant:
+    if tenant and not source.trust.any_tenant and tenant != source.tenant:
         raise InvalidToken("tenant", "the token comes from another tenant")
-    if not trust.lets_sign(key.issuer, tenant, issuer):
+    if not source.trust.lets_sign(key.issuer, tenant, issuer):
         raise InvalidToken("key_issuer", "the token's key isn't for its issuer")
     key.verify(algorithm, compact.signature, compact.signed)
     return key

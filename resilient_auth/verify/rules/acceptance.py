@@ -14,6 +14,7 @@ __all__ = [
     "CLIENTS",
     "Accepted",
     "Rules",
+    "audience_in",
     "check",
     "check_tenant",
     "check_times",
@@ -146,6 +147,15 @@ def _audience(claims: Mapping[str, Any], client: str | None, rules: Rules) -> tu
         if client is None or any(claims.get(name, client) != client for name in CLIENTS):
             raise InvalidToken("audience", "the token has no aud, and names no client in its place, or two")
         return (client,)
+    return audience_in(claims)
+
+
+def audience_in(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return for whom a token is.
+
+    Raises:
+        InvalidToken: It doesn't say so.
+    """
     audience = claims.get("aud")
     if isinstance(audience, str):
         return (audience,)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..claims import frozen
 from ..errors import InvalidToken
-from ..rules.acceptance import Rules, check_tenant, expired, text_in, time_in, trust_of
+from ..rules.acceptance import Rules, audience_in, check_tenant, expired, text_in, time_in, trust_of
 from ..trust import Trust
 
 __all__ = ["LOGOUT", "EventKind", "EventToken", "check_event", "check_type", "security_event"]
@@ -112,7 +112,7 @@ def check_event(
     trust, tenant, _ = trust_of(claims, trusts)
     # What tells of something needn't name the tenant a second time.
     check_tenant(claims, trust, tenant, rules, tid_needed=False)
-    if rules.audiences.isdisjoint(_audience(claims)):
+    if rules.audiences.isdisjoint(audience_in(claims)):
         raise InvalidToken("audience", "the token is for another audience")
     if "nonce" in claims:
         # So that it can't stand in for an ID token, nor the other way round.
@@ -146,15 +146,6 @@ def check_event(
         events=events,
         raw=frozen(claims),
     )
-
-
-def _audience(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    audience = claims.get("aud")
-    if isinstance(audience, str):
-        return (audience,)
-    if isinstance(audience, list) and audience and all(isinstance(one, str) for one in audience):
-        return tuple(audience)
-    raise InvalidToken("malformed", "the token's aud isn't a text or a list of texts")
 
 
 def _events(claims: Mapping[str, Any], kind: EventKind) -> Mapping[str, Mapping[str, Any]]:

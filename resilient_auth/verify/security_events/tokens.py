@@ -76,7 +76,6 @@ class EventTokens:
             raise InvalidToken("unknown_key", "the token names no key")
         yield from proving(
             core._sources[trust],
-            trust,
             issuer=told.issuer,
             tenant=told.tenant,
             algorithm=algorithm,
