@@ -111,10 +111,8 @@ def judge(
     retry_after = retry_after_of(headers, wall)
     if status == 429:
         return _throttled(authority, "429", retry_after)
-    if status >= 500 or status == 408:
-        return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
-    # An instance metadata service says these while it is being updated, and means "ask again".
-    if purpose is Purpose.MANAGED_IDENTITY and status in (404, 410):
+    # An instance metadata service says 404 and 410 while it is being updated, and means "ask again".
+    if status >= 500 or status == 408 or (purpose is Purpose.MANAGED_IDENTITY and status in (404, 410)):
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
     if purpose not in _JSON:
         return None
@@ -216,18 +214,17 @@ def readable(text: str) -> str:
     body = _object(text)
     if not isinstance(body, dict) or not body.keys() & {"access_token", "device_code"}:
         return text
-    changed = False
+    odd = False
     for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in"):
         if name not in body or (type(body[name]) is int and 0 <= body[name] < _MOST_SECONDS):
             continue
+        odd = True
         seconds = _whole_seconds(body[name])
         if seconds is None:
             del body[name]
-            changed = True
-        elif seconds != body[name] or not isinstance(body[name], int):
+        else:
             body[name] = seconds
-            changed = True
-    return json.dumps(body) if changed else text
+    return json.dumps(body) if odd else text
 
 
 _MOST_SECONDS = 10**11

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TypeVar
 
 import cachetools
@@ -166,9 +165,7 @@ class Permits:
     def __enter__(self) -> Permits:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._unsaid:
             self.none()
 
