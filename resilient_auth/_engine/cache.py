@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ import cachetools
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._process import forks
-from .._process.living import LiveObjects
+from .._process.living import LiveObjects, unlocked, weakly
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
 from ..token import Token, TokenRequest, fingerprint
@@ -211,25 +210,14 @@ class Memory:
 
     def __iter__(self) -> Iterator[CacheEntry]:
         """List the entries without the lock: `health` may be called by a signal's handler, amid whatever holds it."""
-        while True:
-            try:
-                kept = [(subject, list(entries.values())) for subject, entries in list(self._by_subject.items())]
-            except RuntimeError:  # another thread has just added one
-                continue
-            return iter([entry for subject, entries in kept for entry in entries if entry.request.subject == subject])
+        kept = unlocked(lambda: [(who, list(entries.values())) for who, entries in list(self._by_subject.items())])
+        return iter([entry for subject, entries in kept for entry in entries if entry.request.subject == subject])
 
     def _sweep_soon(self, now: float) -> None:
         """Have what is over forgotten on a worker, now and then, where there is more and more to hold."""
         self._sweep_at = now + _SWEEP_EVERY
-        reference = weakref.ref(self)
-
-        def run() -> None:
-            memory = reference()
-            if memory is not None:
-                memory.sweep()
-
         with suppress(ProviderUnavailable):  # another time
-            self.engine.run("memory", run)
+            self.engine.run("memory", weakly(self, Memory.sweep))
 
     def sweep(self) -> None:
         """Forget the entries whose token is over, or never came, and for which nobody has asked for long.

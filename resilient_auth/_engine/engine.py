@@ -6,7 +6,6 @@ import contextvars
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import cachetools
 
@@ -27,7 +26,7 @@ from .single_flight import Flight, Flights, Outcome
 from .timers import timers_of
 from .workers import OWNERS_CODE, Workers
 
-__all__ = ["Engine", "renewed"]
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -182,7 +181,7 @@ class Engine:
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
         self._begin()
-        self._budgets = renewed(self._budgets)
+        self._budgets = forks.rebuilt(self._budgets)
         self._cooldowns.after_fork()
         self.shared.after_fork()
         self.levels.after_fork()
@@ -197,10 +196,3 @@ def _throttled(asked: ProviderRequest, left: float) -> Throttled:
         authority=asked.endpoint.origin,
         retry_after=left,
     )
-
-
-def renewed(kept: cachetools.LRUCache[Any, Any]) -> cachetools.LRUCache[Any, Any]:
-    """Build a cache anew that a thread of the parent's may have been in the middle of changing."""
-    fresh: cachetools.LRUCache[Any, Any] = cachetools.LRUCache(kept.maxsize)
-    fresh.update(list(kept.items()))
-    return fresh

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from .._process import forks
-from .._process.living import LiveObjects
+from .._process.living import LiveObjects, unlocked
 from ..errors import Overloaded
 from ..events import ExchangesOverdue, emit
 from .lanes import Job, Lane, LaneStatus
@@ -154,13 +154,8 @@ class Workers:
     def status(self) -> list[LaneStatus]:
         """Return how the lanes stand, without the lock: a signal's handler may ask, amid what holds it."""
         late = self._now() - _MOMENT
-        while True:
-            try:
-                lanes = [(name, list(lane.active), len(lane.waiting)) for name, lane in list(self._lanes.items())]
-                behind = [job.lanes[0] for job in list(self._overdue)]
-                break
-            except RuntimeError:  # another thread has just changed one
-                continue
+        lanes = unlocked(lambda: [(name, [*lane.active], len(lane.waiting)) for name, lane in [*self._lanes.items()]])
+        behind = [job.lanes[0] for job in unlocked(lambda: [*self._overdue])]
         found = {name: (len(active), waiting) for name, active, waiting in lanes}
         overdue = {name: sum(job.call is None and job.ends <= late for job in active) for name, active, _ in lanes}
         for name in behind:

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import cachetools
 
+from .._process.forks import rebuilt
 from ..clock import Clock, Jitter
 from ..errors import CircuitOpen
 from ..token import TokenRequest
@@ -191,7 +192,7 @@ class Levels:
     def after_fork(self) -> None:
         """Make it usable in a forked child: a thread of the parent's may have been in the middle of a change."""
         self._lock = threading.Lock()
-        self._sites, self._kinds, self._requests = self._sites.anew(), self._kinds.anew(), self._requests.anew()
+        self._sites, self._kinds, self._requests = rebuilt(self._sites), rebuilt(self._kinds), rebuilt(self._requests)
         for breaker in (*self._sites.values(), *self._kinds.values(), *self._requests.values()):
             breaker.renew_lock()
 
@@ -372,11 +373,6 @@ class _Kept(cachetools.LRUCache[_K, Breaker]):
             return cachetools.Cache.__getitem__(self, key)
         except KeyError:
             return None
-
-    def anew(self) -> _Kept[_K]:
-        fresh: _Kept[_K] = _Kept(int(self.maxsize))
-        fresh.update(list(self.items()))
-        return fresh
 
 
 def _part(asked: ProviderRequest) -> str:

@@ -14,9 +14,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["Forked", "around", "notice", "renew_in_children", "renewed", "resumed", "unnoticed"]
+__all__ = ["Forked", "around", "notice", "rebuilt", "renew_in_children", "renewed", "resumed", "unnoticed"]
+
+_T = TypeVar("_T")
 
 
 class Forked(Protocol):
@@ -68,6 +70,15 @@ def renew_in_children(one: Forked) -> None:
 def _forget(key: int, gone: weakref.ref[Forked]) -> None:
     if _objects.get(key) is gone:
         _objects.pop(key, None)
+
+
+def rebuilt(cache: _T) -> _T:
+    """Build a cache of cachetools anew, which a thread of the parent's may have been in the middle of changing."""
+    kept: Any = cache
+    fresh: Any = type(kept)(kept.maxsize)
+    fresh.update(list(kept.items()))
+    found: _T = fresh
+    return found
 
 
 def notice() -> None:
