@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 
 import cachetools
@@ -171,12 +171,28 @@ class Engine:
                     self.sightings.starved(lane)
             raise
 
+    def join(self, key: Hashable, ends: float, lane: str, call: Callable[[Flight], None]) -> Flight:
+        """Join the flight for a key, or begin one on a worker.
+
+        Args:
+            key: What it is for.
+            ends: Monotonic time by which it should be over.
+            lane: As for `run`.
+            call: Lands the flight that it is given.
+        """
+        flight, mine = self.flights.join(key, ends)
+        if mine:
+            try:
+                self.run(lane, partial(call, flight), flight)
+            except ProviderUnavailable as error:
+                self.flights.land(flight, Outcome(error=error))
+        return flight
+
     def _too_late(self, flight: Flight, lane: str | Endpoint) -> None:
         """End a flight that got no worker in its time."""
-        self.flights.end(flight)
         authority = lane.origin if isinstance(lane, Endpoint) else ""
         error = AcquisitionTimeout(f"deadline exceeded in the queue for {lane}", authority=authority)
-        flight.land(Outcome(error=error))
+        self.flights.land(flight, Outcome(error=error))
 
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""

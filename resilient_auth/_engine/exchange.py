@@ -126,8 +126,7 @@ def begin(
             else:
                 run.board()
         except ProviderUnavailable as error:
-            engine.flights.end(flight)
-            flight.land(Outcome(error=error))
+            engine.flights.land(flight, Outcome(error=error))
             raise
         if failed is not None:
             emit(failed)
@@ -218,8 +217,7 @@ class _Run:
                     flight.over = True
                     self._landed(engine, self._entry, verdict)
             finally:
-                engine.flights.end(flight)
-                flight.land(outcome)
+                engine.flights.land(flight, outcome)
 
     def _note(self, outcome: Outcome, took: float) -> Verdict:
         """Note how it ended; returns what that says of the provider."""

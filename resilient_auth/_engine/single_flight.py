@@ -265,3 +265,8 @@ class Flights:
         with self._lock:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
+
+    def land(self, flight: Flight, outcome: Outcome) -> None:
+        """Forget a flight, and hand its outcome to all who wait."""
+        self.end(flight)
+        flight.land(outcome)

@@ -185,8 +185,7 @@ class WriteBack:
                 try:
                     self._write_now(place, held)
                 finally:
-                    flights.end(flight)
-                    flight.land(Outcome())
+                    flights.land(flight, Outcome())
 
     def _write_now(self, who: Place, held: PendingWrites) -> None:
         own = isinstance(who, tuple)
