@@ -343,5 +343,4 @@ def _after_fork_in_parent() -> None:
         database.after_fork_in_parent()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+forks.around(_before_fork, _after_fork_in_parent)

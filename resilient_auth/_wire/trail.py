@@ -52,7 +52,6 @@ class Stream(Protocol):
 
     def get_extra_info(self, info: str) -> Any:
         """Return its `socket`."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
