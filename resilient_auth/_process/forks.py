@@ -123,12 +123,10 @@ def _call(functions: list[Callable[[], None]]) -> None:
         function()
 
 
-def _begin_anew_in_child() -> None:
-    _begin_anew(hooked=True)
-
-
 if hasattr(os, "register_at_fork"):
     # Not by the number: in a namespace of its own, a child may have its parent's.
     os.register_at_fork(
-        before=lambda: _call(_before), after_in_parent=lambda: _call(_after), after_in_child=_begin_anew_in_child
+        before=lambda: _call(_before),
+        after_in_parent=lambda: _call(_after),
+        after_in_child=lambda: _begin_anew(hooked=True),
     )

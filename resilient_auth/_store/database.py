@@ -231,7 +231,7 @@ class Database:
             check_same_thread=False,
         )
         try:
-            db.text_factory = _text
+            db.text_factory = lambda given: given.decode("utf-8", "replace")
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("PRAGMA cell_size_check = ON")
             db.execute("PRAGMA mmap_size = 0")
@@ -307,10 +307,6 @@ class Database:
 
 class _DoubtfulError(Exception):
     """The file looks damaged to a connection that has been open for a while."""
-
-
-def _text(given: bytes) -> str:
-    return given.decode("utf-8", "replace")
 
 
 def _code(error: sqlite3.Error) -> str:
