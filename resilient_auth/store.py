@@ -15,28 +15,21 @@ from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 __all__ = ["ANY", "NONE_READABLE", "Backend", "BackendFailed", "Expected", "Lease", "Record", "Store"]
 
 
-class _Any(Enum):
+class _Whatever(Enum):
     ANY = "any"
-
-    def __repr__(self) -> str:
-        return "ANY"
-
-
-ANY: Final = _Any.ANY
-"""Write whatever is there."""
-
-
-class _NoneReadable(Enum):
     NONE_READABLE = "none readable"
 
     def __repr__(self) -> str:
-        return "NONE_READABLE"
+        return self.name
 
 
-NONE_READABLE: Final = _NoneReadable.NONE_READABLE
+ANY: Final = _Whatever.ANY
+"""Write whatever is there."""
+
+NONE_READABLE: Final = _Whatever.NONE_READABLE
 """Write where nothing is, or what can't be opened here: for what owes nothing to what was there, such as a sign-in."""
 
-Expected: TypeAlias = str | Literal[_Any.ANY] | None
+Expected: TypeAlias = str | Literal[_Whatever.ANY] | None
 """The version that must be there; None where nothing may be; `ANY` where it doesn't matter."""
 
 
@@ -86,15 +79,12 @@ class Store(Protocol):
     @property
     def label(self) -> str:
         """Name the medium in events and health; holds no secret."""
-        ...
 
     def read(self, kind: str, name: str) -> Record | None:
         """Read a record; None where there is none that is alive and can be verified."""
-        ...
 
     def read_many(self, wanted: Sequence[tuple[str, str]]) -> list[Record | None]:
         """Read records by kind and name, in one round trip where the medium can; each as `read` would."""
-        ...
 
     def write(
         self,
@@ -103,7 +93,7 @@ class Store(Protocol):
         value: bytes,
         *,
         ttl: float,
-        expected: Expected | Literal[_NoneReadable.NONE_READABLE] = ANY,
+        expected: Expected | Literal[_Whatever.NONE_READABLE] = ANY,
     ) -> str | None:
         """Write a record that lives for `ttl` seconds.
 
@@ -113,31 +103,24 @@ class Store(Protocol):
         Returns:
             Its new version; None, and nothing is written, where `expected` isn't what is there.
         """
-        ...
 
     def erase(self, kind: str, name: str, *, expected: Expected = ANY) -> bool:
         """Remove a record; tell whether there was one of the expected version."""
-        ...
 
     def scan(self, kind: str) -> Iterator[Record]:
         """Read every record of a kind, in no order; those written meanwhile may be missed."""
-        ...
 
     def lease(self, name: str, seconds: float) -> Lease | None:
         """Take a lease; None while somebody else holds it."""
-        ...
 
     def renew(self, lease: Lease, seconds: float) -> Lease | None:
         """Have a lease last for `seconds` from now; None where it ended already."""
-        ...
 
     def release(self, lease: Lease) -> None:
         """End a lease, if it is still held."""
-        ...
 
     def close(self) -> None:
         """Let go of files and connections; every later call raises `StoreUnavailable`."""
-        ...
 
 
 class BackendFailed(Exception):
@@ -172,11 +155,9 @@ class Backend(Protocol):
     @property
     def label(self) -> str:
         """Name the medium in events and health; holds no secret."""
-        ...
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Read a value and its version; None where there is none, or its time is over."""
-        ...
 
     def put(self, key: str, value: bytes, *, ttl: float, expected: Expected = ANY) -> str | None:
         """Write a value that lives for `ttl` seconds, in one atomic step with the comparison.
@@ -185,15 +166,12 @@ class Backend(Protocol):
             Its version, never one that this key had before; None, and nothing is written, where `expected` isn't what
             is there.
         """
-        ...
 
     def delete(self, key: str, *, expected: Expected = ANY) -> bool:
         """Remove a value, in one atomic step with the comparison; tell whether it was there."""
-        ...
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List the keys that start so; twice or in any order, if need be. Each step is bounded in time."""
-        ...
 
     def lock(self, name: str, holder: str, seconds: float) -> int | None:
         """Give `holder` the lock of this name for `seconds`, unless another one has it.
@@ -201,16 +179,12 @@ class Backend(Protocol):
         Returns:
             A number greater than any that this name was locked with before; None where another holder has it.
         """
-        ...
 
     def relock(self, name: str, holder: str, seconds: float) -> bool:
         """Have the lock last for `seconds` from now; False where `holder` doesn't have it any more."""
-        ...
 
     def unlock(self, name: str, holder: str) -> None:
         """End the lock, if `holder` has it."""
-        ...
 
     def close(self) -> None:
         """Let go of what it holds."""
-        ...

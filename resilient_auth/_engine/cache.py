@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cachetools
@@ -14,7 +13,7 @@ import cachetools
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._process import forks
-from .._process.living import LiveObjects
+from .._process.living import LiveObjects, unlocked, weakly
 from ..errors import ProviderUnavailable
 from ..events import TokenDropped, emit
 from ..token import Token, TokenRequest, fingerprint
@@ -30,63 +29,40 @@ _SWEEP_EVERY = 60.0
 _AT_ONCE = 64
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class CacheEntry(SharedEntry):
     """The place of one token. Its token is immutable and swapped whole; readers take no lock."""
 
-    __slots__ = (
-        "asked_at",
-        "denied",
-        "discard",
-        "failed_at",
-        "failures",
-        "last_error",
-        "made_at",
-        "memory",
-        "not_before",
-        "owner",
-        "renew",
-        "reschedule",
-        "rests",
-        "signatures",
-        "timer",
-        "told",
-        "tried_at",
-        "unkept",
-        "variant",
-    )
-
-    def __init__(
-        self, request: TokenRequest, memory: Memory, authorities: tuple[Endpoint, ...], purpose: Purpose
-    ) -> None:
-        super().__init__(request, authorities, purpose)
-        self.memory = memory
-        #: How to get it again with nobody asking; None where that can't be (a code, somebody's assertion).
-        self.renew: Exchange | None = None
-        self.failures = 0
-        #: Monotonic time of the last failed exchange.
-        self.failed_at = -1e9
-        #: Monotonic time before which no background refresh begins, and how long that was to be from when it was set.
-        self.not_before = self.rests = 0.0
-        #: Monotonic time at which an exchange was begun last.
-        self.tried_at = -1e9
-        #: The provider's last answer was a denial.
-        self.denied = False
-        self.last_error: ProviderUnavailable | None = None
-        self.asked_at = self.made_at = -1e9
-        self.owner: str | None = None
-        #: Takes a token that must not be served any more out of MSAL's cache and the store.
-        self.discard: Callable[[Token], None] | None = None
-        #: Sets the timer of an entry that is kept fresh: for when it is due, or after some seconds; None for others.
-        self.reschedule: Callable[[Engine, CacheEntry, float | None], None] | None = None
-        self.timer: Timer | None = None
-        #: The token whose service during a failure was told already.
-        self.told: Token | None = None
-        #: The token that MSAL's cache couldn't take: it isn't missed there.
-        self.unkept: Token | None = None
-        #: Tells the last exchange that was begun for a claims challenge apart.
-        self.variant: str | None = None
-        #: The calls that the face answers from this entry; see `Memory.hits`.
-        self.signatures: tuple[Hashable, ...] = ()
+    memory: Memory = field(kw_only=True)
+    #: How to get it again with nobody asking; None where that can't be (a code, somebody's assertion).
+    renew: Exchange | None = None
+    failures: int = 0
+    #: Monotonic time of the last failed exchange.
+    failed_at: float = -1e9
+    #: Monotonic time before which no background refresh begins, and how long that was to be from when it was set.
+    not_before: float = 0.0
+    rests: float = 0.0
+    #: Monotonic time at which an exchange was begun last.
+    tried_at: float = -1e9
+    #: The provider's last answer was a denial.
+    denied: bool = False
+    last_error: ProviderUnavailable | None = None
+    asked_at: float = -1e9
+    made_at: float = -1e9
+    owner: str | None = None
+    #: Takes a token that must not be served any more out of MSAL's cache and the store.
+    discard: Callable[[Token], None] | None = None
+    #: Sets the timer of an entry that is kept fresh: for when it is due, or after some seconds; None for others.
+    reschedule: Callable[[Engine, CacheEntry, float | None], None] | None = None
+    timer: Timer | None = None
+    #: The token whose service during a failure was told already.
+    told: Token | None = None
+    #: The token that MSAL's cache couldn't take: it isn't missed there.
+    unkept: Token | None = None
+    #: Tells the last exchange that was begun for a claims challenge apart.
+    variant: str | None = None
+    #: The calls that the face answers from this entry; see `Memory.hits`.
+    signatures: tuple[Hashable, ...] = ()
 
     @property
     def pinned(self) -> bool:
@@ -158,7 +134,7 @@ class Memory:
             entry: CacheEntry | None = self._entries.get(request)
             new = entry is None
             if entry is None:
-                entry = CacheEntry(request, self, authorities, purpose)
+                entry = CacheEntry(request, authorities, purpose, memory=self)
                 entry.made_at = self.engine.clock.monotonic()
                 self._entries[request] = entry
                 self._by_subject.setdefault(request.subject, {})[request] = entry
@@ -234,25 +210,14 @@ class Memory:
 
     def __iter__(self) -> Iterator[CacheEntry]:
         """List the entries without the lock: `health` may be called by a signal's handler, amid whatever holds it."""
-        while True:
-            try:
-                kept = [(subject, list(entries.values())) for subject, entries in list(self._by_subject.items())]
-            except RuntimeError:  # another thread has just added one
-                continue
-            return iter([entry for subject, entries in kept for entry in entries if entry.request.subject == subject])
+        kept = unlocked(lambda: [(who, list(entries.values())) for who, entries in list(self._by_subject.items())])
+        return iter([entry for subject, entries in kept for entry in entries if entry.request.subject == subject])
 
     def _sweep_soon(self, now: float) -> None:
         """Have what is over forgotten on a worker, now and then, where there is more and more to hold."""
         self._sweep_at = now + _SWEEP_EVERY
-        reference = weakref.ref(self)
-
-        def run() -> None:
-            memory = reference()
-            if memory is not None:
-                memory.sweep()
-
         with suppress(ProviderUnavailable):  # another time
-            self.engine.run("memory", run)
+            self.engine.run("memory", weakly(self, Memory.sweep))
 
     def sweep(self) -> None:
         """Forget the entries whose token is over, or never came, and for which nobody has asked for long.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import Any
 
 import cachetools
 
@@ -27,7 +26,7 @@ from .single_flight import Flight, Flights, Outcome
 from .timers import timers_of
 from .workers import OWNERS_CODE, Workers
 
-__all__ = ["Engine", "renewed"]
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -172,17 +171,33 @@ class Engine:
                     self.sightings.starved(lane)
             raise
 
+    def join(self, key: Hashable, ends: float, lane: str, call: Callable[[Flight], None]) -> Flight:
+        """Join the flight for a key, or begin one on a worker.
+
+        Args:
+            key: What it is for.
+            ends: Monotonic time by which it should be over.
+            lane: As for `run`.
+            call: Lands the flight that it is given.
+        """
+        flight, mine = self.flights.join(key, ends)
+        if mine:
+            try:
+                self.run(lane, partial(call, flight), flight)
+            except ProviderUnavailable as error:
+                self.flights.land(flight, Outcome(error=error))
+        return flight
+
     def _too_late(self, flight: Flight, lane: str | Endpoint) -> None:
         """End a flight that got no worker in its time."""
-        self.flights.end(flight)
         authority = lane.origin if isinstance(lane, Endpoint) else ""
         error = AcquisitionTimeout(f"deadline exceeded in the queue for {lane}", authority=authority)
-        flight.land(Outcome(error=error))
+        self.flights.land(flight, Outcome(error=error))
 
     def after_fork(self) -> None:
         """Make a forked child's engine usable: the parent's threads aren't there, nor are their flights."""
         self._begin()
-        self._budgets = renewed(self._budgets)
+        self._budgets = forks.rebuilt(self._budgets)
         self._cooldowns.after_fork()
         self.shared.after_fork()
         self.levels.after_fork()
@@ -197,10 +212,3 @@ def _throttled(asked: ProviderRequest, left: float) -> Throttled:
         authority=asked.endpoint.origin,
         retry_after=left,
     )
-
-
-def renewed(kept: cachetools.LRUCache[Any, Any]) -> cachetools.LRUCache[Any, Any]:
-    """Build a cache anew that a thread of the parent's may have been in the middle of changing."""
-    fresh: cachetools.LRUCache[Any, Any] = cachetools.LRUCache(kept.maxsize)
-    fresh.update(list(kept.items()))
-    return fresh

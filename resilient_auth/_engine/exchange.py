@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 
@@ -119,15 +120,14 @@ def begin(
             exchange = shared.exchange(entry, exchange, reuse=looks_at is not None)
         if observing.observer is not None:
             flight.observed = observing.observer.begin("exchange", entry=entry, request=entry.request, unasked=unasked)
-        run = _Run(engine, entry, flight, exchange, landed)
+        run = _Run(engine, entry, flight, exchange, landed, entry.generation)
         try:
             if looks_at is not None:
                 engine.run(looks_at.lane, partial(run.look, looks_at), flight)
             else:
                 run.board()
         except ProviderUnavailable as error:
-            engine.flights.end(flight)
-            flight.land(Outcome(error=error))
+            engine.flights.land(flight, Outcome(error=error))
             raise
         if failed is not None:
             emit(failed)
@@ -158,26 +158,21 @@ def _key(entry: CacheEntry, variant: str | None) -> Hashable:
     return entry.memory, entry.request, entry.generation, variant
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class _Run:
     """One exchange, from its worker to those who wait for it."""
 
-    __slots__ = ("_engine", "_entry", "_exchange", "_flight", "_generation", "_landed")
-
-    def __init__(self, engine: Engine, entry: CacheEntry, flight: Flight, exchange: Exchange, landed: Landed) -> None:
-        self._engine = engine
-        self._entry = entry
-        self._flight = flight
-        self._exchange = exchange
-        self._landed = landed
-        self._generation = entry.generation
+    _engine: Engine
+    _entry: CacheEntry
+    _flight: Flight
+    _exchange: Exchange
+    _landed: Landed
+    #: The entry's when it began.
+    _generation: int
 
     def look(self, shared: SharedTokens) -> None:
         """Look what others have, on a worker of its own; where that doesn't help, have the provider asked."""
-        started = self._engine.clock.monotonic()
-        if self._flight.begun is not None:
-            self._flight.in_queue += started - self._flight.begun
-        if self._flight.observed is not None:
-            self._flight.observed.enter()
+        started = self._started()
         with carrying(self._flight.key):
             try:
                 outcome = shared.look(self._entry)
@@ -194,12 +189,17 @@ class _Run:
         """Have the provider asked on a worker."""
         self._engine.run(self._entry.authorities[0], self._fly, self._flight, own=self._entry.memory.lane)
 
-    def _fly(self) -> None:
+    def _started(self) -> float:
+        """Note on a worker that one has come; returns when that was."""
         started = self._engine.clock.monotonic()
         if self._flight.begun is not None:
             self._flight.in_queue += started - self._flight.begun
         if self._flight.observed is not None:
             self._flight.observed.enter()
+        return started
+
+    def _fly(self) -> None:
+        started = self._started()
         with carrying(self._flight.key):
             try:
                 outcome = self._exchange(self._flight)
@@ -218,8 +218,7 @@ class _Run:
                     flight.over = True
                     self._landed(engine, self._entry, verdict)
             finally:
-                engine.flights.end(flight)
-                flight.land(outcome)
+                engine.flights.land(flight, outcome)
 
     def _note(self, outcome: Outcome, took: float) -> Verdict:
         """Note how it ended; returns what that says of the provider."""

@@ -5,41 +5,33 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 __all__ = ["Job", "Lane", "LaneStatus"]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Job:
     """Something to run.
 
     Args:
         lanes: Where it needs places, one after the other.
-        call: What to run.
+        call: What to run; None once it is run.
         ends: Monotonic time by which it should be over.
         late: Called in its place where it hasn't begun by then; without it, it begins however late.
     """
 
-    __slots__ = ("beyond", "call", "ends", "held", "hurried", "lanes", "late")
-
-    def __init__(
-        self,
-        lanes: tuple[str, ...],
-        call: Callable[[], object],
-        *,
-        ends: float = math.inf,
-        late: Callable[[], None] | None = None,
-    ) -> None:
-        self.lanes = lanes
-        self.call: Callable[[], object] | None = call
-        self.ends = ends
-        self.late = late
-        #: In how many of its lanes it has a place.
-        self.held = 0
-        #: One that runs waits for it, and so it waits for no place.
-        self.hurried = False
-        #: The places that it has beyond a lane's bound.
-        self.beyond = 0
+    lanes: tuple[str, ...]
+    call: Callable[[], object] | None
+    _: KW_ONLY
+    ends: float = math.inf
+    late: Callable[[], None] | None = None
+    #: In how many of its lanes it has a place.
+    held: int = 0
+    #: One that runs waits for it, and so it waits for no place.
+    hurried: bool = False
+    #: The places that it has beyond a lane's bound.
+    beyond: int = 0
 
 
 @dataclass(slots=True)

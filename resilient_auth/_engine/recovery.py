@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from .._policy.breaker import Breaker
 from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._policy.levels import ProviderRequest
 from .._process import forks
+from .._process.living import weakly
 from ..errors import AcquisitionTimeout, ProviderUnavailable
 from .cache import CacheEntry
 from .engine import Engine
@@ -19,7 +20,7 @@ from .exchange import URGENT_SPREAD, Verdict, begin, note_failure, remaining, sp
 from .single_flight import Exchange, Flight, carrying
 from .timers import Timer
 
-__all__ = ["await_recovery", "landed", "refresh_in_background", "watch_over", "weakly"]
+__all__ = ["await_recovery", "landed", "refresh_in_background", "watch_over"]
 
 
 def refresh_in_background(engine: Engine, entry: CacheEntry, exchange: Exchange) -> None:
@@ -57,18 +58,6 @@ def watch_over(engine: Engine, entry: CacheEntry) -> None:
             )
 
     entry.timer = engine.timers.call_at(flight.deadline, weakly(entry, look))
-
-
-def weakly(entry: CacheEntry, call: Callable[[CacheEntry], None]) -> Callable[[], None]:
-    """Return a call with a cache entry, as long as it is there: a timer keeps alive nothing that its owner let go."""
-    reference = weakref.ref(entry)
-
-    def run() -> None:
-        living = reference()
-        if living is not None:
-            call(living)
-
-    return run
 
 
 #: By engine, and by site and purpose, the tokens that wait for recovery.
@@ -154,13 +143,6 @@ class _Recovery:
             when = now + engine.jitter(0.05, URGENT_SPREAD)
         calm = [remaining(engine, entry) for entry in wanted if entry not in dark]
         when = max(min(when, now + min(calm, default=math.inf)), now + 0.05)
-        reference, engines = weakref.ref(self), self._engine
-
-        def fire() -> None:
-            recovery, living = reference(), engines()
-            if recovery is not None and living is not None:
-                recovery._fire(living)
-
         with self._lock:
             if self._timer is not None:
                 # One that was drawn before holds, or who comes often enough would put it off for ever.
@@ -168,7 +150,7 @@ class _Recovery:
                     return True
                 self._timer.cancel()
             self._when = when
-            self._timer = engine.timers.call_at(when, fire)
+            self._timer = engine.timers.call_at(when, weakly(self, _Recovery._fire))
         return True
 
     def _end(self, engine: Engine) -> None:
@@ -223,7 +205,10 @@ class _Recovery:
             ready = min(ready, max(opens_at, now + engine.cooldown_left(asked)))
         return ready
 
-    def _fire(self, engine: Engine) -> None:
+    def _fire(self) -> None:
+        engine = self._engine()
+        if engine is None:
+            return
         wanted, _ = self._wanted(engine)
         now = engine.clock.monotonic()
         ready = [entry for entry in wanted if self._ready_at(engine, entry, now) <= now]

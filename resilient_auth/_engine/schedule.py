@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .._policy.freshness import Freshness, assess
 from .._process import forks
+from .._process.living import weakly
 from ..events import RefreshScheduled, emit
 from .cache import CacheEntry, memories
 from .engine import Engine
-from .recovery import refresh_in_background, watch_over, weakly
+from .recovery import refresh_in_background, watch_over
 
 __all__ = ["keep_fresh", "release", "schedule"]
 

@@ -7,6 +7,7 @@ implements both over a store; `ALONE` is what there is without one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from .._policy.endpoint import Endpoint, WireIdentity
@@ -21,48 +22,36 @@ __all__ = ["ALONE", "LOOK_AGAIN", "Alone", "Shared", "SharedEntry", "SharedToken
 LOOK_AGAIN: Final = 1.0
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class SharedEntry:
     """The part of a cache entry that those beside this process look at, and note what they know in."""
 
-    __slots__ = (
-        "__weakref__",
-        "authorities",
-        "generation",
-        "hints",
-        "looked_at",
-        "purpose",
-        "read",
-        "refused",
-        "request",
-        "token",
-        "ways",
-    )
+    request: TokenRequest
+    authorities: tuple[Endpoint, ...]
+    #: What the authorities are asked for; each purpose has a breaker of its own.
+    purpose: Purpose
+    #: What is asked of each authority that can give this token.
+    ways: tuple[ProviderRequest, ...] = field(init=False)
+    token: Token | None = None
+    #: Counts what was forgotten, so that an exchange begun before doesn't bring it back.
+    generation: int = 0
+    #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
+    refused: str | None = None
+    #: Finds the token in MSAL's cache, into which the store's entries are put; None where it isn't kept there.
+    read: Callable[[], Token | None] | None = None
+    #: Monotonic time at which it was looked last what others have.
+    looked_at: float = -1e9
+    #: The names of what others knew against the provider when the exchange under way began.
+    hints: tuple[str, ...] = ()
 
-    def __init__(self, request: TokenRequest, authorities: tuple[Endpoint, ...], purpose: Purpose) -> None:
-        self.request = request
-        #: What the authorities are asked for; each purpose has a breaker of its own.
-        self.purpose = purpose
-        self.authorities: tuple[Endpoint, ...] = ()
-        #: What is asked of each authority that can give this token.
-        self.ways: tuple[ProviderRequest, ...] = ()
-        self.ask_of(authorities)
-        self.token: Token | None = None
-        #: Counts what was forgotten, so that an exchange begun before doesn't bring it back.
-        self.generation = 0
-        #: The fingerprint of a token that an API has refused, and that must not come back from a cache or a store.
-        self.refused: str | None = None
-        #: Finds the token in MSAL's cache, into which the store's entries are put; None where it isn't kept there.
-        self.read: Callable[[], Token | None] | None = None
-        #: Monotonic time at which it was looked last what others have.
-        self.looked_at = -1e9
-        #: The names of what others knew against the provider when the exchange under way began.
-        self.hints: tuple[str, ...] = ()
+    def __post_init__(self) -> None:
+        self.ways = tuple([ProviderRequest.of(self.request, each, self.purpose) for each in self.authorities])
 
     def ask_of(self, authorities: tuple[Endpoint, ...]) -> None:
         """Say which endpoints can give this token, in order of preference."""
         if authorities != self.authorities:
             self.authorities = authorities
-            self.ways = tuple([ProviderRequest.of(self.request, endpoint, self.purpose) for endpoint in authorities])
+            self.__post_init__()
 
 
 class Shared(Protocol):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .._policy.levels import ProviderRequest
@@ -66,86 +66,57 @@ class LeaseLost(Exception):
     """Another process may ask for this token by now: what would be the next attempt isn't made."""
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class Flight:
     """An exchange under way. Threads and asyncio tasks wait for it; when they give up, it goes on."""
 
-    __slots__ = (
-        "__weakref__",
-        "_callbacks",
-        "_clock",
-        "_done",
-        "attempts",
-        "before_attempt",
-        "begun",
-        "calls",
-        "deadline",
-        "doubted",
-        "earliest",
-        "hurried",
-        "in_http",
-        "in_queue",
-        "in_store",
-        "key",
-        "last_error",
-        "next_attempt",
-        "observed",
-        "on_back_off",
-        "on_failed_attempt",
-        "on_hurry",
-        "outcome",
-        "over",
-        "replaced",
-        "request",
-        "spare",
-        "ways",
-    )
-
-    def __init__(self, key: Hashable, deadline: float, clock: Clock) -> None:
-        self.key = key
-        #: The attempts that it has made; and where its time went, in seconds.
-        self.attempts = 0
-        self.in_queue = self.in_store = self.in_http = 0.0
-        #: Monotonic time since when it waits for a worker.
-        self.begun: float | None = None
-        #: Monotonic time after which nobody should count on it any more.
-        self.deadline = deadline
-        #: Monotonic time before which the provider must not be asked: the last exchange's back-off (G9, G10).
-        self.earliest = 0.0
-        #: Set when somebody with a valid token has waited for it in vain.
-        self.doubted = False
-        #: The one whose place it has taken since that should have been over, and wasn't.
-        self.replaced: Flight | None = None
-        #: What is asked for, where that is held: what fails with it alone is its own matter.
-        self.request: TokenRequest | None = None
-        #: The same for each authority that can give it.
-        self.ways: tuple[ProviderRequest, ...] = ()
-        #: Whether a valid token was held when it began.
-        self.spare = False
-        #: How its last attempt failed, and the monotonic time of the next one.
-        self.last_error: ProviderUnavailable | None = None
-        self.next_attempt: float | None = None
-        #: Told, on its worker, for how many seconds it leaves the provider alone before it asks again.
-        self.on_back_off: Callable[[float], None] | None = None
-        #: Asked, on its worker, before each attempt, whether the exchange is still this process's.
-        self.before_attempt: Callable[[], bool] | None = None
-        #: Told, on its worker, how an attempt failed that isn't the last one.
-        self.on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
-        #: What whoever observes this process is told of it.
-        self.observed: Operation | None = None
-        #: The owner's code that it has called and that hasn't come back, by name.
-        self.calls: str | None = None
-        #: Whether somebody waits for it who carries another one out, and so holds what it may need; see `hurry`.
-        self.hurried = False
-        #: Lets it wait for no place in a lane.
-        self.on_hurry: Callable[[], None] | None = None
-        self.outcome: Outcome | None = None
-        #: Set when nothing is asked any more: it lands as soon as what it means is noted.
-        self.over = False
-        self._clock = clock
-        self._done = threading.Condition(threading.Lock())
-        #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is
-        #: ended by the collector, on a thread that may hold it.
-        self._callbacks: dict[int, Callable[[], None]] | None = {}
+    key: Hashable
+    #: Monotonic time after which nobody should count on it any more.
+    deadline: float
+    _clock: Clock
+    #: The attempts that it has made; and where its time went, in seconds.
+    attempts: int = 0
+    in_queue: float = 0.0
+    in_store: float = 0.0
+    in_http: float = 0.0
+    #: Monotonic time since when it waits for a worker.
+    begun: float | None = None
+    #: Monotonic time before which the provider must not be asked: the last exchange's back-off (G9, G10).
+    earliest: float = 0.0
+    #: Set when somebody with a valid token has waited for it in vain.
+    doubted: bool = False
+    #: The one whose place it has taken since that should have been over, and wasn't.
+    replaced: Flight | None = None
+    #: What is asked for, where that is held: what fails with it alone is its own matter.
+    request: TokenRequest | None = None
+    #: The same for each authority that can give it.
+    ways: tuple[ProviderRequest, ...] = ()
+    #: Whether a valid token was held when it began.
+    spare: bool = False
+    #: How its last attempt failed, and the monotonic time of the next one.
+    last_error: ProviderUnavailable | None = None
+    next_attempt: float | None = None
+    #: Told, on its worker, for how many seconds it leaves the provider alone before it asks again.
+    on_back_off: Callable[[float], None] | None = None
+    #: Asked, on its worker, before each attempt, whether the exchange is still this process's.
+    before_attempt: Callable[[], bool] | None = None
+    #: Told, on its worker, how an attempt failed that isn't the last one.
+    on_failed_attempt: Callable[[Flight, ProviderUnavailable], None] | None = None
+    #: What whoever observes this process is told of it.
+    observed: Operation | None = None
+    #: The owner's code that it has called and that hasn't come back, by name.
+    calls: str | None = None
+    #: Whether somebody waits for it who carries another one out, and so holds what it may need; see `hurry`.
+    hurried: bool = False
+    #: Lets it wait for no place in a lane.
+    on_hurry: Callable[[], None] | None = None
+    outcome: Outcome | None = None
+    #: Set when nothing is asked any more: it lands as soon as what it means is noted.
+    over: bool = False
+    _done: threading.Condition = field(default_factory=lambda: threading.Condition(threading.Lock()))
+    #: What wakes each task. Those who give up take theirs out without the lock: a task that is never resumed is ended
+    #: by the collector, on a thread that may hold it.
+    _callbacks: dict[int, Callable[[], None]] | None = field(default_factory=dict)
 
     def attempt_failed(self, error: ProviderUnavailable, next_attempt: float) -> None:
         """Note how an attempt failed, and the monotonic time of the next one."""
@@ -294,3 +265,8 @@ class Flights:
         with self._lock:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
+
+    def land(self, flight: Flight, outcome: Outcome) -> None:
+        """Forget a flight, and hand its outcome to all who wait."""
+        self.end(flight)
+        flight.land(outcome)

@@ -23,11 +23,9 @@ class Step(Protocol):
 
     def run(self) -> Any:
         """Do it on this thread; return what came of it."""
-        ...
 
     def run_async(self) -> Awaitable[Any]:
         """Do it in this task, whose loop is never blocked."""
-        ...
 
 
 #: Yields steps, is sent what came of each, and returns the end of it all.

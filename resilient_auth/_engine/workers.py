@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from .._process import forks
-from .._process.living import LiveObjects
+from .._process.living import LiveObjects, unlocked
 from ..errors import Overloaded
 from ..events import ExchangesOverdue, emit
 from .lanes import Job, Lane, LaneStatus
@@ -74,7 +74,7 @@ class Workers:
         in_owners_code: int = 256,
         now: Callable[[], float] = lambda: 0.0,
         wall: Callable[[], float] = lambda: 0.0,
-        call_at: Callable[[float, Callable[[], Any]], object] | None = None,
+        call_at: Callable[[float, Callable[[], Any]], object] = lambda when, call: None,
     ) -> None:
         self._per_lane = per_lane
         self._queue = queue
@@ -125,7 +125,7 @@ class Workers:
             when = self._watch(self._lanes[waits_in]) if waits and refusal is None else None
         error = self._staff()
         if when is not None:
-            self._look_at(when, partial(self._look, waits_in))
+            self._call_at(when, partial(self._look, waits_in))
         if refusal is not None:
             raise refusal
         if error is None or waits:
@@ -154,13 +154,8 @@ class Workers:
     def status(self) -> list[LaneStatus]:
         """Return how the lanes stand, without the lock: a signal's handler may ask, amid what holds it."""
         late = self._now() - _MOMENT
-        while True:
-            try:
-                lanes = [(name, list(lane.active), len(lane.waiting)) for name, lane in list(self._lanes.items())]
-                behind = [job.lanes[0] for job in list(self._overdue)]
-                break
-            except RuntimeError:  # another thread has just changed one
-                continue
+        lanes = unlocked(lambda: [(name, [*lane.active], len(lane.waiting)) for name, lane in [*self._lanes.items()]])
+        behind = [job.lanes[0] for job in unlocked(lambda: [*self._overdue])]
         found = {name: (len(active), waiting) for name, active, waiting in lanes}
         overdue = {name: sum(job.call is None and job.ends <= late for job in active) for name, active, _ in lanes}
         for name in behind:
@@ -185,10 +180,9 @@ class Workers:
             except RuntimeError as error:
                 with self._changed:
                     self._coming -= 1
-                    again = self._call_at is not None and not self._comes_again
-                    self._comes_again = self._comes_again or again
+                    again, self._comes_again = not self._comes_again, True
                 if again:
-                    self._look_at(self._now() + _MOMENT, self._try_again)
+                    self._call_at(self._now() + _MOMENT, self._try_again)
                 return error
 
     def _try_again(self) -> None:
@@ -229,7 +223,7 @@ class Workers:
                 self._overdue.pop(job, None)
                 self._release(job)
 
-    # The next ones are called with the lock held; `_look_at`, `_look` and `_tell` aren't.
+    # The next ones are called with the lock held; `_look` and `_tell` aren't.
 
     def _admit(self, job: Job) -> None:
         """Give a job its places, or let it wait for the first one that isn't free."""
@@ -296,7 +290,7 @@ class Workers:
 
     def _watch(self, lane: Lane) -> float | None:
         """Return when to look for overdue ones in a lane in which others wait; None where that is seen to already."""
-        if self._call_at is None or lane.watched:
+        if lane.watched:
             return None
         when = min((self._left_at(job) for job in lane.active), default=math.inf)
         late = min((job.ends + _MOMENT for job in lane.waiting if job.late is not None), default=math.inf)
@@ -305,10 +299,6 @@ class Workers:
             return None
         lane.watched = True
         return max(when, self._now() + _MOMENT)
-
-    def _look_at(self, when: float, look: Callable[[], object]) -> None:
-        assert self._call_at is not None  # noqa: S101 - else nothing is watched
-        self._call_at(when, look)
 
     def _look(self, name: str) -> None:
         """Leave behind what is overdue, and let those go whose time is over though they still wait."""
@@ -330,7 +320,7 @@ class Workers:
             if told is not None:
                 told()
         if when is not None:
-            self._look_at(when, partial(self._look, name))
+            self._call_at(when, partial(self._look, name))
 
     def _tell(self, left: list[Job]) -> None:
         for name in dict.fromkeys(job.lanes[0] for job in left):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from .records import Records
+from .records import TENANTS, USERNAMES, Records
 from .user_record import Change, Entry, Key
 
 __all__ = ["AccountNames"]
@@ -36,9 +36,9 @@ class AccountNames:
         with suppress(ValueError):  # no record can have such a name: its user is found by their home account alone
             for entry in accounts:
                 if entry.get("username"):
-                    self._stored.note_name(self._username(str(entry["username"])), subject, anew=anew)
+                    self._stored.note(USERNAMES, self._username(str(entry["username"])), subject, anew=anew)
             if anew and self._cloud is not None:
-                for label in self._stored.note_tenant(f"{self._cloud} {subject}", self._label):
+                for label in self._stored.note(TENANTS, f"{self._cloud} {subject}", self._label, anew=True):
                     # Whoever is signed in here may use that in the other tenants again.
                     self._stored.clear_removal(f"{label} {subject}")
 
@@ -48,21 +48,22 @@ class AccountNames:
             entry = change.old
             if kind == "Account" and change.new is None and entry and entry.get("username"):
                 with suppress(ValueError):
-                    self._stored.forget_name(self._username(str(entry["username"])), str(entry.get("home_account_id")))
+                    name, subject = self._username(str(entry["username"])), str(entry.get("home_account_id"))
+                    self._stored.note(USERNAMES, name, subject, forget=True)
 
     def subjects(self, username: str) -> list[str]:
         """List the home accounts with a user name."""
-        return self._stored.names(self._username(username))
+        return self._stored.noted(USERNAMES, self._username(username))
 
     def all_subjects(self) -> Iterable[str]:
         """List the home accounts of all users, in no order."""
-        return {who for _, subjects in self._stored.all_names(f"{self._label} ") for who in subjects}
+        return set(self._stored.all_noted(USERNAMES, f"{self._label} "))
 
     def other_tenants(self, subject: str) -> list[str]:
         """List the applications in other tenants that have a record of a home account."""
         if self._cloud is None:
             return []
-        return [label for label in self._stored.tenants(f"{self._cloud} {subject}") if label != self._label]
+        return [label for label in self._stored.noted(TENANTS, f"{self._cloud} {subject}") if label != self._label]
 
     def _username(self, username: str) -> str:
         return f"{self._label} {username.lower()}"

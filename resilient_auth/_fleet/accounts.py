@@ -318,8 +318,7 @@ class SharedCache(WriteBack):
             outcome = Outcome(error=error)
             raise
         finally:
-            flights.end(flight)
-            flight.land(outcome)
+            flights.land(flight, outcome)
 
     def _load_unknown(self, subjects: Iterable[str]) -> None:
         with self._lock:

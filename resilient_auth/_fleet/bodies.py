@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .._policy.failure import json_object
+
 __all__ = ["body_in", "body_of"]
 
 
@@ -16,8 +18,5 @@ def body_of(name: str, body: Mapping[str, Any]) -> bytes:
 
 def body_in(value: bytes, name: str) -> dict[str, Any] | None:
     """Read a record; None for what isn't one, or is of something else."""
-    try:
-        body = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) and body.get("of") == name else None
+    body = json_object(value)
+    return body if body is not None and body.get("of") == name else None

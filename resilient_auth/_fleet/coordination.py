@@ -19,6 +19,7 @@ from .._engine.engine import Engine
 from .._engine.shared import LOOK_AGAIN, SharedEntry
 from .._engine.single_flight import Exchange, Flight, LeaseLost, Outcome
 from .._policy.freshness import Freshness, assess, due_after
+from .._policy.levels import ProviderRequest
 from ..errors import (
     AcquisitionTimeout,
     CircuitOpen,
@@ -30,7 +31,7 @@ from ..errors import (
 )
 from ..token import Token, fingerprint
 from .accounts import SharedCache
-from .hints import Hint, hint_names, request_digest
+from .hints import Hint, HintNames, hint_names, request_digest
 from .turn import Turn
 from .user_record import UserRecord
 from .write_back import STORE_LANE
@@ -74,20 +75,14 @@ class Coordinator:
         entry.looked_at = self._engine.clock.monotonic()
         user_record: UserRecord | None = None
         hints: Mapping[str, Hint] = {}
-        subject = self._cache.name(entry.request.subject)
-        names = [
-            name
-            for asked in entry.ways
-            for some in hint_names(subject, asked, asked.endpoint.wire.fleet)
-            for name in some
-        ]
+        names = [name for asked in entry.ways for some in self._names(entry, asked) for name in some]
         with suppress(StoreUnavailable):
             user_record, hints = self._cache.look(entry.request.subject, names, entry.request)
         entry.hints = tuple(hints)
         found = None if user_record is None or not reuse else self._better(entry, user_record)
         if found is not None:
             return Outcome(found, stored=True)
-        refusal = self._engine.refusal(entry.ways) or self._told_of(entry, subject, hints)
+        refusal = self._engine.refusal(entry.ways) or self._told_of(entry, hints)
         return None if refusal is None else Outcome(error=refusal, refused=True)
 
     def _better(self, entry: SharedEntry, user_record: UserRecord) -> Token | None:
@@ -137,11 +132,15 @@ class Coordinator:
             refresh_on=int(msal_entry["refresh_on"]) if "refresh_on" in msal_entry else None,
         )
 
-    def _told_of(self, entry: SharedEntry, subject: str, hints: Mapping[str, Hint]) -> ProviderUnavailable | None:
+    def _names(self, entry: SharedEntry, asked: ProviderRequest) -> HintNames:
+        """Return under which names something may be known against one of an entry's requests."""
+        return hint_names(self._cache.name(entry.request.subject), asked, asked.endpoint.wire.fleet)
+
+    def _told_of(self, entry: SharedEntry, hints: Mapping[str, Hint]) -> ProviderUnavailable | None:
         """Return why no exchange should begin now, as far as another process of the fleet knows."""
         told: ProviderUnavailable | None = None
         for asked in entry.ways if hints else ():
-            names = [name for some in hint_names(subject, asked, asked.endpoint.wire.fleet) for name in some]
+            names = [name for some in self._names(entry, asked) for name in some]
             left = [hints[name] for name in names if name in hints and hints[name].left > 0]
             if not left:
                 return None
@@ -166,7 +165,7 @@ class Coordinator:
 
         def run(flight: Flight) -> Outcome:
             while True:
-                turn = Turn(self._engine, self._records)
+                turn = Turn(self._engine, self._records.store)
                 try:
                     return self._exchange(entry, exchange, flight, turn, reuse=reuse)
                 except _Found as another:
@@ -215,10 +214,7 @@ class Coordinator:
         Raises:
             CircuitOpen: Another one does.
         """
-        subject = self._cache.name(entry.request.subject)
-        tokens_own = {
-            name for asked in entry.ways for name in hint_names(subject, asked, asked.endpoint.wire.fleet).failing[:1]
-        }
+        tokens_own = {name for asked in entry.ways for name in self._names(entry, asked).failing[:1]}
         everybodys = [name for name in entry.hints if name not in tokens_own]
         # Without one, the lease on this token is enough.
         if everybodys and not turn.go_first(everybodys[0]):
@@ -310,7 +306,7 @@ class Coordinator:
         site, kind, request = engine.levels.stand(asked)
         # A failure is this token's affair; a wider breaker that opens is all of theirs who go by it.
         times = max((at for at in (site, kind, request) if at is not None), default=now), kind, site
-        names = hint_names(self._cache.name(entry.request.subject), asked, asked.endpoint.wire.fleet).failing
+        names = self._names(entry, asked).failing
         for name, opens_at in zip(names, times, strict=False):
             if opens_at is not None:
                 seconds = max(least, opens_at - now)

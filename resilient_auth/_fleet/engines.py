@@ -7,7 +7,7 @@ import weakref
 
 import cachetools
 
-from .._engine.engine import Engine, renewed
+from .._engine.engine import Engine
 from .._engine.shared import ALONE
 from .._policy.breaker import prepare
 from .._process import forks
@@ -45,6 +45,6 @@ def new_engine(settings: Settings) -> Engine:
 def _after_fork() -> None:
     global _registry, _engines
     _registry = threading.Lock()
-    _engines = renewed(_engines)
+    _engines = forks.rebuilt(_engines)
     for engine in list(_living):
         engine.after_fork()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from dataclasses import dataclass, field
 
 from .user_record import TOMBSTONE_LIFE, Change, Dropped, Key, StoredToken, UserRecord
 
@@ -20,58 +21,39 @@ def new_name() -> str:
     return secrets.token_hex(8)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PendingWrites:
     """What is known of one partition, and what isn't written yet."""
 
-    __slots__ = (
-        "anew",
-        "born",
-        "changed_on",
-        "changes",
-        "erase",
-        "fence",
-        "imported",
-        "keys",
-        "names",
-        "over",
-        "postponed",
-        "read",
-        "recent",
-        "removed_on",
-        "rests_until",
-        "seen_on",
-        "tokens",
-    )
-
-    def __init__(self, born: str) -> None:
-        #: Names the sign-in that it is of.
-        self.born = born
-        #: Whether the store has told what is in there, and could still when it was asked last.
-        self.read = False
-        #: As it was read or written last, until it is needed.
-        self.recent: UserRecord | None = None
-        #: The entries that were put in MSAL's cache from there.
-        self.keys: frozenset[Key] = frozenset()
-        self.changes: dict[Key, Change] = {}
-        self.tokens: dict[str, StoredToken | Dropped] = {}
-        #: That of the lease under which the changes were obtained; 0 for none.
-        self.fence = 0
-        self.anew = False
-        #: The sign-in is one that was found in a cache of MSAL's, which may be older than a removal.
-        self.imported = False
-        self.erase = False
-        #: That the erasure couldn't be made at once has been told.
-        self.postponed = False
-        #: The account entries of which the names are to be forgotten with the erasure.
-        self.names: dict[Key, Change] = {}
-        #: When the account was last signed in here, and when it was removed, in seconds since the epoch.
-        self.changed_on = self.removed_on = 0.0
-        #: Monotonic time before which it isn't written again, since the record can't be opened here.
-        self.rests_until = 0.0
-        #: When the store was last known to hold something, in seconds since the epoch.
-        self.seen_on = 0.0
-        #: That the account was removed by another process has been followed.
-        self.over = False
+    #: Names the sign-in that it is of.
+    born: str
+    #: Whether the store has told what is in there, and could still when it was asked last.
+    read: bool = False
+    #: As it was read or written last, until it is needed.
+    recent: UserRecord | None = None
+    #: The entries that were put in MSAL's cache from there.
+    keys: frozenset[Key] = frozenset()
+    changes: dict[Key, Change] = field(default_factory=dict)
+    tokens: dict[str, StoredToken | Dropped] = field(default_factory=dict)
+    #: That of the lease under which the changes were obtained; 0 for none.
+    fence: int = 0
+    anew: bool = False
+    #: The sign-in is one that was found in a cache of MSAL's, which may be older than a removal.
+    imported: bool = False
+    erase: bool = False
+    #: That the erasure couldn't be made at once has been told.
+    postponed: bool = False
+    #: The account entries of which the names are to be forgotten with the erasure.
+    names: dict[Key, Change] = field(default_factory=dict)
+    #: When the account was last signed in here, and when it was removed, in seconds since the epoch.
+    changed_on: float = 0.0
+    removed_on: float = 0.0
+    #: Monotonic time before which it isn't written again, since the record can't be opened here.
+    rests_until: float = 0.0
+    #: When the store was last known to hold something, in seconds since the epoch.
+    seen_on: float = 0.0
+    #: That the account was removed by another process has been followed.
+    over: bool = False
 
     @property
     def pending(self) -> bool:

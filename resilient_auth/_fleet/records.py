@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import repeat
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from .._policy.endpoint import WireIdentity
 from .._policy.levels import ProviderRequest
 from ..clock import Clock
 from ..errors import StoreUnavailable, Throttled
-from ..store import NONE_READABLE, Lease, Record, Store
+from ..store import NONE_READABLE, Record, Store
 from .bodies import body_in, body_of
 from .hints import HINT, Hint, Hints, throttled
 from .user_record import (
@@ -32,14 +31,14 @@ from .user_record import (
     seconds_worth_keeping,
 )
 
-__all__ = ["OF_ONE_RECORD", "UNREADABLE", "Records", "UserFound"]
+__all__ = ["OF_ONE_RECORD", "TENANTS", "UNREADABLE", "USERNAMES", "Records", "UserFound"]
 
 _PARTITION = "user_record"
 #: Partitions of an application's own tokens.
 _OWN = "application"
 _DOCUMENT = "document"
 #: Home accounts by user name, and by home account the applications of one client that have a record of it.
-_NAMES, _TENANTS = "usernames", "tenants"
+USERNAMES, TENANTS = "usernames", "tenants"
 _NAME_LIFE = 90 * 24 * 3600.0
 #: Seconds after which a user's names are noted anew: in a record that lives on, and under today's key.
 _NAME_AGAIN = 24 * 3600.0
@@ -70,7 +69,7 @@ class Records:
         most: Access tokens in one partition, at most.
 
     Raises:
-        StoreUnavailable: The store can't be read or written; by any method but `throttled` and `release`.
+        StoreUnavailable: The store can't be read or written; by any method but `throttled`.
     """
 
     def __init__(self, store: Store, clock: Clock, grace: float, most: int = 256) -> None:
@@ -87,10 +86,6 @@ class Records:
         """Take a lock of its own in a forked child."""
         self._lock = threading.Lock()
         self.hints.after_fork()
-
-    def user_record(self, name: str) -> UserRecord | None:
-        """Read a user's partition."""
-        return self._found(_PARTITION, name)[0]
 
     def look(
         self, names: Sequence[str], hints: Sequence[str], *, own: bool = False
@@ -246,32 +241,21 @@ class Records:
         version = self.store.write(kind, name, encode(user_record, name), ttl=lasts, expected=there)
         return None if version is None else replace(user_record, version=version)
 
-    def names(self, name: str) -> list[str]:
-        """List the home accounts noted under a user name."""
-        return self._noted(_NAMES, name)
-
-    def tenants(self, name: str) -> list[str]:
-        """List the applications that have noted a record of a home account."""
-        return self._noted(_TENANTS, name)
-
-    def _noted(self, kind: str, name: str) -> list[str]:
+    def noted(self, kind: str, name: str) -> list[str]:
+        """List what is noted under a name: home accounts under `USERNAMES`, applications under `TENANTS`."""
         record = self.store.read(kind, name)
         return [] if record is None else _subjects(record.value, name)
 
-    def note_name(self, name: str, subject: str, *, anew: bool = False) -> None:
-        """Note a home account under a user name; `anew` where the note is to live on though it is there."""
-        self._note(_NAMES, name, subject, anew=anew)
+    def note(self, kind: str, name: str, subject: str, *, forget: bool = False, anew: bool = False) -> list[str]:
+        """Note one of several under a name, or forget it; lists the others.
 
-    def note_tenant(self, name: str, label: str) -> list[str]:
-        """Note anew an application that has a record of a home account; lists the others."""
-        return self._note(_TENANTS, name, label, anew=True)
-
-    def forget_name(self, name: str, subject: str) -> None:
-        """Forget a home account under a user name."""
-        self._note(_NAMES, name, subject, forget=True)
-
-    def _note(self, kind: str, name: str, subject: str, *, forget: bool = False, anew: bool = False) -> list[str]:
-        """Note one of several under a name, or forget it; lists the others."""
+        Args:
+            kind: As for `noted`.
+            name: Under which.
+            subject: The one.
+            forget: Whether to forget it.
+            anew: Whether the note is to live on though it is there.
+        """
         for _ in range(_TRIES):
             record = self.store.read(kind, name)
             held = [] if record is None else _subjects(record.value, name)
@@ -284,13 +268,11 @@ class Records:
                 return others
         raise self._contended()
 
-    def all_names(self, prefix: str) -> list[tuple[str, list[str]]]:
-        """List the user names that begin with a prefix, and their home accounts."""
-        return [
-            (record.name, _subjects(record.value, record.name))
-            for record in self.store.scan(_NAMES)
-            if record.name.startswith(prefix)
-        ]
+    def all_noted(self, kind: str, prefix: str) -> Iterator[str]:
+        """List what is noted under the names that begin with a prefix."""
+        for record in self.store.scan(kind):
+            if record.name.startswith(prefix):
+                yield from _subjects(record.value, record.name)
 
     def document(self, asked: str, wire: WireIdentity) -> dict[str, Any] | None:
         """Read a discovery document or a key set, with the time at which it was obtained.
@@ -330,11 +312,6 @@ class Records:
         for name in (throttled(asked), throttled(asked, whole=True) if whole else None):
             if name is not None:
                 self.hints.post(name, seconds, Throttled.code, detail)
-
-    def release(self, lease: Lease) -> None:
-        """End a lease; one that can't be ended now ends by itself."""
-        with suppress(StoreUnavailable):
-            self.store.release(lease)
 
 
 def _partition(record: Record | None, name: str) -> UserRecord | None:

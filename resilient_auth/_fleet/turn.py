@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from .._engine.engine import Engine
 from ..errors import StoreUnavailable
 from ..settings import LEASE_SPARE
-from ..store import Lease
-from .records import Records
+from ..store import Lease, Store
 
 __all__ = ["Turn"]
 
@@ -17,9 +18,8 @@ _AFTER_BACK_OFF = 2.0
 class Turn:
     """The leases under which one exchange is made: on its token and, after a failure, on going first."""
 
-    def __init__(self, engine: Engine, records: Records) -> None:
-        self._records = records
-        self._store = records.store
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._store = store
         self._now = engine.clock.monotonic
         self._attempt = engine.settings.attempt_timeout
         #: None where the store failed: then each process decides alone.
@@ -76,7 +76,8 @@ class Turn:
         return kept
 
     def end(self) -> None:
-        """End the leases."""
+        """End the leases; one that can't be ended now ends by itself."""
         for lease in (self._lease, self._first):
             if lease is not None:
-                self._records.release(lease)
+                with suppress(StoreUnavailable):
+                    self._store.release(lease)

@@ -313,10 +313,7 @@ def _newer(theirs: Entry, change: Change, spent: Mapping[str, object], *, late: 
 
 def stamp_of(entry: Entry) -> int:
     """Return when an entry was obtained, in whole seconds since the epoch; 0 where it doesn't say."""
-    try:
-        return int(entry.get("last_modification_time") or entry.get("cached_at") or 0)
-    except (TypeError, ValueError):
-        return 0
+    return _seconds(entry.get("last_modification_time") or entry.get("cached_at"))
 
 
 def prune(user_record: UserRecord, wall: float, grace: float, most: int) -> UserRecord:
@@ -330,8 +327,12 @@ def prune(user_record: UserRecord, wall: float, grace: float, most: int) -> User
 
 
 def _ends(entry: Entry) -> int:
+    return _seconds(entry.get("expires_on"))
+
+
+def _seconds(value: Any) -> int:
     try:
-        return int(entry.get("expires_on") or 0)
+        return int(value or 0)
     except (TypeError, ValueError):
         return 0
 

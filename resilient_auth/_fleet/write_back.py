@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -17,6 +18,7 @@ from .._engine.engine import Engine
 from .._engine.single_flight import Flight, Outcome
 from .._engine.timers import Timer
 from .._process import forks
+from .._process.living import weakly
 from ..errors import ProviderUnavailable, StoreUnavailable
 from ..events import Event, RemovalPostponed, RemovalWritten, emit, told_later
 from ..token import fingerprint
@@ -183,8 +185,7 @@ class WriteBack:
                 try:
                     self._write_now(place, held)
                 finally:
-                    flights.end(flight)
-                    flight.land(Outcome())
+                    flights.land(flight, Outcome())
 
     def _write_now(self, who: Place, held: PendingWrites) -> None:
         own = isinstance(who, tuple)
@@ -341,37 +342,25 @@ class WriteBack:
             if self._flushing:
                 return
             self._flushing = True
-        reference = weakref.ref(self)
-
-        def run() -> None:
-            write_back = reference()
-            if write_back is not None:
-                with write_back._lock:
-                    write_back._flushing = False
-                try:
-                    write_back.flush()
-                except StoreUnavailable:
-                    return
-
         try:
-            self._engine.run(STORE_LANE, run)
+            self._engine.run(STORE_LANE, weakly(self, WriteBack._flush_now))
         except ProviderUnavailable:  # too much waits there already
             with self._lock:
                 self._flushing = False
             self._try_again()
 
+    def _flush_now(self) -> None:
+        with self._lock:
+            self._flushing = False
+        with suppress(StoreUnavailable):  # it is tried again
+            self.flush()
+
     def _try_again(self) -> None:
         with self._lock:
             if self._timer is not None and self._timer.pending:
                 return
-            reference = weakref.ref(self)
-
-            def later() -> None:
-                write_back = reference()
-                if write_back is not None:
-                    write_back.flush_soon()
-
-            self._timer = self._engine.timers.call_at(self._engine.clock.monotonic() + _TRY_AGAIN, later)
+            when = self._engine.clock.monotonic() + _TRY_AGAIN
+            self._timer = self._engine.timers.call_at(when, weakly(self, WriteBack.flush_soon))
 
 
 def removals_pending() -> int:

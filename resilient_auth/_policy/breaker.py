@@ -124,7 +124,7 @@ class Breaker:
                 return Permit(self, self._era, who)
             now = self._refuse_unless_ready(who)
             if self._state == "open":
-                self._window.half_open()
+                self._window.circuit.half_open()
                 self._begin_era(now)
                 event = BreakerHalfOpen(at=self._wall(), **self._told_as)
             permit = Permit(self, self._era, who)
@@ -167,7 +167,7 @@ class Breaker:
             if self._isolated:
                 events.append(BreakerIsolated(at=wall, isolated=False, **self._told_as))
             if self._window.state != "closed":
-                self._window.close()
+                self._window.circuit.close()
                 events.append(BreakerClosed(at=wall, seconds=now - self._down_at, **self._told_as))
             self._window.forget()
             self._forget(now)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import cachetools
 
+from .._process.forks import rebuilt
 from .levels import ProviderRequest
 
 __all__ = ["Cooldowns"]
@@ -54,10 +55,7 @@ class Cooldowns:
     def after_fork(self) -> None:
         """Make it usable in a forked child: a thread of the parent's may have been in the middle of a change."""
         self._lock = threading.Lock()
-        for name in ("_kept", "_throttled"):
-            fresh: cachetools.LRUCache[Hashable, object] = cachetools.LRUCache(_MOST)
-            fresh.update(list(getattr(self, name).items()))
-            setattr(self, name, fresh)
+        self._kept, self._throttled = rebuilt(self._kept), rebuilt(self._throttled)
 
     def begin(self, asked: ProviderRequest, seconds: float) -> tuple[float, bool]:
         """Begin a cool-down, or make one longer.

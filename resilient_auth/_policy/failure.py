@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import MalformedAnswer, ProviderUnavailable, ServerFailed, Throttled
 from .provider_errors import Fault, kind_of, name_of
 
-__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "http_date", "judge", "parse_retry_after", "readable", "retry_after_of"]
+__all__ = ["LONGEST_RETRY_AFTER", "Purpose", "http_date", "json_object", "judge", "parse_retry_after", "readable",
+           "retry_after_of"]  # fmt: skip
 
 #: Seconds; a longer `Retry-After` counts as this.
 LONGEST_RETRY_AFTER = 3600.0
@@ -111,15 +112,13 @@ def judge(
     retry_after = retry_after_of(headers, wall)
     if status == 429:
         return _throttled(authority, "429", retry_after)
-    if status >= 500 or status == 408:
-        return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
-    # An instance metadata service says these while it is being updated, and means "ask again".
-    if purpose is Purpose.MANAGED_IDENTITY and status in (404, 410):
+    # An instance metadata service says 404 and 410 while it is being updated, and means "ask again".
+    if status >= 500 or status == 408 or (purpose is Purpose.MANAGED_IDENTITY and status in (404, 410)):
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
     if purpose not in _JSON:
         return None
-    body = _object(text)
-    if isinstance(body, dict) and "error" in body:
+    body = json_object(text)
+    if body is not None and "error" in body:
         told = _told_by(body, authority, status, retry_after)
         if told is not None:
             return told
@@ -130,7 +129,7 @@ def judge(
         f"{authority} answered {status} with {fault}", authority=authority, retry_after=retry_after
     )
     # Where there is a token, it was the provider that answered, and this answer alone is odd.
-    malformed.of_request = isinstance(body, dict) and _has_token(body)
+    malformed.of_request = body is not None and _has_token(body)
     return malformed
 
 
@@ -164,20 +163,21 @@ def _throttled(authority: str, how: str, retry_after: float | None) -> Throttled
     )
 
 
-def _object(text: str) -> Any:
-    """Return what a body holds, and None where that is no JSON."""
+def json_object(text: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a text is; None for what isn't one."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
-def _shape(purpose: Purpose, status: int, body: Any, wall: float) -> str | None:
+def _shape(purpose: Purpose, status: int, body: dict[str, Any] | None, wall: float) -> str | None:
     # A tenant that doesn't exist, or a realm that isn't known, is said with a 4xx and any body.
     # What a managed identity's endpoint says with one varies: its status is what counts.
     if purpose not in (Purpose.TOKEN, Purpose.ALIASES) and 400 <= status < 500:
         return None
-    if not isinstance(body, dict):
+    if body is None:
         return "what isn't a JSON object"
     if status < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY):
         return _token_shape(body, wall)
@@ -213,21 +213,20 @@ def readable(text: str) -> str:
 
     MSAL raises on `"3599.0"` and on null, and on a `refresh_in` that is text.
     """
-    body = _object(text)
-    if not isinstance(body, dict) or not body.keys() & {"access_token", "device_code"}:
+    body = json_object(text)
+    if body is None or not body.keys() & {"access_token", "device_code"}:
         return text
-    changed = False
+    odd = False
     for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in"):
         if name not in body or (type(body[name]) is int and 0 <= body[name] < _MOST_SECONDS):
             continue
+        odd = True
         seconds = _whole_seconds(body[name])
         if seconds is None:
             del body[name]
-            changed = True
-        elif seconds != body[name] or not isinstance(body[name], int):
+        else:
             body[name] = seconds
-            changed = True
-    return json.dumps(body) if changed else text
+    return json.dumps(body) if odd else text
 
 
 _MOST_SECONDS = 10**11

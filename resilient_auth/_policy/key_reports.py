@@ -34,7 +34,6 @@ class Reporter(Protocol):
 
     def report(self) -> KeysHealth:
         """Return it without asking anybody."""
-        ...
 
 
 #: Whoever holds keys adds themselves.

@@ -17,11 +17,11 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TypeVar
 
 import cachetools
 
+from .._process.forks import rebuilt
 from ..clock import Clock, Jitter
 from ..errors import CircuitOpen
 from ..token import TokenRequest
@@ -166,9 +166,7 @@ class Permits:
     def __enter__(self) -> Permits:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._unsaid:
             self.none()
 
@@ -194,7 +192,7 @@ class Levels:
     def after_fork(self) -> None:
         """Make it usable in a forked child: a thread of the parent's may have been in the middle of a change."""
         self._lock = threading.Lock()
-        self._sites, self._kinds, self._requests = self._sites.anew(), self._kinds.anew(), self._requests.anew()
+        self._sites, self._kinds, self._requests = rebuilt(self._sites), rebuilt(self._kinds), rebuilt(self._requests)
         for breaker in (*self._sites.values(), *self._kinds.values(), *self._requests.values()):
             breaker.renew_lock()
 
@@ -375,11 +373,6 @@ class _Kept(cachetools.LRUCache[_K, Breaker]):
             return cachetools.Cache.__getitem__(self, key)
         except KeyError:
             return None
-
-    def anew(self) -> _Kept[_K]:
-        fresh: _Kept[_K] = _Kept(int(self.maxsize))
-        fresh.update(list(self.items()))
-        return fresh
 
 
 def _part(asked: ProviderRequest) -> str:

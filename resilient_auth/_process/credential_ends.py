@@ -30,7 +30,6 @@ class Reporter(Protocol):
 
     def credential_ends(self) -> tuple[CredentialEnd, ...]:
         """Return it without asking anybody."""
-        ...
 
 
 #: Whoever watches credentials adds themselves.

@@ -14,9 +14,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["Forked", "around", "notice", "renew_in_children", "renewed", "resumed", "unnoticed"]
+__all__ = ["Forked", "around", "notice", "rebuilt", "renew_in_children", "renewed", "resumed", "unnoticed"]
+
+_T = TypeVar("_T")
 
 
 class Forked(Protocol):
@@ -70,6 +72,15 @@ def _forget(key: int, gone: weakref.ref[Forked]) -> None:
         _objects.pop(key, None)
 
 
+def rebuilt(cache: _T) -> _T:
+    """Build a cache of cachetools anew, which a thread of the parent's may have been in the middle of changing."""
+    kept: Any = cache
+    fresh: Any = type(kept)(kept.maxsize)
+    fresh.update(list(kept.items()))
+    found: _T = fresh
+    return found
+
+
 def notice() -> None:
     """Make everything usable if this process was forked since it was looked at last."""
     if os.getpid() != _process:
@@ -112,12 +123,10 @@ def _call(functions: list[Callable[[], None]]) -> None:
         function()
 
 
-def _begin_anew_in_child() -> None:
-    _begin_anew(hooked=True)
-
-
 if hasattr(os, "register_at_fork"):
     # Not by the number: in a namespace of its own, a child may have its parent's.
     os.register_at_fork(
-        before=lambda: _call(_before), after_in_parent=lambda: _call(_after), after_in_child=_begin_anew_in_child
+        before=lambda: _call(_before),
+        after_in_parent=lambda: _call(_after),
+        after_in_child=lambda: _begin_anew(hooked=True),
     )

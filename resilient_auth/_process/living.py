@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["LiveObjects"]
+__all__ = ["LiveObjects", "unlocked", "weakly"]
 
 _T = TypeVar("_T")
 
@@ -26,8 +27,25 @@ class LiveObjects(Generic[_T]):
 
     def all(self) -> list[_T]:
         """List those that are alive."""
-        while True:
-            try:
-                return list(self._members)
-            except RuntimeError:  # another thread has just added one
-                continue
+        return unlocked(lambda: list(self._members))
+
+
+def unlocked(look: Callable[[], _T]) -> _T:
+    """Return what is seen without a lock: looked at again where another thread has just changed it."""
+    while True:
+        try:
+            return look()
+        except RuntimeError:
+            continue
+
+
+def weakly(one: _T, call: Callable[[_T], object]) -> Callable[[], None]:
+    """Return a call with an object, as long as it is there: a timer keeps alive nothing that its owner let go."""
+    reference = weakref.ref(one)
+
+    def run() -> None:
+        living = reference()
+        if living is not None:
+            call(living)
+
+    return run

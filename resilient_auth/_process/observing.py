@@ -38,15 +38,12 @@ class Operation(Protocol):
 
     def enter(self) -> Callable[[], None]:
         """Take what goes on in this context as a part of it, until what this returns is called."""
-        ...
 
     def carry(self, headers: MutableMapping[str, str]) -> None:
         """Let the one who is asked know what its work is a part of."""
-        ...
 
     def end(self, result: object = None, error: BaseException | None = None) -> None:
         """Note how it ended, on any thread; the first time counts."""
-        ...
 
 
 class Observer(Protocol):
@@ -54,15 +51,12 @@ class Observer(Protocol):
 
     def begin(self, kind: str, **about: object) -> Operation:
         """Begin an operation, as a part of what goes on in this context."""
-        ...
 
     def through(self, kind: str, steps: Through[_S, _T], **about: object) -> Through[_S, _T]:
         """Take steps through as an operation, of which whatever goes on meanwhile is a part."""
-        ...
 
     def served(self, kind: str, **about: object) -> Count:
         """Return the number that grows each time memory serves what it is about."""
-        ...
 
 
 observer: Observer | None = None

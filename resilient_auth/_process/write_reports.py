@@ -31,7 +31,6 @@ class WriteReporter(Protocol):
 
     def report(self) -> WritesHealth:
         """Return it without asking anybody."""
-        ...
 
 
 #: Whoever holds writes adds themselves.

@@ -231,7 +231,7 @@ class Database:
             check_same_thread=False,
         )
         try:
-            db.text_factory = _text
+            db.text_factory = lambda given: given.decode("utf-8", "replace")
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("PRAGMA cell_size_check = ON")
             db.execute("PRAGMA mmap_size = 0")
@@ -309,10 +309,6 @@ class _DoubtfulError(Exception):
     """The file looks damaged to a connection that has been open for a while."""
 
 
-def _text(given: bytes) -> str:
-    return given.decode("utf-8", "replace")
-
-
 def _code(error: sqlite3.Error) -> str:
     primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return {
@@ -343,5 +339,4 @@ def _after_fork_in_parent() -> None:
         database.after_fork_in_parent()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+forks.around(_before_fork, _after_fork_in_parent)

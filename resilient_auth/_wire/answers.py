@@ -48,15 +48,12 @@ class Wire(Protocol):
     @property
     def identity(self) -> WireIdentity:
         """What tells it from other wires."""
-        ...
 
     def send(self, method: str, url: str, *, ends: float, **options: Any) -> WireResponse:
         """Send it and read the whole answer, by monotonic time `ends`; note in the option `trail` how far it came."""
-        ...
 
     def close(self) -> None:
         """Close idle connections."""
-        ...
 
 
 def followed(

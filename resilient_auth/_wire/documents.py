@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import cachetools
 
 from .._engine.engine import Engine
-from .._engine.single_flight import Outcome, carrying
+from .._engine.single_flight import Flight, Outcome, carrying
 from .._policy.endpoint import WireIdentity, origin_of
 from .._policy.failure import Purpose
 from .._policy.levels import ProviderRequest
@@ -53,7 +53,8 @@ class Documents:
     """Hold documents by what was asked."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.after_fork()
+        forks.renew_in_children(self)
         self._documents: cachetools.LRUCache[Hashable, Document] = cachetools.LRUCache(1024)
 
     def get(self, key: Hashable) -> Document | None:
@@ -68,7 +69,7 @@ class Documents:
             self._documents[key] = document
 
     def after_fork(self) -> None:
-        """Take a lock of its own in a forked child."""
+        """Take a lock of its own, also in a forked child."""
         self._lock = threading.Lock()
 
 
@@ -146,33 +147,25 @@ class DocumentRequest:
         engine = self.transport.engine
         outer = current()
         asked = self.transport.request_for(self.purpose, self.url, outer)
-        endpoint, authority = asked.endpoint, asked.endpoint.origin
+        authority = asked.endpoint.origin
         engine.levels.hasten(asked)  # somebody has none at all
         if engine.settings.store is None:
             engine.levels.check(asked)
         wait = engine.settings.discovery_wait if outer is None else time_left(engine)
         # However long this one waits: who comes next joins it.
         ends = engine.clock.monotonic() + max(wait, engine.settings.attempt_timeout)
-        flight, mine = engine.flights.join(("document", self.key), ends)
-        if mine:
 
-            def fetch() -> None:
-                outcome = Outcome()
-                with carrying(flight.key), told_later():
-                    try:
-                        answer = self._stored() or self._fetch_now(outer)
-                        outcome = Outcome(result=answer)
-                    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
-                        outcome = Outcome(error=error)
-                    finally:
-                        engine.flights.end(flight)
-                        flight.land(outcome)
+        def fetch(flight: Flight) -> None:
+            outcome = Outcome()
+            with carrying(flight.key), told_later():
+                try:
+                    outcome = Outcome(result=self._stored() or self._fetch_now(outer))
+                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+                    outcome = Outcome(error=error)
+                finally:
+                    engine.flights.land(flight, outcome)
 
-            try:
-                engine.run(f"{endpoint.lane} {self.purpose}", fetch, flight)
-            except ProviderUnavailable as error:
-                engine.flights.end(flight)
-                flight.land(Outcome(error=error))
+        flight = engine.join(("document", self.key), ends, f"{asked.endpoint.lane} {self.purpose}", fetch)
         outcome = flight.wait(wait)
         if outcome is None:
             raise AttemptTimeout(f"{authority} gave no discovery document within {wait:g} s", authority=authority)
@@ -223,13 +216,8 @@ class DocumentRequest:
     def _fetch_in_background(self, held: Document) -> None:
         """Have a newer document fetched, and nobody wait for it."""
         engine = self.transport.engine
-        flight, mine = engine.flights.join(
-            ("document", self.key), engine.clock.monotonic() + engine.settings.attempt_timeout
-        )
-        if not mine:
-            return
 
-        def fetch() -> None:
+        def fetch(flight: Flight) -> None:
             with carrying(flight.key), told_later():
                 try:
                     self._fetch_now()
@@ -239,17 +227,8 @@ class DocumentRequest:
                         age = engine.clock.monotonic() - held.obtained_at
                         emit(DiscoveryServedStale(at=engine.clock.wall(), target=self.url, age=age, code=error.code))
                 finally:
-                    engine.flights.end(flight)
-                    flight.land(Outcome(result=held.answer))
+                    engine.flights.land(flight, Outcome(result=held.answer))
 
         lane = self.transport.request_for(self.purpose, self.url).endpoint.lane
-        try:
-            engine.run(f"{lane} {self.purpose}", fetch, flight)
-        except ProviderUnavailable as error:
-            engine.flights.end(flight)
-            flight.land(Outcome(error=error))
-
-
-@forks.renewed
-def _after_fork() -> None:
-    last_good.after_fork()
+        ends = engine.clock.monotonic() + engine.settings.attempt_timeout
+        engine.join(("document", self.key), ends, f"{lane} {self.purpose}", fetch)

@@ -40,22 +40,20 @@ def identity_of(
         verify: As `HttpxWire` takes it.
         proxies: By scheme; the environment's are added.
     """
-    ways = {scheme: _text(proxy) for scheme, proxy in sorted(proxies.items())}
+    ways = {scheme: "" if proxy is None else str(proxy) for scheme, proxy in sorted(proxies.items())}
     environment = dict(sorted(urllib.request.getproxies_environment().items()))
-    through = ", ".join(sorted({_host_of(proxy) for proxy in ways.values() if proxy}))
-    label = f"through {through}" if through else ""
+    hosts = ", ".join(sorted({_host_of(proxy) for proxy in ways.values() if proxy}))
+    through = f"through {hosts}" if hosts else ""
     if isinstance(verify, ssl.SSLContext):
         number = number_of(verify)
         verified = verify.verify_mode == ssl.CERT_REQUIRED and verify.check_hostname
-        label = " ".join(filter(None, (f"own SSLContext {number}", label)))
+        label = f"own SSLContext {number} {through}".strip()
         return WireIdentity(f"context {number} {_digest([ways, environment])}", verified=verified, label=label)
     trust = "" if verify is False else _content(bundle_of(verify)[0])
     key = _digest([trust, ways, environment])
-    if verify is False:
-        label = " ".join(filter(None, ("unverified", label)))
-    elif isinstance(verify, (str, os.PathLike)):
-        label = " ".join(filter(None, (f"verify={os.fspath(verify)}", label)))
-    return WireIdentity(key, fleet=key, verified=verify is not False, label=label)
+    named = f"verify={os.fspath(verify)}" if isinstance(verify, (str, os.PathLike)) else ""
+    trusts = "unverified" if verify is False else named
+    return WireIdentity(key, fleet=key, verified=verify is not False, label=f"{trusts} {through}".strip())
 
 
 def said_by(client: Any) -> object:
@@ -141,10 +139,6 @@ def _content_of_file(path: str, *_: int) -> str:
 
 def _digest(what: object) -> str:
     return hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()[:32]
-
-
-def _text(proxy: object) -> str:
-    return "" if proxy is None else str(proxy)
 
 
 def _host_of(proxy: str) -> str:

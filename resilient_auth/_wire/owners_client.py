@@ -15,6 +15,7 @@ import requests
 import requests.adapters
 import requests.utils
 
+from .._engine.single_flight import Flight, Outcome
 from .._engine.workers import pause_behind
 from .._policy.endpoint import WireIdentity, origin_of
 from .._process import forks
@@ -84,7 +85,7 @@ class OwnersClient:
 
     def after_fork(self) -> None:
         """Forget the calls that are out: a child hasn't got its parent's threads."""
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
         self._overdue = 0
         #: Monotonic time at which one was left behind last.
         self._left_at = -math.inf
@@ -106,20 +107,22 @@ class OwnersClient:
             ConfigurationError: It can't work as this machine is set up.
         """
         forks.notice()
-        changed = self._changed
-        with changed:
+        lock = self._lock
+        with lock:
             pause = pause_behind(self._overdue, _QUICKLY)
             if self._overdue >= _MOST_OVERDUE or self._clock.monotonic() < self._left_at + pause:
                 raise Overloaded(f"{self._overdue} calls of this application's http_client are overdue")
-        call = _Call(lambda: self._ask(method, url, ends, options))
+        flight = Flight(None, ends, self._clock)
 
         def carry_out() -> None:
-            call.carry_out()
-            with changed:
-                call.over = True
-                if call.left:
+            try:
+                outcome = Outcome(result=self._ask(method, url, ends, options))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is told to who waits
+                outcome = Outcome(error=error)
+            flight.land(outcome)
+            with lock:
+                if flight.doubted:
                     self._overdue -= 1
-                changed.notify_all()
 
         try:
             context = contextvars.copy_context()
@@ -128,16 +131,18 @@ class OwnersClient:
             ).start()
         except RuntimeError:  # no thread is to be had: then nothing bounds it but itself
             carry_out()
-        with changed:
-            while not call.over:
-                left = ends + _MOMENT - self._clock.monotonic()
-                if left <= 0:
-                    call.left = True
+        if flight.wait(ends + _MOMENT - self._clock.monotonic()) is None:
+            with lock:
+                flight.doubted = flight.outcome is None
+                if flight.doubted:
                     self._overdue += 1
                     self._left_at = self._clock.monotonic()
-                    raise AttemptTimeout("this application's http_client didn't return in time")
-                self._clock.wait(changed, left)
-        return call.result()
+        if flight.outcome is None or flight.doubted:
+            raise AttemptTimeout("this application's http_client didn't return in time")
+        if flight.outcome.error is not None:
+            raise flight.outcome.error
+        answer: WireResponse = flight.outcome.result
+        return answer
 
     def _ask(self, method: str, url: str, ends: float, options: dict[str, Any]) -> WireResponse:
         client = self.client
@@ -189,34 +194,6 @@ class OwnersClient:
         close = getattr(self.client, "close", None)
         if close is not None:
             close()
-
-
-class _Call:
-    """One call of the owner's client, and what came of it."""
-
-    def __init__(self, ask: Callable[[], WireResponse]) -> None:
-        self._ask: Callable[[], WireResponse] | None = ask
-        self._answer: WireResponse | None = None
-        self._error: BaseException | None = None
-        #: Whether it came back.
-        self.over = False
-        #: Whether who waited for it has gone.
-        self.left = False
-
-    def carry_out(self) -> None:
-        assert self._ask is not None  # noqa: S101 - once
-        try:
-            self._answer = self._ask()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told to who waits
-            self._error = error
-        finally:
-            self._ask = None
-
-    def result(self) -> WireResponse:
-        if self._error is not None:
-            raise self._error
-        assert self._answer is not None  # noqa: S101 - the one or the other
-        return self._answer
 
 
 _Bound = Callable[[Iterable[bytes]], Iterable[bytes]]

@@ -9,13 +9,12 @@ end has acknowledged what was sent, and whether it was the other end that refuse
 from __future__ import annotations
 
 import errno
-import json
 import ssl
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from .._policy.blame.sighting import WRONG_CLOCK, Sighting, Symptom, certificate_of
-from .._policy.failure import http_date
+from .._policy.failure import http_date, json_object
 from .._policy.provider_errors import Refusal, name_of, refusal_of
 from .._process.causes import causes_of
 from .._process.sockets import acknowledged
@@ -52,7 +51,6 @@ class Stream(Protocol):
 
     def get_extra_info(self, info: str) -> Any:
         """Return its `socket`."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -236,11 +234,8 @@ def _of_answer(
 
 
 def _refused(answer: WireResponse) -> tuple[Refusal | None, str]:
-    try:
-        body = json.loads(answer.text)
-    except (ValueError, RecursionError):
-        return None, ""
-    if not isinstance(body, dict):
+    body = json_object(answer.text)
+    if body is None:
         return None, ""
     refusal = refusal_of(body)
     name = name_of(body)

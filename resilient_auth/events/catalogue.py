@@ -89,7 +89,6 @@ class TokenAcquired(RequestEvent):
 class TokenServed(RequestEvent):
     """A valid token was served because no fresh one could be had; told once per failed refresh and token."""
 
-    level = logging.WARNING
     text = "No fresh token ({code}); the cached one is served and is valid for {remaining} s more: {request}"
     remaining: float
     code: str
@@ -99,7 +98,6 @@ class TokenServed(RequestEvent):
 class GraceServed(RequestEvent):
     """An expired token was served, since the owner opted in; told each time."""
 
-    level = logging.WARNING
     text = "An expired token was served, {past_expiry} s past its expiry and {outage} s into the outage: {request}"
     past_expiry: float
     outage: float
@@ -109,6 +107,7 @@ class GraceServed(RequestEvent):
 class TokenDropped(RequestEvent):
     """A token was forgotten: removed, challenged, evicted or replaced by the application."""
 
+    level = logging.DEBUG
     text = "Token dropped ({code}): {request}"
     code: str
 
@@ -117,7 +116,6 @@ class TokenDropped(RequestEvent):
 class ExchangeFailed(RequestEvent):
     """No answer could be had from a provider for this request."""
 
-    level = logging.WARNING
     text = "Token request failed with {code} ({detail}): {request}"
     code: str
     detail: str
@@ -128,7 +126,6 @@ class ExchangeFailed(RequestEvent):
 class ExchangeDenied(RequestEvent):
     """The provider works and said no."""
 
-    level = logging.WARNING
     text = "Token request denied with {code}: {request}"
     code: str
 
@@ -137,6 +134,7 @@ class ExchangeDenied(RequestEvent):
 class RefreshScheduled(RequestEvent):
     """A refresh ahead of need, or a probe of a provider that failed, is to run after `seconds`."""
 
+    level = logging.DEBUG
     text = "Background refresh in {seconds} s ({code}): {request}"
     seconds: float
     code: str
@@ -146,7 +144,6 @@ class RefreshScheduled(RequestEvent):
 class RetryScheduled(DependencyEvent):
     """An attempt failed and another one follows after `seconds`: the first word of an outage."""
 
-    level = logging.WARNING
     text = "attempt {attempt} failed with {code}; next attempt in {seconds} s"
     attempt: int
     seconds: float
@@ -157,7 +154,6 @@ class RetryScheduled(DependencyEvent):
 class ExchangesOverdue(Event):
     """Exchanges haven't come back in their time, and others go on in their places; what they call hangs."""
 
-    level = logging.WARNING
     text = "{count} calls in the lane {lane} are overdue; others go on in their places"
     #: The authority that they ask; and for whom, where that is told apart.
     lane: str
@@ -174,7 +170,6 @@ class ExchangesOverdue(Event):
 class CooldownStarted(DependencyEvent):
     """The provider throttled this application (429, or `Retry-After`) for `seconds`."""
 
-    level = logging.WARNING
     text = "throttled this application; next request in {seconds} s"
     seconds: float
 
@@ -183,7 +178,6 @@ class CooldownStarted(DependencyEvent):
 class BreakerOpened(BreakerEvent):
     """A dependency failed too often; it isn't asked for `seconds`."""
 
-    level = logging.WARNING
     text = "circuit open after {code}; next probe in {seconds} s"
     seconds: float
     code: str
@@ -193,6 +187,7 @@ class BreakerOpened(BreakerEvent):
 class BreakerHalfOpen(BreakerEvent):
     """A break is over, and a probe may go out."""
 
+    level = logging.DEBUG
     text = "circuit half-open; a probe goes out"
 
 
@@ -200,7 +195,6 @@ class BreakerHalfOpen(BreakerEvent):
 class BreakerClosed(BreakerEvent):
     """A dependency works again, after `seconds` in which it didn't."""
 
-    level = logging.WARNING
     text = "circuit closed after {seconds} s"
     seconds: float
 
@@ -209,7 +203,6 @@ class BreakerClosed(BreakerEvent):
 class BreakerIsolated(BreakerEvent):
     """An operator took a dependency out of use, or put it back."""
 
-    level = logging.WARNING
     text = "isolated by hand until it is reset"
     isolated: bool
 
@@ -221,7 +214,6 @@ class BreakerIsolated(BreakerEvent):
 class BlameChanged(Event):
     """Somebody else is to blame for what fails at an identity provider, as far as can be told; told at once."""
 
-    level = logging.WARNING
     text = "To blame for what fails at {authority}: {what}, before that {previous} ({evidence})"
     authority: str
     #: Over which wire, where that isn't the default one.
@@ -239,7 +231,6 @@ class BlameChanged(Event):
 class DiscoveryServedStale(DocumentEvent):
     """The last known good document was served, since no newer one could be had."""
 
-    level = logging.WARNING
     text = "No newer discovery document ({code}); the one from {age} s ago is used: {target}"
     age: float
     code: str
@@ -249,7 +240,6 @@ class DiscoveryServedStale(DocumentEvent):
 class DiscoveryRejected(DocumentEvent):
     """A discovery document was not of the right shape and was thrown away."""
 
-    level = logging.WARNING
     text = "Discovery document of {target} rejected: {detail}"
     detail: str
 
@@ -258,7 +248,6 @@ class DiscoveryRejected(DocumentEvent):
 class SourceSwitched(Event):
     """A credential gives tokens for these scopes from another one of its sources (G12)."""
 
-    level = logging.WARNING
     text = "Credential switched from {previous} to {source} ({code}) for {scopes}"
     scopes: tuple[str, ...]
     source: str
@@ -286,7 +275,6 @@ class CredentialRotated(Event):
 class CredentialRejected(Event):
     """An application's new credential can't be used, or the provider doesn't take it; the old one goes on."""
 
-    level = logging.WARNING
     text = (
         "The new credential of application {client_id} from {target} isn't used ({code}: {detail}); "
         "the old one goes on at {authority}"
@@ -302,7 +290,6 @@ class CredentialRejected(Event):
 class CredentialExpiring(Event):
     """An application's credential ends soon, or has ended; told 60, 30, 7 and 1 days ahead, and then (G24)."""
 
-    level = logging.WARNING
     text = "The {credential} of application {client_id} from {target} expires at {expires} ({remaining} s left)"
     authority: str
     client_id: str
@@ -318,7 +305,6 @@ class CredentialExpiring(Event):
 class SecretEndsUnread(Event):
     """The function that tells when secrets end failed; it is asked again an hour later, and what it told last holds."""
 
-    level = logging.WARNING
     text = "When secrets end couldn't be read from {target}: {code} ({detail})"
     #: The option that holds the function.
     target: str
@@ -347,7 +333,6 @@ class AlertOpened(Event):
 class AlertResolved(Event):
     """What an alert told of is over, after `seconds`."""
 
-    level = logging.WARNING
     text = "{kind} of {target}: {code} is over after {seconds} s: {detail}"
     target: str
     kind: str
@@ -362,7 +347,6 @@ class AlertResolved(Event):
 class WebhookFailed(Event):
     """A webhook didn't take a message; told at the first failure of each message, and when it is given up."""
 
-    level = logging.WARNING
     text = "Webhook {target} didn't take a message: {code} ({detail}); next attempt in {retry_after} s"
     #: Its origin.
     target: str
@@ -376,7 +360,6 @@ class WebhookFailed(Event):
 class ClockJumped(Event):
     """The wall clock was set, or this process stood still; for a while, a fall of requests isn't judged."""
 
-    level = logging.WARNING
     text = "The {target} clock jumped by {seconds} s; for the next {rest} s a fall of requests isn't judged"
     target: str
     #: Less than 0 where it was set back.
@@ -398,7 +381,6 @@ class ApiRefusedToken(Event):
 class BulkheadRefused(Event):
     """A call to an API was refused, since too many are under way."""
 
-    level = logging.WARNING
     text = "Call to {target} refused: too many are under way ({code})"
     target: str
     code: str
@@ -408,7 +390,6 @@ class BulkheadRefused(Event):
 class FallbackServed(Event):
     """A fallback's answer was served in place of an API's; `code` says what had failed."""
 
-    level = logging.WARNING
     text = "Fallback served in place of {target}'s answer ({code})"
     target: str
     code: str
@@ -418,6 +399,7 @@ class FallbackServed(Event):
 class HedgeSent(Event):
     """A request that had no answer yet was sent to an API a second time."""
 
+    level = logging.DEBUG
     text = "No answer yet; request sent to {target} a second time"
     target: str
 
@@ -429,7 +411,6 @@ class StoreFailed(Event):
     Tokens come from memory meanwhile.
     """
 
-    level = logging.WARNING
     text = "Store {target} is failing with {code} ({detail}); tokens come from memory"
     target: str
     code: str
@@ -440,7 +421,6 @@ class StoreFailed(Event):
 class StoreRecovered(Event):
     """A store's medium works again, after `seconds` in which it didn't."""
 
-    level = logging.WARNING
     text = "Store {target} works again after {seconds} s"
     target: str
     seconds: float
@@ -450,7 +430,6 @@ class StoreRecovered(Event):
 class StoreRejected(Event):
     """What a store held could not be verified and counts as absent; told once a minute at most, per kind and code."""
 
-    level = logging.WARNING
     text = "{count} records of kind {kind} in store {target} couldn't be verified ({code}) and count as absent"
     target: str
     #: The kind of record; `file` where a whole file was set aside.
@@ -465,7 +444,6 @@ class StoreRejected(Event):
 class RemovalPostponed(Event):
     """A sign-out couldn't be written to the store, and other processes haven't heard of it; it is tried again."""
 
-    level = logging.WARNING
     text = "Sign-out couldn't be written to store {target} and will be retried (subject: {subject})"
     target: str
     #: A hash of whose; None for the application's own tokens.
@@ -476,7 +454,6 @@ class RemovalPostponed(Event):
 class RemovalWritten(Event):
     """A sign-out that was postponed is in the store now."""
 
-    level = logging.WARNING
     text = "Postponed sign-out was written to store {target} (subject: {subject})"
     target: str
     subject: str | None
@@ -500,7 +477,6 @@ class KeysRefreshed(IssuerEvent):
 class KeysRefreshFailed(IssuerEvent):
     """An issuer's keys couldn't be fetched; those that are held go on being used."""
 
-    level = logging.WARNING
     text = "Signing keys of {issuer} couldn't be fetched: {code} ({detail}); {count} held, next try in {retry_after} s"
     code: str
     detail: str
@@ -514,7 +490,6 @@ class KeysRefreshFailed(IssuerEvent):
 class KeysAnomaly(IssuerEvent):
     """A fetched key set is odd, and doesn't replace what is held."""
 
-    level = logging.WARNING
     text = "The key set fetched for {issuer} is odd ({code}) and isn't used: {kids}"
     #: `empty`; `changed`: another key under a known `kid`; `shrank`: fewer keys than before.
     code: str
@@ -525,7 +500,6 @@ class KeysAnomaly(IssuerEvent):
 class PinnedKeysInUse(IssuerEvent):
     """Tokens are verified with the owner's pinned keys, since none could be fetched; told once."""
 
-    level = logging.WARNING
     text = "Signing keys of {issuer} couldn't be fetched; {count} pinned keys are in use"
     count: int
 
@@ -534,7 +508,6 @@ class PinnedKeysInUse(IssuerEvent):
 class ProviderSeenDown(IssuerEvent):
     """Scheduled probes of a provider's discovery document and token endpoint failed, twice in a row."""
 
-    level = logging.WARNING
     text = "Provider of {issuer} is down: two probes in a row failed, the last one with {code}"
     #: How the last probe failed.
     code: str
@@ -544,7 +517,6 @@ class ProviderSeenDown(IssuerEvent):
 class ProviderSeenUp(IssuerEvent):
     """A probe of the provider had an answer again, after `seconds` in which none had."""
 
-    level = logging.WARNING
     text = "Provider of {issuer} answers again after {seconds} s"
     seconds: float
 
@@ -553,7 +525,6 @@ class ProviderSeenUp(IssuerEvent):
 class ExpiredTokenAccepted(IssuerEvent):
     """A token past its expiry was accepted, since the owner opted in and the provider is down; told each time."""
 
-    level = logging.WARNING
     text = (
         "A token {past_expiry} s past its expiry was accepted, {outage} s into the outage of {issuer} "
         "(subject: {subject}, client: {client_id})"
@@ -569,7 +540,6 @@ class ExpiredTokenAccepted(IssuerEvent):
 class TokenOnDenyList(IssuerEvent):
     """A token was refused because of the deny-list."""
 
-    level = logging.WARNING
     text = "Token of {issuer} refused: on the deny-list ({code})"
     #: What of it is listed: `kid`, `oid`, `sid` or `token_id`; `revoked` where it was issued before its
     #: user or session was; `check` where the owner's function said so.
@@ -580,7 +550,6 @@ class TokenOnDenyList(IssuerEvent):
 class DenyListRejected(Event):
     """A deny-list's file couldn't be read; what was read last holds."""
 
-    level = logging.WARNING
     text = "Deny-list {target} couldn't be read: {code} ({detail}); the last one read holds"
     target: str
     code: str
@@ -591,7 +560,6 @@ class DenyListRejected(Event):
 class DecisionSubstituted(Event):
     """A claims service couldn't be asked, and something else decided; told each time."""
 
-    level = logging.WARNING
     text = "Claims service {target} couldn't be asked ({code}); {provenance} decided in its place, allowed: {allowed}"
     #: The service's origin.
     target: str
@@ -619,6 +587,7 @@ class ClaimsServiceRefused(Event):
 class CalloutAnswered(Event):
     """A provider called in the middle of a sign-in and got the handler's answer."""
 
+    level = logging.DEBUG
     text = "Callout {target} answered with status {status} in {seconds} s"
     #: The callout's name.
     target: str
@@ -632,7 +601,6 @@ class CalloutAnswered(Event):
 class CalloutDefaulted(Event):
     """A provider called in the middle of a sign-in and got the owner's default in place of the handler's answer."""
 
-    level = logging.WARNING
     text = "Callout {target} gave no answer of its own in {seconds} s ({code}: {detail}); answered by {source}"
     target: str
     #: `default`; or `last_known`, the claims that the handler gave before.
@@ -646,7 +614,6 @@ class CalloutDefaulted(Event):
 class CalloutRejected(Event):
     """A request to a callout came from nobody who may call, or isn't what its contract says."""
 
-    level = logging.WARNING
     text = "Request to callout {target} rejected: {code} ({detail})"
     target: str
     code: str
@@ -657,7 +624,6 @@ class CalloutRejected(Event):
 class WriteFailed(Event):
     """A write in the background failed, and is tried again after `seconds`."""
 
-    level = logging.WARNING
     text = "Write {key} of {target} failed with {code} ({detail}); tried again in {seconds} s"
     #: The writes' name.
     target: str
@@ -698,7 +664,6 @@ class UserSignedIn(Event):
 class SessionExtended(Event):
     """A user's session is past its end, and goes on since the provider is down; told once a session."""
 
-    level = logging.WARNING
     text = "A session goes on for up to {seconds} s past its end, since {authority} is down: {subject}"
     authority: str
     #: A hash of whose it is.
@@ -711,7 +676,6 @@ class SessionExtended(Event):
 class SignInRefused(Event):
     """An answer to a sign-in was refused, or the provider said no; `authority` is empty where that isn't known."""
 
-    level = logging.WARNING
     text = "A sign-in was refused with {code} {detail}: {authority}"
     authority: str
     code: str
@@ -722,7 +686,6 @@ class SignInRefused(Event):
 class SignInUnavailable(Event):
     """A visitor wasn't led to a provider that can't be reached, and was told so."""
 
-    level = logging.WARNING
     text = "A visitor can't sign in, and was told to come back in {retry_after} s: {authority}"
     authority: str
     retry_after: float
@@ -745,7 +708,6 @@ class SessionsEnded(IssuerEvent):
 class SignOutRefused(IssuerEvent):
     """Somebody wanted users signed out, or told of a security event, and isn't believed; nothing was ended."""
 
-    level = logging.WARNING
     text = "A sign-out or a security event was refused with {code}: {issuer}"
     #: A code of `InvalidToken`; `replayed`, `cross_site`, `unauthorized`, `malformed`.
     code: str

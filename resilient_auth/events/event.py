@@ -48,7 +48,8 @@ class Event:
 
     #: A stable name, such as `token_served`.
     name: ClassVar[str] = "event"
-    level: ClassVar[int] = logging.DEBUG
+    #: Of the log record. What is told to nobody but who looks for it, and what is as it should be, says so.
+    level: ClassVar[int] = logging.WARNING
     #: The log record's text, with fields by name.
     text: ClassVar[str] = "Something was decided"
     at: float

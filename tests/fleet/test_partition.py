@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resilient_auth as ra
-from resilient_auth._fleet.records import Records
+from resilient_auth._fleet.records import USERNAMES, Records
 from resilient_auth._fleet.user_record import (
     Change,
     StoredToken,
@@ -159,13 +159,13 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
     store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
     stored = Records(store, clock, 0.0)
     stored.save("ann", None, "b", {RT: Change(None, _rt("r"))}, {}, anew=math.inf)
-    stored.note_name("ann", "ann.t")
+    stored.note(USERNAMES, "ann", "ann.t")
     wire = WireIdentity("w", fleet="w", verified=True)
     stored.publish("ann", wire, {"text": "{}", "obtained_on": 0.0})
     stored.hints.post("ann", 60.0, "server_failed", "503")
     reads = {
-        "user_record": stored.user_record,
-        "usernames": lambda name: stored.names(name) or None,
+        "user_record": lambda name: next(stored.partitions([name])),
+        "usernames": lambda name: stored.noted(USERNAMES, name) or None,
         "document": lambda name: stored.document(name, wire),
         "hint": lambda name: stored.look([], [name])[1].get(name),
     }

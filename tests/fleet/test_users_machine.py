@@ -186,9 +186,8 @@ class Users(RuleBasedStateMachine):
     def stored(self, who: str) -> UserRecord | None:
         """What the store has of a user."""
         was, self.backend.failing = self.backend.failing, False
-        user_record = Process(self.backend, self.clock, [NEW, OLD]).shared_cache.stored.user_record(
-            f"{self.processes[0].shared_cache.label} {who}.t"
-        )
+        records = Process(self.backend, self.clock, [NEW, OLD]).shared_cache.stored
+        user_record = next(records.partitions([f"{self.processes[0].shared_cache.label} {who}.t"]))
         self.backend.failing = was
         return user_record
 

@@ -786,7 +786,7 @@ class TestSharing:
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with b.breaker._lock, b.breaker._window._circuit._lock:
+            with b.breaker._lock, b.breaker._window.circuit._lock:
                 held.set()
                 release.wait(10)
 

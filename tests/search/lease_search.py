@@ -115,7 +115,7 @@ class Process:
         settings = Settings(clock=world, jitter=lambda low, high: low + (high - low) * pace, store=world.store)
         engine = new_engine(settings)
         memory = Memory(10, engine)
-        entry = CacheEntry(REQUEST, memory, (Endpoint(HOST, "", WIRE),), Purpose.TOKEN)
+        entry = CacheEntry(REQUEST, (Endpoint(HOST, "", WIRE),), Purpose.TOKEN, memory=memory)
         records = engine.shared
         assert isinstance(records, Records)
         owner = _Owner()

@@ -52,31 +52,12 @@ class Symptom(Enum):
     ASSERTION_DATES = "it says that the assertion is not within its time"
 
 
-#: What says nothing of the provider but that it wasn't reached.
-OF_WAY = frozenset(
-    {
-        Symptom.STARVED,
-        Symptom.STALLED,
-        Symptom.PROXY,
-        Symptom.BEYOND_PROXY,
-        Symptom.BUNDLE,
-        Symptom.NO_SUCH_NAME,
-        Symptom.UNRESOLVED,
-        Symptom.UNREACHABLE,
-        Symptom.SILENT,
-        Symptom.REFUSED,
-        Symptom.LED_HERE,
-        Symptom.DATES,
-        Symptom.UNTRUSTED,
-        Symptom.OTHER_NAME,
-        Symptom.HANDSHAKE,
-        Symptom.HANDSHAKE_SILENT,
-        Symptom.BROKE_EARLY,
-        Symptom.UNSEEN,
-    }
-)
 #: What is one application's, and nobody else's.
 OF_APPLICATION = frozenset({Symptom.THROTTLED, Symptom.CREDENTIAL, Symptom.ASSERTION_DATES})
+#: What is the provider's, or of what has its certificate.
+_OF_PROVIDER = frozenset({Symptom.FAILED, Symptom.MALFORMED, Symptom.PAGE, Symptom.NO_ANSWER, Symptom.BROKE})
+#: What says nothing of the provider but that it wasn't reached.
+OF_WAY = frozenset(Symptom) - _OF_PROVIDER - OF_APPLICATION
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..._process.living import LiveObjects
@@ -52,22 +52,20 @@ class _Trouble:
     last: float
 
 
+@dataclass(slots=True, eq=False)
 class _Record:
     """What is known of one provider over one wire."""
 
-    __slots__ = ("answered_at", "certificate", "date", "parts", "quickest", "told", "way")
-
-    def __init__(self) -> None:
-        self.way: _Trouble | None = None
-        self.parts: dict[Hashable, tuple[str, _Trouble]] = {}
-        #: Monotonic time of the last word that only the provider can have said.
-        self.answered_at: float | None = None
-        #: With which it answered last, and the last `Date` that could be trusted, with the monotonic time of that.
-        self.certificate: bytes | None = None
-        self.date: tuple[str, float] | None = None
-        self.quickest: float | None = None
-        #: Who was blamed last, by application; "" for what is everybody's.
-        self.told: dict[str, Culprit] = {}
+    way: _Trouble | None = None
+    parts: dict[Hashable, tuple[str, _Trouble]] = field(default_factory=dict)
+    #: Monotonic time of the last word that only the provider can have said.
+    answered_at: float | None = None
+    #: With which it answered last, and the last `Date` that could be trusted, with the monotonic time of that.
+    certificate: bytes | None = None
+    date: tuple[str, float] | None = None
+    quickest: float | None = None
+    #: Who was blamed last, by application; "" for what is everybody's.
+    told: dict[str, Culprit] = field(default_factory=dict)
 
     @property
     def quiet(self) -> bool:

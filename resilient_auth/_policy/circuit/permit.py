@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from enum import Enum
-from types import TracebackType
 from typing import Protocol
 
 __all__ = ["Permit", "Verdict"]
@@ -62,8 +61,6 @@ class Permit:
     def __enter__(self) -> Permit:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self.settled:
             self.none()

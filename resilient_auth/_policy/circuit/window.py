@@ -20,10 +20,6 @@ class _ReplayedError(Exception):
     """A failure, replayed."""
 
 
-def _succeed() -> None:
-    pass
-
-
 def _fail() -> None:
     raise _ReplayedError
 
@@ -52,29 +48,21 @@ class Window(pybreaker.CircuitMemoryStorage):
 
         State and counts are in the window.
         """
-        self._circuit = pybreaker.CircuitBreaker(
+        self.circuit = pybreaker.CircuitBreaker(
             fail_max=1,
             success_threshold=self._options.successes_to_close,
             state_storage=self,
             throw_new_error_on_trip=False,
         )
 
-    def half_open(self) -> None:
-        """Have pybreaker take the next outcome for a probe's."""
-        self._circuit.half_open()
-
-    def close(self) -> None:
-        """Have pybreaker close."""
-        self._circuit.close()
-
     def succeeded(self) -> None:
         """Replay a success through pybreaker, which may close."""
-        self._circuit.call(_succeed)
+        self.circuit.call(lambda: None)
 
     def failed(self) -> None:
         """Replay a failure through pybreaker, which may open."""
         with suppress(_ReplayedError):
-            self._circuit.call(_fail)
+            self.circuit.call(_fail)
 
     def forget(self) -> None:
         """Begin with an empty window."""

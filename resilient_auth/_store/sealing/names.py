@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from ...errors import StoreUnavailable
 from ...store import Backend, BackendFailed
@@ -53,6 +53,7 @@ class Names:
     good_until: float
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class NamesKey:
     """Find a store's key in its medium, or begin one there; look again from time to time.
 
@@ -65,23 +66,14 @@ class NamesKey:
         alone: Whether the whole medium is this store's.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        gate: Gate,
-        sealer: Callable[[], Sealer],
-        *,
-        now: Callable[[], float],
-        at: str,
-        alone: bool,
-    ) -> None:
-        self._backend = backend
-        self._gate = gate
-        self._sealer = sealer
-        self._now = now
-        self.at = at
-        self._alone = alone
-        self._found: Names | None = None
+    backend: Backend
+    gate: Gate
+    sealer: Callable[[], Sealer]
+    _: KW_ONLY
+    now: Callable[[], float]
+    at: str
+    alone: bool
+    _found: Names | None = None
 
     def current(self, *, reads: bool = True) -> Names:
         """Return the key.
@@ -97,17 +89,17 @@ class NamesKey:
             return held
         held = self._found
         try:
-            found = self._gate.read(self.find)
+            found = self.gate.read(self.find)
         except StoreUnavailable:
             # What was good before the medium failed is good enough for a write, which may still work.
             if reads or held is None or held.generation != self._generation():
                 raise
-            self._found = held = replace(held, good_until=self._now() + _RECHECK)
+            self._found = held = replace(held, good_until=self.now() + _RECHECK)
             return held
         # Where the medium was emptied, or its file set aside, those that work with it go on as they did.
         key, version = found or self._begin(None if held is None else held.key)
         mark = digest(key)[:16]
-        self._found = names = Names(key, mark, version, self._generation(), self._now() + _RECHECK)
+        self._found = names = Names(key, mark, version, self._generation(), self.now() + _RECHECK)
         return names
 
     def held(self) -> tuple[Names | None, bool]:
@@ -115,19 +107,19 @@ class NamesKey:
         held = self._found
         if held is None or held.generation != self._generation():
             return None, True
-        return held, self._now() >= held.good_until
+        return held, self.now() >= held.good_until
 
     def confirmed(self, there: tuple[bytes, str] | None) -> bool:
         """Return whether what is in the medium now is the record that was found; if so, the key counts on."""
         held = self._found
         if held is None or there is None or there[1] != held.version:
             return False
-        self._found = replace(held, good_until=self._now() + _RECHECK)
+        self._found = replace(held, good_until=self.now() + _RECHECK)
         return True
 
     def _generation(self) -> object:
         """Return which of its files a medium is at, where it has such."""
-        return getattr(self._backend, "generation", None)
+        return getattr(self.backend, "generation", None)
 
     def find(self) -> tuple[bytes, str] | None:
         """Return the key and its record's version; None where there is none, or none that can be verified.
@@ -137,8 +129,8 @@ class NamesKey:
         Raises:
             BackendFailed: The medium fails, or the record is another store's.
         """
-        sealer = self._sealer()
-        found = self._backend.get(self.at)
+        sealer = self.sealer()
+        found = self.backend.get(self.at)
         if found is None:
             return None
         record, version = found
@@ -148,10 +140,10 @@ class NamesKey:
             if error.reason in NOT_OURS:
                 code = "wrong_key" if error.reason == "unknown_key" else error.reason
                 raise BackendFailed(code, "it was written with a key, or by a release, that isn't here") from None
-            refuse = getattr(self._backend, "refuse", None)
-            if not self._alone or refuse is None:
-                self._gate.reject("names", error.reason)
-                self._backend.delete(self.at, expected=version)
+            refuse = getattr(self.backend, "refuse", None)
+            if not self.alone or refuse is None:
+                self.gate.reject("names", error.reason)
+                self.backend.delete(self.at, expected=version)
             elif error.reason == "foreign":
                 # It is sound, and may well be in use: stores at odds about one file must not throw it away in turns.
                 raise BackendFailed("foreign", "the file is that of another owner, purpose or path") from None
@@ -161,17 +153,17 @@ class NamesKey:
         if not complete:
             with contextlib.suppress(BackendFailed):  # a disk that is full can still be read from
                 record = _sealed(sealer, self.at, key, record)
-                version = self._backend.put(self.at, record, ttl=LONGEST_TTL, expected=version) or version
+                version = self.backend.put(self.at, record, ttl=LONGEST_TTL, expected=version) or version
         return key, version
 
     def _begin(self, known: bytes | None) -> tuple[bytes, str | None]:
-        sealer = self._sealer()
+        sealer = self.sealer()
         key = known or _first(sealer)
         record = _sealed(sealer, self.at, key)
         with contextlib.suppress(StoreUnavailable):
-            version = self._gate.write(self._backend.put, self.at, record, ttl=LONGEST_TTL, expected=None)
+            version = self.gate.write(self.backend.put, self.at, record, ttl=LONGEST_TTL, expected=None)
             if version is None:
-                return self._gate.read(self.find) or (key, None)
+                return self.gate.read(self.find) or (key, None)
             return key, version
         return key, None
 

@@ -12,7 +12,7 @@ from typing import Literal
 from ..._policy.checks import require, require_number
 from ...clock import Clock, Jitter, SystemClock, system_jitter
 from ...errors import ConfigurationError, StoreUnavailable
-from ...store import ANY, NONE_READABLE, Backend, Expected, Lease, Record, _NoneReadable
+from ...store import ANY, NONE_READABLE, Backend, Expected, Lease, Record, _Whatever
 from ..gate import Gate
 from .keys import KeySource, SealingKey, load_keys
 from .names import Names, NamesKey, digest, later_keys
@@ -160,7 +160,7 @@ class SealedStore:
         value: bytes,
         *,
         ttl: float,
-        expected: Expected | Literal[_NoneReadable.NONE_READABLE] = ANY,
+        expected: Expected | Literal[_Whatever.NONE_READABLE] = ANY,
     ) -> str | None:
         """Write a record.
 
