@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-__all__ = ["LiveObjects"]
+__all__ = ["LiveObjects", "snapshot"]
 
 _T = TypeVar("_T")
 
@@ -26,8 +27,13 @@ class LiveObjects(Generic[_T]):
 
     def all(self) -> list[_T]:
         """List those that are alive."""
-        while True:
-            try:
-                return list(self._members)
-            except RuntimeError:  # another thread has just added one
-                continue
+        return snapshot(self._members)
+
+
+def snapshot(members: Iterable[_T]) -> list[_T]:
+    """List what is in a set, or a view of a dictionary, to which other threads add meanwhile; no lock is needed."""
+    while True:
+        try:
+            return list(members)
+        except RuntimeError:  # another thread has just added one
+            continue

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
-import cachetools
-
 from ..._process import forks
+from ..._process.living import snapshot
 from ...clock import Clock, SystemClock
 from ...errors import StoreUnavailable
 from ...store import Store
@@ -26,7 +26,7 @@ KIND: Final = "session"
 #: Lists that count all sessions, so that sign-ins at the same time seldom meet in one.
 _COUNTERS: Final = 32
 _GUESTS: Final = "guests"
-#: Sessions that a process remembers for `recheck` seconds.
+#: Sessions that a process remembers: for `recheck` seconds to go by, and longer for the forecast.
 _REMEMBERED: Final = 10_000
 
 
@@ -77,14 +77,15 @@ class Sessions:
         self._clock = clock or SystemClock()
         self._lists = Lists(store, self.options.longest, application)
         self._ends = PendingEnds(self._clock, self._end_listed, self.options.longest)
-        self._known: cachetools.LRUCache[str, tuple[Session, str, float]]
+        self._known: OrderedDict[str, tuple[Session, str, float]]
         self.after_fork()
         forks.renew_in_children(self)
 
     def after_fork(self) -> None:
         """Begin with nothing remembered: at first, and in a forked child."""
         self._lock = threading.Lock()
-        self._known = cachetools.LRUCache(_REMEMBERED)
+        #: By its id, a session as it was read last, its version, and when that was; what was read last comes last.
+        self._known = OrderedDict()
         #: Grows with each end: what was read before one isn't remembered after it.
         self._ended = 0
 
@@ -281,6 +282,16 @@ class Sessions:
         ids = [(KIND, self._name(id_)) for name in names for id_ in self._lists.read(name).sessions]
         return any(record is not None for record in self._store.read_many(ids))
 
+    def dark(self) -> Iterator[tuple[str, float]]:
+        """Yield for each session that this process has read its provider, and the seconds until an outage ends it.
+
+        No guest's: nobody has signed them in. No lock is waited for: a signal's handler may ask.
+        """
+        now, options = self._clock.wall(), self.options
+        for session, *_ in snapshot(self._known.values()):
+            if session.who.provider != GUEST and (left := session.dark(options, now) - now) > 0:
+                yield session.who.provider, left
+
     def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
         """End what is on all of these lists and had begun by then."""
         if len(names) == 1 and " " not in names[0]:
@@ -360,6 +371,9 @@ class Sessions:
         with self._lock:
             if self._ended == ended:
                 self._known[session.id] = session, version, at
+                self._known.move_to_end(session.id)
+                if len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
 
     def _forget_all(self, names: set[str]) -> None:
         """Forget what is on all of these lists: another process may have ended it already, and taken it off them."""
