@@ -109,8 +109,7 @@ def health() -> Health:
         credentials=seen.credentials,
         forecast=foresee(
             [holding for memory in memories() for holding in holdings_of(memory)],
-            # Keys that nobody has needed yet are missed by nobody.
-            [keys for keys in seen.keys if keys.state != "none" or keys.failures],
+            [keys for one in reporters.all() if (keys := one.foreseen()) is not None],
             [ends for one in session_ends.reporters.all() for ends in one.session_ends()],
             at=seen.at,
             stores_age=stores_age(),
