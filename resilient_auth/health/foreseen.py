@@ -71,12 +71,13 @@ class GoesDark:
     #: Whether it is what this process has, or what the whole fleet has in its store.
     reach: Literal["process", "fleet"]
     authority: str
-    tenant: str
-    client_id: str
-    flow: str
+    #: Those of a token; "" for others.
+    tenant: str = ""
+    client_id: str = ""
+    flow: str = ""
     #: The scopes, the issuer whose keys these are, or the address of the application whose sessions they are.
     name: str
-    pinned: bool
+    pinned: bool = False
     #: How many tokens, keys or sessions.
     count: int
     #: Seconds until the first of them goes dark, and until the last does; None for what stays.
@@ -239,9 +240,6 @@ def _of_keys(keys: Sequence[KeysHealth]) -> Iterator[GoesDark]:
             kind="keys",
             reach="process",
             authority=each.authority,
-            tenant="",
-            client_id="",
-            flow="",
             name=each.issuer,
             pinned=each.state == "pinned",
             count=each.keys,
@@ -256,11 +254,7 @@ def _of_sessions(sessions: Sequence[SessionEnds]) -> Iterator[GoesDark]:
             kind="sessions",
             reach="process",
             authority=each.authority,
-            tenant="",
-            client_id="",
-            flow="",
             name=each.application,
-            pinned=False,
             count=each.count,
             first=each.first,
             last=each.last,
