@@ -16,6 +16,8 @@ __all__ = ["Clocks", "Report"]
 _TOLERATED: Final = 120.0
 #: Seconds between two readings after which nobody knows how old a report is; and for which what was seen counts.
 _NEW, _COUNTS = 600.0, 3600.0
+#: Processes whose last number is kept before those that are gone are forgotten.
+_MOST: Final = 10_000
 
 
 class Report(NamedTuple):
@@ -62,7 +64,10 @@ class Clocks:
         """
         gap = math.inf if self._read_at is None else now - self._read_at
         fresh = {who: report for who, report in others.items() if self._numbers.get(who) != report.number}
-        self._numbers, self._read_at = {who: report.number for who, report in others.items()}, now
+        self._read_at = now
+        # A record that can't be read for a while has nothing new when it is there again.
+        kept = self._numbers if len(self._numbers) < _MOST else {}
+        self._numbers = {**kept, **{who: report.number for who, report in others.items()}}
         if gap <= _NEW:
             self._seen |= {who: _Seen(report.at + gap / 2 - now, gap, now) for who, report in fresh.items()}
         self._seen = {who: seen for who, seen in self._seen.items() if now - seen.at <= _COUNTS}

@@ -144,6 +144,12 @@ class TestComparing:
         clocks, old = Clocks(), {"p0": Report(7, 5.0), "p1": Report(7, 5.0)}
         assert [clocks.compare(old, 1e9 + now, now) for now in (0.0, MINUTE, 2 * MINUTE)] == [None] * 3
 
+    def test_an_old_report_that_turns_up_again_says_nothing(self) -> None:
+        """Its record couldn't be read for a while."""
+        clocks, old = Clocks(), {"p0": Report(7, 1e9), "p1": Report(7, 1e9)}
+        for now, others in ((0.0, old), (MINUTE, {}), (HOUR / 2, {}), (HOUR / 2 + MINUTE, old)):
+            assert clocks.compare(others, 1e9 + now, now) is None
+
     def test_a_process_that_is_gone_counts_no_more(self) -> None:
         clocks, _ = self.compare(HOUR, HOUR)
         assert clocks.behind == pytest.approx(HOUR, abs=MINUTE)
