@@ -368,7 +368,7 @@ NAMES = """
     security_event_received session_extended sessions_ended sign_in_refused sign_in_unavailable sign_out_refused
     source_switched
     store_failed store_recovered store_rejected token_acquired token_dropped token_on_deny_list token_served
-    alert_opened alert_resolved clock_jumped secret_ends_unread webhook_failed
+    alert_opened alert_resolved clock_jumped clocks_differ secret_ends_unread webhook_failed
     write_failed write_given_up
     user_signed_in
 """

@@ -35,6 +35,18 @@ class Reporter(Protocol):
     def report(self) -> KeysHealth:
         """Return it without asking anybody."""
 
+    def foreseen(self) -> KeysHealth | None:
+        """Return how they stand for who verifies next, without asking anybody; None where nobody has needed them."""
+        ...
+
+    def take_stock(self) -> None:
+        """Look into the store, where no key is held; it may block for as long as that allows.
+
+        Raises:
+            StoreUnavailable: It can't tell.
+        """
+        ...
+
 
 #: Whoever holds keys adds themselves.
 reporters: LiveObjects[Reporter] = LiveObjects()

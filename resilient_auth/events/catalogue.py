@@ -25,6 +25,7 @@ __all__ = [
     "CalloutRejected",
     "ClaimsServiceRefused",
     "ClockJumped",
+    "ClocksDiffer",
     "CooldownStarted",
     "CredentialExpiring",
     "CredentialRejected",
@@ -365,6 +366,18 @@ class ClockJumped(Event):
     #: Less than 0 where it was set back.
     seconds: float
     rest: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClocksDiffer(Event):
+    """Processes of a fleet that is watched have clocks that differ; for a while, a fall of requests isn't judged."""
+
+    level = logging.WARNING
+    text = "The clocks of other processes of {target} are {seconds} s ahead of this one's: {detail}"
+    target: str
+    #: Less than 0 where they are behind.
+    seconds: float
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

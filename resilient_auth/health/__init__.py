@@ -17,7 +17,7 @@ from .._policy.breaker import Breaker, breakers
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
 from .._policy.key_reports import KeysHealth, reporters
-from .._process import credential_ends, forks
+from .._process import credential_ends, forks, session_ends
 from .._process.write_reports import WritesHealth, write_reporters
 from .._store.gate import stores
 from ..errors import ConfigurationError
@@ -109,8 +109,8 @@ def health() -> Health:
         credentials=seen.credentials,
         forecast=foresee(
             [holding for memory in memories() for holding in holdings_of(memory)],
-            # Keys that nobody has needed yet are missed by nobody.
-            [keys for keys in seen.keys if keys.state != "none" or keys.failures],
+            [keys for one in reporters.all() if (keys := one.foreseen()) is not None],
+            [ends for one in session_ends.reporters.all() for ends in one.session_ends()],
             at=seen.at,
             stores_age=stores_age(),
         ),

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from .._policy.fallback import FallbackOptions
 from .._policy.key_reports import KeysHealth
+from .._process.session_ends import SessionEnds
 from .wording import as_json, at_time, span
 
 __all__ = ["Advice", "Forecast", "GoesDark", "Holding", "foresee"]
@@ -23,6 +24,8 @@ _MOST_PARTS: Final = 50
 _WORTH: Final = 60.0
 #: The grace that is weighed for those who have none: as long as an hour's token.
 _GRACE: Final = FallbackOptions(grace=3600.0, grace_outage=7200.0)
+#: Seconds of the extension that is weighed for sessions that have none: that of sign-in by default.
+_EXTENSION: Final = 4 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +62,23 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoesDark:
-    """One thing that goes dark: a scope of the application's own, a population of users, or a set of keys."""
+    """One thing that goes dark: a scope of the application's own, a population of users, a set of keys, or sessions.
 
-    kind: Literal["scope", "users", "keys"]
+    Of sessions those are known that this process has seen, and their users are taken to go on asking.
+    """
+
+    kind: Literal["scope", "users", "keys", "sessions"]
     #: Whether it is what this process has, or what the whole fleet has in its store.
     reach: Literal["process", "fleet"]
     authority: str
-    tenant: str
-    client_id: str
-    flow: str
-    #: The scopes, or the issuer whose keys these are.
+    #: Those of a token; "" for others.
+    tenant: str = ""
+    client_id: str = ""
+    flow: str = ""
+    #: The scopes, the issuer whose keys these are, or the address of the application whose sessions they are.
     name: str
-    pinned: bool
-    #: How many tokens or keys.
+    pinned: bool = False
+    #: How many tokens, keys or sessions.
     count: int
     #: Seconds until the first of them goes dark, and until the last does; None for what stays.
     first: float | None
@@ -82,7 +89,7 @@ class GoesDark:
 class Advice:
     """A change, and when the first thing would go dark with it."""
 
-    change: Literal["pin", "grace", "keys", "store"]
+    change: Literal["pin", "grace", "keys", "extension", "store"]
     #: What to do, in plain words.
     text: str
     #: Seconds until the first thing goes dark then; None for never.
@@ -118,6 +125,7 @@ class Forecast:
 def foresee(
     holdings: Sequence[Holding],
     keys: Sequence[KeysHealth],
+    sessions: Sequence[SessionEnds] = (),
     *,
     at: float,
     stores_age: float | None = None,
@@ -127,23 +135,40 @@ def foresee(
     Args:
         holdings: The tokens that somebody has use for.
         keys: The key sets that somebody has use for.
+        sessions: The sessions that this process has seen.
         at: The wall time.
         stores_age: For how long what is known of the stores has been known; None where nothing is.
     """
     own = [each for each in holdings if not each.in_fleet]
-    begins = _begins(own)
-    parts = [*_of_tokens(own, begins, "process"), *_of_keys(keys)]
+    held = _Held(own, keys, sessions, _begins(own))
+    parts = [*_of_tokens(own, held.begins, "process"), *_of_keys(keys), *_of_sessions(sessions)]
     parts += _of_tokens([each for each in holdings if each.in_fleet], {}, "fleet")
     parts.sort(key=lambda part: (math.inf if part.first is None else part.first, part.reach, part.name))
-    first = _first(own, keys, begins)
     return Forecast(
         at=at,
-        first=_told(first),
-        after_restart=min((_end(each, begins, each.stored) for each in own), default=None),
+        first=_told(held.first()),
+        after_restart=min((_end(each, held.begins, each.stored) for each in own), default=None),
         parts=tuple(parts[:_MOST_PARTS]),
-        advice=tuple(_advice(own, keys, begins, first, at)),
+        advice=tuple(_advice(held, at)),
         stores_age=stores_age,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What this process has that may go dark."""
+
+    own: Sequence[Holding]
+    keys: Sequence[KeysHealth]
+    sessions: Sequence[SessionEnds]
+    #: From when on each site is seen to fail.
+    begins: Mapping[Hashable, float]
+
+    def first(self, grace: FallbackOptions | None = None) -> float:
+        """Return when the first of it goes dark; with this grace, where the owner's is to be weighed."""
+        tokens = (_end(each, self.begins, grace=grace) for each in self.own)
+        keys = (each.time_to_dark for each in self.keys if each.time_to_dark is not None)
+        return min((*tokens, *keys, *(each.first for each in self.sessions)), default=math.inf)
 
 
 def _begins(holdings: Iterable[Holding]) -> Mapping[Hashable, float]:
@@ -181,16 +206,6 @@ def _end(
     return max(0.0, left, min(left + options.grace, seen + options.grace_outage))
 
 
-def _first(
-    holdings: Iterable[Holding],
-    keys: Sequence[KeysHealth],
-    begins: Mapping[Hashable, float],
-    grace: FallbackOptions | None = None,
-) -> float:
-    ends = [_end(each, begins, grace=grace) for each in holdings]
-    return min((*ends, *(each.time_to_dark for each in keys if each.time_to_dark is not None)), default=math.inf)
-
-
 def _told(seconds: float) -> float | None:
     return None if seconds == math.inf else seconds
 
@@ -225,9 +240,6 @@ def _of_keys(keys: Sequence[KeysHealth]) -> Iterator[GoesDark]:
             kind="keys",
             reach="process",
             authority=each.authority,
-            tenant="",
-            client_id="",
-            flow="",
             name=each.issuer,
             pinned=each.state == "pinned",
             count=each.keys,
@@ -236,29 +248,41 @@ def _of_keys(keys: Sequence[KeysHealth]) -> Iterator[GoesDark]:
         )
 
 
-def _advice(
-    own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float], first: float, at: float
-) -> Iterator[Advice]:
-    weighed = (_pinned(own, keys, begins), _with_grace(own, keys, begins), _with_keys(own, keys, begins))
+def _of_sessions(sessions: Sequence[SessionEnds]) -> Iterator[GoesDark]:
+    for each in sessions:
+        yield GoesDark(
+            kind="sessions",
+            reach="process",
+            authority=each.authority,
+            name=each.application,
+            count=each.count,
+            first=each.first,
+            last=each.last,
+        )
+
+
+def _advice(held: _Held, at: float) -> Iterator[Advice]:
+    first = held.first()
+    weighed = (_pinned(held), _with_grace(held), _with_keys(held), _with_extension(held))
     changes = [found for found in weighed if found is not None and found[2] - first >= _WORTH]
     changes.sort(key=lambda found: -found[2])
     for change, text, then in changes:
         yield Advice(change=change, text=f"{text}: {_hour(at, then)} instead of {_hour(at, first)}", first=_told(then))
-    loose = [each for each in own if not each.kept and each.left > 0]
+    loose = [each for each in held.own if not each.kept and each.left > 0]
     if loose:
-        then = min(_end(each, begins) for each in loose)
+        then = min(_end(each, held.begins) for each in loose)
         text = f"add a store: after a restart tokens last until {_hour(at, then)}; without one they are gone at once"
         yield Advice(change="store", text=text, first=_told(then))
 
 
 #: A change, what it is in words, and when the first thing goes dark then.
-_Change = tuple[Literal["pin", "grace", "keys"], str, float]
+_Change = tuple[Literal["pin", "grace", "keys", "extension"], str, float]
 
 
-def _pinned(own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float]) -> _Change | None:
+def _pinned(held: _Held) -> _Change | None:
     """Weigh that what could be pinned had been: it would have been refreshed each time that it was due."""
-    then = _first(map(_as_pinned, own), keys, begins)
-    needed = {each.scopes for each in own if _end(each, begins) < then and _as_pinned(each) is not each}
+    then = replace(held, own=[_as_pinned(each) for each in held.own]).first()
+    needed = {each.scopes for each in held.own if _end(each, held.begins) < then and _as_pinned(each) is not each}
     if not needed:
         return None
     which = "this scope" if len(needed) == 1 else f"these {len(needed)} scopes"
@@ -273,18 +297,27 @@ def _as_pinned(each: Holding) -> Holding:
     return replace(each, left=max(0.0, each.left) + gained, age=each.age - gained)
 
 
-def _with_grace(own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float]) -> _Change | None:
-    if any(each.grace is not None and each.grace.grace > 0 for each in own):
+def _with_grace(held: _Held) -> _Change | None:
+    if any(each.grace is not None and each.grace.grace > 0 for each in held.own):
         return None
     text = f"turn on grace of {span(_GRACE.grace)}, if your APIs accept expired tokens for as long"
-    return "grace", text, _first(own, keys, begins, _GRACE)
+    return "grace", text, held.first(_GRACE)
 
 
-def _with_keys(own: Sequence[Holding], keys: Sequence[KeysHealth], begins: Mapping[Hashable, float]) -> _Change | None:
+def _with_keys(held: _Held) -> _Change | None:
     """Weigh that the issuers' keys were pinned, which never end."""
-    then = _first(own, [], begins)
-    issuers = sorted(each.issuer for each in keys if each.time_to_dark is not None and each.time_to_dark < then)
+    then = replace(held, keys=[]).first()
+    issuers = sorted(each.issuer for each in held.keys if each.time_to_dark is not None and each.time_to_dark < then)
     return ("keys", f"give pinned_keys for {', '.join(issuers[:5])}", then) if issuers else None
+
+
+def _with_extension(held: _Held) -> _Change | None:
+    """Weigh that sessions which are over by their lifetime went on while the provider is down."""
+    if all(each.extension > 0 for each in held.sessions):
+        return None
+    extended = [each if each.extension else replace(each, first=each.first + _EXTENSION) for each in held.sessions]
+    text = f"give sessions an extension of {span(_EXTENSION)}, while nobody can sign in"
+    return "extension", text, replace(held, sessions=extended).first()
 
 
 def _hour(at: float, seconds: float) -> str:
@@ -308,8 +341,13 @@ def _report(forecast: Forecast) -> Iterator[str]:
         yield f"  after a restart: {when(forecast.after_restart)}"
     for part in forecast.parts:
         whose = f"{part.flow} " if part.flow else ""
-        what = {"scope": f"{whose}{part.name}", "users": f"{part.count} users' {part.name}"}
-        name = what.get(part.kind, f"signing keys of {part.name}")
+        seen = f"{part.count} session{'' if part.count == 1 else 's'} of {part.name}"
+        name = {
+            "scope": f"{whose}{part.name}",
+            "users": f"{part.count} users' {part.name}",
+            "keys": f"signing keys of {part.name}",
+            "sessions": f"{seen}, of those that this process has seen, begun",
+        }[part.kind]
         where = " in the fleet's store" if part.reach == "fleet" else ""
         pinned = ", pinned" if part.pinned else ""
         last = f"; the last one {when(part.last)}" if part.last != part.first else ""

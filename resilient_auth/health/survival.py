@@ -15,6 +15,7 @@ from .._engine.cache import CacheEntry, Memory, memories
 from .._fleet.coordination import Coordinator
 from .._fleet.inventory import everything, kept
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
+from .._policy.key_reports import reporters
 from ..errors import StoreUnavailable
 from ..token import TokenRequest
 from .foreseen import Holding
@@ -23,7 +24,7 @@ __all__ = ["holdings_of", "stores_age", "take_stock"]
 
 #: Of one application's tokens, those that end first are looked for in its store, so many at most.
 _MOST_LOOKED_FOR: Final = 1024
-#: Of a fleet's, so many are read at most, for so many seconds at most.
+#: Of a fleet's, so many are read at most, for so many seconds at most; and verifiers' stores for so many.
 _MOST_READ: Final = 4096
 _LONGEST: Final = 5.0
 
@@ -43,12 +44,18 @@ _stocks: weakref.WeakKeyDictionary[Memory, _Stock] = weakref.WeakKeyDictionary()
 
 
 def take_stock() -> None:
-    """Look into the stores of all applications. It may block for as long as they allow, and harms nobody."""
+    """Look into the stores of applications and verifiers. It may block for as long as they allow, and harms nobody."""
     for memory in memories():
         shared = memory.shared
         if isinstance(shared, Coordinator) and not memory.closed:
             with suppress(StoreUnavailable):
                 _stocks[memory] = _look(memory, shared)
+    ends = time.monotonic() + _LONGEST
+    for reporter in reporters.all():
+        if time.monotonic() > ends:
+            break
+        with suppress(StoreUnavailable):
+            reporter.take_stock()
 
 
 def _look(memory: Memory, shared: Coordinator) -> _Stock:

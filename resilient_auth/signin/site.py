@@ -9,6 +9,8 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from .._policy.checks import require
+from .._process import session_ends
+from .._process.session_ends import SessionEnds
 from ..errors import StoreUnavailable
 from ..events import SignInRefused, SignInUnavailable, emit
 from ..settings import Settings
@@ -96,6 +98,7 @@ class Site:
         self.codes = None if self.options.codes is None else CodeBook(self.options.codes, store, self.clock)
         self.parties = {provider.name: Party(provider, self.settings) for provider in given}
         self.primary = next(iter(self.parties.values()))
+        session_ends.reporters.add(self)
 
     @property
     def redirect_uri(self) -> str:
@@ -216,8 +219,26 @@ class Site:
             ),
         )
 
+    def session_ends(self) -> tuple[SessionEnds, ...]:
+        """Return when the sessions end in an outage that this process has seen."""
+        ends: dict[str, list[float]] = {}
+        for provider, left in self.sessions.dark():
+            ends.setdefault(self.party_of(provider).watch.authority, []).append(left)
+        return tuple(
+            SessionEnds(
+                authority=authority,
+                application=f"{self.origin}{self.prefix}",
+                count=len(lefts),
+                first=min(lefts),
+                last=max(lefts),
+                extension=self.sessions.options.extension,
+            )
+            for authority, lefts in ends.items()
+        )
+
     def close(self) -> None:
         """Let go of tokens, timers and connections; the store is the owner's."""
+        session_ends.reporters.discard(self)
         for party in self.parties.values():
             party.close()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from .._policy.endpoint import DEFAULT_PORTS
 from ..errors import ResilientAuthError, TokenDenied
 from ..events import CODES
 from .metrics import MOST_ADDRESSES, OTHER
 
-__all__ = ["Addresses", "code_of", "known", "port_of"]
+__all__ = ["Addresses", "attributes", "code_of", "known", "port_of"]
 
 #: What a provider may say why it denies: RFC 6749 (4.1.2.1, 5.2), RFC 8628, RFC 8707, OpenID Connect Core; Entra's own.
 _OAUTH = frozenset(
@@ -36,7 +38,9 @@ _OAUTH = frozenset(
         "unsupported_response_type",
     }
 )
-_PORTS = {"https": 443, "http": 80}
+
+#: Of these the semantic conventions want a number.
+_NUMBERS = frozenset({"server.port", "http.response.status_code"})
 
 
 def _codes_of(kind: type[ResilientAuthError]) -> set[str]:
@@ -104,7 +108,12 @@ def port_of(url: str) -> str:
     """Return the port of a URL; "" where there is none."""
     try:
         parts = urlsplit(url)
-        port = parts.port or _PORTS.get(parts.scheme)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return ""
     return "" if port is None else str(port)
+
+
+def attributes(facts: Iterable[tuple[str, str]]) -> dict[str, str | int]:
+    """Return labels as OpenTelemetry has them: none that is absent, and numbers where these are meant."""
+    return {name: int(value) if name in _NUMBERS and value.isdecimal() else value for name, value in facts if value}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+from .._policy.circuit.status import State
 from ..events import (
     BreakerClosed,
     BreakerHalfOpen,
@@ -14,7 +17,9 @@ from ..events import (
 from .labels import known
 from .observer import Telemetry
 
-__all__ = ["Listening"]
+__all__ = ["BreakerEvent", "Listening", "transition"]
+
+BreakerEvent: TypeAlias = BreakerOpened | BreakerHalfOpen | BreakerClosed | BreakerIsolated
 
 
 class Listening:
@@ -35,17 +40,23 @@ class Listening:
             case CooldownStarted():
                 host = addresses.of(event.authority or event.target)
                 telemetry.record("resilient_auth.cooldown.duration", (host, event.purpose), event.seconds)
-            case BreakerOpened():
-                self._changed(event, "open", known(event.code))
-            case BreakerHalfOpen():
-                self._changed(event, "half-open")
-            case BreakerClosed():
-                self._changed(event, "closed")
-            case BreakerIsolated():
-                self._changed(event, "isolated" if event.isolated else "closed")
+        changed = transition(event)
+        if changed is not None:
+            breaker, state, code = changed
+            host = addresses.of(breaker.authority or breaker.target)
+            labels = (host, breaker.purpose, state, known(code) if code else "")
+            tally.add("resilient_auth.breaker.transitions", labels)
 
-    def _changed(
-        self, event: BreakerOpened | BreakerHalfOpen | BreakerClosed | BreakerIsolated, state: str, code: str = ""
-    ) -> None:
-        host = self._telemetry.addresses.of(event.authority or event.target)
-        self._telemetry.tally.add("resilient_auth.breaker.transitions", (host, event.purpose, state, code))
+
+def transition(event: Event) -> tuple[BreakerEvent, State, str] | None:
+    """Return into which state a breaker has come, and after what; None for events about something else."""
+    match event:
+        case BreakerOpened():
+            return event, "open", event.code
+        case BreakerHalfOpen():
+            return event, "half-open", ""
+        case BreakerClosed():
+            return event, "closed", ""
+        case BreakerIsolated():
+            return event, "isolated" if event.isolated else "closed", ""
+    return None

@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
+from .labels import attributes
 from .metrics import METRICS
 from .reading import Reading, readings
 from .tally import BOUNDS, Labels
@@ -53,9 +54,4 @@ class Meters:
 
 
 def _attributes(name: str, labels: Labels) -> dict[str, str | int]:
-    found: dict[str, str | int] = {}
-    for label, value in zip(METRICS[name].labels, labels, strict=True):
-        if value:
-            numeric = label in ("server.port", "http.response.status_code") and value.isdecimal()
-            found[label] = int(value) if numeric else value
-    return found
+    return attributes(zip(METRICS[name].labels, labels, strict=True))

@@ -17,7 +17,7 @@ from ..verify.errors import InvalidToken
 from .labels import Addresses, code_of, known, port_of
 from .tally import Labels, Tally
 
-__all__ = ["Facts", "Span", "Telemetry", "Tracer"]
+__all__ = ["Facts", "Span", "Telemetry", "Tracer", "failed"]
 
 _log = logging.getLogger("resilient_auth")
 _T = TypeVar("_T")
@@ -180,7 +180,7 @@ class _Operation:
             if tracer is not None and kind in _TRACED:
                 self._span = tracer.begin(kind, self.facts, about=about.get("entry"), unasked=unasked)
         except Exception as error:  # noqa: BLE001 - whoever traces, or samples, may raise anything
-            _failed(error)
+            failed(error)
 
     def enter(self) -> Callable[[], None]:
         """Take what goes on in this context as a part of it, until what this returns is called."""
@@ -189,7 +189,7 @@ class _Operation:
         try:
             return _nothing if self._span is None else self._span.enter()
         except Exception as error:  # noqa: BLE001
-            _failed(error)
+            failed(error)
             return _nothing
 
     def carry(self, headers: MutableMapping[str, str]) -> None:
@@ -198,7 +198,7 @@ class _Operation:
             try:
                 self._span.carry(headers)
             except Exception as error:  # noqa: BLE001 - an owner's propagator may raise anything
-                _failed(error)
+                failed(error)
 
     def end(self, result: Any = None, error: BaseException | None = None) -> None:
         """Note how it ended."""
@@ -211,7 +211,7 @@ class _Operation:
             if self._span is not None:
                 self._span.end(self.facts)
         except Exception as failure:  # noqa: BLE001 - what is told harms nobody
-            _failed(failure)
+            failed(failure)
 
     def _labels(self, *names: str) -> Labels:
         return tuple(self.facts.get(name, "") for name in names)
@@ -320,7 +320,8 @@ def _outcome_of(result: Any, has_token: bool) -> tuple[str, str]:
     return "nothing" if not result else "success", ""
 
 
-def _failed(error: Exception) -> None:
+def failed(error: Exception) -> None:
+    """Note that somebody's code that measures or traces has failed, which changes nothing for callers."""
     _log.debug("Telemetry failed: %s", type(error).__name__)
 
 

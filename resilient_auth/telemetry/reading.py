@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from .._process import forks
 from ..events import Delivery
 from .labels import Addresses
 from .metrics import METRICS
-from .observer import Telemetry
+from .observer import Telemetry, failed
 from .standing import Standing, standing
 from .tally import Labels, Tally
 
@@ -25,8 +24,6 @@ Reading = tuple[Labels, float]
 _SAME, _SHARE = 0.1, 9.0
 #: How many durations and spans are kept while an exporter blocks.
 MOST_KEPT = 8192
-
-_log = logging.getLogger("resilient_auth")
 
 
 class _Gauges:
@@ -61,7 +58,7 @@ def _hand_on(call: Callable[[], object]) -> None:
     try:
         call()
     except Exception as error:  # noqa: BLE001 - an owner's exporter may raise anything
-        _log.debug("Telemetry failed: %s", type(error).__name__)
+        failed(error)
 
 
 #: Hands on, on a thread of its own, to exporters that may block.

@@ -11,13 +11,11 @@ from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from ..events import Delivery
+from .labels import attributes
 from .metrics import SPANS
 from .observer import Facts
 
 __all__ = ["Spans"]
-
-#: Of these the semantic conventions want a number.
-_NUMBERS = frozenset({"server.port", "http.response.status_code"})
 
 
 class Spans:
@@ -58,7 +56,7 @@ class Spans:
             facts["http.request.method"] if attempt else SPANS[kind],
             context=within,
             kind=SpanKind.CLIENT if attempt else SpanKind.INTERNAL,
-            attributes={**_attributes(facts), **({"http.request.resend_count": resent} if resent else {})},
+            attributes={**attributes(facts.items()), **({"http.request.resend_count": resent} if resent else {})},
             links=links,
         )
         if about is not None:
@@ -108,20 +106,12 @@ class _Span:
         ended, span = time.time_ns(), self._span
         if not span.is_recording():
             return
-        attributes = _attributes(facts)
+        found = attributes(facts.items())
 
         def end() -> None:
-            span.set_attributes(attributes)
+            span.set_attributes(found)
             if facts.get("error.type"):
                 span.set_status(Status(StatusCode.ERROR))
             span.end(ended)
 
         self._ending.put(end)
-
-
-def _attributes(facts: Facts) -> dict[str, str | int | bool]:
-    found: dict[str, str | int | bool] = {}
-    for name, value in facts.items():
-        if value:
-            found[name] = int(value) if name in _NUMBERS and value.isdecimal() else value
-    return found

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 from .._engine.steps import Step
 from .._process import observing
 from .._process.living import LiveObjects
 from .claims import Claims
-from .errors import InvalidToken, VerificationUnavailable
 
-__all__ = ["count", "count_anew", "counted"]
+__all__ = ["Counting", "count", "count_anew", "counted", "refused"]
 
-#: What verifies, and where it keeps the issuer by which it is told.
-_cores: LiveObjects[Any] = LiveObjects()
-_ISSUER = "_counted_by"
+
+class Counting(Protocol):
+    """What verifies, and counts those that it remembers."""
+
+    @property
+    def issuer(self) -> str:
+        """What it is told by."""
+        ...
+
+    #: The number that grows; None where nobody observes.
+    served: observing.Count | None
+
+
+_all: LiveObjects[Counting] = LiveObjects()
 
 
 def counted(steps: observing.Through[Step, Claims], issuer: str) -> observing.Through[Step, Claims]:
@@ -23,35 +33,25 @@ def counted(steps: observing.Through[Step, Claims], issuer: str) -> observing.Th
     return steps if observer is None else observer.through("verification", steps, issuer=issuer)
 
 
-def count(core: Any, issuer: str) -> None:
-    """Have what a verifier's `seen` returns counted, now and whenever somebody observes."""
-    core.__dict__[_ISSUER] = issuer
-    _cores.add(core)
-    _count(core)
+def refused(error: Exception, issuer: str) -> None:
+    """Note that a token which is remembered is refused, or can't be verified now."""
+    observer = observing.observer
+    if observer is not None:
+        observer.begin("verification", issuer=issuer).end(error=error)
+
+
+def count(one: Counting) -> None:
+    """Have one count, now and whenever somebody observes."""
+    _all.add(one)
+    _count(one)
 
 
 def count_anew() -> None:
-    """Have all of them counted by who observes now, or by nobody."""
-    for core in _cores.all():
-        _count(core)
+    """Have all of them count for who observes now, or for nobody."""
+    for one in _all.all():
+        _count(one)
 
 
-def _count(core: Any) -> None:
-    issuer: str = core.__dict__[_ISSUER]
-    core.__dict__.pop("seen", None)
-    observer, seen = observing.observer, type(core).seen
-    if observer is None:
-        return
-    served = observer.served("verification", issuer=issuer)
-
-    def counting(token: str) -> Claims | None:
-        try:
-            claims: Claims | None = seen(core, token)
-        except (InvalidToken, VerificationUnavailable) as error:
-            observer.begin("verification", issuer=issuer).end(error=error)
-            raise
-        if claims is not None:
-            served.count += 1
-        return claims
-
-    core.__dict__["seen"] = counting
+def _count(one: Counting) -> None:
+    observer = observing.observer
+    one.served = None if observer is None else observer.served("verification", issuer=one.issuer)

@@ -15,9 +15,10 @@ from ..errors import ProviderUnavailable
 from .asynchronous import AsyncClaimsVerifier, Awaiting
 from .claims import Claims
 from .errors import InvalidToken
+from .jose.compact import Text
 from .rules.acceptance import Accepted
 from .rules.asked import Expected
-from .verification import Text, Verification, Verifying
+from .verification import Verification, Verifying
 from .verifier import Blocking, ClaimsVerifier, Face
 
 __all__ = ["AnyOf", "AsyncAnyOf", "Several"]

@@ -13,7 +13,7 @@ from .._engine.single_flight import Outcome, WaitFor
 from .._engine.steps import Step
 from .._fleet.engines import engine_for
 from .._policy.checks import called, require
-from .._process import forks
+from .._process import forks, observing
 from .._wire.connection import HttpxWire
 from ..errors import Closed
 from ..events import ExpiredTokenAccepted, TokenOnDenyList, emit
@@ -22,10 +22,10 @@ from ..token import fingerprint
 from .bound.binding import Binding, BindingOptions, not_bound
 from .bound.confirmation import Confirmation
 from .claims import Claims
-from .counted import count, counted
+from .counted import count, counted, refused
 from .deny import DenyFile, DenyList
 from .errors import InvalidToken, VerificationUnavailable
-from .jose.compact import LARGEST_TOKEN, Compact, check_header, strict_json, take_apart
+from .jose.compact import LARGEST_TOKEN, Text, check_header, strict_json, take_apart
 from .jose.signature import check_algorithms
 from .keys.documents import pinned_from
 from .keys.proving import proving
@@ -39,7 +39,7 @@ from .rules.owners import owners_rules
 from .seen import Remembered, SeenOptions, VerifiedTokens, digest_of
 from .trust import Trust
 
-__all__ = ["Text", "Verification", "Verify", "Verifying"]
+__all__ = ["Verification", "Verify", "Verifying"]
 
 #: Yields what takes time: the wait for a flight, or a call that may block; is sent what came of it.
 Verifying = Generator[Step, Any, Claims]
@@ -48,16 +48,6 @@ Verifying = Generator[Step, Any, Claims]
 _DIRECT: Final = {"no_proxy": "localhost,127.0.0.0/8,::1"}
 
 Verify: TypeAlias = bool | str | ssl.SSLContext | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class Text:
-    """A token as it was read, strictly; nothing in it is verified."""
-
-    compact: Compact
-    algorithm: str
-    kid: str | None
-    raw: dict[str, Any]
 
 
 class Verification:
@@ -161,7 +151,9 @@ class Verification:
         self._watches = {} if grace is None else {s: OutageWatch(s, grace) for s in self._sources.values()}
         self._seen = VerifiedTokens(seen or SeenOptions())
         forks.renew_in_children(self)
-        count(self, trusts[0].issuers[0])
+        self.issuer = trusts[0].issuers[0]
+        self.served: observing.Count | None = None
+        count(self)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child."""
@@ -173,7 +165,7 @@ class Verification:
 
         Args:
             token: The token.
-            bound: Whether one that is bound to a key will do, since its proof is checked afterwards.
+            bound: Whether one that is bound to a key will do, since its proof is checked afterwards, and it is counted.
 
         Raises:
             InvalidToken: It is on the deny-list.
@@ -199,10 +191,18 @@ class Verification:
         if deny.file is not None and self._deny_file.must_be_read(now):
             return None
         if known.deny_version != deny.current.version or deny.check is not None:
-            self._check_denied(known)
+            try:
+                self._check_denied(known)
+            except (InvalidToken, VerificationUnavailable) as error:
+                if not bound:
+                    refused(error, self.issuer)
+                raise
         claims = known.claims
         if claims.provenance is not view.provenance:
             known.claims = claims = dataclasses.replace(claims, provenance=view.provenance)
+        served = self.served
+        if served is not None and not bound:
+            served.count += 1
         return claims
 
     def read(self, token: str) -> Text:
@@ -244,15 +244,15 @@ class Verification:
             InvalidToken: It is refused.
             VerificationUnavailable: Its key is unavailable.
         """
-        return counted(self._verifying(token, asked, text, accepted), self._trusts[0].issuers[0])
+        return counted(self._verifying(token, asked, text, accepted), self.issuer)
 
     def _verifying(self, token: str, asked: Expected, text: Text | None, accepted: Accepted | None) -> Verifying:
         forks.notice()
         if self._closed:
             raise Closed("this verifier was closed: make a new one, or close it later")
         if self._binding is not None or asked.presented is not None:
-            # It may be remembered; what came with it is new each time. Asked past whoever counts: this is counted.
-            claims = Verification.seen(self, token, bound=True)
+            # It may be remembered; what came with it is new each time.
+            claims = self.seen(token, bound=True)
             known = None if claims is None else self._seen.find(digest_of(token))
             if claims is not None and known is not None:
                 yield from self._admitting(token, claims, known.confirmation, asked)

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from forecast_world import SCOPES, SECRET, State, run, served
+from forecast_world import SCOPES, SECRET, State, run, served, verified
 
 import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth.emulator import Emulator, Fault
+from resilient_auth.verify import KeyOptions
 
 
 @pytest.mark.parametrize("seed", [11, 45])
@@ -85,3 +86,58 @@ def test_a_store_that_fails_leaves_what_memory_holds(idp: Emulator, monkeypatch:
 
 def _broken(*_: Any) -> Any:
     raise OSError("no medium")
+
+
+def test_keys_that_only_the_store_has_are_forecast(idp: Emulator) -> None:
+    """A verifier that nobody has used yet: its issuer's keys last as they would, once they are needed."""
+    state = State(idp, 6)
+    assert state.stored
+    options = KeyOptions(refresh_every=600.0, last_known_good=1500.0)
+    try:
+        first = state.verifier(options)
+        assert state.done(lambda: verified(state, first))
+        first.close()
+        state.clock.advance(300.0)
+        unused = state.verifier(options)
+        assert state.keys() == []
+        assert ra.health().forecast.first is None  # type: ignore[union-attr]
+        ra.forecast()
+        (part,) = state.keys()
+        assert (part.count, part.first) == (1, pytest.approx(1800.0))
+        state.clock.advance(100.0)
+        (part,) = state.keys()
+        assert part.first == pytest.approx(1700.0)
+        (reported,) = [keys for keys in ra.health().keys if keys.issuer == part.name]
+        assert (reported.state, reported.keys) == ("none", 0)
+        idp.fail(Fault.refuse())
+        state.clock.advance(1700.0 - 5.0)
+        assert state.done(lambda: verified(state, unused))
+        state.clock.advance(10.0)
+        assert not state.done(lambda: verified(state, unused))
+    finally:
+        state.close()
+
+
+def test_a_store_that_has_no_keys_or_none_that_count_adds_none(idp: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too old is no key; and where nobody can look, what was seen last holds."""
+    state = State(idp, 6)
+    options = KeyOptions(refresh_every=600.0, last_known_good=1500.0)
+    try:
+        unused = state.verifier(options)
+        ra.forecast()
+        assert state.keys() == []
+        other = state.verifier(KeyOptions(refresh_every=601.0, last_known_good=1500.0))
+        assert state.done(lambda: verified(state, other))
+        other.close()
+        ra.forecast()
+        assert len(state.keys()) == 1
+        with monkeypatch.context() as broken:
+            broken.setattr(state.backend, "get", _broken)
+            ra.forecast()
+            assert len(state.keys()) == 1
+        state.clock.advance(2101.0)
+        ra.forecast()
+        assert state.keys() == []
+        unused.close()
+    finally:
+        state.close()

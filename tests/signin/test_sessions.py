@@ -509,7 +509,7 @@ class TestStores:
                 assert sessions.find(cookie) is not None
 
             def hold() -> None:
-                with sessions._lock:
+                with sessions._recent._lock:
                     held.set()
                     go_on.wait(10.0)
 

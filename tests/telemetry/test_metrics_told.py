@@ -36,6 +36,7 @@ from resilient_auth.telemetry.labels import Addresses
 from resilient_auth.telemetry.metrics import LABELS, METRICS, MOST_ADDRESSES, MOST_SERIES, OTHER
 from resilient_auth.telemetry.prometheus import name_of
 from resilient_auth.telemetry.tally import Tally
+from resilient_auth.verify import DenyList
 
 ACQUISITIONS = "resilient_auth_acquisitions_total"
 
@@ -166,16 +167,23 @@ def test_waiters_are_counted_while_they_wait(seen: Seen, idp: Emulator, daemon: 
 
 
 def test_verdicts_are_counted(seen: Seen, idp: Emulator, daemon: Callable[..., Any]) -> None:
-    """Those of remembered tokens too."""
+    """Those of remembered tokens too: each once, and one that is refused by then isn't accepted as well."""
+    denied: list[bool] = []
+    deny = DenyList(check=lambda _: bool(denied))
     token = daemon().acquire_token_for_client(SCOPE)["access_token"]
     issuer = jwt.decode(token, options={"verify_signature": False})["iss"]
     discovery = f"{idp.authority('contoso')}/v2.0/.well-known/openid-configuration"
-    with ra.ClaimsVerifier(issuer=issuer, audience="api://orders", discovery=discovery, verify=idp.ca_file) as verifier:
+    about: dict[str, Any] = {"audience": "api://orders", "discovery": discovery, "verify": idp.ca_file, "deny": deny}
+    with ra.ClaimsVerifier(issuer=issuer, **about) as verifier:
         for _ in range(3):
             verifier.verify(token)
         with pytest.raises(ra.InvalidToken):
             verifier.verify("nonsense")
+        denied.append(True)
+        with pytest.raises(ra.InvalidToken):
+            verifier.verify(token)
     name = "resilient_auth_verifications_total"
+    assert seen.scraped(name, resilient_auth_verdict="refused", error_type="denied") == 1
     assert seen.scraped(name, resilient_auth_verdict="accepted", resilient_auth_remembered="false") == 1
     assert seen.scraped(name, resilient_auth_verdict="accepted", resilient_auth_remembered="true") == 2
     assert seen.scraped(name, resilient_auth_verdict="refused", error_type="malformed") == 1

@@ -103,6 +103,13 @@ class Session:
         last = ends + options.extension if self.extended is None else self.extended
         return "extendable" if now < last else "over"
 
+    def dark(self, options: SessionOptions, now: float) -> float:
+        """Return when it is over if its provider is down from now on: while requests come, not before its lifetime."""
+        ends = self.ends(options)
+        if now < ends:
+            ends = self.started + options.lifetime
+        return ends + options.extension if self.extended is None else self.extended
+
     def knows(self, digest: str, now: float) -> bool:
         """Return whether an id with this hash is this session's now."""
         if hmac.compare_digest(self.current, digest):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
-
-import cachetools
 
 from ..._process import forks
 from ...clock import Clock, SystemClock
@@ -18,6 +15,7 @@ from ...store import Store
 from .ending import SKEW, PendingEnds
 from .lists import Listed, Lists
 from .options import SessionOptions
+from .recent import Recent
 from .record import GUEST, Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
 
 __all__ = ["Found", "Sessions"]
@@ -26,8 +24,6 @@ KIND: Final = "session"
 #: Lists that count all sessions, so that sign-ins at the same time seldom meet in one.
 _COUNTERS: Final = 32
 _GUESTS: Final = "guests"
-#: Sessions that a process remembers for `recheck` seconds.
-_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +73,7 @@ class Sessions:
         self._clock = clock or SystemClock()
         self._lists = Lists(store, self.options.longest, application)
         self._ends = PendingEnds(self._clock, self._end_listed, self.options.longest)
-        self._known: cachetools.LRUCache[str, tuple[Session, str, float]]
-        self.after_fork()
-        forks.renew_in_children(self)
-
-    def after_fork(self) -> None:
-        """Begin with nothing remembered: at first, and in a forked child."""
-        self._lock = threading.Lock()
-        self._known = cachetools.LRUCache(_REMEMBERED)
-        #: Grows with each end: what was read before one isn't remembered after it.
-        self._ended = 0
+        self._recent = Recent(self._clock)
 
     def create(self, who: Who) -> tuple[Session, str]:
         """Begin a session.
@@ -127,7 +114,7 @@ class Sessions:
             crowded = crowded if name != names[0] else list(listed.sessions)[: -options.per_user]
         for old in crowded:
             self.end(old)
-        self._remember(session, version or "", self._clock.monotonic(), self._ended)
+        self._recent.put(session, version or "", self._recent.mark())
         return session, cookie
 
     def recall(self, cookie: str) -> Found | None:
@@ -137,7 +124,7 @@ class Sessions:
         if parsed is None:
             return None
         session_id, digest = parsed
-        return self._found(self._recent(session_id, self.options.recheck), digest)
+        return self._found(self._recent.get(session_id, self.options.recheck), digest)
 
     def get(self, session_id: str) -> Session | None:
         """Return a session by its own id, for what isn't a browser's request.
@@ -164,7 +151,7 @@ class Sessions:
         try:
             known = self._read(session_id)
         except StoreUnavailable:
-            found = self._found(self._recent(session_id, self.options.stale_if_error), digest)
+            found = self._found(self._recent.get(session_id, self.options.stale_if_error), digest)
             if found is None:
                 # By now it may have another id and a later end: nobody is signed out by what was read before.
                 raise
@@ -237,7 +224,7 @@ class Sessions:
             StoreUnavailable: It is over in this process, and will be in the others when the store works again.
         """
         forks.notice()
-        self._forget(session_id)
+        self._recent.end(session_id)
         with self._ends.until_done(session_id):
             known = self._read(session_id)
             if known is None:
@@ -283,7 +270,7 @@ class Sessions:
         if not names:
             return 0
         with self._ends.until_done(*names, begun_by=begun_by) as at:
-            self._forget_all(set(names))
+            self._recent.end_all(set(names))
             return self._end_listed(names, at, begun_by + SKEW)
 
     def any_listed(self, *names: str) -> bool:
@@ -294,6 +281,16 @@ class Sessions:
         """
         ids = [(KIND, self._name(id_)) for name in names for id_ in self._lists.read(name).sessions]
         return any(record is not None for record in self._store.read_many(ids))
+
+    def dark(self) -> Iterator[tuple[str, float]]:
+        """Yield for each session that this process has read its provider, and the seconds until an outage ends it.
+
+        No guest's: nobody has signed them in. No lock is waited for: a signal's handler may ask.
+        """
+        now, options = self._clock.wall(), self.options
+        for session in self._recent.all():
+            if session.who.provider != GUEST and (left := session.dark(options, now) - now) > 0:
+                yield session.who.provider, left
 
     def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
         """End what is on all of these lists and had begun by then."""
@@ -327,7 +324,7 @@ class Sessions:
 
     def _erase(self, session: Session) -> bool:
         erased = self._store.erase(KIND, self._name(session.id))
-        self._forget(session.id)
+        self._recent.end(session.id)
         # It is over; that lists still name it does no harm.
         with suppress(StoreUnavailable):
             guests = (_GUESTS,) if session.who.provider == GUEST else ()
@@ -340,54 +337,26 @@ class Sessions:
 
     def _replace(self, found: Found, changed: Session) -> Session | None:
         """Write what was changed, unless somebody else has changed or ended the session, or the store fails."""
-        ttl, at, ended = changed.left(self.options, self._clock.wall()), self._clock.monotonic(), self._ended
+        ttl, mark = changed.left(self.options, self._clock.wall()), self._recent.mark()
         try:
             version = self._store.write(KIND, self._name(changed.id), changed.dumps(), ttl=ttl, expected=found.version)
         except StoreUnavailable:
             return None
         if version is None:
-            with self._lock:
-                self._known.pop(changed.id, None)
+            self._recent.drop(changed.id)
             return None
-        self._remember(changed, version, at, ended)
+        self._recent.put(changed, version, mark)
         return changed
 
     def _read(self, session_id: str) -> tuple[Session, str] | None:
-        at, ended = self._clock.monotonic(), self._ended
+        mark = self._recent.mark()
         record = self._store.read(KIND, self._name(session_id))
         session = None if record is None else Session.loads(record.value)
         if record is None or session is None:
-            with self._lock:
-                self._known.pop(session_id, None)
+            self._recent.drop(session_id)
             return None
-        self._remember(session, record.version, at, ended)
+        self._recent.put(session, record.version, mark)
         return session, record.version
-
-    def _recent(self, session_id: str, most: float) -> tuple[Session, str] | None:
-        """Return what was read of a session, at most so many seconds ago."""
-        with self._lock:
-            kept = self._known.get(session_id)
-        if kept is None or self._clock.monotonic() - kept[2] > most:
-            return None
-        return kept[0], kept[1]
-
-    def _remember(self, session: Session, version: str, at: float, ended: int) -> None:
-        with self._lock:
-            if self._ended == ended:
-                self._known[session.id] = session, version, at
-
-    def _forget_all(self, names: set[str]) -> None:
-        """Forget what is on all of these lists: another process may have ended it already, and taken it off them."""
-        with self._lock:
-            self._ended += 1
-            known = list(self._known.items())
-        for session_id in [id_ for id_, (session, *_) in known if names <= set(names_of(session.who))]:
-            self._forget(session_id)
-
-    def _forget(self, session_id: str) -> None:
-        with self._lock:
-            self._ended += 1
-            self._known.pop(session_id, None)
 
 
 def _counter(session_id: str) -> str:

@@ -21,6 +21,7 @@ from ..._fleet.bodies import body_in, body_of
 from ...errors import StoreUnavailable
 from ...events import StoreRejected, emit
 from ...store import Lease, Record, Store
+from .clocks import Clocks, Report
 from .counts import Counts
 from .state import State
 
@@ -44,6 +45,8 @@ class _Shard:
     counts: Counts = field(default_factory=Counts)
     #: By process, the number of its last write.
     writers: dict[str, int] = field(default_factory=dict)
+    #: What their clocks said then.
+    clocks: dict[str, float] = field(default_factory=dict)
     version: str | None = None
 
 
@@ -75,6 +78,9 @@ class Fleet:
         #: What is to be written, and what may have been.
         self._waiting, self._doubtful = Counts(), Counts()
         self._lease = None
+        self.clocks = Clocks()
+        #: What others wrote last, as it was read last.
+        self.reports: dict[str, Report] = {}
 
     def unwritten(self, now: float) -> Counts:
         """Return what isn't in the store yet, or may not be."""
@@ -128,13 +134,15 @@ class Fleet:
         writers[self._me] = self._number
         for who in list(writers)[:-_MOST_WRITERS]:
             del writers[who]
+        clocks = {who: at for who, at in shard.clocks.items() if who in writers}
+        clocks[self._me] = now - self.clocks.behind
         name = self._record(self._shard)
-        value = _body(name, {"counts": summed.to_json(), "writers": writers})
+        value = _body(name, {"counts": summed.to_json(), "writers": writers, "clocks": clocks})
         version = self.store.write(_COUNTS, name, value, ttl=_COUNTS_LIVE, expected=shard.version)
         if version is None:  # another one wrote; or this one did, and the store asked itself twice
             return False
         self._doubtful = Counts()
-        self._known = _Shard(summed, writers, version)
+        self._known = _Shard(summed, writers, clocks, version)
         return True
 
     def total(self, now: float) -> Counts:
@@ -144,12 +152,16 @@ class Fleet:
             StoreUnavailable: The store fails.
         """
         names = [self._record(number) for number in range(_SHARDS)]
-        counts = Counts()
+        counts, reports = Counts(), dict[str, Report]()
         for name, record in zip(names, self.store.read_many([(_COUNTS, name) for name in names]), strict=True):
             try:
-                counts.merge(self._parsed(record, name, now).counts, now)
+                shard = self._parsed(record, name, now)
             except _NotOurs:
                 continue
+            counts.merge(shard.counts, now)
+            reports |= {who: Report(shard.writers.get(who, 0), at) for who, at in shard.clocks.items()}
+        reports.pop(self._me, None)
+        self.reports = reports
         return counts
 
     def _read(self, number: int, now: float) -> _Shard:
@@ -167,7 +179,9 @@ class Fleet:
             return _Shard(version=None if record is None else record.version)
         try:
             writers = {str(who): int(number) for who, number in body["writers"].items()}
-            return _Shard(Counts.from_json(body["counts"]), writers, record.version)
+            # Those of releases before this one have none.
+            clocks = {str(who): float(at) for who, at in body.get("clocks", {}).items()}
+            return _Shard(Counts.from_json(body["counts"]), writers, clocks, record.version)
         except (KeyError, TypeError, AttributeError, ValueError):
             self._reject(record.kind, "malformed", now)
             return _Shard(version=record.version)

@@ -21,7 +21,16 @@ from ..._msal.rotation.trial import date, mark_passed, tell_elsewhere
 from ..._process import forks
 from ..._process.credential_ends import CredentialEnd, reporters
 from ...errors import StoreUnavailable
-from ...events import AlertOpened, AlertResolved, ClockJumped, CredentialExpiring, Delivery, Event, emit
+from ...events import (
+    AlertOpened,
+    AlertResolved,
+    ClockJumped,
+    ClocksDiffer,
+    CredentialExpiring,
+    Delivery,
+    Event,
+    emit,
+)
 from ..tally import Tally
 from .counts import Counts
 from .endings import Endings
@@ -110,7 +119,7 @@ class Watch:
     def levels(self) -> ServiceLevels:
         """Return how things stand, without asking anybody."""
         forks.notice()
-        wall, now = self._clock.wall(), self._clock.monotonic()
+        wall, now = self._wall(), self._clock.monotonic()
         counts = Counts()
         with self._lock:
             # The first one who asks for a while has the fleet's numbers read, for those who come after.
@@ -145,7 +154,8 @@ class Watch:
         fleet = self._fleet
         if fleet is not None and self._looking.acquire(timeout=_LAST):
             try:
-                fleet.add(self._collected(self._clock.wall()), self._clock.wall())
+                wall = self._wall()
+                fleet.add(self._collected(wall), wall)
                 fleet.resign()
             except StoreUnavailable:
                 _log.debug("What was counted last isn't in the store")
@@ -184,10 +194,11 @@ class Watch:
     def look(self) -> float:
         """Look once; return the seconds after which to look again. For one thread at a time; the others wait."""
         with self._looking:
-            wall, now = self._clock.wall(), self._clock.monotonic()
-            jumped = self._jumped(wall, now)
+            now = self._clock.monotonic()
+            jumped = self._jumped(self._clock.wall(), now)
             if jumped is not None:
                 emit(jumped)
+            wall = self._wall()
             self._endings.look()
             fresh = self._collected(wall)
             try:
@@ -199,6 +210,10 @@ class Watch:
         next_at = None if state is None else earliest(state)
         rest = self._options.jitter(0.8 * EVERY, EVERY)
         return rest if next_at is None else min(rest, max(1.0, next_at - wall))
+
+    def _wall(self) -> float:
+        """Return the time by the clocks of most of the fleet: by one that is hours off, requests seem to fall."""
+        return self._clock.wall() + (0.0 if self._fleet is None else self._fleet.clocks.behind)
 
     def _jumped(self, wall: float, now: float) -> Event | None:
         """Note that the clock was set, or that this process stood still: then a span wasn't seen whole."""
@@ -254,6 +269,15 @@ class Watch:
         with self._lock:
             self._total, self._since_read, self._read_at = total, unwritten, wall
         self._read_again_at = now + _ASKED
+        clocks = fleet.clocks
+        ahead = clocks.compare(fleet.reports, self._clock.wall(), now)
+        if ahead is None and clocks.agree:
+            return
+        # What was counted meanwhile may be where others don't look.
+        self._unsettled_until = now + SETTLES
+        if ahead:
+            detail = "counted by theirs" if clocks.agree else "none is that of most, and no fall is judged"
+            emit(ClocksDiffer(at=wall, target=self._options.name, seconds=ahead, detail=detail))
 
     def _by_itself(self, wall: float, now: float) -> State:
         """Tell what there is to tell without a fleet, or beside one of which nobody knows more than was known last."""

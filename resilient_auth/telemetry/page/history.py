@@ -10,7 +10,8 @@ from typing import Final
 
 from ..._policy.breaker import breakers
 from ..._policy.circuit.status import Dependency, State
-from ...events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event, subscribe
+from ...events import Event, subscribe
+from ..listening import BreakerEvent, transition
 
 __all__ = ["Change", "History", "Lane", "Outage", "history"]
 
@@ -78,23 +79,12 @@ class History:
 
     def __call__(self, event: Event) -> None:
         """Note an event."""
-        match event:
-            case BreakerOpened():
-                self._note(event, event.at, "open", event.code)
-            case BreakerHalfOpen():
-                self._note(event, event.at, "half-open")
-            case BreakerClosed():
-                self._note(event, event.at, "closed")
-            case BreakerIsolated():
-                self._note(event, event.at, "isolated" if event.isolated else "closed")
+        changed = transition(event)
+        if changed is not None:
+            breaker, state, code = changed
+            self._note(breaker, event.at, state, code)
 
-    def _note(
-        self,
-        of: Dependency | BreakerOpened | BreakerHalfOpen | BreakerClosed | BreakerIsolated,
-        at: float,
-        state: State,
-        code: str = "",
-    ) -> None:
+    def _note(self, of: Dependency | BreakerEvent, at: float, state: State, code: str) -> None:
         name = " ".join(filter(None, (of.authority or of.target, of.purpose, of.part)))
         self._changes.append(Change(at, f"{name} over {of.wire}" if of.wire else name, state, code, bool(of.authority)))
 

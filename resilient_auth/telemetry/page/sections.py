@@ -91,7 +91,7 @@ def _verdict(seen: Seen) -> Iterator[Html]:
 
 def _dark(forecast: Forecast) -> Iterator[Html]:
     if not forecast.parts:
-        yield element("p", "No token and no key is held yet.")
+        yield element("p", "No token, no key and no session is held yet.")
         return
     fleet = min((part.first for part in forecast.parts if part.reach == "fleet" and part.first is not None), default=-1)
     cards = [("First dark, this process", forecast.first), ("If it were restarted now", forecast.after_restart)]
@@ -139,13 +139,23 @@ def _bar(seconds: float | None, longest: float) -> str:
 
 
 def _what(part: GoesDark) -> str:
-    return f"keys of {part.name}" if part.kind == "keys" else part.name or "no scope"
+    what = {"keys": "keys of ", "sessions": "sessions of "}
+    return f"{what.get(part.kind, '')}{part.name}" or "no scope"
 
 
 def _whose(part: GoesDark) -> str:
-    whose = {"scope": "the application's own", "users": f"{part.count:,} user{'' if part.count == 1 else 's'}"}
-    who = whose.get(part.kind, f"{part.count} key{'' if part.count == 1 else 's'}")
-    told = [who, *(["pinned"] if part.pinned else []), *(["in the fleet's store"] if part.reach == "fleet" else [])]
+    several = "" if part.count == 1 else "s"
+    whose = {
+        "scope": "the application's own",
+        "users": f"{part.count:,} user{several}",
+        "keys": f"{part.count} key{several}",
+        "sessions": f"{part.count:,} that this process has seen",
+    }
+    told = [
+        whose[part.kind],
+        *(["pinned"] if part.pinned else []),
+        *(["in the fleet's store"] if part.reach == "fleet" else []),
+    ]
     last = "" if part.last == part.first or part.last is None else f"; the last in {span(part.last)}"
     return f"{', '.join(told)}{last}"
 

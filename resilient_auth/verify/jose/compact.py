@@ -21,6 +21,7 @@ __all__ = [
     "LONGEST_KID",
     "Compact",
     "NotStrict",
+    "Text",
     "check_header",
     "decode_segment",
     "json_object",
@@ -54,6 +55,16 @@ class Compact:
     #: What the signature is over.
     signed: bytes
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Text:
+    """A token as it was read, strictly; nothing in it is verified."""
+
+    compact: Compact
+    algorithm: str
+    kid: str | None
+    raw: dict[str, Any]
 
 
 def take_apart(token: str) -> Compact:

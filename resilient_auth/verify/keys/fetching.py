@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from math import inf
+from typing import NamedTuple
 
 from ..._engine.engine import Engine
 from ..._policy.endpoint import origin_of
@@ -14,8 +15,24 @@ from ...errors import MalformedAnswer, ProviderUnavailable, StoreUnavailable
 from ..options import KeyOptions
 from ..trust import Trust, host_of, named_host
 from .documents import Facts, FoundKeys, UnusableDocument, facts_in, keys_in
+from .key_set import KeySet
 
-__all__ = ["DocumentFetcher"]
+__all__ = ["DocumentFetcher", "Kept"]
+
+
+class Kept(NamedTuple):
+    """What the store keeps of an issuer."""
+
+    found: FoundKeys
+    #: When they were fetched, on this process's monotonic clock.
+    obtained_at: float
+    #: What its discovery document says, and that itself.
+    facts: Facts | None
+    discovery: str
+
+    def into(self, keys: KeySet) -> KeySet:
+        """Return a set with these in it, where there was none."""
+        return keys.restored(self.found.usable, self.obtained_at, self.found.unfit)
 
 
 class DocumentFetcher:
@@ -105,17 +122,32 @@ class DocumentFetcher:
         with suppress(StoreUnavailable):
             self._engine.shared.publish(self._document, self._wire.identity, body)
 
-    def restore(self) -> tuple[FoundKeys, float] | None:
-        """Return the keys that another process, or this one in an earlier life, has kept, and their age in seconds."""
+    def kept(self) -> Kept | None:
+        """Return what another process, or this one in an earlier life, has kept; None where nothing can be used.
+
+        Raises:
+            StoreUnavailable: The store can't tell.
+        """
         try:
             kept = self._engine.shared.document(self._document, self._wire.identity)
             if kept is None:
                 return None
-            facts = None if self._trust.keys_alone else facts_in(str(kept["discovery"]), self._trust, self._hosts)
+            text = str(kept["discovery"])
+            facts = None if self._trust.keys_alone else facts_in(text, self._trust, self._hosts)
             found = keys_in(str(kept["keys"]), self._algorithms, self._options.most_keys)
-            age = max(0.0, self._engine.clock.wall() - float(kept["obtained_on"]))
-        except (StoreUnavailable, UnusableDocument, KeyError, TypeError, ValueError):
+            clock = self._engine.clock
+            obtained_at = clock.monotonic() - max(0.0, clock.wall() - float(kept["obtained_on"]))
+        except (UnusableDocument, KeyError, TypeError, ValueError):
             return None
-        self.facts = self.facts or facts
-        self._discovery_text = self._discovery_text or str(kept["discovery"])
-        return found, age
+        return Kept(found, obtained_at, facts, text)
+
+    def restore(self) -> Kept | None:
+        """Return what is kept, and go by its discovery document where there is no other."""
+        try:
+            kept = self.kept()
+        except StoreUnavailable:
+            return None
+        if kept is not None:
+            self.facts = self.facts or kept.facts
+            self._discovery_text = self._discovery_text or kept.discovery
+        return kept

@@ -72,8 +72,11 @@ class KeySource:
         self._asking = FetchSchedule(options)
         self.documents = DocumentFetcher(engine, wire, trust, algorithms, options)
         self._keys = KeySet(pinned=dict(pinned or {}))
+        #: As the store was seen to keep them, for a forecast; they are read again when a token needs them.
+        self._stored: KeySet | None = None
         self._last_error: str | None = None
         self._reported_pinned = False
+        self._flight_key = ("keys", id(self))
         self.closed = False
         #: Read without a lock.
         self.view = View()
@@ -150,7 +153,9 @@ class KeySource:
             if outcome is None:
                 raise self._unavailable("it hasn't answered yet", 1.0)
             if outcome.error is not None:
-                raise self._unavailable(_detail_of(outcome.error), self._wait_after_failure())
+                error = outcome.error
+                detail = error.message if isinstance(error, ProviderUnavailable) else type(error).__name__
+                raise self._unavailable(detail, self._wait_after_failure())
             sent_at: float = outcome.result
             # A fetch that was under way before this token came may have missed its key: then once more. And what was
             # missed for this token is no verdict on the next: keys are published at any time, replicas may be late.
@@ -194,10 +199,6 @@ class KeySource:
         with self._lock:
             if not self.closed and self.engine.flights.find(self._flight_key) is None:
                 self._begin()
-
-    @property
-    def _flight_key(self) -> tuple[str, int]:
-        return ("keys", id(self))
 
     def _begin(self) -> Flight:
         """Begin the one fetch; the caller holds the lock."""
@@ -280,11 +281,9 @@ class KeySource:
         kept = self.documents.restore()
         if kept is None:
             return False
-        found, age = kept
-        now = self.engine.clock.monotonic()
         with self._lock:
-            self._keys = self._keys.restored(found.usable, now - age, found.unfit)
-            self._publish(now, anew=True)
+            self._keys = kept.into(self._keys)
+            self._publish(self.engine.clock.monotonic(), anew=True)
             return self._keys.obtained_at is not None
 
     def _failed(self, error: ProviderUnavailable) -> None:
@@ -292,8 +291,7 @@ class KeySource:
         now = clock.monotonic()
         with self._lock:
             self._publish(now)
-            keys, age = len(self.view.keys), self._keys.obtained_at
-            self._last_error = error.code
+            keys, age, self._last_error = len(self.view.keys), self._keys.obtained_at, error.code
             delay = self._asking.failed(now, urgent=not keys, retry_after=error.retry_after)
             self._schedule(now + delay)
         emit(
@@ -347,8 +345,29 @@ class KeySource:
 
     def report(self) -> KeysHealth:
         """Return how the keys stand, for health reports."""
+        return self._report(self._keys)
+
+    def foreseen(self) -> KeysHealth | None:
+        """Return how they stand for who verifies next: where none is held, those in the store are restored then."""
+        seen = self.report()
+        if seen.state == "none" and self._stored is not None:
+            seen = self._report(self._stored)
+        return seen if seen.state != "none" or seen.failures else None
+
+    def take_stock(self) -> None:
+        """See what the store keeps, where nothing is held; for forecasts.
+
+        Raises:
+            StoreUnavailable: It can't tell; what was seen last holds.
+        """
+        if self.closed or self._keys.obtained_at is not None or self._keys.pinned:
+            return
+        kept = self.documents.kept()
+        self._stored = None if kept is None else kept.into(self._keys)
+
+    def _report(self, keys: KeySet) -> KeysHealth:
         # Without the lock: a signal's handler may ask, amid what holds it. What is read is swapped whole.
-        now, keys = self.engine.clock.monotonic(), self._keys
+        now = self.engine.clock.monotonic()
         view, obtained_at = keys.view(now, self._options), keys.obtained_at
         return KeysHealth(
             authority=self._origin,
@@ -379,7 +398,3 @@ def _check_fit(view: View, kid: str | None) -> None:
     """Raise `InvalidToken` where the issuer lists a token's key, and it can't be used."""
     if kid in view.unfit:
         raise InvalidToken("key", "the token's key is listed by its issuer, and isn't fit to verify with")
-
-
-def _detail_of(error: BaseException) -> str:
-    return error.message if isinstance(error, ProviderUnavailable) else type(error).__name__
