@@ -80,6 +80,8 @@ class SkippingClock:
         self._wrong = 0.0
         #: Whether workers' waits, as for a back-off, are over at once: the time that they would take has passed then.
         self.hurries = False
+        #: Whether the test is over: nobody skips any more.
+        self.over = False
         self._hurrying = threading.Lock()
         #: The package's own threads that wait for it, by a number of the wait: whom a skip wakes.
         self._waiting: dict[int, tuple[str, threading.Condition]] = {}
@@ -111,6 +113,8 @@ class SkippingClock:
         return sum(name.startswith("resilient-auth-worker") for name, _ in list(self._waiting.values()))
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
+        if self.over:
+            return condition.wait(timeout)
         name = threading.current_thread().name
         if self.hurries and timeout is not None and name.startswith("resilient-auth-worker"):
             with self._hurrying:
@@ -127,9 +131,14 @@ class SkippingClock:
 
 
 @pytest.fixture
-def clock() -> SkippingClock:
-    """A clock of the test's own."""
-    return SkippingClock()
+def clock() -> Iterator[SkippingClock]:
+    """A clock of the test's own. What waits for it when the test is over looks at it no more.
+
+    Timers that an hour is to pass for stay in the process; with a thousand tests' looking, it does little else.
+    """
+    made = SkippingClock()
+    yield made
+    made.over = True
 
 
 @pytest.fixture
