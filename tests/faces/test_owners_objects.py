@@ -417,7 +417,7 @@ def test_a_dropped_application_leaves_no_connection_open(idp: Emulator, settings
         resilience=settings(),
     )
     assert "access_token" in app.acquire_token_for_client(SCOPE)
-    ((client, _),) = app._ra_transport.wire._open.clients.values()
+    (client,) = app._ra_transport.wire._open.clients.values()
     assert not client.is_closed
     del app
     gc.collect()
