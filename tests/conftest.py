@@ -50,10 +50,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Check that tests of a group stay on one worker, and don't each set up what they share."""
+    """Check that tests of a group stay on one worker, and don't each set up what they share.
+
+    What is there by now stays: no search for garbage goes through all of it again, a fifth of a second each.
+    """
     lost = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
     if "PYTEST_XDIST_WORKER" in os.environ and lost:
         pytest.exit(f"this pytest and this pytest-xdist don't keep groups together: {lost[0]}", returncode=3)
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
