@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 #: What leads clients elsewhere, or to other authorities of trust, than a test does.
@@ -42,11 +43,14 @@ _FOREIGN = (
 def pytest_configure() -> None:
     """Keep the tests' files in memory where there is room: they wait for a disk a thousand times otherwise.
 
-    A PYTEST_DEBUG_TEMPROOT of one's own goes before.
+    A PYTEST_DEBUG_TEMPROOT of one's own goes before. Hypothesis has all the time that it needs.
     """
     memory = Path("/dev/shm")
     if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) and shutil.disk_usage(memory).free > 2**31:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+    # How long an example takes to be drawn or to run says how busy the machine is, and nothing of ours.
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("busy")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
