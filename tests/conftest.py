@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 #: What leads clients elsewhere, or to other authorities of trust, than a test does.
@@ -42,18 +43,26 @@ _FOREIGN = (
 def pytest_configure() -> None:
     """Keep the tests' files in memory where there is room: they wait for a disk a thousand times otherwise.
 
-    A PYTEST_DEBUG_TEMPROOT of one's own goes before.
+    A PYTEST_DEBUG_TEMPROOT of one's own goes before. Hypothesis has all the time that it needs.
     """
     memory = Path("/dev/shm")
     if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) and shutil.disk_usage(memory).free > 2**31:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+    # How long an example takes to be drawn or to run says how busy the machine is, and nothing of ours.
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("busy")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Check that tests of a group stay on one worker, and don't each set up what they share."""
+    """Check that tests of a group stay on one worker, and don't each set up what they share.
+
+    What is there by now stays: no search for garbage goes through all of it again, a fifth of a second each.
+    """
     lost = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
     if "PYTEST_XDIST_WORKER" in os.environ and lost:
         pytest.exit(f"this pytest and this pytest-xdist don't keep groups together: {lost[0]}", returncode=3)
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -80,6 +89,8 @@ class SkippingClock:
         self._wrong = 0.0
         #: Whether workers' waits, as for a back-off, are over at once: the time that they would take has passed then.
         self.hurries = False
+        #: Whether the test is over: nobody skips any more.
+        self.over = False
         self._hurrying = threading.Lock()
         #: The package's own threads that wait for it, by a number of the wait: whom a skip wakes.
         self._waiting: dict[int, tuple[str, threading.Condition]] = {}
@@ -111,6 +122,8 @@ class SkippingClock:
         return sum(name.startswith("resilient-auth-worker") for name, _ in list(self._waiting.values()))
 
     def wait(self, condition: threading.Condition, timeout: float | None) -> bool:
+        if self.over:
+            return condition.wait(timeout)
         name = threading.current_thread().name
         if self.hurries and timeout is not None and name.startswith("resilient-auth-worker"):
             with self._hurrying:
@@ -127,9 +140,14 @@ class SkippingClock:
 
 
 @pytest.fixture
-def clock() -> SkippingClock:
-    """A clock of the test's own."""
-    return SkippingClock()
+def clock() -> Iterator[SkippingClock]:
+    """A clock of the test's own. What waits for it when the test is over looks at it no more.
+
+    Timers that an hour is to pass for stay in the process; with a thousand tests' looking, it does little else.
+    """
+    made = SkippingClock()
+    yield made
+    made.over = True
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ from resilient_auth._policy.breaker import BreakerStatus
 from resilient_auth._store.gate import StoreStatus
 from resilient_auth.health import Health, KeysHealth, LaneStatus, TokenHealth
 
+#: One process lives through the scenes for all of these.
+pytestmark = pytest.mark.xdist_group("health")
+
 HERE = Path(__file__).parent
 SECONDS = 30.0
 

@@ -6,7 +6,6 @@ import base64
 import contextvars
 import io
 import json
-import time
 
 import httpx
 import pytest
@@ -279,8 +278,7 @@ def test_what_is_remembered_is_bounded():
     api = Api(lambda token: challenge(json.dumps({"access_token": {"nbf": {"value": str(next(numbers))}}})))
     auth = ra.BearerAuth(Counting(), SCOPE)
     with httpx.Client(auth=auth, transport=httpx.MockTransport(api.httpx)) as client:
-        begun = time.monotonic()
-        while len(api.tokens) < 3000 and time.monotonic() < begun + 20:
+        while len(api.tokens) < 1800:  # two in three are remembered
             client.get(API)
     assert len(auth._rules._met) <= 1024
     assert len(auth._rules._in_vain) <= 1024

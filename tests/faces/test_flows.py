@@ -655,13 +655,14 @@ def test_a_code_is_sent_again_when_the_connection_was_refused(idp: Emulator, des
         thread.start()
         events.wait_for(ra.events.RetryScheduled)
         idp.heal()
+        eventually(lambda: clock.waiting_workers)
         clock.skip(11)
         thread.join(10)
     assert results[0]["access_token"]
     assert len(idp.ledger.token_calls()) == 1
 
 
-def test_a_code_is_sent_again_when_the_provider_did_not_look(idp: Emulator, desktop, clock):
+def test_a_code_is_sent_again_when_the_provider_did_not_look(idp: Emulator, desktop, clock, eventually):
     """A 429 says that nothing was taken in."""
     app = desktop()
     flow = app.initiate_auth_code_flow(USER_SCOPE, redirect_uri="http://localhost/back", response_mode="form_post")
@@ -672,6 +673,7 @@ def test_a_code_is_sent_again_when_the_provider_did_not_look(idp: Emulator, desk
         thread = threading.Thread(target=lambda: results.append(app.acquire_token_by_auth_code_flow(flow, answer)))
         thread.start()
         events.wait_for(ra.events.RetryScheduled)
+        eventually(lambda: clock.waiting_workers)
         clock.skip(7)
         thread.join(10)
     assert results[0]["access_token"]

@@ -199,17 +199,19 @@ def test_an_open_breaker_doesnt_hide_what_opened_it(idp: Emulator, daemon, clock
     assert token.last_code == "server_failed"
 
 
-def test_two_short_throttlings_in_a_row_end_in_a_token(idp: Emulator, daemon, clock):
+def test_two_short_throttlings_in_a_row_end_in_a_token(idp: Emulator, daemon, clock, eventually):
     """Our own longer cool-down moves the retry, and doesn't refuse it."""
     app = daemon()
     idp.fail(Fault.http_429(1), "token")
     with capture_events() as events:
         thread, got = in_background(lambda: app.acquire_token_for_client(SCOPE))
         events.wait_for(RetryScheduled)
+        eventually(lambda: clock.waiting_workers)
         clock.skip(2)
         second = events.wait_for(RetryScheduled, count=2)[1]
         assert second.seconds >= 8.5
         idp.heal()
+        eventually(lambda: clock.waiting_workers)
         clock.skip(12)
         thread.join(10)
     assert "access_token" in got[0], got

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import httpx2
-import openai
 import pytest
 from azure.core.credentials import AccessToken
 
 import resilient_auth as ra
 from resilient_auth.integrations import anthropic as for_anthropic
 from resilient_auth.integrations import openai as for_openai
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+
+#: One worker runs these, and it alone spends the seconds that the two take to be loaded.
+pytestmark = pytest.mark.xdist_group("model clients")
 
 COMPLETION = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": []}
 MESSAGE = {
@@ -44,6 +50,11 @@ class Api:
         if token in self.refused:
             return httpx2.Response(401, json={"error": {"message": "no", "type": "authentication_error"}})
         return httpx2.Response(200, json=self.body)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    globals().update((name, importlib.import_module(name)) for name in ("anthropic", "openai"))
 
 
 @pytest.fixture

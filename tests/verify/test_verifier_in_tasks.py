@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,14 +26,14 @@ def build(idp: Emulator, settings: Any) -> Build:
     return make
 
 
-async def ticks(stop: asyncio.Event) -> float:
-    """Return the longest time for which the loop did nothing else."""
-    longest = 0.0
-    while not stop.is_set():
-        begun = time.perf_counter()
+async def turns(work: Any) -> int:
+    """Return how often the loop turned to something else meanwhile."""
+    task, count = asyncio.ensure_future(work), 0
+    while not task.done():
         await asyncio.sleep(0.005)
-        longest = max(longest, time.perf_counter() - begun)
-    return longest
+        count += 1
+    await task
+    return count
 
 
 async def test_a_token_is_verified(build: Build, mint: Any) -> None:
@@ -54,16 +53,12 @@ async def test_a_token_is_verified(build: Build, mint: Any) -> None:
 async def test_many_tasks_make_one_fetch(build: Build, mint: Any, fetches: Any, idp: Emulator) -> None:
     """At first and in a roll-over, while the loop goes on."""
     async with build() as verifier:
-        slow = idp.fail(Fault.slow(0.3), "jwks")
-        stop = asyncio.Event()
-        ticking = asyncio.create_task(ticks(stop))
-        await asyncio.gather(*(verifier.verify(mint(uti=str(n))) for n in range(50)))
-        slow.stop()
-        idp.roll_keys()
-        await asyncio.gather(*(verifier.verify(mint(uti=str(n))) for n in range(50)))
-        stop.set()
+        idp.fail(Fault.slow(0.3), "jwks")
+        for _ in range(2):
+            # A loop that a fetch holds up turns once or twice; another one sixty times, if the machine is quiet.
+            assert await turns(asyncio.gather(*(verifier.verify(mint(uti=str(n))) for n in range(50)))) >= 6
+            idp.roll_keys()
         assert fetches() == 2
-        assert await ticking < 0.25
 
 
 async def test_a_cancelled_task_harms_no_other(build: Build, mint: Any, idp: Emulator) -> None:
