@@ -104,7 +104,7 @@ def test_it_reads_as_a_report(seen: dict[str, Any]) -> None:
         "  token silent b at https://login.example: fresh, 87 min left",
         "  token silent a at https://login.example: due, 27 min left, failed 1 time, last with server_failed",
         "  circuit https://login.example token: open after 503; next probe in 10 s",
-        "  if the provider died now: first dark in 27 min, at 23:13 utc",
+        "  if the provider died now: first dark in 27 min, at 23:13 UTC",
     ]
     assert seen["gone"]["text"].startswith("DOWN: 0 s to dark, not ready\n")
 

@@ -215,7 +215,7 @@ class BreakerIsolated(BreakerEvent):
 class BlameChanged(Event):
     """Somebody else is to blame for what fails at an identity provider, as far as can be told; told at once."""
 
-    text = "To blame for what fails at {authority}: {what}, before that {previous} ({evidence})"
+    text = "To blame for what fails at {authority}: {what}, before that {previous}"
     authority: str
     #: Over which wire, where that isn't the default one.
     wire: str
@@ -226,6 +226,9 @@ class BlameChanged(Event):
     previous: str
     #: What says so, in plain words.
     evidence: tuple[str, ...]
+
+    def _words(self) -> str:
+        return f"{self.text} ({{evidence}})" if self.evidence else self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

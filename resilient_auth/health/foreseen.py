@@ -113,6 +113,13 @@ class Forecast:
     #: Seconds since the stores were looked into; None where they weren't, or there is none.
     stores_age: float | None = None
 
+    @property
+    def headline(self) -> str:
+        """Return when the first thing goes dark, in words."""
+        if not self.parts:
+            return "nothing is held that could go dark"
+        return f"first dark {_when(self.first, self.at)}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it, with numbers rounded to milliseconds; it holds no token and no user's id."""
         found: dict[str, Any] = as_json(self)
@@ -324,21 +331,18 @@ def _hour(at: float, seconds: float) -> str:
     return "never" if seconds == math.inf else at_time(at + seconds)
 
 
+def _when(seconds: float | None, at: float) -> str:
+    if seconds is None:
+        return "never"
+    return "now" if seconds <= 0 else f"in {span(seconds)}, at {at_time(at + seconds)}"
+
+
 def _report(forecast: Forecast) -> Iterator[str]:
     """Write when it is over first, then a line for each thing."""
     at = forecast.at
-
-    def when(seconds: float | None) -> str:
-        if seconds is None:
-            return "never"
-        return "now" if seconds <= 0 else f"in {span(seconds)}, at {at_time(at + seconds)}"
-
-    if not forecast.parts:
-        yield "IF THE PROVIDER DIED NOW: nothing is held that could go dark"
-        return
-    yield f"IF THE PROVIDER DIED NOW: first dark {when(forecast.first)}"
-    if forecast.after_restart is not None:
-        yield f"  after a restart: {when(forecast.after_restart)}"
+    yield f"IF THE PROVIDER DIED NOW: {forecast.headline}"
+    if forecast.parts and forecast.after_restart is not None:
+        yield f"  after a restart: {_when(forecast.after_restart, at)}"
     for part in forecast.parts:
         whose = f"{part.flow} " if part.flow else ""
         seen = f"{part.count} session{'' if part.count == 1 else 's'} of {part.name}"
@@ -350,8 +354,8 @@ def _report(forecast: Forecast) -> Iterator[str]:
         }[part.kind]
         where = " in the fleet's store" if part.reach == "fleet" else ""
         pinned = ", pinned" if part.pinned else ""
-        last = f"; the last one {when(part.last)}" if part.last != part.first else ""
+        last = f"; the last one {_when(part.last, at)}" if part.last != part.first else ""
         at_whom = f" at {part.authority}/{part.tenant}".rstrip("/") if part.kind != "keys" else ""
-        yield f"  {name}{at_whom}{where}{pinned}: {when(part.first)}{last}"
+        yield f"  {name}{at_whom}{where}{pinned}: {_when(part.first, at)}{last}"
     for advice in forecast.advice:
         yield f"  to live longer, {advice.text}"

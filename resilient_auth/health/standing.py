@@ -126,7 +126,7 @@ def _report(health: Health) -> Iterator[str]:
     for lane in health.lanes:
         yield f"  lane {lane.name}: {lane.active} under way, {lane.waiting} waiting, {lane.overdue} overdue"
     if health.forecast is not None and health.forecast.parts:
-        yield f"  {str(health.forecast).partition(chr(10))[0].lower()}"
+        yield f"  if the provider died now: {health.forecast.headline}"
     for writes in health.writes:
         oldest = f", the oldest for {span(writes.oldest)}" if writes.pending else ""
         dead = f", {writes.dead} dead letters" if writes.dead else ""

@@ -59,6 +59,11 @@ def _told(command: str, argv: Sequence[str] | None, described: Mapping[str, str]
     url = options.url if command == "health" else f"{options.url.rstrip('/').removesuffix('/forecast')}/forecast"
     try:
         told = _ask(url, options.timeout, wanted)
+    except httpx.NetworkError as error:
+        # Without the number of the system's, or of the module's, that it begins with.
+        reason = str(error).rpartition("] ")[2] or type(error).__name__
+        print(f"resilient-auth {command}: nothing can be reached there: {printable(reason)}", file=sys.stderr)
+        return None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         print(f"resilient-auth {command}: {printable(str(error) or type(error).__name__)}", file=sys.stderr)
         return None

@@ -216,7 +216,8 @@ class State:
 
     def keys(self) -> list[GoesDark]:
         """Return what is foretold of the issuer's keys, without another look into the store."""
-        return [part for part in ra.health().forecast.parts if part.kind == "keys"]  # type: ignore[union-attr]
+        parts = ra.health().forecast.parts  # type: ignore[union-attr]
+        return [part for part in parts if (part.kind, part.name) == ("keys", self.issuer)]
 
     def _keys(self, settings: ra.Settings) -> None:
         options = KeyOptions(refresh_every=600.0, last_known_good=self.luck.choice([300.0, 1500.0]))

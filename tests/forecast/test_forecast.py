@@ -100,7 +100,6 @@ def test_keys_that_only_the_store_has_are_forecast(idp: Emulator) -> None:
         state.clock.advance(300.0)
         unused = state.verifier(options)
         assert state.keys() == []
-        assert ra.health().forecast.first is None  # type: ignore[union-attr]
         ra.forecast()
         (part,) = state.keys()
         assert (part.count, part.first) == (1, pytest.approx(1800.0))

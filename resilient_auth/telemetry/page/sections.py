@@ -176,7 +176,7 @@ def _forecast(forecast: Forecast) -> Iterator[Html]:
     if not forecast.parts:
         yield element("p", "Nothing is held that could go dark.")
         return
-    yield element("p", str(forecast).partition("\n")[0].capitalize().replace("utc", "UTC") + ".")
+    yield element("p", f"If the provider died now: {forecast.headline}.")
     if forecast.advice:
         yield element("p", "What would lengthen that, the most first:")
         yield listed((_sentence(advice.text) for advice in forecast.advice), name="ol")
