@@ -61,12 +61,14 @@ def stand(transport: Any) -> tuple[str, int, int]:
 def test_200_threads(probes: int, works: bool) -> None:
     """Of 200 threads that come at once, so many get through."""
     clock, api, release = ManualClock(), Api(), threading.Event()
+    entered = threading.Semaphore(0)
     down = True
 
     def answer(request: httpx.Request) -> httpx.Response:
         if down:
             return httpx.Response(503)
         api.enter()
+        entered.release()
         release.wait(20)
         api.leave()
         return httpx.Response(200 if works else 503)
@@ -89,6 +91,8 @@ def test_200_threads(probes: int, works: bool) -> None:
         thread.start()
     for _ in range(200 - probes):
         assert refused.acquire(timeout=20)
+    for _ in range(probes):  # who was let through may not have got there yet
+        assert entered.acquire(timeout=20)
     release.set()
     for thread in threads:
         thread.join()
