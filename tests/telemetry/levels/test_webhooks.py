@@ -176,7 +176,7 @@ class TestReceiversThatFail:
             "trickles": (trickle, "attempt_timeout"),
         }
         receiver.answer, code = answers[how]
-        deadline = 0.3 if code == "attempt_timeout" else 10.0
+        deadline = 1.0 if code == "attempt_timeout" else 10.0
         one = watched(webhook=Webhook(receiver.url, secret=SECRET, deadline=deadline))
         with capture_events() as told:
             began = time.monotonic()
