@@ -110,7 +110,7 @@ def test_a_repeated_request_waits_for_the_first_one_that_still_runs(handler: Han
 
 def test_the_retry_after_a_default_gets_the_answer_of_the_run_that_went_on(handler: Handler) -> None:
     """The provider gave up, and so did this API; the effect is there, and the retry learns of it."""
-    callout = of_entra(handler, deadline=0.1)
+    callout = of_entra(handler, deadline=0.5)
     body = event()
     handler.may_go_on.clear()
     assert claims_in(posed(callout, body)) == {}
