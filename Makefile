@@ -47,11 +47,17 @@ $(VENV)/.network: tests/network.sh $(VENV)/.base
 	sh tests/network.sh
 	@touch $@
 
+PYTEST = $(BIN)/python -m pytest --dist loadgroup
+
 test: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus $(VENV)/.network ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(or $(TEST),$(addprefix --ignore=,$(CROWDED) $(SERVED)))
-ifndef TEST
-	$(BIN)/python -m pytest -n 4 --dist loadgroup $(SERVED)
-	$(BIN)/python -m pytest -n 4 --dist loadgroup $(CROWDED)
+ifdef TEST
+	$(PYTEST) -n 2 $(TEST)
+else # each part, whatever became of the one before
+	failed=; \
+	$(PYTEST) -n 2 $(addprefix --ignore=,$(CROWDED) $(SERVED)) || failed=yes; \
+	$(PYTEST) -n 4 $(SERVED) || failed=yes; \
+	$(PYTEST) -n 4 $(CROWDED) || failed=yes; \
+	[ -z "$$failed" ]
 endif
 
 matrix: ## Run the tests with each Python that is here and the newest dependencies, and with the oldest; MATRIX_TEST= narrows them
