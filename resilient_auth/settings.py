@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ._policy.breaker import BreakerOptions
-from ._policy.checks import is_scope, nearest, require, require_number, require_whole
+from ._policy.checks import is_scope, nearest, require, require_number, require_store, require_whole
 from ._policy.endpoint import host_of
 from ._policy.fallback import FallbackOptions
 from ._policy.freshness import FreshnessOptions
@@ -103,10 +103,8 @@ class Settings:
         require(isinstance(self.explain, bool), f"explain must be True or False, not {self.explain!r}")
         require_whole("max_users", self.max_users, low=1)
         require_whole("max_stored_tokens", self.max_stored_tokens, low=1, high=1024)
-        require(
-            self.store is None or isinstance(self.store, Store),
-            f"store must be a FileStore, a RedisStore or a SealedStore, not {type(self.store).__name__}",
-        )
+        if self.store is not None:
+            require_store(self.store)
         require(
             self.connect_timeout <= self.attempt_timeout,
             f"connect_timeout of {self.connect_timeout:g} s exceeds attempt_timeout of {self.attempt_timeout:g} s: "

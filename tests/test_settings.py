@@ -253,3 +253,20 @@ class TestSharing:
         text = repr(Settings())
         assert "clock" not in text
         assert "wait=30.0" in text
+
+
+def test_a_store_of_ones_own_may_hand_on_what_it_is_asked(tmp_path):
+    """By `__getattr__`, as one that counts or logs does; what hands on less is refused."""
+
+    class Counted:
+        def __init__(self, store):
+            self.store = store
+
+        def __getattr__(self, name):
+            return getattr(self.store, name)
+
+    with ra.FileStore(tmp_path / "store.db") as store:
+        counted = Counted(store)
+        assert ra.Settings(store=counted).store is counted
+    with pytest.raises(ra.ConfigurationError, match="store must be a FileStore, a RedisStore or a SealedStore, not"):
+        ra.Settings(store=Counted({}))

@@ -9,9 +9,21 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from ..errors import ConfigurationError
+from ..store import Store
 
-__all__ = ["called", "check_scopes", "is_scope", "nearest", "require", "require_number", "require_whole"]
+__all__ = [
+    "called",
+    "check_scopes",
+    "is_scope",
+    "nearest",
+    "require",
+    "require_number",
+    "require_store",
+    "require_whole",
+]
 
+#: From Python 3.12 on, `isinstance` sees nothing of what an owner's object hands on by `__getattr__`.
+_OF_STORES = tuple(name for name in vars(Store) if not name.startswith("_"))
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -44,6 +56,14 @@ def require(holds: bool, message: str) -> None:
     """Raise `ConfigurationError(message)` unless `holds`."""
     if not holds:
         raise ConfigurationError(message)
+
+
+def require_store(store: object) -> None:
+    """Raise `ConfigurationError` unless `store` is one, or hands all of one's methods on."""
+    require(
+        all(hasattr(store, name) for name in _OF_STORES),
+        f"store must be a FileStore, a RedisStore or a SealedStore, not {type(store).__name__}",
+    )
 
 
 def require_number(name: str, value: object, *, low: float, high: float = math.inf, unit: str = " s") -> None:

@@ -25,7 +25,7 @@ from .._engine.threads import on_a_thread
 from .._engine.timers import timers_of
 from .._engine.workers import Workers
 from .._policy.breaker import Breaker, Dependency, prepare
-from .._policy.checks import require, require_number, require_whole
+from .._policy.checks import require, require_number, require_store, require_whole
 from .._policy.circuit.options import BreakerOptions
 from .._policy.retry import delay_before
 from .._process import forks
@@ -92,7 +92,7 @@ class BackgroundWrites:
         fits = isinstance(name, str) and 0 < len(name) <= 25 and not set(name) - set(ascii_lowercase + digits + "-")
         require(fits, f"name must be 1 to 25 small letters, digits and hyphens, not {name!r}")
         require(callable(target), "target must be a function of a Write")
-        require(isinstance(store, Store), f"store must be a store, such as FileStore, not {type(store).__name__}")
+        require_store(store)
         require_whole("most", most, low=1, high=1_000_000)
         require_whole("attempts", attempts, low=1, high=1000)
         require_number("first_delay", first_delay, low=5.0, high=3600.0)

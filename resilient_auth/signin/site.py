@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from .._policy.checks import require
+from .._policy.checks import require, require_store
 from .._process import session_ends
 from .._process.session_ends import SessionEnds
 from ..errors import StoreUnavailable
@@ -69,7 +69,7 @@ class Site:
         )
         require(len({one.name for one in given}) == len(given), "give each provider a name of its own: name=...")
         require(is_https(base_url), f"base_url must be the application's own https address, not {base_url!r}")
-        require(isinstance(store, Store), f"store must be FileStore(...) or RedisStore(...), not {store!r}")
+        require_store(store)
         parts = urlsplit(base_url)
         require(not parts.query, f"base_url must have no query: {base_url!r}")
         self.origin = f"{parts.scheme}://{parts.netloc}"

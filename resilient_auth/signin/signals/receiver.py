@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from ..._engine.steps import Steps
 from ..._engine.threads import OnThread
-from ..._policy.checks import require, require_number
+from ..._policy.checks import require, require_number, require_store
 from ...clock import Clock, SystemClock
 from ...errors import ProviderUnavailable, StoreUnavailable, printable
 from ...events import SecurityEventReceived, SignOutRefused, emit
@@ -98,7 +98,7 @@ class SignalsReceiver:
         clock: Clock | None = None,
     ) -> None:
         require_number("oldest", oldest, low=300.0, high=90 * 24 * 3600.0)
-        require(isinstance(store, Store), f"store must be FileStore(...) or RedisStore(...), not {store!r}")
+        require_store(store)
         require(
             sign_in is not None or revocations is not None,
             "give sign_in=, where there are sessions to end, revocations=, where there are tokens to refuse, or both",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..._policy.checks import require, require_number, require_whole
+from ..._policy.checks import require, require_number, require_store, require_whole
 from ...clock import Clock, Jitter, SystemClock, system_jitter
 from ...store import Store
 from .endings import SecretExpires
@@ -29,10 +29,8 @@ class WatchOptions:
     jitter: Jitter = system_jitter
 
     def __post_init__(self) -> None:
-        require(
-            self.store is None or isinstance(self.store, Store),
-            f"store must be a FileStore, a RedisStore or a SealedStore, not {type(self.store).__name__}",
-        )
+        if self.store is not None:
+            require_store(self.store)
         named = isinstance(self.name, str) and 0 < len(self.name) <= 100 and self.name.isprintable()
         require(named, f"name must be up to 100 printable characters, not {self.name!r}")
         require(

@@ -16,7 +16,7 @@ from jwt.utils import base64url_encode
 
 from ..._engine.steps import Step
 from ..._engine.threads import OnThread
-from ..._policy.checks import require, require_number, require_whole
+from ..._policy.checks import require, require_number, require_store, require_whole
 from ...clock import Clock
 from ...errors import ProviderUnavailable, StoreUnavailable
 from ...store import Store
@@ -70,10 +70,8 @@ class BindingOptions:
         check_algorithms(self.algorithms)
         require_number("age", self.age, low=1.0, high=600.0)
         require_whole("most", self.most, low=1, high=10_000_000)
-        require(
-            self.store is None or isinstance(self.store, Store),
-            f"store must be a FileStore, a RedisStore or another store, not {type(self.store).__name__}",
-        )
+        if self.store is not None:
+            require_store(self.store)
         require(
             self.nonce_secret is None
             or (isinstance(self.nonce_secret, bytes) and len(self.nonce_secret) >= _SECRET_AT_LEAST),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 import os
 import subprocess
@@ -139,6 +140,6 @@ def test_the_page_has_every_check_and_every_key() -> None:
     page = (ROOT / "docs" / "doctor.md").read_text()
     assert "{doctor-table}" in page
     assert "{doctor-key-table}" in page
-    assert all(f"        {key}: " in (Setup.__doc__ or "") for key in KEYS)
+    assert all(f"    {key}: " in inspect.cleandoc(Setup.__doc__ or "") for key in KEYS)
     assert all(check.run.__doc__ for check in CHECKS)
     assert {name for check in CHECKS for name in check.needs} <= {check.name for check in CHECKS}
