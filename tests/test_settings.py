@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilient_auth import Settings
+from resilient_auth import FileStore, Settings
 from resilient_auth._fleet.engines import engine_for
 from resilient_auth.errors import ConfigurationError
 from resilient_auth.settings import BreakerOptions, FallbackOptions, FreshnessOptions, RetryOptions
@@ -265,8 +265,8 @@ def test_a_store_of_ones_own_may_hand_on_what_it_is_asked(tmp_path):
         def __getattr__(self, name):
             return getattr(self.store, name)
 
-    with ra.FileStore(tmp_path / "store.db") as store:
+    with FileStore(tmp_path / "store.db") as store:
         counted = Counted(store)
-        assert ra.Settings(store=counted).store is counted
-    with pytest.raises(ra.ConfigurationError, match="store must be a FileStore, a RedisStore or a SealedStore, not"):
-        ra.Settings(store=Counted({}))
+        assert Settings(store=counted).store is counted
+    with pytest.raises(ConfigurationError, match="store must be a FileStore, a RedisStore or a SealedStore, not"):
+        Settings(store=Counted({}))
