@@ -171,6 +171,18 @@ def settle(clock: SkippingClock) -> Callable[[Any], None]:
     return wait
 
 
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Find a port of loopback's for a server: what counts up from one of its own meets its neighbours."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
 @pytest.fixture
 def swallowing() -> Iterator[Callable[[int], int]]:
     """Make a port at which so many loopback addresses, 127.0.0.2 and on, swallow what is sent to them."""

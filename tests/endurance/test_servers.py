@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -50,12 +49,6 @@ def serve(idp: Emulator, tmp_path: Path) -> Iterator[Callable[..., subprocess.Po
     for process in started:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def live_through_an_outage(idp: Emulator, look: Look, log: Path) -> None:
@@ -108,7 +101,9 @@ def over_http(port: int) -> Look:
     return look
 
 
-def test_gunicorn_that_preloads(idp: Emulator, serve: Callable[..., Any], tmp_path: Path) -> None:
+def test_gunicorn_that_preloads(
+    idp: Emulator, serve: Callable[..., Any], free_port: Callable[[], int], tmp_path: Path
+) -> None:
     """Two workers with threads, forked from a parent that holds a token."""
     pytest.importorskip("gunicorn")
     port = free_port()
@@ -117,7 +112,9 @@ def test_gunicorn_that_preloads(idp: Emulator, serve: Callable[..., Any], tmp_pa
     live_through_an_outage(idp, over_http(port), tmp_path / "log")
 
 
-def test_uwsgi_which_forks_in_c(idp: Emulator, serve: Callable[..., Any], tmp_path: Path) -> None:
+def test_uwsgi_which_forks_in_c(
+    idp: Emulator, serve: Callable[..., Any], free_port: Callable[[], int], tmp_path: Path
+) -> None:
     """Two workers with threads, which no hook has told that they were forked."""
     uwsgi = Path(sys.executable).with_name("uwsgi")
     if not uwsgi.exists():

@@ -22,9 +22,9 @@ Give = Callable[[tuple[str, ...]], AccessToken]
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
+def address(free_port: Callable[[], int]) -> Iterator[tuple[str, int]]:
     """A server whose users ann and bob need no password, but must say one."""
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         with redis.Redis(host=server.host, port=server.port) as client:
             for name in ("ann", "bob"):
                 client.execute_command("ACL", "SETUSER", name, "on", "nopass", "~*", "+@all")
