@@ -76,6 +76,11 @@ oldest: ## Run the tests with the oldest versions that pyproject.toml allows; OL
 	$(MAKE) test VENV=.venv-oldest PYTHON=python3.11 OLDEST=1 \
 		TEST="-W default::DeprecationWarning $(or $(OLDEST_TEST),$(addprefix --ignore=,$(CROWDED)))"
 
+resolve: $(VENV)/.base ## See that the oldest versions that pyproject.toml allows can be installed beside each other
+	$(BIN)/python -m pip install --quiet "packaging>=24"
+	$(BIN)/python tests/oldest.py >$(VENV)/oldest.txt
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --constraint $(VENV)/oldest.txt --group test
+
 coverage: $(VENV)/.test $(VENV)/.browser $(VENV)/.prometheus $(VENV)/.network ## Run the tests, slower, and tell which branches they don't reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(TEST)
 
@@ -111,4 +116,4 @@ bench: $(VENV)/.bench ## Measure against the peers, in one run
 clean: ## Remove what was built
 	rm -rf .venv .venv-* docs/_build build dist .coverage*
 
-.PHONY: help drill test matrix oldest coverage conformance chaos isolation blame search lint docs bench clean
+.PHONY: help drill test matrix oldest resolve coverage conformance chaos isolation blame search lint docs bench clean
