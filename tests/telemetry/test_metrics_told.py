@@ -92,7 +92,8 @@ def test_an_outage_is_told(seen: Seen, idp: Emulator, daemon: Callable[..., Any]
         threading.Event().wait(0.01)
     assert seen.scraped("resilient_auth_retries_total", error_type="server_failed", resilient_auth_purpose="token")
     assert seen.scraped("http_client_request_duration_seconds_count", error_type="503")
-    assert seen.scraped("resilient_auth_blame", resilient_auth_blame="provider", server_address="localhost") == 1
+    # Another test's may be there too.
+    assert seen.scraped("resilient_auth_blame", resilient_auth_blame="provider", server_address="localhost") >= 1
     assert seen.scraped(ACQUISITIONS, resilient_auth_outcome="failed", resilient_auth_source="none") == 1
     assert seen.scraped("resilient_auth_acquisition_duration_seconds_count", error_type="acquisition_timeout") == 1
 
