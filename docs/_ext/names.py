@@ -114,6 +114,8 @@ def _files() -> tuple[str, ...]:
 
 def _is_file(literal: str, path: Path) -> bool:
     """Return whether a file or folder is meant that is there: from the root, the package, or beside the text."""
+    if literal.startswith("../"):
+        return (path.parent / literal).exists()
     if literal.startswith("."):
         return (ROOT / literal).exists()
     wanted = f"/{literal.rstrip('/')}"
