@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 
 from .._engine.cache import CacheEntry
@@ -13,7 +14,7 @@ from .request import CredentialRequest
 __all__ = ["Source", "suspect", "where_held"]
 
 
-class Source:
+class Source(ABC):
     """Plan how a token is had from one place."""
 
     name: str
@@ -26,9 +27,9 @@ class Source:
         """Return what must be done before a plan can be made, and may take a moment; None for nothing."""
         return None
 
+    @abstractmethod
     def plan(self, wanted: CredentialRequest) -> Plan:
         """Plan it; nothing is asked of anybody yet."""
-        raise NotImplementedError  # pragma: no cover - each kind has it
 
     def forget(self, token: str) -> None:
         """Forget this very token wherever it is held, which an API refused, and leave its successor alone."""
@@ -44,7 +45,8 @@ class Source:
         self.session.close()
 
     def after_fork(self) -> None:
-        """Start with locks of one's own in a forked child."""
+        """Start with locks of one's own in a forked child: nothing here, where a session has them all."""
+        return
 
 
 def where_held(session: Session, secret: str) -> list[tuple[CacheEntry, Token]]:

@@ -30,7 +30,6 @@ class Reporter(Protocol):
 
     def session_ends(self) -> tuple[SessionEnds, ...]:
         """Return it without asking anybody, and without waiting for a lock."""
-        ...
 
 
 #: Whoever keeps sessions adds themselves.
