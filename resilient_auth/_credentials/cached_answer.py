@@ -40,9 +40,13 @@ class CachedAnswer:
     sure_from: float
     sure_until: float
 
-    def __init__(self, token: Token) -> None:
+    #: How often it was served; None where nobody observes this process.
+    served: observing.Count | None
+
+    def __init__(self, token: Token, served: observing.Count | None) -> None:
         expires_on = int(token.expires_on)
         self.token = token
+        self.served = served
         self.access = AccessToken(token.secret, expires_on)
         # Whoever asks again from then on finds the refresh begun, or done.
         refresh_on = min(math.ceil(token.obtained_on + token.due_after), expires_on)
@@ -69,12 +73,17 @@ class CachedAnswer:
         return self.is_fresh() and entry.token is token
 
     def stands(self) -> bool:
-        """Return whether it may be served as it is."""
-        return (
+        """Return whether it may be served as it is, which it then is."""
+        if (
             self.entry.token is self.token
             and (self.sure_from <= self.wall() < self.sure_until or self.is_fresh())
             and self.home[self.cache_name] is self.cache
-        )
+        ):
+            served = self.served
+            if served is not None:
+                served.count += 1
+            return True
+        return False
 
     def is_fresh(self) -> bool:
         """Return whether no refresh is due on either clock, and for how long that is sure by the wall clock alone."""
@@ -84,27 +93,9 @@ class CachedAnswer:
         return left > 0
 
 
-class CountedAnswer(CachedAnswer):
-    """One that counts how often it is served."""
-
-    __slots__ = ("_served",)
-
-    def __init__(self, token: Token, served: observing.Count) -> None:
-        CachedAnswer.__init__(self, token)
-        self._served = served
-
-    def stands(self) -> bool:
-        """Return whether it may be served as it is, which it then is."""
-        stands = _stands(self)
-        self._served.count += stands
-        return stands
-
-
-_stands = CachedAnswer.stands
-
-
 def prepared(token: Token, entry: CacheEntry | None) -> CachedAnswer:
     """Return the answer that a token is, counted where somebody observes this process."""
-    if observing.observer is None or entry is None:
-        return CachedAnswer(token)
-    return CountedAnswer(token, observing.observer.served("token", request=entry.request))
+    observer = observing.observer
+    if observer is None or entry is None:
+        return CachedAnswer(token, None)
+    return CachedAnswer(token, observer.served("token", request=entry.request))

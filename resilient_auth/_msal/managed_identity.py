@@ -102,6 +102,9 @@ class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
         if hit is not None:
             now = monotonic()
             if now < hit.due_at and wall() < hit.due_on and home["_token_cache"] is hit.cache:
+                given = hit.given
+                if given is not None:
+                    given.count += 1
                 answer: dict[str, Any] = hit.answer.copy()
                 answer["expires_in"] = int(hit.expires_at - now)
                 return answer

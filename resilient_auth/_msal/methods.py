@@ -247,6 +247,9 @@ class ResilientApplication(Exchanges):
         if hit is not None:
             now = monotonic()
             if now < hit.due_at and wall() < hit.due_on and home["token_cache"] is hit.cache:
+                given = hit.given
+                if given is not None:
+                    given.count += 1
                 answer = hit.answer.copy()
                 answer["expires_in"] = int(hit.expires_at - now)
                 return answer

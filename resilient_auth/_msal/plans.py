@@ -23,32 +23,16 @@ from .session import Session
 __all__ = ["Hit", "Plan", "plan_once", "plan_token"]
 
 
-class CountedAnswer(dict[str, Any]):
-    """An answer made ready that counts how often it is given: whoever is given one has a copy of it."""
-
-    __slots__ = ("_given",)
-
-    def __init__(self, answer: dict[str, Any], given: observing.Count) -> None:
-        super().__init__(answer)
-        self._given = given
-
-    def copy(self) -> dict[str, Any]:
-        """Return a plain copy."""
-        self._given.count += 1
-        return _copy(self)
-
-
-_copy = dict.copy
-
-
 class Hit:
     """An answer made ready, good until a refresh is due on either clock and while the cache is the same one."""
 
-    __slots__ = ("answer", "cache", "due_at", "due_on", "expires_at")
+    __slots__ = ("answer", "cache", "due_at", "due_on", "expires_at", "given")
 
-    def __init__(self, token: Token, answer: dict[str, Any], cache: Any) -> None:
+    def __init__(self, token: Token, answer: dict[str, Any], cache: Any, given: observing.Count | None) -> None:
         self.answer = answer
         self.cache = cache
+        #: How often it was given; None where nobody observes this process.
+        self.given = given
         self.due_on = token.obtained_on + token.due_after
         self.due_at = token.obtained_at + token.due_after
         self.expires_at = token.obtained_at + token.life
@@ -154,10 +138,9 @@ def plan_token(
         # What is explained is made anew each time.
         repeats = served.reason is None and session.watchable and not session.settings.explain
         if signature is not None and token is not None and repeats:
-            held = results.from_cache(token)
-            if observing.observer is not None:
-                held = CountedAnswer(held, observing.observer.served("token", request=request))
-            session.memory.remember_hit(entry, token, signature, Hit(token, held, cache))
+            observer = observing.observer
+            given = None if observer is None else observer.served("token", request=request)
+            session.memory.remember_hit(entry, token, signature, Hit(token, results.from_cache(token), cache, given))
         return None if silent and answer is not None and "error" in answer else answer
 
     must_load = read is not None and not (claims or force) and (entry.token is None or not session.watchable)

@@ -137,8 +137,8 @@ def test_nothing_that_is_told_is_a_secret(seen: Seen, idp: Emulator, daemon: Cal
         assert secret not in told
 
 
-def test_a_hit_costs_one_call_more(seen: Seen, daemon: Callable[..., Any]) -> None:
-    """And none where nobody observes, which `test_a_token_takes_no_more_calls_than_it_did` holds."""
+def test_a_hit_is_counted_without_a_call(seen: Seen, daemon: Callable[..., Any]) -> None:
+    """It takes as many as where nobody observes, which `test_a_token_takes_no_more_calls_than_it_did` holds."""
     import sys
 
     app = daemon(resilience=None)
@@ -149,4 +149,4 @@ def test_a_hit_costs_one_call_more(seen: Seen, daemon: Callable[..., Any]) -> No
         app.acquire_token_for_client(SCOPE)
     finally:
         sys.setprofile(None)
-    assert len(calls) == 3, calls
+    assert len(calls) == 2, calls
