@@ -39,8 +39,11 @@ class Reporter(Protocol):
         """Return how they stand for who verifies next, without asking anybody; None where nobody has needed them."""
         ...
 
-    def take_stock(self) -> None:
+    def take_stock(self) -> bool:
         """Look into the store, where no key is held; it may block for as long as that allows.
+
+        Returns:
+            Whether there is one.
 
         Raises:
             StoreUnavailable: It can't tell.

@@ -12,7 +12,10 @@ __all__ = ["Reporter", "SessionEnds", "reporters"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnds:
-    """When sessions end that this process has seen: those of one application, begun at one provider."""
+    """When sessions end: those of one application, begun at one provider."""
+
+    #: Whether all of them are meant that the store was found to have, and not only those that this process has read.
+    in_fleet: bool
 
     #: The provider's origin, and the application's own address.
     authority: str
@@ -30,6 +33,18 @@ class Reporter(Protocol):
 
     def session_ends(self) -> tuple[SessionEnds, ...]:
         """Return it without asking anybody, and without waiting for a lock."""
+        ...
+
+    def take_stock(self) -> bool:
+        """Look into the store; it may block for as long as that allows.
+
+        Returns:
+            Whether there is one.
+
+        Raises:
+            StoreUnavailable: It can't tell; what was seen last holds.
+        """
+        ...
 
 
 #: Whoever keeps sessions adds themselves.

@@ -64,7 +64,7 @@ class Holding:
 class GoesDark:
     """One thing that goes dark: a scope of the application's own, a population of users, a set of keys, or sessions.
 
-    Of sessions those are known that this process has seen, and their users are taken to go on asking.
+    Of sessions those are the process's that it has read, and their users are taken to go on asking.
     """
 
     kind: Literal["scope", "users", "keys", "sessions"]
@@ -142,12 +142,12 @@ def foresee(
     Args:
         holdings: The tokens that somebody has use for.
         keys: The key sets that somebody has use for.
-        sessions: The sessions that this process has seen.
+        sessions: The sessions that this process has read, and those that the fleet has.
         at: The wall time.
         stores_age: For how long what is known of the stores has been known; None where nothing is.
     """
     own = [each for each in holdings if not each.in_fleet]
-    held = _Held(own, keys, sessions, _begins(own))
+    held = _Held(own, keys, [each for each in sessions if not each.in_fleet], _begins(own))
     parts = [*_of_tokens(own, held.begins, "process"), *_of_keys(keys), *_of_sessions(sessions)]
     parts += _of_tokens([each for each in holdings if each.in_fleet], {}, "fleet")
     parts.sort(key=lambda part: (math.inf if part.first is None else part.first, part.reach, part.name))
@@ -259,7 +259,7 @@ def _of_sessions(sessions: Sequence[SessionEnds]) -> Iterator[GoesDark]:
     for each in sessions:
         yield GoesDark(
             kind="sessions",
-            reach="process",
+            reach="fleet" if each.in_fleet else "process",
             authority=each.authority,
             name=each.application,
             count=each.count,
@@ -345,12 +345,13 @@ def _report(forecast: Forecast) -> Iterator[str]:
         yield f"  after a restart: {_when(forecast.after_restart, at)}"
     for part in forecast.parts:
         whose = f"{part.flow} " if part.flow else ""
-        seen = f"{part.count} session{'' if part.count == 1 else 's'} of {part.name}"
+        count = f"{part.count} session{'' if part.count == 1 else 's'} of {part.name}"
+        seen = "" if part.reach == "fleet" else ", of those that this process has read"
         name = {
             "scope": f"{whose}{part.name}",
             "users": f"{part.count} users' {part.name}",
             "keys": f"signing keys of {part.name}",
-            "sessions": f"{seen}, of those that this process has seen, begun",
+            "sessions": f"{count}{seen}, begun",
         }[part.kind]
         where = " in the fleet's store" if part.reach == "fleet" else ""
         pinned = ", pinned" if part.pinned else ""

@@ -14,8 +14,9 @@ from typing import Any, Final
 from .._engine.cache import CacheEntry, Memory, memories
 from .._fleet.coordination import Coordinator
 from .._fleet.inventory import everything, kept
+from .._policy import key_reports
 from .._policy.endpoint import PLAIN, Endpoint, origin_of
-from .._policy.key_reports import reporters
+from .._process import session_ends
 from ..errors import StoreUnavailable
 from ..token import TokenRequest
 from .foreseen import Holding
@@ -24,7 +25,7 @@ __all__ = ["holdings_of", "stores_age", "take_stock"]
 
 #: Of one application's tokens, those that end first are looked for in its store, so many at most.
 _MOST_LOOKED_FOR: Final = 1024
-#: Of a fleet's, so many are read at most, for so many seconds at most; and verifiers' stores for so many.
+#: Of a fleet's, so many are read at most, for so many seconds at most; and the stores of others for so many.
 _MOST_READ: Final = 4096
 _LONGEST: Final = 5.0
 
@@ -41,21 +42,30 @@ class _Stock:
 
 
 _stocks: weakref.WeakKeyDictionary[Memory, _Stock] = weakref.WeakKeyDictionary()
+#: When the store of each of the others was looked into, by `time.monotonic`; None where none could be yet.
+_looked: weakref.WeakKeyDictionary[object, float | None] = weakref.WeakKeyDictionary()
 
 
 def take_stock() -> None:
-    """Look into the stores of applications and verifiers. It may block for as long as they allow, and harms nobody."""
+    """Look into all stores. It may block for as long as they allow, and harms nobody."""
     for memory in memories():
         shared = memory.shared
         if isinstance(shared, Coordinator) and not memory.closed:
             with suppress(StoreUnavailable):
                 _stocks[memory] = _look(memory, shared)
     ends = time.monotonic() + _LONGEST
-    for reporter in reporters.all():
+    for each in _reporters():
         if time.monotonic() > ends:
             break
-        with suppress(StoreUnavailable):
-            reporter.take_stock()
+        try:
+            if each.take_stock():
+                _looked[each] = time.monotonic()
+        except StoreUnavailable:
+            _looked.setdefault(each, None)
+
+
+def _reporters() -> list[key_reports.Reporter | session_ends.Reporter]:
+    return [*key_reports.reporters.all(), *session_ends.reporters.all()]
 
 
 def _look(memory: Memory, shared: Coordinator) -> _Stock:
@@ -80,8 +90,10 @@ def stores_age() -> float | None:
     """Return for how many seconds what is known of the stores has been known; None where one was never looked into."""
     having = [memory for memory in memories() if memory.shared is not None and not memory.closed]
     stocks = [_stocks.get(memory) for memory in having]
-    ages = [time.monotonic() - stock.at for stock in stocks if stock is not None]
-    return max(ages, default=None) if len(ages) == len(stocks) else None
+    looked = [None if stock is None else stock.at for stock in stocks]
+    looked += [_looked[each] for each in _reporters() if each in _looked]
+    first = min((at for at in looked if at is not None), default=None)
+    return None if first is None or None in looked else time.monotonic() - first
 
 
 def holdings_of(memory: Memory) -> Iterator[Holding]:

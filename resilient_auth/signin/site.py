@@ -220,12 +220,14 @@ class Site:
         )
 
     def session_ends(self) -> tuple[SessionEnds, ...]:
-        """Return when the sessions end in an outage that this process has seen."""
-        ends: dict[str, list[float]] = {}
-        for provider, left in self.sessions.dark():
-            ends.setdefault(self.party_of(provider).watch.authority, []).append(left)
+        """Return when the sessions end in an outage: those that this process has read, and all that the store has."""
+        ends: dict[tuple[str, bool], list[float]] = {}
+        for in_fleet, dark in ((False, self.sessions.dark()), (True, self.sessions.dark_in_store())):
+            for provider, left in dark:
+                ends.setdefault((self.party_of(provider).watch.authority, in_fleet), []).append(left)
         return tuple(
             SessionEnds(
+                in_fleet=in_fleet,
                 authority=authority,
                 application=f"{self.origin}{self.prefix}",
                 count=len(lefts),
@@ -233,8 +235,13 @@ class Site:
                 last=max(lefts),
                 extension=self.sessions.options.extension,
             )
-            for authority, lefts in ends.items()
+            for (authority, in_fleet), lefts in ends.items()
         )
+
+    def take_stock(self) -> bool:
+        """Look into the store of the sessions; see `Sessions.take_stock`."""
+        self.sessions.take_stock()
+        return True
 
     def close(self) -> None:
         """Let go of tokens, timers and connections; the store is the owner's."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from signin_site import BASE, Site
 
 import resilient_auth as ra
 from resilient_auth.emulator import Fault
-from resilient_auth.health import GoesDark
+from resilient_auth.errors import StoreUnavailable
+from resilient_auth.health import GoesDark, survival
 from resilient_auth.signin import SessionOptions, SignInOptions
 from resilient_auth.signin.sessions import recent
+from resilient_auth.signin.sessions import sessions as keeping
+from resilient_auth.signin.sessions.record import Who
+from resilient_auth.signin.sessions.sessions import Sessions
 
 MINUTE, HOUR = 60.0, 3600.0
 #: Seconds by which the forecast may be off.
@@ -26,8 +31,10 @@ def bounded(make_site: Callable[..., Site], **bounds: float) -> Site:
     return make_site(options=SignInOptions(sessions=replace(BOUNDS, **bounds), guests=True))
 
 
-def foreseen() -> list[GoesDark]:
-    return [part for part in ra.health().forecast.parts if part.kind == "sessions"]  # type: ignore[union-attr]
+def foreseen(reach: str = "process") -> list[GoesDark]:
+    forecast = ra.health().forecast
+    assert forecast is not None
+    return [part for part in forecast.parts if part.kind == "sessions" and part.reach == reach]
 
 
 def test_they_end_when_it_is_forecast(make_site: Callable[..., Site]) -> None:
@@ -122,7 +129,7 @@ def test_nobody_is_named_and_no_lock_is_waited_for(make_site: Callable[..., Site
         asking.join(5.0)
     text = str(told[0]) + str(told[0].to_dict())
     line = next(line for line in text.splitlines() if BASE in line)
-    assert line.startswith(f"  1 session of {BASE}, of those that this process has seen, begun at https://")
+    assert line.startswith(f"  1 session of {BASE}, of those that this process has read, begun at https://")
     (session_id,) = sessions._recent._known
     for secret in ("ada", session_id, sessions._recent._known[session_id][0].who.subject):
         assert secret.lower() not in text.lower()
@@ -139,3 +146,75 @@ def test_as_many_as_are_remembered_are_counted(make_site: Callable[..., Site], m
     site.clock.advance(2.0)
     assert all(site.get("/me", browser).text == "me Ada" for browser in browsers)
     assert [part.count for part in foreseen()] == [2]
+
+
+def test_those_of_all_processes_are_counted_in_the_store(make_site: Callable[..., Site]) -> None:
+    """By one that has just begun, too; no guest's, none that is over or signed out, and no other application's."""
+    site = bounded(make_site)
+    away, gone = site.another_browser(), site.another_browser()
+    site.sign_in(browser=away)
+    site.clock.advance(35 * MINUTE)
+    site.sign_in(browser=gone, user="bob")
+    site.sign_in()
+    site.post("/sign-out", browser=gone, origin=BASE)
+    others = Sessions(site.store, BOUNDS, clock=site.clock, application="another")
+    others.create(Who(provider="contoso", issuer="https://contoso.example", subject="1"))
+    assert foreseen("fleet") == []
+    site.restart()
+    away.application = site.app
+    assert ra.health().forecast.stores_age is None  # type: ignore[union-attr]
+    seen = ra.forecast()
+    assert foreseen() == []
+    (part,) = foreseen("fleet")
+    assert (part.authority, part.name, part.count) == (site.auth.engine.site.primary.watch.authority, BASE, 2)
+    assert (part.first, part.last) == (85 * MINUTE - 30 * MINUTE, 3 * HOUR)
+    assert seen.stores_age == pytest.approx(0.0, abs=5.0)
+    assert f"  2 sessions of {BASE}, begun at {part.authority} in the fleet's store: in " in str(seen)
+    # They aren't this process's yet.
+    assert seen.first is None or seen.first != part.first
+
+    site.emulator.fail(Fault.refuse())
+    site.clock.advance(55 * MINUTE - OFF)
+    site.get("/me")  # whose is the first to find the provider gone
+    assert site.get("/me", away).text == "me Ada extended"
+    site.clock.advance(2 * OFF)
+    assert site.get("/me", away).status_code == 503
+    ra.forecast()
+    assert [part.count for part in foreseen("fleet")] == [1]
+
+
+def test_a_store_that_fails_takes_nothing_from_what_was_seen(
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found last holds, and grows old; where nobody could look yet, it isn't known how old."""
+    site = bounded(make_site)
+    site.sign_in()
+    with monkeypatch.context() as broken:
+        broken.setattr(site.store, "scan", _unavailable)
+        assert ra.forecast().stores_age is None
+        assert foreseen("fleet") == []
+    assert ra.forecast().stores_age == pytest.approx(0.0, abs=5.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(site.store, "scan", _unavailable)
+        looked = survival._looked[site.auth.engine.site]
+        assert ra.forecast().stores_age is not None
+        assert survival._looked[site.auth.engine.site] == looked
+    (part,) = foreseen("fleet")
+    assert part.count == 1
+
+
+def _unavailable(kind: str) -> Iterator[Any]:
+    raise StoreUnavailable("file", "timeout", "no medium")
+
+
+def test_a_look_into_the_store_is_bounded(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number and by time."""
+    site = bounded(make_site)
+    for _ in range(3):
+        site.sign_in(browser=site.another_browser())
+    monkeypatch.setattr(keeping, "_MOST_LOOKED_AT", 2)
+    ra.forecast()
+    assert [part.count for part in foreseen("fleet")] == [2]
+    monkeypatch.setattr(keeping, "_LONGEST_LOOK", -1.0)
+    ra.forecast()
+    assert [part.count for part in foreseen("fleet")] == [1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -24,6 +26,9 @@ KIND: Final = "session"
 #: Lists that count all sessions, so that sign-ins at the same time seldom meet in one.
 _COUNTERS: Final = 32
 _GUESTS: Final = "guests"
+#: Sessions that a look into the store reads at most, and for how many seconds at most.
+_MOST_LOOKED_AT: Final = 4096
+_LONGEST_LOOK: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class Sessions:
         self._lists = Lists(store, self.options.longest, application)
         self._ends = PendingEnds(self._clock, self._end_listed, self.options.longest)
         self._recent = Recent(self._clock)
+        #: The provider of each session in the store, and when an outage ends it, as they were found last.
+        self._stock: tuple[tuple[str, float], ...] = ()
 
     def create(self, who: Who) -> tuple[Session, str]:
         """Begin a session.
@@ -287,10 +294,31 @@ class Sessions:
 
         No guest's: nobody has signed them in. No lock is waited for: a signal's handler may ask.
         """
-        now, options = self._clock.wall(), self.options
-        for session in self._recent.all():
-            if session.who.provider != GUEST and (left := session.dark(options, now) - now) > 0:
-                yield session.who.provider, left
+        now = self._clock.wall()
+        return self._dark((each.who.provider, each.dark(self.options, now)) for each in self._recent.all())
+
+    def dark_in_store(self) -> Iterator[tuple[str, float]]:
+        """Yield the same of all that the store was found to have, as `take_stock` has seen them."""
+        return self._dark(self._stock)
+
+    def take_stock(self) -> None:
+        """See what all processes have in the store, of 4,096 sessions at most; for forecasts.
+
+        Raises:
+            StoreUnavailable: It can't tell; what was seen last holds.
+        """
+        found, now, until = [], self._clock.wall(), time.monotonic() + _LONGEST_LOOK
+        for record in islice(self._store.scan(KIND), _MOST_LOOKED_AT):
+            session = Session.loads(record.value)
+            if session is not None and record.name == self._name(session.id):
+                found.append((session.who.provider, session.dark(self.options, now)))
+            if time.monotonic() > until:
+                break
+        self._stock = tuple(found)
+
+    def _dark(self, ends: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+        now = self._clock.wall()
+        return ((provider, end - now) for provider, end in ends if provider != GUEST and end > now)
 
     def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
         """End what is on all of these lists and had begun by then."""

@@ -149,7 +149,7 @@ def _whose(part: GoesDark) -> str:
         "scope": "the application's own",
         "users": f"{part.count:,} user{several}",
         "keys": f"{part.count} key{several}",
-        "sessions": f"{part.count:,} that this process has seen",
+        "sessions": f"{part.count:,}{' that this process has read' if part.reach == 'process' else ''}",
     }
     told = [
         whose[part.kind],

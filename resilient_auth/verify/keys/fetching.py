@@ -7,6 +7,7 @@ from math import inf
 from typing import NamedTuple
 
 from ..._engine.engine import Engine
+from ..._engine.shared import ALONE
 from ..._policy.endpoint import origin_of
 from ..._policy.failure import Purpose
 from ..._wire.connection import HttpxWire
@@ -121,6 +122,11 @@ class DocumentFetcher:
         # A store that fails has no say in whether the keys are good.
         with suppress(StoreUnavailable):
             self._engine.shared.publish(self._document, self._wire.identity, body)
+
+    @property
+    def has_store(self) -> bool:
+        """Return whether anything is kept."""
+        return self._engine.shared is not ALONE
 
     def kept(self) -> Kept | None:
         """Return what another process, or this one in an earlier life, has kept; None where nothing can be used.

@@ -354,16 +354,16 @@ class KeySource:
             seen = self._report(self._stored)
         return seen if seen.state != "none" or seen.failures else None
 
-    def take_stock(self) -> None:
-        """See what the store keeps, where nothing is held; for forecasts.
+    def take_stock(self) -> bool:
+        """See what the store keeps, where nothing is held, and return whether there is one; for forecasts.
 
         Raises:
             StoreUnavailable: It can't tell; what was seen last holds.
         """
-        if self.closed or self._keys.obtained_at is not None or self._keys.pinned:
-            return
-        kept = self.documents.kept()
-        self._stored = None if kept is None else kept.into(self._keys)
+        if not self.closed and self._keys.obtained_at is None and not self._keys.pinned:
+            kept = self.documents.kept()
+            self._stored = None if kept is None else kept.into(self._keys)
+        return self.documents.has_store
 
     def _report(self, keys: KeySet) -> KeysHealth:
         # Without the lock: a signal's handler may ask, amid what holds it. What is read is swapped whole.
