@@ -19,6 +19,7 @@ from .._process.living import LiveObjects
 from ..errors import ConfigurationError
 from ..events import told_later
 from ..store import BackendFailed
+from . import inherited
 from .paths import code_of, exclusive, make_private, private_directory, private_file
 from .schema import MalformedError, begin, check, is_new
 
@@ -50,8 +51,9 @@ class Database:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        #: Device and number of the file that the connection is to.
+        #: Device and number of the file that the connection is to, and of all that it has open.
         self._file: tuple[int, int] | None = None
+        self._opened: frozenset[tuple[int, int] | None] = frozenset()
         self._read_only = False
         #: The file that the last complaint is about.
         self._suspect: tuple[int, int] | None = None
@@ -129,10 +131,10 @@ class Database:
             self._lock.release()
 
     def after_fork(self) -> None:
-        """Begin without a connection in a forked child; one that the parent couldn't close is left as it is."""
-        if self._connection is not None:
-            _abandoned.append(self._connection)
-            self._connection = None
+        """Begin without a connection in a forked child, whose parent hasn't closed it: see `inherited`."""
+        db, self._connection = self._connection, None
+        if db is not None:
+            inherited.let_go(db, self._opened, in_use=self._lock.locked())
         self._lock, self._forking = threading.Lock(), None
 
     def __del__(self) -> None:
@@ -202,7 +204,10 @@ class Database:
                 return self._connection
             self._disconnect()
         self.check()
-        if self._there() is None:
+        there = self._there()
+        if inherited.is_held(there):
+            raise BackendFailed("denied", "this process was forked while another thread of its parent's used the file")
+        if there is None:
             with exclusive(self._beside(".lock"), self._timeout, self._group):
                 make_private(self.path, self._group)
         self._suspect = self._there()
@@ -219,6 +224,7 @@ class Database:
             self._read_only = True
         self._connection = db
         self._file = self._there()
+        self._opened = frozenset(self._there(suffix) for suffix in ("", *_COMPANIONS)) - {None}
         return db
 
     def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
@@ -264,9 +270,9 @@ class Database:
         plain = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
         return plain and os.access(self.path, os.W_OK)
 
-    def _there(self) -> tuple[int, int] | None:
+    def _there(self, suffix: str = "") -> tuple[int, int] | None:
         try:
-            status = os.stat(self.path)
+            status = os.stat(self._beside(suffix))
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
@@ -325,8 +331,6 @@ def _code(error: sqlite3.Error) -> str:
 
 
 _databases: LiveObjects[Database] = LiveObjects()
-#: Connections of a parent that couldn't be closed before a fork.
-_abandoned: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:
