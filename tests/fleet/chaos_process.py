@@ -63,7 +63,9 @@ class Process:
         self.ahead = ahead
         # Its number may be another one's as soon as it has ended.
         self._handling = threading.Lock()
-        self._handle = os.pidfd_open(pid)
+        self._handle = -1
+        with contextlib.suppress(ProcessLookupError):  # one that refuses what it is given has ended
+            self._handle = os.pidfd_open(pid)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self.ready = self._waiting[0]
         self._listener.start()
@@ -144,7 +146,8 @@ class Process:
         if self._listener.is_alive():
             raise Broken("a process was killed, and somebody else has its pipes")
         with self._handling:
-            os.close(self._handle)
+            if self._handle >= 0:
+                os.close(self._handle)
             self._handle = -1
         for stream in (self._orders, self._answers):
             with contextlib.suppress(OSError):
