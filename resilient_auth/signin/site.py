@@ -222,7 +222,8 @@ class Site:
     def session_ends(self) -> tuple[SessionEnds, ...]:
         """Return when the sessions end in an outage: those that this process has read, and all that the store has."""
         ends: dict[tuple[str, bool], list[float]] = {}
-        for in_fleet, dark in ((False, self.sessions.dark()), (True, self.sessions.dark_in_store())):
+        outlook = self.sessions.outlook
+        for in_fleet, dark in ((False, outlook.read()), (True, outlook.stored())):
             for provider, left in dark:
                 ends.setdefault((self.party_of(provider).watch.authority, in_fleet), []).append(left)
         return tuple(
@@ -239,8 +240,8 @@ class Site:
         )
 
     def take_stock(self) -> bool:
-        """Look into the store of the sessions; see `Sessions.take_stock`."""
-        self.sessions.take_stock()
+        """Look into the store of the sessions."""
+        self.sessions.outlook.take_stock()
         return True
 
     def close(self) -> None:

@@ -15,8 +15,7 @@ from resilient_auth.emulator import Fault
 from resilient_auth.errors import StoreUnavailable
 from resilient_auth.health import GoesDark, survival
 from resilient_auth.signin import SessionOptions, SignInOptions
-from resilient_auth.signin.sessions import recent
-from resilient_auth.signin.sessions import sessions as keeping
+from resilient_auth.signin.sessions import outlook, recent
 from resilient_auth.signin.sessions.record import Who
 from resilient_auth.signin.sessions.sessions import Sessions
 
@@ -212,9 +211,9 @@ def test_a_look_into_the_store_is_bounded(make_site: Callable[..., Site], monkey
     site = bounded(make_site)
     for _ in range(3):
         site.sign_in(browser=site.another_browser())
-    monkeypatch.setattr(keeping, "_MOST_LOOKED_AT", 2)
+    monkeypatch.setattr(outlook, "_MOST_LOOKED_AT", 2)
     ra.forecast()
     assert [part.count for part in foreseen("fleet")] == [2]
-    monkeypatch.setattr(keeping, "_LONGEST_LOOK", -1.0)
+    monkeypatch.setattr(outlook, "_LONGEST_LOOK", -1.0)
     ra.forecast()
     assert [part.count for part in foreseen("fleet")] == [1]

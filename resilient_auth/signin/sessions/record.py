@@ -14,6 +14,7 @@ from .options import SessionOptions
 
 __all__ = [
     "GUEST",
+    "KIND",
     "Session",
     "Standing",
     "Who",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 Standing = Literal["live", "extendable", "over"]
+#: The family of sessions in the store.
+KIND: Final = "session"
 #: What stands in the place of a provider for who came in without signing in.
 GUEST: Final = "guest"
 _ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from math import inf
 from typing import Final
 
@@ -17,18 +15,15 @@ from ...store import Store
 from .ending import SKEW, PendingEnds
 from .lists import Listed, Lists
 from .options import SessionOptions
+from .outlook import Outlook
 from .recent import Recent
-from .record import GUEST, Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
+from .record import GUEST, KIND, Session, Standing, Who, names_of, new_cookie, parsed_cookie, wanted_names
 
 __all__ = ["Found", "Sessions"]
 
-KIND: Final = "session"
 #: Lists that count all sessions, so that sign-ins at the same time seldom meet in one.
 _COUNTERS: Final = 32
 _GUESTS: Final = "guests"
-#: Sessions that a look into the store reads at most, and for how many seconds at most.
-_MOST_LOOKED_AT: Final = 4096
-_LONGEST_LOOK: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +74,8 @@ class Sessions:
         self._lists = Lists(store, self.options.longest, application)
         self._ends = PendingEnds(self._clock, self._end_listed, self.options.longest)
         self._recent = Recent(self._clock)
-        #: The provider of each session in the store, and when an outage ends it, as they were found last.
-        self._stock: tuple[tuple[str, float], ...] = ()
+        #: When sessions end in an outage.
+        self.outlook = Outlook(self._recent, store, self.options, self._clock, self._name)
 
     def create(self, who: Who) -> tuple[Session, str]:
         """Begin a session.
@@ -288,37 +283,6 @@ class Sessions:
         """
         ids = [(KIND, self._name(id_)) for name in names for id_ in self._lists.read(name).sessions]
         return any(record is not None for record in self._store.read_many(ids))
-
-    def dark(self) -> Iterator[tuple[str, float]]:
-        """Yield for each session that this process has read its provider, and the seconds until an outage ends it.
-
-        No guest's: nobody has signed them in. No lock is waited for: a signal's handler may ask.
-        """
-        now = self._clock.wall()
-        return self._dark((each.who.provider, each.dark(self.options, now)) for each in self._recent.all())
-
-    def dark_in_store(self) -> Iterator[tuple[str, float]]:
-        """Yield the same of all that the store was found to have, as `take_stock` has seen them."""
-        return self._dark(self._stock)
-
-    def take_stock(self) -> None:
-        """See what all processes have in the store, of 4,096 sessions at most; for forecasts.
-
-        Raises:
-            StoreUnavailable: It can't tell; what was seen last holds.
-        """
-        found, now, until = [], self._clock.wall(), time.monotonic() + _LONGEST_LOOK
-        for record in islice(self._store.scan(KIND), _MOST_LOOKED_AT):
-            session = Session.loads(record.value)
-            if session is not None and record.name == self._name(session.id):
-                found.append((session.who.provider, session.dark(self.options, now)))
-            if time.monotonic() > until:
-                break
-        self._stock = tuple(found)
-
-    def _dark(self, ends: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
-        now = self._clock.wall()
-        return ((provider, end - now) for provider, end in ends if provider != GUEST and end > now)
 
     def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
         """End what is on all of these lists and had begun by then."""
