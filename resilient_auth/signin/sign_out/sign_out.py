@@ -52,7 +52,7 @@ class SignOut:
         self.ending = Ending(
             site.clock, sessions=site.sessions, applications=self._applications, revocations=options.revocations
         )
-        self.once = Once(site.store, site.clock, site.origin)
+        self.once = Once(site.store, site.clock, site.application)
         verifier = AnyOf(*(party.verifier for party in site.parties.values()))
         self._back_channel = BackChannel(verifier, self.ending, self.once, typed=options.typed)
 
@@ -93,7 +93,7 @@ class SignOut:
     def _out(self, arrival: Arrival, session: Session) -> Steps[Answer]:
         site, who = self._site, session.who
         party = site.parties.get(who.provider)
-        next_path = own_path(arrival.only("next") or site.options.sign_out.next_path, "")
+        next_path = own_path(arrival.only("next"), site.options.sign_out.next_path or "", site.prefix)
         # Before the tokens are gone: it is one of them.
         hint = None if party is None else hint_of(party.apps["sign_in"], who)
         yield OnThread(lambda: self._end(session))
@@ -130,7 +130,8 @@ class SignOut:
     def done(self, arrival: Arrival) -> Steps[Answer]:
         """Answer the route to which the provider leads users back."""
         yield from ()
-        return self._done(arrival, own_path(arrival.only("state"), ""))
+        state, chosen = arrival.only("state"), self._site.options.sign_out.next_path
+        return self._done(arrival, state if state and state == chosen else own_path(state, "", self._site.prefix))
 
     def front_channel(self, arrival: Arrival) -> Steps[Answer]:
         """Answer a frame on the provider's sign-out page, which names the provider and its session."""
@@ -162,7 +163,7 @@ class SignOut:
     def _asked(self, arrival: Arrival, session: Session, status: int) -> Answer:
         party = self._site.parties.get(session.who.provider)
         fields = [Field(_PROOF, value=token_of(session))]
-        next_path = own_path(arrival.only("next"), "")
+        next_path = own_path(arrival.only("next"), "", self._site.prefix)
         if next_path:
             fields.append(Field("next", value=next_path))
         return self._site.show(

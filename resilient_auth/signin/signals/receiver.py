@@ -121,7 +121,9 @@ class SignalsReceiver:
         self._bearers = tuple(one.encode() for one in bearers)
         self._actions = dict(actions or {})
         self._verified = verified
-        self._once = Once(store, self._clock, f"signals {' '.join(self._tokens.audiences)}")
+        # What one application was told another one wasn't, though its stream have the same audience.
+        whose = "" if sign_in is None else f"\n{sign_in.engine.site.application}"
+        self._once = Once(store, self._clock, f"signals {' '.join(self._tokens.audiences)}{whose}")
         ending = Ending(self._clock) if sign_in is None else sign_in.engine.sign_out.ending
         self._ending = ending.also(revocations, applications)
 
