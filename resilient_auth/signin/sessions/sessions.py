@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -88,7 +88,7 @@ class Sessions:
             StoreUnavailable: It can't be kept: the store fails, or holds as many as may be (code `full`).
         """
         forks.notice()
-        now, options, names = self._clock.wall(), self.options, names_of(who)
+        now, options, names, mark = self._clock.wall(), self.options, names_of(who), self._recent.mark()
         before = [self._lists.read(name).ended for name in names]
         cookie, digest = new_cookie()
         session_id = cookie.partition(".")[0]
@@ -99,23 +99,33 @@ class Sessions:
         if who.provider == GUEST:
             most = options.most_guests
             self._lists.change(_GUESTS, lambda there: self._with_one_more(there, session_id, ends, now, most))
+        try:
+            version = self._keep(session, dict(zip(names, before, strict=True)), ends, now)
+        except StoreUnavailable:
+            # What nobody has the id of counts among the user's all the same, and in time takes the place of another.
+            self.end_soon(session_id)
+            raise
+        # As of before: an end that came meanwhile has found it.
+        self._recent.put(session, version, mark)
+        return session, cookie
+
+    def _keep(self, session: Session, before: Mapping[str, float], ends: float, now: float) -> str:
+        """Write a new session and list it, unless its user's sessions were ended since; return its version."""
         # Before it is listed: whoever ends what is listed finds it, and nobody has its id yet.
         version = self._store.write(
-            KIND, self._name(session_id), session.dumps(), ttl=session.left(options, now), expected=None
+            KIND, self._name(session.id), session.dumps(), ttl=session.left(self.options, now), expected=None
         )
-        crowded: list[str] = []
-        for name, ended in zip(names, before, strict=True):
-            listed = self._lists.change(name, lambda there: _with(there, session_id, ends, now))
+        crowded: list[str] | None = None
+        for name, ended in before.items():
+            listed = self._lists.change(name, lambda there: _with(there, session.id, ends, now))
             if listed.ended != ended:
                 # Ended while it was begun: whoever signed in must do so again.
-                self._erase(session)
                 raise StoreUnavailable(self._store.label, "busy", "the user's sessions were ended a moment ago")
             # The user's own list is the first.
-            crowded = crowded if name != names[0] else list(listed.sessions)[: -options.per_user]
-        for old in crowded:
+            crowded = list(listed.sessions)[: -self.options.per_user] if crowded is None else crowded
+        for old in crowded or ():
             self.end(old)
-        self._recent.put(session, version or "", self._recent.mark())
-        return session, cookie
+        return version or ""
 
     def recall(self, cookie: str) -> Found | None:
         """Find the session of a browser's id where this process has read it a moment ago; asks no store."""
@@ -231,6 +241,12 @@ class Sessions:
                 return False
             return self._erase(known[0])
 
+    def end_soon(self, session_id: str) -> None:
+        """End a session here at once, and in the store on another thread: for who mustn't wait."""
+        forks.notice()
+        self._recent.end(session_id)
+        self._ends.soon(session_id)
+
     def end_where(
         self,
         issuer: str,
@@ -305,7 +321,8 @@ class Sessions:
             if known is None:
                 self._lists.remove(names[0], session_id)
                 continue
-            if set(names) <= set(names_of(known[0].who)) and known[0].started <= begun_by:
+            meant = set(names) <= set(names_of(known[0].who))
+            if meant and known[0].begun_by(begun_by, self._clock.wall()):
                 ended += self._erase(known[0])
                 if self.on_end is not None:
                     self.on_end(known[0])
