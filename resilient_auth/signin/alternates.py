@@ -59,12 +59,15 @@ class Alternates:
         body = {"address": address[:254], "next": next_path}
         try:
             cookies = yield OnThread(lambda: site.flows.begin(arrival, _LABEL, body))
-            # For nobody who waits: the answer takes as long for an address that isn't known.
-            submit("one-time codes", lambda: _send(codes, address))
+            if cookies is not None:
+                # For nobody who waits: the answer takes as long for an address that isn't known.
+                submit("one-time codes", lambda: _send(codes, address))
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         except Overloaded as error:
             return site.unavailable(arrival, site.primary, error.retry_after, next_path)
+        if cookies is None:
+            return site.refused(arrival, "too_large", "This address is too long.")
         return self._code_page(arrival, next_path).with_cookies(*cookies)
 
     def check(self, arrival: Arrival) -> Steps[Answer]:
