@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote
 
 from ...signin.messages import Arrival, Cookie
 from ...signin.pages import HEADERS
+from ...signin.user import Visit
 
-__all__ = ["LARGEST_BODY", "arrival_of", "decorating", "headers_beside", "path_of", "set_cookie"]
+__all__ = ["LARGEST_BODY", "Serving", "arrival_of", "decorating", "headers_beside", "path_of", "set_cookie"]
 
 _FORM: Final = "application/x-www-form-urlencoded"
 #: Bytes of a body that is read: an ID token or a code fits in often.
@@ -17,6 +18,26 @@ LARGEST_BODY: Final = 128 * 1024
 _MOST_FIELDS: Final = 200
 
 _V = TypeVar("_V", bound=Callable[..., Any])
+
+
+class Serving:
+    """One request as it is served: who it is of, and the cookies that go out with its answer."""
+
+    def __init__(self) -> None:
+        self.visit: Visit | None = None
+        self.looked = False
+        self._cookies: dict[str, Cookie] = {}
+
+    def admitted(self, visit: Visit | None) -> None:
+        """Note who it is of; a second look finds the same session, and takes away no cookie of the first one's."""
+        self.looked, self.visit = True, visit
+        if visit is not None:
+            self._cookies |= {cookie.name: cookie for cookie in visit.cookies}
+
+    def set_cookies(self, answered: Collection[str]) -> list[str]:
+        """Return the `Set-Cookie` headers to add to an answer with these: one that it sets itself is a later one."""
+        there = {each.partition("=")[0].strip() for each in answered}
+        return [set_cookie(cookie) for name, cookie in self._cookies.items() if name not in there]
 
 
 def path_of(path: str, query: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, RawPostDataException
 from django.urls import path as route_at
 
 from ..._engine.steps import Invoke, Steps, run, run_async
@@ -224,8 +224,8 @@ def _arrival(request: HttpRequest, *, body: bool = False) -> Arrival:
         try:
             length = int(request.headers.get("Content-Length") or 0)
             content = request.body if length <= LARGEST_BODY else b""
-        except (ValueError, RequestDataTooBig, SuspiciousOperation, OSError):  # as good as empty
-            content = b""
+        except (ValueError, RequestDataTooBig, RawPostDataException, SuspiciousOperation, OSError):
+            content = b""  # too large, cut off, or read as a form of files before: as good as empty
     path, query = request.get_full_path(), request.META.get("QUERY_STRING", "")
     headers = request.headers
     return arrival_of(

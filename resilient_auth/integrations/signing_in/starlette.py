@@ -21,12 +21,12 @@ from ...aio import api_client
 from ...settings import Settings
 from ...signin.admission import Wanted
 from ...signin.engine import SignInEngine
-from ...signin.messages import Answer, Arrival, Cookie, Route
+from ...signin.messages import Answer, Arrival, Route
 from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
+from .arrivals import LARGEST_BODY, Serving, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
 __all__ = ["SignIn", "made"]
 
 
-class _Serving:
-    """One request as it is served: who it is of, and the cookies that go out with its answer."""
+class _Serving(Serving):
+    """One request as it is served."""
 
     def __init__(self, connection: HTTPConnection) -> None:
+        super().__init__()
         self.connection = connection
-        self.visit: Visit | None = None
-        self.looked = False
-        self.cookies: tuple[Cookie, ...] = ()
 
 
 class _Answered(HTTPException):
@@ -209,9 +207,7 @@ class SignIn:
         if serving is None:
             raise RuntimeError("sign-in serves HTTP requests of the application that it was given")
         visit = await run_async(self.engine.admitting(_arrival(serving.connection), wanted))
-        serving.looked, serving.visit = True, visit if isinstance(visit, Visit) else None
-        if isinstance(visit, Visit):
-            serving.cookies = visit.cookies
+        serving.admitted(visit if isinstance(visit, Visit) else None)
         return visit
 
     async def _needed(self, request: Request, error: Exception) -> Response:
@@ -250,8 +246,8 @@ class _Middleware:
         before = self._serving.set(serving)
 
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start" and serving.visit is not None:
-                _protect(message, serving.cookies)
+            if message["type"] == "http.response.start" and serving.looked:
+                _protect(message, serving)
             await send(message)
 
         try:
@@ -260,15 +256,17 @@ class _Middleware:
             self._serving.reset(before)
 
 
-def _protect(message: MutableMapping[str, Any], cookies: tuple[Cookie, ...]) -> None:
+def _protect(message: MutableMapping[str, Any], serving: Serving) -> None:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
     headers = list(message.get("headers", ()))
     there = {name.lower() for name, _ in headers}
-    headers += [
-        (name.lower().encode(), value.encode())
-        for name, value in headers_beside(lambda name: name.lower().encode() in there)
-    ]
-    headers += [(b"set-cookie", set_cookie(cookie).encode()) for cookie in cookies]
+    answered = [value.decode("latin-1") for name, value in headers if name.lower() == b"set-cookie"]
+    if serving.visit is not None:
+        headers += [
+            (name.lower().encode(), value.encode())
+            for name, value in headers_beside(lambda name: name.lower().encode() in there)
+        ]
+    headers += [(b"set-cookie", cookie.encode()) for cookie in serving.set_cookies(answered)]
     message["headers"] = headers
 
 
