@@ -298,6 +298,16 @@ class Sessions:
         ids = [(KIND, self._name(id_)) for name in names for id_ in self._lists.read(name).sessions]
         return any(record is not None for record in self._store.read_many(ids))
 
+    def listed(self, names: tuple[str, ...]) -> list[Session]:
+        """Return every session that is on all of these lists.
+
+        Raises:
+            StoreUnavailable: The store can't tell.
+        """
+        ids = [(KIND, self._name(id_)) for id_ in self._lists.read(names[0]).sessions] if names else []
+        found = (Session.loads(record.value) for record in self._store.read_many(ids) if record is not None)
+        return [one for one in found if one is not None and set(names) <= set(names_of(one.who))]
+
     def dark(self) -> Iterator[tuple[str, float]]:
         """Yield for each session that this process has read its provider, and the seconds until an outage ends it.
 
