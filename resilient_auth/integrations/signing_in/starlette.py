@@ -40,6 +40,8 @@ class _Serving(Serving):
     def __init__(self, connection: HTTPConnection) -> None:
         super().__init__()
         self.connection = connection
+        #: What a dependency has answered: an application that is mounted in this one knows nothing of that.
+        self.answer: Answer | None = None
 
 
 class _Answered(HTTPException):
@@ -114,9 +116,12 @@ class SignIn:
                 visit = await self._admit(wanted)
                 if isinstance(visit, Answer):
                     return _response(visit)
-                if inspect.iscoroutinefunction(view):
-                    return await view(*args, **kwargs)
-                return await run_in_threadpool(view, *args, **kwargs)
+                try:
+                    if inspect.iscoroutinefunction(view):
+                        return await view(*args, **kwargs)
+                    return await run_in_threadpool(view, *args, **kwargs)
+                except SignInNeeded as error:
+                    return await self._sign_in_again(error)
 
             return guarded
 
@@ -140,7 +145,7 @@ class SignIn:
         async def dependency() -> User:
             visit = await self._admit(wanted)
             if not isinstance(visit, Visit):
-                raise _Answered(visit or Answer(401))
+                raise _Answered(self._answering(visit or Answer(401)))
             return visit.user
 
         return dependency
@@ -210,10 +215,20 @@ class SignIn:
         serving.admitted(visit if isinstance(visit, Visit) else None)
         return visit
 
-    async def _needed(self, request: Request, error: Exception) -> Response:
+    def _answering(self, answer: Answer) -> Answer:
         serving = self._serving.get()
-        visit = None if serving is None else serving.visit
-        arrival = _arrival(request)
+        if serving is not None:
+            serving.answer = answer
+        return answer
+
+    async def _needed(self, _: Request, error: Exception) -> Response:
+        return await self._sign_in_again(error)
+
+    async def _sign_in_again(self, error: Exception) -> Response:
+        serving = self._serving.get()
+        if serving is None:
+            raise error
+        visit, arrival = serving.visit, _arrival(serving.connection)
         if visit is None or not isinstance(error, SignInNeeded):
             answer = await run_async(self.engine.admitting(arrival, self.engine.wanted()))
         else:
@@ -245,7 +260,20 @@ class _Middleware:
         serving = _Serving(HTTPConnection(scope))
         before = self._serving.set(serving)
 
+        instead = False
+
         async def sending(message: Message) -> None:
+            nonlocal instead
+            if message["type"] == "http.response.start":
+                answer, serving.answer = serving.answer, None
+                if answer is not None and message["status"] == answer.status:
+                    instead = True
+                    await _response(answer)(scope, receive, protected)
+                    return
+            if not instead:
+                await protected(message)
+
+        async def protected(message: Message) -> None:
             if message["type"] == "http.response.start" and serving.looked:
                 _protect(message, serving)
             await send(message)
