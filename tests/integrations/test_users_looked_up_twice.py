@@ -23,6 +23,8 @@ BASE = "https://testserver"
 COOKIE = "__Host-session"
 #: Sends a request with a session's cookie; returns the text and the `Set-Cookie` headers.
 Ask = Callable[..., tuple[str, list[str]]]
+#: What a view says that takes its page for everybody's.
+PUBLIC = {"Cache-Control": "public, max-age=600", "Vary": "Accept-Encoding"}
 
 
 class Site:
@@ -40,6 +42,8 @@ class Site:
         }
         self.auth: Any = None
         self.context: Any = None
+        #: Of the last answer.
+        self.headers: Any = None
 
     def begin(self, name: str) -> str:
         who = Who(provider="openid", issuer=self.issuer, subject=name, name=name)
@@ -71,6 +75,10 @@ def of_flask(site: Site) -> Ask:
     def home() -> str:
         return f"hello {auth.user.name if auth.user else 'stranger'}"
 
+    @app.get("/public")
+    def public() -> tuple[str, dict[str, str]]:
+        return f"for {auth.user.name if auth.user else 'all'}", PUBLIC
+
     client = app.test_client(use_cookies=False)
     # As a program does when it starts: every request is then served in this one, and has its `g`.
     site.context = app.app_context()
@@ -79,6 +87,7 @@ def of_flask(site: Site) -> Ask:
     def ask(path: str, cookie: str = "", method: str = "GET", **headers: str) -> tuple[str, list[str]]:
         sent = {"accept": "text/html", "cookie": f"{COOKIE}={cookie}", **headers}
         answer = client.open(path, method=method, base_url=BASE, headers=sent)
+        site.headers = answer.headers
         return answer.text, answer.headers.getlist("Set-Cookie")
 
     return ask
@@ -114,6 +123,11 @@ def of_starlette(site: Site) -> Ask:
         user = await auth.current_user()
         return PlainTextResponse(f"hello {user.name if user else 'stranger'}")
 
+    async def public(_: Request) -> PlainTextResponse:
+        user = await auth.current_user()
+        return PlainTextResponse(f"for {user.name if user else 'all'}", headers=PUBLIC)
+
+    app.add_route("/public", public)
     app.add_route("/me", me)
     app.add_route("/", home)
     client = TestClient(app, base_url=BASE, follow_redirects=False)
@@ -121,6 +135,7 @@ def of_starlette(site: Site) -> Ask:
     def ask(path: str, cookie: str = "", method: str = "GET", **headers: str) -> tuple[str, list[str]]:
         sent = {"accept": "text/html", "cookie": f"{COOKIE}={cookie}", **headers}
         answer = client.request(method, path, headers=sent)
+        site.headers = answer.headers
         return answer.text, answer.headers.get_list("set-cookie")
 
     return ask
@@ -143,7 +158,11 @@ def of_django(site: Site) -> Ask:
     def home(_: HttpRequest) -> HttpResponse:
         return HttpResponse(f"hello {auth.user.name if auth.user else 'stranger'}")
 
-    patterns += [route_at("me", me), route_at("", home)]
+    @auth.login_optional
+    def public(_: HttpRequest) -> HttpResponse:
+        return HttpResponse(f"for {auth.user.name if auth.user else 'all'}", headers=PUBLIC)
+
+    patterns += [route_at("me", me), route_at("public", public), route_at("", home)]
 
     def ask(path: str, cookie: str = "", method: str = "GET", **headers: str) -> tuple[str, list[str]]:
         sent = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
@@ -151,6 +170,7 @@ def of_django(site: Site) -> Ask:
             client = Client()
             client.cookies[COOKIE] = cookie
             answer = client.generic(method, path, secure=True, HTTP_ACCEPT="text/html", **sent)
+        site.headers = answer.headers
         return answer.content.decode(), [morsel.OutputString() for morsel in answer.cookies.values()]
 
     return ask
@@ -197,6 +217,21 @@ def test_each_request_has_its_own_user(site: Site, framework: Callable[[Site], A
     ada, bob = site.begin("ada"), site.begin("bob")
     for cookie, name in ((ada, "ada"), ("", "stranger"), (bob, "bob"), (ada, "ada")):
         assert ask("/", cookie)[0] == f"hello {name}"
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_no_cache_hands_an_id_to_others(site: Site, framework: Callable[[Site], Ask]) -> None:
+    """Though the view says that its page is everybody's: it knows nothing of a new id that goes out with it."""
+    ask = framework(site)
+    cookie = site.begin("ada")
+    assert ask("/public", cookie)[0] == "for ada"
+    assert site.headers["Cache-Control"] == PUBLIC["Cache-Control"]
+    assert site.headers["Vary"] == "Accept-Encoding, Cookie"
+    site.clock.advance(901.0)
+    _, cookies = ask("/public", cookie)
+    assert [each.partition("=")[0] for each in cookies] == [COOKIE]
+    assert site.headers["Cache-Control"] == "no-store"
+    assert site.headers["Vary"] == "Accept-Encoding, Cookie"
 
 
 def test_a_form_of_files_that_something_has_read_before_is_as_good_as_empty(site: Site) -> None:

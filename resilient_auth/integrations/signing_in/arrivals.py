@@ -78,14 +78,20 @@ def set_cookie(cookie: Cookie) -> str:
     return f"{cookie.name}={cookie.value}; Path=/{lasts}; Secure; HttpOnly; SameSite={cookie.same_site}"
 
 
-def headers_beside(given: Callable[[str], object]) -> list[tuple[str, str]]:
-    """Return the headers to set on a page with a user, but those that the view has set.
+def headers_beside(given: Callable[[str], str | None], *, cookies: bool) -> list[tuple[str, str]]:
+    """Return the headers to set on a page with a user, in the place of those of the same name.
+
+    What the view has set stays; but a page that brings somebody their new id is kept by no cache, whoever may see it.
 
     Args:
-        given: Returns whether a header is there.
+        given: Returns a header that is there.
+        cookies: Whether it sets cookies of ours.
     """
-    vary = [] if given("Vary") else [("Vary", "Cookie")]
-    return [(name, value) for name, value in HEADERS if not given(name)] + vary
+    vary = [each.strip() for each in (given("Vary") or "").split(",") if each.strip()]
+    if "*" not in vary and "cookie" not in map(str.lower, vary):
+        vary.append("Cookie")
+    missing = {name: value for name, value in HEADERS if not given(name) or (cookies and name == "Cache-Control")}
+    return [*missing.items(), ("Vary", ", ".join(vary))]
 
 
 def decorating(decorate: Callable[[_V], _V], view: _V | None) -> Any:

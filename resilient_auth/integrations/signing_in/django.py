@@ -245,7 +245,7 @@ def _protected(response: Any, visit: Visit | None) -> Any:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
     if visit is None:
         return response
-    for name, value in headers_beside(response.has_header):
+    for name, value in headers_beside(response.get, cookies=bool(visit.cookies)):
         response[name] = value
     return _with(response, visit.cookies)
 

@@ -166,12 +166,13 @@ class SignIn:
 
     def _protected(self, response: Response) -> Response:
         """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
-        serving = self._serving()
-        if serving.visit is not None:
-            for name, value in headers_beside(response.headers.__contains__):
-                response.headers[name] = value
-        for cookie in serving.set_cookies(response.headers.getlist("Set-Cookie")):
-            response.headers.add("Set-Cookie", cookie)
+        serving, headers = self._serving(), response.headers
+        cookies = serving.set_cookies(headers.getlist("Set-Cookie"))
+        if serving.visit is not None or cookies:
+            for name, value in headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies)):
+                headers[name] = value
+        for cookie in cookies:
+            headers.add("Set-Cookie", cookie)
         return response
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -286,16 +287,14 @@ class _Middleware:
 
 def _protect(message: MutableMapping[str, Any], serving: Serving) -> None:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
-    headers = list(message.get("headers", ()))
-    there = {name.lower() for name, _ in headers}
-    answered = [value.decode("latin-1") for name, value in headers if name.lower() == b"set-cookie"]
-    if serving.visit is not None:
-        headers += [
-            (name.lower().encode(), value.encode())
-            for name, value in headers_beside(lambda name: name.lower().encode() in there)
-        ]
-    headers += [(b"set-cookie", cookie.encode()) for cookie in serving.set_cookies(answered)]
-    message["headers"] = headers
+    headers = Headers(raw=list(message.get("headers", ())))
+    cookies = serving.set_cookies(headers.getlist("set-cookie"))
+    ours = [(b"set-cookie", cookie.encode()) for cookie in cookies]
+    if serving.visit is not None or cookies:
+        beside = headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies))
+        ours += [(name.lower().encode(), value.encode("latin-1")) for name, value in beside]
+    replaced = {name for name, _ in ours} - {b"set-cookie"}
+    message["headers"] = [(name, value) for name, value in headers.raw if name.lower() not in replaced] + ours
 
 
 async def _body(request: Request) -> bytes:
