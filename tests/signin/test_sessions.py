@@ -467,6 +467,42 @@ class TestBounds:
         fleet.clock.advance(fleet.options.idle + fleet.options.extension + 1.0)
         fleet.one.create(who("one more"))
 
+    def test_what_anybody_may_say_leaves_nothing_behind(self, fleet: Fleet) -> None:
+        """Of a session that isn't there: neither in the store nor in the place of an end that somebody has proved."""
+        session, cookie = fleet.one.create(who(sid="s"))
+        kept = len(fleet.medium._values)
+        for number in range(50):
+            fleet.other.end_on((f"sid {ISSUER} {number}",), proved=False)
+        assert len(fleet.medium._values) == kept
+        fleet.medium.down = True
+        with pytest.raises(StoreUnavailable):
+            fleet.one.end(session.id)
+        for number in range(12_000):
+            with pytest.raises(StoreUnavailable):
+                fleet.one.end_on((f"sid {ISSUER} {number}",), proved=False)
+        fleet.medium.down = False
+        fleet.clock.advance(11.0)
+        assert fleet.one.find(cookie) is None
+
+    def test_an_end_looks_at_those_alone_that_it_may_mean(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many sessions a process has read: anybody may ask for one."""
+        from resilient_auth.signin.sessions import recent
+
+        cookies = [fleet.one.create(who(f"user {number}", sid=f"s{number}"))[1] for number in range(30)]
+        looked_at: list[str] = []
+        names_of = recent.names_of
+
+        def counted(one: Who) -> tuple[str, ...]:
+            looked_at.append(one.subject)
+            return names_of(one)
+
+        monkeypatch.setattr(recent, "names_of", counted)
+        fleet.one.end_on((f"sid {ISSUER} unknown",), proved=False)
+        assert looked_at == []
+        assert fleet.one.end_where(ISSUER, sid="s7", subject="user 7") == 1
+        assert set(looked_at) == {"user 7"}
+        assert [fleet.one.find(cookie) is None for cookie in cookies] == [number == 7 for number in range(30)]
+
     def test_guests_have_a_bound_of_their_own(self) -> None:
         fleet = Fleet(SessionOptions(most_guests=2))
         for number in range(2):

@@ -117,7 +117,7 @@ class Sessions:
         )
         crowded: list[str] | None = None
         for name, ended in before.items():
-            listed = self._lists.change(name, lambda there: _with(there, session.id, ends, now))
+            listed = self._lists.change(name, lambda there: there.with_one(session.id, ends, now))
             if listed.ended != ended:
                 # Ended while it was begun: whoever signed in must do so again.
                 raise StoreUnavailable(self._store.label, "busy", "the user's sessions were ended a moment ago")
@@ -276,8 +276,13 @@ class Sessions:
         """
         return self.end_on(wanted_names(issuer, sid, subject, oid, tenant, mail), begun_by)
 
-    def end_on(self, names: tuple[str, ...], begun_by: float = inf) -> int:
+    def end_on(self, names: tuple[str, ...], begun_by: float = inf, *, proved: bool = True) -> int:
         """End every session that is on all of these lists; see `end_where`.
+
+        Args:
+            names: These.
+            begun_by: As for `end_where`.
+            proved: Whether who said so has proved it: else nothing is kept of it where there is nothing to end.
 
         Raises:
             StoreUnavailable: As for `end_where`.
@@ -285,9 +290,9 @@ class Sessions:
         forks.notice()
         if not names:
             return 0
-        with self._ends.until_done(*names, begun_by=begun_by) as at:
-            self._recent.end_all(set(names))
-            return self._end_listed(names, at, begun_by + SKEW)
+        with self._ends.until_done(*names, begun_by=begun_by, proved=proved) as at:
+            self._recent.end_all(names)
+            return self._end_listed(names, at, begun_by + SKEW, proved)
 
     def any_listed(self, *names: str) -> bool:
         """Return whether a session is on one of these lists.
@@ -318,13 +323,13 @@ class Sessions:
             if session.who.provider != GUEST and (left := session.dark(options, now) - now) > 0:
                 yield session.who.provider, left
 
-    def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
+    def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float, proved: bool) -> int:
         """End what is on all of these lists and had begun by then."""
         if len(names) == 1 and " " not in names[0]:
             known = self._read(names[0])
             return int(known is not None and self._erase(known[0]))
         # One that is given up on before its end is found again by who tries again: the mark comes first.
-        first = self._lists.change(names[0], lambda there: None if there.ended == at else replace(there, ended=at))
+        first = self._lists.change(names[0], lambda there: _marked(there, at) if proved or there.sessions else None)
         ended = 0
         for session_id in list(first.sessions):
             known = self._read(session_id)
@@ -390,6 +395,5 @@ def _counter(session_id: str) -> str:
     return f"all {sum(session_id.encode()) % _COUNTERS}"
 
 
-def _with(there: Listed, session_id: str, ends: float, now: float) -> Listed:
-    sessions = {id_: end for id_, end in there.sessions.items() if end > now}
-    return Listed({**sessions, session_id: ends}, there.ended)
+def _marked(there: Listed, at: float) -> Listed | None:
+    return None if there.ended == at else replace(there, ended=at)

@@ -127,7 +127,7 @@ class Ending:
         count, failure = 0, None
         if self._sessions is not None and not tokens_alone:
             try:
-                count = self._sessions.end_on(whom.names, before)
+                count = self._sessions.end_on(whom.names, before, proved=revoke)
             except StoreUnavailable as error:
                 failure = error
         if revoke and self._revocations is not None:

@@ -167,7 +167,8 @@ class World:
         """Have the breakers forget, and what waits for the store written."""
         self.clock.advance(11.0)
         ends = time.monotonic() + 20.0
-        while any(process.auth.engine.site.sessions._ends._pending for process in (self.one, self.other)):
+        kept = [process.auth.engine.site.sessions._ends for process in (self.one, self.other)]
+        while any(each._pending or each._unproved for each in kept):
             assert time.monotonic() < ends, "what was ended is never written"
             self.clock.advance(1.0)
             time.sleep(0.002)
