@@ -39,7 +39,8 @@ def below(path: str, prefix: str) -> bool:
     if not prefix:
         return True
     for read in (path, unquote(path), unquote(unquote(path))):
-        bare = read.partition("?")[0].partition("#")[0]
+        # Browsers leave out blanks at the end, behind two dots too.
+        bare = read.partition("?")[0].partition("#")[0].rstrip()
         if bare != prefix and not bare.startswith(f"{prefix}/"):
             return False
         if not {".", ".."}.isdisjoint(bare.split("/")):

@@ -519,6 +519,8 @@ class TestArguments:
         [
             ({"scopes": "api://x/y"}, "scopes"),
             ({"name": "a b"}, "name"),
+            ({"name": "guest"}, "name"),
+            ({"name": "one-time-code"}, "name"),
             ({"response_mode": "fragment"}, "response_mode"),
             ({"colour": "red"}, "colour"),
             ({"client_id": ""}, "client_id"),

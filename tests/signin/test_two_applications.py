@@ -151,6 +151,7 @@ class TestWhereto:
             ("/bank/pay", "/shop/"),
             ("/shopping", "/shop/"),
             ("/shop/../bank/pay", "/shop/"),
+            ("/shop/.. ", "/shop/"),
             ("/shop/%2e%2e/bank", "/shop/"),
             ("/shop/%252e%252e/bank", "/shop/"),
             ("/shop/..%2fbank", "/shop/"),
