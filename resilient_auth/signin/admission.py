@@ -119,11 +119,13 @@ class Admission:
 
     def _renewed(self, found: Found) -> Steps[Visit]:
         """Note that a request has come, and give the browser another id where it is time; seldom a write."""
-        sessions, cookies = self._site.sessions, tuple[Cookie, ...]()
+        site, sessions, cookies = self._site, self._site.sessions, tuple[Cookie, ...]()
         session = found.session
         if sessions.is_due(found):
+            # Another request is given one when this hasn't come back by the overlap: a later answer mustn't undo that.
+            until = site.clock.monotonic() + sessions.options.overlap / 2
             session, cookie = yield OnThread(lambda: sessions.renew(found))
-            cookies = () if cookie is None else (Cookie(self._site.session_cookie, cookie),)
+            cookies = () if cookie is None else (Cookie(site.session_cookie, cookie, until=until),)
         return Visit(session, User.of(session, extended=False), cookies)
 
     def _lacking(self, arrival: Arrival, visit: Visit, wanted: Wanted) -> Steps[Answer | None]:

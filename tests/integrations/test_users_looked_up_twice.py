@@ -42,12 +42,23 @@ class Site:
         }
         self.auth: Any = None
         self.context: Any = None
+        #: What the browser has.
+        self.latest = ""
         #: Of the last answer.
         self.headers: Any = None
 
     def begin(self, name: str) -> str:
         who = Who(provider="openid", issuer=self.issuer, subject=name, name=name)
         return str(self.auth.engine.site.sessions.create(who)[1])
+
+    def take_long(self) -> str:
+        """Have a minute pass in a view, in which another request of the browser's is given an id, which is used."""
+        sessions = self.auth.engine.site.sessions
+        self.clock.advance(61.0)
+        for _ in range(2):
+            found = sessions.find(self.latest)
+            self.latest = sessions.renew(found)[1] or self.latest
+        return "done"
 
     def close(self) -> None:
         if self.context is not None:
@@ -78,6 +89,11 @@ def of_flask(site: Site) -> Ask:
     @app.get("/public")
     def public() -> tuple[str, dict[str, str]]:
         return f"for {auth.user.name if auth.user else 'all'}", PUBLIC
+
+    @app.get("/slow")
+    @auth.login_required
+    def slow() -> str:
+        return site.take_long()
 
     client = app.test_client(use_cookies=False)
     # As a program does when it starts: every request is then served in this one, and has its `g`.
@@ -127,6 +143,11 @@ def of_starlette(site: Site) -> Ask:
         user = await auth.current_user()
         return PlainTextResponse(f"for {user.name if user else 'all'}", headers=PUBLIC)
 
+    @auth.login_required
+    def slow(_: Request) -> PlainTextResponse:
+        return PlainTextResponse(site.take_long())
+
+    app.add_route("/slow", slow)
     app.add_route("/public", public)
     app.add_route("/me", me)
     app.add_route("/", home)
@@ -162,7 +183,11 @@ def of_django(site: Site) -> Ask:
     def public(_: HttpRequest) -> HttpResponse:
         return HttpResponse(f"for {auth.user.name if auth.user else 'all'}", headers=PUBLIC)
 
-    patterns += [route_at("me", me), route_at("public", public), route_at("", home)]
+    @auth.login_required
+    def slow(_: HttpRequest) -> HttpResponse:
+        return HttpResponse(site.take_long())
+
+    patterns += [route_at("me", me), route_at("public", public), route_at("slow", slow), route_at("", home)]
 
     def ask(path: str, cookie: str = "", method: str = "GET", **headers: str) -> tuple[str, list[str]]:
         sent = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
@@ -209,6 +234,20 @@ def test_what_an_answer_of_ours_says_comes_last(site: Site, framework: Callable[
     _, cookies = ask("/sign-out", cookie, "POST", **{"sec-fetch-site": "same-origin"})
     (said,) = (each for each in cookies if each.startswith(COOKIE))
     assert "max-age=0" in said.lower()
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_answer_that_took_long_takes_no_later_id_away(site: Site, framework: Callable[[Site], Ask]) -> None:
+    """While it was made another request may have been given one, of whose use the former dies."""
+    ask = framework(site)
+    site.latest = site.begin("ada")
+    site.clock.advance(901.0)
+    text, cookies = ask("/slow", site.latest)
+    assert text == "done"
+    kept = next((each.partition(";")[0].partition("=")[2] for each in cookies), site.latest)
+    for _ in range(5):
+        assert ask("/", kept)[0] == "hello ada"
+        site.clock.advance(30.0)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

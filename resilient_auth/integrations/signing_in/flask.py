@@ -167,7 +167,7 @@ class SignIn:
     def _protected(self, response: Response) -> Response:
         """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
         serving, headers = self._serving(), response.headers
-        cookies = serving.set_cookies(headers.getlist("Set-Cookie"))
+        cookies = serving.set_cookies(headers.getlist("Set-Cookie"), self.engine.site.clock.monotonic())
         if serving.visit is not None or cookies:
             for name, value in headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies)):
                 headers[name] = value

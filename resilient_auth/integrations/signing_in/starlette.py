@@ -81,7 +81,7 @@ class SignIn:
         self.engine = SignInEngine(providers, base_url=base_url, store=store, options=options, settings=settings)
         self._optional = self.engine.wanted(required=False)
         self._serving: ContextVar[_Serving | None] = ContextVar("resilient_auth_serving", default=None)
-        app.add_middleware(_Middleware, serving=self._serving)
+        app.add_middleware(_Middleware, serving=self._serving, now=self.engine.site.clock.monotonic)
         app.add_exception_handler(_Answered, _answered)
         app.add_exception_handler(SignInNeeded, self._needed)
         # Before a route that takes every path; they are in no OpenAPI document.
@@ -250,9 +250,10 @@ def made(route: Route) -> StarletteRoute:
 class _Middleware:
     """Know which request is being served, and send its cookies and headers with the answer."""
 
-    def __init__(self, app: ASGIApp, serving: ContextVar[_Serving | None]) -> None:
+    def __init__(self, app: ASGIApp, serving: ContextVar[_Serving | None], now: Callable[[], float]) -> None:
         self._app = app
         self._serving = serving
+        self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -276,7 +277,7 @@ class _Middleware:
 
         async def protected(message: Message) -> None:
             if message["type"] == "http.response.start" and serving.looked:
-                _protect(message, serving)
+                _protect(message, serving, self._now())
             await send(message)
 
         try:
@@ -285,10 +286,10 @@ class _Middleware:
             self._serving.reset(before)
 
 
-def _protect(message: MutableMapping[str, Any], serving: Serving) -> None:
+def _protect(message: MutableMapping[str, Any], serving: Serving, now: float) -> None:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
     headers = Headers(raw=list(message.get("headers", ())))
-    cookies = serving.set_cookies(headers.getlist("set-cookie"))
+    cookies = serving.set_cookies(headers.getlist("set-cookie"), now)
     ours = [(b"set-cookie", cookie.encode()) for cookie in cookies]
     if serving.visit is not None or cookies:
         beside = headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies))
