@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from .._engine.steps import Steps
-from .._engine.threads import OnThread
 from ..errors import StoreUnavailable
 from ..events import SessionExtended, emit
 from ..token import fingerprint
 from .messages import Answer, Arrival, Cookie, dropped
 from .pages import Choice, Page
 from .providers.redeeming import acrs_of
+from .sessions.calls import StoreCall
 from .sessions.record import Session
 from .sessions.sessions import Found
 from .signing_in import SigningIn
@@ -60,7 +61,7 @@ class Admission:
         found = site.sessions.recall(cookie) if cookie else None
         try:
             if found is None and cookie:
-                found = yield OnThread(lambda: site.sessions.find(cookie))
+                found = yield StoreCall(lambda: site.sessions.find(cookie))
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         if found is None:
@@ -98,7 +99,10 @@ class Admission:
         party = site.party_of(session.who.provider)
         sight = yield from party.watch.looking()
         if sight.down:
-            extended, new = yield OnThread(lambda: site.sessions.extend(found))
+            try:
+                extended, new = yield StoreCall(lambda: site.sessions.extend(found))
+            except StoreUnavailable as error:
+                return site.store_unavailable(arrival, error)
             if new:
                 emit(
                     SessionExtended(
@@ -124,8 +128,9 @@ class Admission:
         if sessions.is_due(found):
             # Another request is given one when this hasn't come back by the overlap: a later answer mustn't undo that.
             until = site.clock.monotonic() + sessions.options.overlap / 2
-            session, cookie = yield OnThread(lambda: sessions.renew(found))
-            cookies = () if cookie is None else (Cookie(site.session_cookie, cookie, until=until),)
+            with suppress(StoreUnavailable):
+                session, cookie = yield StoreCall(lambda: sessions.renew(found))
+                cookies = () if cookie is None else (Cookie(site.session_cookie, cookie, until=until),)
         return Visit(session, User.of(session, extended=False), cookies)
 
     def _lacking(self, arrival: Arrival, visit: Visit, wanted: Wanted) -> Steps[Answer | None]:

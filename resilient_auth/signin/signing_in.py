@@ -24,6 +24,7 @@ from ..verify import InvalidToken
 from .messages import LONGEST_PARAMETER, MOST_PARAMETERS, Answer, Arrival, Cookie, leading_to
 from .providers import Party, Use
 from .providers.redeeming import REQUEST_ERRORS, acrs_of, redeemed_by, who_is
+from .sessions.calls import StoreCall
 from .sessions.record import Session, Who, parsed_cookie
 from .site import Site
 
@@ -155,7 +156,7 @@ class SigningIn:
             return site.refused(arrival, "malformed", _AGAIN)
         label: str = state
         try:
-            begun, drop = yield OnThread(lambda: site.flows.open(arrival, label))
+            begun, drop = yield StoreCall(lambda: site.flows.open(arrival, label))
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         # What else was begun here, a one-time code for example, is no sign-in with a provider.
@@ -235,7 +236,7 @@ class SigningIn:
             return cookie
 
         try:
-            cookie = yield OnThread(begin)
+            cookie = yield StoreCall(begin)
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         except BaseException:
@@ -296,9 +297,9 @@ class SigningIn:
         sessions, cookie = self._site.sessions, arrival.cookies.get(self._site.session_cookie)
         try:
             if session_id is not None:
-                named: Session | None = yield OnThread(lambda: sessions.get(session_id))
+                named: Session | None = yield StoreCall(lambda: sessions.get(session_id))
                 return named
-            found = (yield OnThread(lambda: sessions.find(cookie))) if cookie else None
+            found = (yield StoreCall(lambda: sessions.find(cookie))) if cookie else None
         except StoreUnavailable:
             return None
         return None if found is None else found.session
