@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from .._engine.steps import Steps
-from .._engine.threads import OnThread
 from ..errors import StoreUnavailable
 from ..events import SessionExtended, emit
 from ..token import fingerprint
 from .messages import Answer, Arrival, Cookie, dropped
 from .pages import Choice, Page
-from .paths import own_path
+from .providers.redeeming import acrs_of
+from .sessions.calls import StoreCall
+from .sessions.record import Session
 from .sessions.sessions import Found
-from .signing_in import SigningIn, acrs_of
+from .signing_in import SigningIn
 from .site import Site
 from .user import SignInNeeded, User, Visit
 
@@ -59,7 +61,7 @@ class Admission:
         found = site.sessions.recall(cookie) if cookie else None
         try:
             if found is None and cookie:
-                found = yield OnThread(lambda: site.sessions.find(cookie))
+                found = yield StoreCall(lambda: site.sessions.find(cookie))
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         if found is None:
@@ -87,7 +89,7 @@ class Admission:
         if not arrival.is_page:
             return self._unauthorized(arrival)
         begun = self._signing_in.begin(
-            arrival, party, self._next(arrival), claims=error.claims, known=visit.session, silent=error.claims is None
+            arrival, party, site.here(arrival), claims=error.claims, known=visit.session, silent=error.claims is None
         )
         return (yield from begun)
 
@@ -97,7 +99,10 @@ class Admission:
         party = site.party_of(session.who.provider)
         sight = yield from party.watch.looking()
         if sight.down:
-            extended, new = yield OnThread(lambda: site.sessions.extend(found))
+            try:
+                extended, new = yield StoreCall(lambda: site.sessions.extend(found))
+            except StoreUnavailable as error:
+                return site.store_unavailable(arrival, error)
             if new:
                 emit(
                     SessionExtended(
@@ -113,38 +118,41 @@ class Admission:
             return Visit(session, User.of(session, extended=True))
         if sight.retry_after or not arrival.is_page:
             return (yield from self._invite(arrival, wanted))
-        begun = self._signing_in.begin(arrival, party, self._next(arrival), silent=True, known=session)
+        begun = self._signing_in.begin(arrival, party, site.here(arrival), silent=True, known=session)
         return (yield from begun)
 
     def _renewed(self, found: Found) -> Steps[Visit]:
         """Note that a request has come, and give the browser another id where it is time; seldom a write."""
-        sessions, cookies = self._site.sessions, tuple[Cookie, ...]()
+        site, sessions, cookies = self._site, self._site.sessions, tuple[Cookie, ...]()
         session = found.session
         if sessions.is_due(found):
-            session, cookie = yield OnThread(lambda: sessions.renew(found))
-            cookies = () if cookie is None else (Cookie(self._site.session_cookie, cookie),)
+            # Another request is given one when this hasn't come back by the overlap: a later answer mustn't undo that.
+            until = site.clock.monotonic() + sessions.options.overlap / 2
+            with suppress(StoreUnavailable):
+                session, cookie = yield StoreCall(lambda: sessions.renew(found))
+                cookies = () if cookie is None else (Cookie(site.session_cookie, cookie, until=until),)
         return Visit(session, User.of(session, extended=False), cookies)
 
     def _lacking(self, arrival: Arrival, visit: Visit, wanted: Wanted) -> Steps[Answer | None]:
         """Return what is answered where a view wants more than there is; None where it doesn't."""
-        session = visit.session
-        party = self._site.party_of(session.who.provider)
+        site, session = self._site, visit.session
+        party = site.party_of(session.who.provider)
         if visit.user.is_guest and wanted.required and not wanted.guests:
-            return (yield from self._invite(arrival, wanted))
+            return (yield from self._invite(arrival, wanted, session))
         if wanted.acrs is not None and wanted.acrs not in acrs_of(session.who.claims):
             if not arrival.is_page:
                 return self._unauthorized(arrival)
-            begun = self._signing_in.begin(arrival, party, self._next(arrival), acrs=wanted.acrs, known=session)
+            begun = self._signing_in.begin(arrival, party, site.here(arrival), acrs=wanted.acrs, known=session)
             return (yield from begun)
         return None
 
-    def _invite(self, arrival: Arrival, wanted: Wanted) -> Steps[Answer]:
+    def _invite(self, arrival: Arrival, wanted: Wanted, known: Session | None = None) -> Steps[Answer]:
         """Answer who isn't signed in: a page leads to the provider, anything else says so."""
         site = self._site
         if arrival.is_page:
             silent = site.options.silent_first
             begun = self._signing_in.begin(
-                arrival, site.primary, self._next(arrival), silent=silent, guests=wanted.guests
+                arrival, site.primary, site.here(arrival), silent=silent, known=known, guests=wanted.guests
             )
             return (yield from begun)
         sight = yield from site.primary.watch.looking()
@@ -166,6 +174,3 @@ class Admission:
                 choices=(Choice("sign_in", "Sign in", site.sign_in_path(home)),),
             ),
         )
-
-    def _next(self, arrival: Arrival) -> str:
-        return own_path(arrival.path, f"{self._site.prefix}/")

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .._engine.steps import Steps
-from .._engine.threads import OnThread, submit
+from .._engine.threads import submit
 from ..errors import Overloaded, ResilientAuthError, StoreUnavailable
 from .codes import CodeBook
 from .messages import Answer, Arrival, leading_to
 from .pages import Choice, Field, Page
+from .sessions.calls import StoreCall
 from .sessions.record import GUEST, Who
 from .signing_in import SigningIn
 from .site import Site
@@ -58,13 +59,16 @@ class Alternates:
             return site.show(arrival, page)
         body = {"address": address[:254], "next": next_path}
         try:
-            cookies = yield OnThread(lambda: site.flows.begin(arrival, _LABEL, body))
-            # For nobody who waits: the answer takes as long for an address that isn't known.
-            submit("one-time codes", lambda: _send(codes, address))
+            cookies = yield StoreCall(lambda: site.flows.begin(arrival, _LABEL, body))
+            if cookies is not None:
+                # For nobody who waits: the answer takes as long for an address that isn't known.
+                submit("one-time codes", lambda: _send(codes, address))
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         except Overloaded as error:
             return site.unavailable(arrival, site.primary, error.retry_after, next_path)
+        if cookies is None:
+            return site.refused(arrival, "too_large", "This address is too long.")
         return self._code_page(arrival, next_path).with_cookies(*cookies)
 
     def check(self, arrival: Arrival) -> Steps[Answer]:
@@ -82,7 +86,7 @@ class Alternates:
             return begun["next"], codes.redeem(begun["address"], code) if good else None
 
         try:
-            redeemed = yield OnThread(redeem)
+            redeemed = yield StoreCall(redeem)
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
         if redeemed is None:

@@ -56,10 +56,18 @@ class OneTimeCodes:
 
 
 class CodeBook:
-    """Keep codes in the store: hashed, each good once, bounded in number and in guesses."""
+    """Keep codes in the store: hashed, each good once, bounded in number and in guesses.
 
-    def __init__(self, options: OneTimeCodes, store: Store, clock: Clock) -> None:
+    Args:
+        options: The owner's.
+        store: Where.
+        clock: Gives the time.
+        application: Whose they are: a store may have those of several, none of which is another one's.
+    """
+
+    def __init__(self, options: OneTimeCodes, store: Store, clock: Clock, *, application: str) -> None:
         self.options = options
+        self._application = application
         self._store = store
         self._clock = clock
 
@@ -68,12 +76,14 @@ class CodeBook:
 
         Raises:
             StoreUnavailable: The code can't be kept; none is sent.
+            ConfigurationError: What was found doesn't say who it is.
         """
         if not 0 < len(address) <= _LONGEST_ADDRESS or not address.isprintable():
             return
         claims = self.options.find(address)
         if claims is None:
             return
+        require(bool(claims.get("sub")), "find must return claims with a sub, by which the user is known")
         # An address that isn't known leaves no trace here.
         code = "".join(secrets.choice("0123456789") for _ in range(self.options.digits))
         salt = secrets.token_hex(16)
@@ -97,7 +107,7 @@ class CodeBook:
         """
         name = _named(address)
         for _ in range(_RETRIES):
-            record = self._store.read(KIND, name)
+            record = self._store.read(KIND, self._key(name))
             body = {} if record is None else json.loads(record.value)
             entry = body.get("entry") or {}
             if record is None or not entry or entry["left"] < 1 or self._clock.wall() >= entry["until"]:
@@ -105,7 +115,8 @@ class CodeBook:
             good = hmac.compare_digest(entry["hash"], _hashed(entry["salt"], code))
             left = {**body, "entry": None if good else {**entry, "left": entry["left"] - 1}}
             # A guess counts before it is judged: of many at the same time, each takes one away.
-            if self._store.write(KIND, name, json.dumps(left).encode(), ttl=3600.0, expected=record.version) is None:
+            value = json.dumps(left).encode()
+            if self._store.write(KIND, self._key(name), value, ttl=3600.0, expected=record.version) is None:
                 continue
             claims: Mapping[str, Any] | None = entry["claims"] if good else None
             return claims
@@ -115,16 +126,19 @@ class CodeBook:
         """Count one more within the hour, and keep what belongs to it; return whether there may be one."""
         for _ in range(_RETRIES):
             now = self._clock.wall()
-            record = self._store.read(KIND, name)
+            record = self._store.read(KIND, self._key(name))
             body = {} if record is None else json.loads(record.value)
             sent = [at for at in body.get("sent", ()) if now - at < 3600.0]
             if len(sent) >= most:
                 return False
             value = json.dumps({"sent": [*sent, now], "entry": entry}).encode()
             version = None if record is None else record.version
-            if self._store.write(KIND, name, value, ttl=3600.0, expected=version) is not None:
+            if self._store.write(KIND, self._key(name), value, ttl=3600.0, expected=version) is not None:
                 return True
         raise StoreUnavailable(self._store.label, "busy", "others write there all the time")
+
+    def _key(self, name: str) -> str:
+        return f"{name} {self._application}"
 
 
 def _named(address: str) -> str:

@@ -49,7 +49,8 @@ class Flows:
         self._life = life
         self._most = most
         self._prefix = prefix
-        self._sealers: dict[int, Sealer] = {}
+        #: By the day: its key, and what seals with it.
+        self._sealers: dict[int, tuple[bytes, Sealer]] = {}
         self.after_fork()
         forks.renew_in_children(self)
 
@@ -93,22 +94,34 @@ class Flows:
         value = arrival.cookies.get(name)
         if value is None:
             return None, None
-        return self._opened(name, value), dropped(name, "None")
+        return self._opened(name, value, anew=True), dropped(name, "None")
 
-    def _opened(self, name: str, value: str) -> dict[str, Any] | None:
+    def _opened(self, name: str, value: str, *, anew: bool = False) -> dict[str, Any] | None:
         day, _, text = value.partition(".")
         now = self._clock.wall()
         if not (day.isascii() and day.isdigit() and len(day) < 9) or abs(now // _DAY - int(day)) > 1:
             return None
         try:
             sealed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            body: dict[str, Any] = json.loads(self._sealer(int(day)).open("sign-in", name, sealed))
+            try:
+                opened = self._sealer(int(day)).open("sign-in", name, sealed)
+            except UnsealableError:
+                if not anew:
+                    return None
+                # A store that was emptied has been given another key by another process.
+                opened = self._sealer(int(day), anew=True).open("sign-in", name, sealed)
+            body: dict[str, Any] = json.loads(opened)
         except (ValueError, UnsealableError):
             return None
         return body if -60.0 <= now - body["at"] < self._life else None
 
-    def _sealer(self, day: int, *, make: bool = False) -> Sealer:
+    def _sealer(self, day: int, *, make: bool = False, anew: bool = False) -> Sealer:
         """Return what seals on a day.
+
+        Args:
+            day: Its number.
+            make: Whether to have one where there is none; what is sealed with it other processes must be able to open.
+            anew: Whether to look at the store although one is known.
 
         Raises:
             StoreUnavailable: The store can't tell.
@@ -116,14 +129,31 @@ class Flows:
         """
         forks.notice()
         with self._lock:
-            sealer = self._sealers.get(day)
-        if sealer is not None:
+            known, sealer = self._sealers.get(day, (None, None))
+        if sealer is not None and not make and not anew:
             return sealer
-        name = str(day)
+        try:
+            key = self._key(str(day), known, make=make)
+        except StoreUnavailable:
+            if sealer is None:
+                raise
+            return sealer
+        if key is None:
+            raise ValueError("no key")
+        if key == known and sealer is not None:
+            return sealer
+        sealer = Sealer(load_keys(key, label="sign-in"), ("sign-in", self._origin, ""))
+        with self._lock:
+            self._sealers = {kept: other for kept, other in self._sealers.items() if abs(kept - day) <= 1}
+            self._sealers[day] = key, sealer
+        return sealer
+
+    def _key(self, name: str, known: bytes | None, *, make: bool) -> bytes | None:
+        """Return a day's key as the store has it, which is given the one that is known, or a new one, if need be."""
         record = self._store.read(KIND, name)
         key = None if record is None else record.value
         if key is None and make:
-            made = os.urandom(32)
+            made = known or os.urandom(32)
             if self._store.write(KIND, name, made, ttl=3 * _DAY, expected=None) is not None:
                 key = made
             else:
@@ -131,13 +161,7 @@ class Flows:
                 key = None if record is None else record.value
             if key is None:
                 raise StoreUnavailable(self._store.label, "busy", "the key of sign-ins can't be kept")
-        if key is None:
-            raise ValueError("no key")
-        sealer = Sealer(load_keys(key, label="sign-in"), ("sign-in", self._origin, ""))
-        with self._lock:
-            self._sealers = {kept: other for kept, other in self._sealers.items() if abs(kept - day) <= 1}
-            self._sealers[day] = sealer
-        return sealer
+        return key
 
     def _name(self, label: str) -> str:
         return self._prefix + hashlib.sha256(label.encode()).hexdigest()[:16]

@@ -7,9 +7,9 @@ begin ── provider down ──▶ 503, and the owner's other ways to sign in
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -20,14 +20,15 @@ from .._engine.threads import OnThread
 from ..errors import ProviderUnavailable, ResilientAuthError, StoreUnavailable
 from ..events import UserSignedIn, emit
 from ..token import fingerprint
-from ..verify import Claims, InvalidToken
-from ..verify.claims import plain
+from ..verify import InvalidToken
 from .messages import LONGEST_PARAMETER, MOST_PARAMETERS, Answer, Arrival, Cookie, leading_to
 from .providers import Party, Use
+from .providers.redeeming import REQUEST_ERRORS, acrs_of, redeemed_by, who_is
+from .sessions.calls import StoreCall
 from .sessions.record import Session, Who, parsed_cookie
 from .site import Site
 
-__all__ = ["SigningIn", "acrs_of"]
+__all__ = ["SigningIn"]
 
 #: What a provider says when it would have to show a page (OpenID Connect Core, section 3.1.2.6).
 _WANTS_A_PAGE: Final = frozenset(
@@ -38,22 +39,6 @@ _FAILURES: Final = frozenset({"temporarily_unavailable", "server_error"})
 _FORGOTTEN, _CANCELLED = "AADB2C90118", "AADB2C90091"
 #: Of what a provider sends back, MSAL is given this, and no more.
 _GIVEN_ON: Final = ("code", "state", "client_info", "session_state")
-#: Bytes of an ID token's claims that are kept; of a larger one, those that say who it is.
-_MOST_CLAIMS: Final = 8_192
-_WHO: Final = (
-    "iss",
-    "sub",
-    "oid",
-    "tid",
-    "sid",
-    "name",
-    "preferred_username",
-    "acrs",
-    "tfp",
-    "acr",
-    "auth_time",
-    "roles",
-)
 
 
 class SigningIn:
@@ -73,6 +58,7 @@ class SigningIn:
         acrs: str | None = None,
         silent: bool = False,
         known: Session | None = None,
+        replaces: str | None = None,
         guests: bool = False,
     ) -> Steps[Answer]:
         """Lead a user to a provider, unless that is down.
@@ -86,6 +72,7 @@ class SigningIn:
             acrs: An authentication context that it is to meet (Entra).
             silent: Whether the provider may show no page.
             known: Whose session it follows.
+            replaces: That session's id, where it can't be read.
             guests: Whether guests may go there, too.
         """
         site = self._site
@@ -106,7 +93,7 @@ class SigningIn:
             "silent": silent,
             "acrs": acrs,
             "claims": claims,
-            "replaces": None if known is None else known.id,
+            "replaces": replaces if known is None else known.id,
         }
 
         def start() -> tuple[str, tuple[Cookie, ...] | None]:
@@ -128,7 +115,15 @@ class SigningIn:
         if cookies is None:
             if next_path != f"{site.prefix}/":
                 shorter = self.begin(
-                    arrival, party, f"{site.prefix}/", use=use, claims=claims, acrs=acrs, silent=silent, known=known
+                    arrival,
+                    party,
+                    f"{site.prefix}/",
+                    use=use,
+                    claims=claims,
+                    acrs=acrs,
+                    silent=silent,
+                    known=known,
+                    replaces=replaces,
                 )
                 return (yield from shorter)
             return site.refused(arrival, "too_large", "This sign-in asks for too much.", party=party)
@@ -161,10 +156,12 @@ class SigningIn:
             return site.refused(arrival, "malformed", _AGAIN)
         label: str = state
         try:
-            begun, drop = yield OnThread(lambda: site.flows.open(arrival, label))
+            begun, drop = yield StoreCall(lambda: site.flows.open(arrival, label))
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
-        if begun is None or not hmac.compare_digest(str(begun["flow"].get("state", "")).encode(), label.encode()):
+        # What else was begun here, a one-time code for example, is no sign-in with a provider.
+        wanted = "" if begun is None else str(begun.get("flow", {}).get("state", ""))
+        if begun is None or not hmac.compare_digest(wanted.encode(), label.encode()):
             answer = site.refused(arrival, "unknown_state", _AGAIN)
             return answer if drop is None else answer.with_cookies(drop)
         answer = yield from self._finish(arrival, begun)
@@ -177,13 +174,17 @@ class SigningIn:
         use: Use = begun["use"]
         if party.provider.name != begun["provider"] or use not in party.apps:
             return site.refused(arrival, "unknown_state", _AGAIN, next_path=next_path)
+        issuer = arrival.only("iss")
+        if issuer is not None and not party.verifier._core.trusts(issuer):  # type: ignore[attr-defined]
+            # An answer of another provider's, whose code this one mustn't see (RFC 9207, section 2.4).
+            return site.refused(arrival, "issuer", _AGAIN, next_path=next_path, party=party)
         if any(key == "error" for key, _ in arrival.parameters):
             return (yield from self._failed(arrival, party, begun))
         given = {name: value for name in _GIVEN_ON if (value := arrival.only(name)) is not None}
         if not given.get("code"):
             return site.refused(arrival, "malformed", _AGAIN, next_path=next_path, party=party)
         try:
-            redeemed = yield OnThread(lambda: _redeemed(party, use, begun["flow"], given))
+            redeemed = yield OnThread(lambda: redeemed_by(party, use, begun["flow"], given))
         except ProviderUnavailable as error:
             return site.unavailable(arrival, party, error.retry_after, next_path)
         except InvalidToken as error:
@@ -196,9 +197,8 @@ class SigningIn:
         if isinstance(redeemed, str):
             return site.refused(arrival, redeemed, _DENIED, status=403, next_path=next_path, party=party)
         claims, account = redeemed
-        issuer = arrival.only("iss")
         if issuer is not None and issuer != claims.issuer:
-            # An answer of another provider's (RFC 9207).
+            # Of several that are trusted, another one's: a tenant's, for example.
             return site.refused(arrival, "issuer", _AGAIN, next_path=next_path, party=party)
         if begun["acrs"] and begun["acrs"] not in acrs_of(claims.raw):
             return site.refused(arrival, "insufficient_claims", _DENIED, status=403, next_path=next_path, party=party)
@@ -216,27 +216,35 @@ class SigningIn:
         use: Use = "sign_in",
     ) -> Steps[Answer]:
         """Begin a session for who has just signed in, in place of the browser's former one, and lead them on."""
-        site = self._site
+        site, begun, abandoned = self._site, list[str](), threading.Event()
 
         def begin() -> str:
             mine, user = parsed_cookie(arrival.cookies.get(site.session_cookie, "")), who
             former = {name for name in (replaces, None if mine is None else mine[0]) if name}
             if use == "edit" and replaces is not None:
                 before = site.sessions.get(replaces)
-                if before is not None and before.who.subject == who.subject:
+                same = before is not None and before.who.provider == who.provider
+                if before is not None and same and before.who.subject == who.subject:
                     # Tokens are the sign-in policy's; a profile was changed, and nothing else.
                     user = replace(who, account=before.who.account)
             # Another session and another id: one that somebody planted before is worth nothing.
             session, cookie = site.sessions.create(user)
-            for name in former - {session.id}:
+            begun.append(session.id)
+            for name in [session.id] if abandoned.is_set() else former - {session.id}:
                 with suppress(StoreUnavailable):
                     site.sessions.end(name)
             return cookie
 
         try:
-            cookie = yield OnThread(begin)
+            cookie = yield StoreCall(begin)
         except StoreUnavailable as error:
             return site.store_unavailable(arrival, error)
+        except BaseException:
+            # Whoever waited was cancelled: nobody is told the id, and the session isn't left behind.
+            abandoned.set()
+            for name in begun:
+                site.sessions.end_soon(name)
+            raise
         emit(
             UserSignedIn(
                 at=site.clock.wall(),
@@ -252,15 +260,23 @@ class SigningIn:
         site, next_path = self._site, str(begun["next"])
         error = arrival.only("error") or ""
         told = arrival.only("error_description") or ""
+        replaces = begun["replaces"]
         if begun["silent"] and error in _WANTS_A_PAGE:
-            known = yield from self._known(arrival)
+            known = yield from self._known(arrival, replaces)
             return (
                 yield from self.begin(
-                    arrival, party, next_path, use=begun["use"], claims=begun["claims"], acrs=begun["acrs"], known=known
+                    arrival,
+                    party,
+                    next_path,
+                    use=begun["use"],
+                    claims=begun["claims"],
+                    acrs=begun["acrs"],
+                    known=known,
+                    replaces=replaces,
                 )
             )
         if _FORGOTTEN in told and "reset" in party.apps:
-            return (yield from self.begin(arrival, party, next_path, use="reset"))
+            return (yield from self.begin(arrival, party, next_path, use="reset", replaces=replaces))
         if error in _FAILURES:
             return site.unavailable(arrival, party, None, next_path)
         if error == "access_denied":
@@ -268,16 +284,22 @@ class SigningIn:
                 return leading_to(next_path)
             text = "You have cancelled the sign-in."
             return site.refused(arrival, "access_denied", text, status=401, next_path=next_path, party=party)
-        code = error if error in _WANTS_A_PAGE or error in _KNOWN else "provider_denied"
+        code = error if error in _WANTS_A_PAGE or error in REQUEST_ERRORS else "provider_denied"
         return site.refused(arrival, code, _DENIED, status=403, next_path=next_path, party=party, detail=error[:60])
 
-    def _known(self, arrival: Arrival) -> Steps[Session | None]:
-        """Return the browser's session, whose user is likely to sign in again."""
-        cookie = arrival.cookies.get(self._site.session_cookie)
-        if not cookie:
-            return None
+    def _known(self, arrival: Arrival, session_id: str | None = None) -> Steps[Session | None]:
+        """Return the browser's session, whose user is likely to sign in again.
+
+        Args:
+            arrival: The request.
+            session_id: Its name, where that is known: a provider's form is another site's, and brings no cookie of it.
+        """
+        sessions, cookie = self._site.sessions, arrival.cookies.get(self._site.session_cookie)
         try:
-            found = yield OnThread(lambda: self._site.sessions.find(cookie))
+            if session_id is not None:
+                named: Session | None = yield StoreCall(lambda: sessions.get(session_id))
+                return named
+            found = (yield StoreCall(lambda: sessions.find(cookie))) if cookie else None
         except StoreUnavailable:
             return None
         return None if found is None else found.session
@@ -285,72 +307,8 @@ class SigningIn:
 
 _AGAIN: Final = "This sign-in took too long, was used before, or began in another browser. Please sign in again."
 _DENIED: Final = "The provider didn't let you in. Please try again, or ask whoever looks after your account."
-#: What a provider may say of a request (RFC 6749, section 4.1.2.1).
-_KNOWN: Final = frozenset(
-    {"invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope", "invalid_client"}
-)
 
 
 def _acrs_challenge(acrs: str) -> str:
     """Return the claims challenge for an authentication context (Entra)."""
     return json.dumps({"id_token": {"acrs": {"essential": True, "value": acrs}}})
-
-
-def acrs_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the authentication contexts that an ID token's claims tell of (Entra)."""
-    acrs = raw.get("acrs")
-    return tuple(acrs) if isinstance(acrs, (list, tuple)) else (acrs,) if isinstance(acrs, str) else ()
-
-
-def _redeemed(
-    party: Party, use: Use, flow: Mapping[str, Any], given: Mapping[str, str]
-) -> tuple[Claims, Mapping[str, Any] | None] | str:
-    """Redeem a code; return whose it is, and MSAL's account, or the error of a denial.
-
-    Raises:
-        InvalidToken: The ID token is refused.
-        ProviderUnavailable: The code can't be redeemed now, or the ID token not verified.
-        ValueError, RuntimeError: It isn't the answer to this flow.
-    """
-    app = party.apps[use]
-    result = app.acquire_token_by_auth_code_flow(dict(flow), dict(given))
-    if "error" in result:
-        error = str(result["error"])
-        return error if error in _KNOWN or error == "invalid_grant" else "provider_denied"
-    # MSAL sends the nonce's hash (OpenID Connect Core, section 15.5.2).
-    nonce = hashlib.sha256(str(flow["nonce"]).encode()).hexdigest()
-    account: Mapping[str, Any] | None = None
-    try:
-        claims = party.verifier.verify(str(result.get("id_token", "")), nonce=nonce)
-        account = party.account_of(use, result, claims)
-    except ResilientAuthError:
-        for left in app.get_accounts():
-            if account is None and left.get("local_account_id") == _local(result):
-                with suppress(StoreUnavailable):
-                    app.remove_account(left)
-        raise
-    return claims, account
-
-
-def _local(result: Mapping[str, Any]) -> object:
-    claims = result.get("id_token_claims") or {}
-    return claims.get("oid", claims.get("sub"))
-
-
-def who_is(provider: str, claims: Claims, account: Mapping[str, Any] | None) -> Who:
-    """Return who a verified ID token is about."""
-    kept: dict[str, Any] = plain(claims.raw)
-    if len(json.dumps(kept)) > _MOST_CLAIMS:
-        kept = {name: kept[name] for name in _WHO if name in kept and len(json.dumps(kept[name])) <= _MOST_CLAIMS // 8}
-    return Who(
-        provider=provider,
-        issuer=claims.issuer,
-        subject=claims.subject,
-        sid=claims.session_id,
-        oid=claims.object_id,
-        tenant=claims.tenant_id,
-        name=claims.name or claims.username or "",
-        username=claims.username or "",
-        claims=kept,
-        account=account,
-    )

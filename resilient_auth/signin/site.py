@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from .._policy.checks import require, require_store
+from .._policy.endpoint import origin_of
 from .._process import session_ends
 from .._process.session_ends import SessionEnds
 from ..errors import StoreUnavailable
@@ -21,7 +22,7 @@ from .flows import Flows
 from .messages import Answer, Arrival
 from .options import SIGN_IN, SignInOptions
 from .pages import Choice, Field, Page, answer_of, whole
-from .paths import own_path
+from .paths import below, own_path
 from .providers import IdentityProvider, Party
 from .sessions.sessions import Sessions
 
@@ -74,6 +75,8 @@ class Site:
         require(not parts.query, f"base_url must have no query: {base_url!r}")
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.prefix = parts.path.rstrip("/")
+        #: As browsers write it, whichever way the owner has.
+        self._shown_origin = origin_of(base_url)
         self.options = options or SignInOptions()
         # Such cookies know neither ports nor paths: applications of one host must not take each other's.
         port = f":{parts.port}" if parts.port not in (None, 443) else ""
@@ -81,21 +84,22 @@ class Site:
         named = self.options.cookie_name
         self.session_cookie = f"{_HOST_ONLY}{named or f'session{mark}'}"
         flow_cookies = f"{_HOST_ONLY}{SIGN_IN}_{named}." if named else f"{_HOST_ONLY}{SIGN_IN}{mark}-"
+        #: Tells it from others that share its store: by the address, and where they share that too, by the cookies.
+        self.application = f"{self.origin}{self.prefix}" + (f" {named}" if named else "")
         self.settings = settings_for(settings, store)
         self.clock = self.settings.clock
         self.store = store
-        self.sessions = Sessions(
-            store, self.options.sessions, clock=self.clock, application=f"{self.origin}{self.prefix}"
-        )
+        self.sessions = Sessions(store, self.options.sessions, clock=self.clock, application=self.application)
         self.flows = Flows(
             store,
-            f"{self.origin}{self.prefix}",
+            self.application,
             self.clock,
             life=self.options.flow_life,
             most=self.options.flows_per_browser,
             prefix=flow_cookies,
         )
-        self.codes = None if self.options.codes is None else CodeBook(self.options.codes, store, self.clock)
+        codes = self.options.codes
+        self.codes = None if codes is None else CodeBook(codes, store, self.clock, application=self.application)
         self.parties = {provider.name: Party(provider, self.settings) for provider in given}
         self.primary = next(iter(self.parties.values()))
         session_ends.reporters.add(self)
@@ -117,18 +121,23 @@ class Site:
     def next_of(self, arrival: Arrival) -> str:
         """Return where a user wants to go, if that is here; never to a page of sign-in itself."""
         home = f"{self.prefix}/"
-        path = own_path(arrival.only("next"), home)
+        path = own_path(arrival.only("next"), home, self.prefix)
         options = self.options
         paths = (options.sign_in_path, options.callback_path, options.sign_out.path)
-        own = tuple(f"{self.prefix}{one}" for one in paths)
-        return home if path.partition("?")[0].startswith(own) else path
+        return home if any(below(path, f"{self.prefix}{one}") for one in paths) else path
+
+    def here(self, arrival: Arrival) -> str:
+        """Return where a request was made, as a browser asks for it again; the home page where that can't be led to."""
+        path, home = arrival.path, f"{self.prefix}/"
+        # A proxy may have taken away the path below which it has the application.
+        return own_path(path if below(path, self.prefix) else f"{self.prefix}{path}", home, self.prefix)
 
     def is_own(self, arrival: Arrival) -> bool:
         """Return whether a form was sent from a page of this application's, as browsers say it."""
         where = arrival.header("sec-fetch-site")
         if where:
             return where == "same-origin"
-        return arrival.header("origin") == self.origin
+        return arrival.header("origin") == self._shown_origin
 
     def show(self, arrival: Arrival, page: Page) -> Answer:
         """Return a page as an answer, in the owner's words where there are."""
@@ -251,7 +260,7 @@ class Site:
             party.close()
 
     def _again(self, arrival: Arrival) -> str:
-        return own_path(arrival.path if arrival.method == "GET" else None, f"{self.prefix}/")
+        return self.here(arrival) if arrival.method == "GET" else f"{self.prefix}/"
 
 
 def _span(seconds: int) -> str:

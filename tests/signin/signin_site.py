@@ -54,7 +54,7 @@ class Site:
 
     def start(self) -> None:
         """Begin as a process does, with what is in the store alone."""
-        self.store = ra.FileStore(self.folder / "store.db", clock=self.clock)
+        self.store = self.open_store()
         settings = ra.Settings(clock=self.clock, wait=5.0, attempt_timeout=4.0, connect_timeout=2.0)
         self.app = Flask("application")
         providers = (self.provider(), *(make(self) for make in self.others))
@@ -63,6 +63,9 @@ class Site:
         )
         install(self.app)
         self._views()
+
+    def open_store(self) -> Any:
+        return ra.FileStore(self.folder / "store.db", clock=self.clock)
 
     def _views(self) -> None:
         app, auth = self.app, self.auth

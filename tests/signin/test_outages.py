@@ -295,6 +295,25 @@ class TestOtherWays:
             dark.clock.advance(minutes * MINUTE)
             assert self.form(dark, "/sign-in/code/check", code=code).status_code == 400
 
+    def test_what_comes_by_the_wrong_door_gets_a_clear_page(self, dark: Site) -> None:
+        """A code's own state is no sign-in with a provider; and an address may be too long for a cookie."""
+        self.form(dark, "/sign-in/code", address="eve@contoso.com")
+        assert dark.get("/signed-in?state=one-time+code&code=1").status_code == 400
+        self.form(dark, "/sign-in/code", address="eve@contoso.com")
+        assert dark.post("/signed-in", {"state": "one-time code", "error": "access_denied"}).status_code == 400
+        answer = self.form(dark, "/sign-in/code", address="\U0001f600" * 254, next="/" + "x" * 900)
+        assert answer.status_code == 400
+        assert "too long" in answer.text
+
+    def test_claims_that_name_nobody_send_no_code(
+        self, dark: Site, sent: list[tuple[str, str]], caplog: pytest.LogCaptureFixture, eventually: Callable[..., None]
+    ) -> None:
+        """The owner is told; the user isn't led to an error by a code that is good for nothing."""
+        object.__setattr__(dark.options.codes, "find", lambda _: {"name": "Ada"})  # type: ignore[union-attr]
+        assert self.form(dark, "/sign-in/code", address="ada@contoso.com").status_code == 200
+        eventually(lambda: "with a sub" in caplog.text)
+        assert sent == []
+
     def test_codes_are_few_for_an_address_and_nobody_learns_whom_we_know(
         self, dark: Site, sent: list[tuple[str, str]]
     ) -> None:

@@ -123,6 +123,23 @@ class TestEnds:
         assert news == [True] + [False] * 23
         assert fleet.other.find(cookie) is None
 
+    @pytest.mark.parametrize("active", [True, False])
+    def test_a_clock_that_was_wrong_lets_nobody_stay(self, fleet: Fleet, active: bool) -> None:
+        """Begun by a clock that was a year ahead: once it is right, no session lasts longer than any other."""
+        fleet.clock.jump(365 * 24 * HOUR)
+        _, cookie = fleet.one.create(who())
+        fleet.clock.jump(-365 * 24 * HOUR)
+        minutes = 0
+        while True:
+            found = fleet.other.find(cookie)
+            if found is None or found.standing != "live":
+                break
+            cookie = fleet.other.renew(found)[1] or cookie
+            fleet.clock.advance(600.0 if active or not minutes else 1801.0)
+            minutes += 10
+            assert minutes <= (8 * 60 + 10 if active else 20)
+        assert minutes >= (8 * 60 if active else 10)
+
     def test_a_record_that_a_store_still_has_is_over_all_the_same(self, fleet: Fleet) -> None:
         """By its own times, whenever the store forgets it."""
         session, _ = fleet.one.create(who())
@@ -262,6 +279,47 @@ class TestEnding:
         assert fleet.one.end_where(ISSUER, subject="ada") == 1
         assert fleet.other.end_where(ISSUER, subject="ada") == 0
         assert fleet.other.find(cookie) is None
+
+    @pytest.mark.parametrize("by_its_id", [True, False])
+    def test_a_session_by_a_wrong_clock_is_ended_too(self, fleet: Fleet, by_its_id: bool) -> None:
+        """What is yet to begin, by its own word, has begun: here at once, and through a failure of the store."""
+        fleet.clock.jump(HOUR)
+        session, cookie = fleet.one.create(who())
+        fleet.clock.jump(-HOUR)
+
+        def end() -> None:
+            if by_its_id:
+                fleet.one.end(session.id)
+            else:
+                fleet.one.end_where(ISSUER, subject="ada", begun_by=fleet.clock.wall())
+
+        fleet.medium.down = True
+        with pytest.raises(StoreUnavailable):
+            end()
+        fleet.medium.down = False
+        # Before it is written.
+        assert fleet.one.find(cookie) is None
+        end()
+        fleet.clock.advance(1.1)
+        assert fleet.other.find(cookie) is None
+
+    def test_one_that_is_ended_as_it_is_begun_is_not_remembered(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was listed, and found there by who ends what is."""
+        lists = fleet.one._lists
+        change = lists.change
+
+        def early(name: str, how: Any) -> Any:
+            listed = change(name, how)
+            if name.startswith("sub "):
+                monkeypatch.setattr(lists, "change", change)
+                fleet.one.end_where(ISSUER, subject="ada")
+            return listed
+
+        monkeypatch.setattr(lists, "change", early)
+        _, cookie = fleet.one.create(who())
+        assert fleet.one.find(cookie) is None
 
     def test_who_signs_in_again_stays_in(self, fleet: Fleet) -> None:
         fleet.one.create(who())
@@ -408,6 +466,42 @@ class TestBounds:
         assert 1 <= next(numbers) - 1 <= 32
         fleet.clock.advance(fleet.options.idle + fleet.options.extension + 1.0)
         fleet.one.create(who("one more"))
+
+    def test_what_anybody_may_say_leaves_nothing_behind(self, fleet: Fleet) -> None:
+        """Of a session that isn't there: neither in the store nor in the place of an end that somebody has proved."""
+        session, cookie = fleet.one.create(who(sid="s"))
+        kept = len(fleet.medium._values)
+        for number in range(50):
+            fleet.other.end_on((f"sid {ISSUER} {number}",), proved=False)
+        assert len(fleet.medium._values) == kept
+        fleet.medium.down = True
+        with pytest.raises(StoreUnavailable):
+            fleet.one.end(session.id)
+        for number in range(12_000):
+            with pytest.raises(StoreUnavailable):
+                fleet.one.end_on((f"sid {ISSUER} {number}",), proved=False)
+        fleet.medium.down = False
+        fleet.clock.advance(11.0)
+        assert fleet.one.find(cookie) is None
+
+    def test_an_end_looks_at_those_alone_that_it_may_mean(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many sessions a process has read: anybody may ask for one."""
+        from resilient_auth.signin.sessions import recent
+
+        cookies = [fleet.one.create(who(f"user {number}", sid=f"s{number}"))[1] for number in range(30)]
+        looked_at: list[str] = []
+        names_of = recent.names_of
+
+        def counted(one: Who) -> tuple[str, ...]:
+            looked_at.append(one.subject)
+            return names_of(one)
+
+        monkeypatch.setattr(recent, "names_of", counted)
+        fleet.one.end_on((f"sid {ISSUER} unknown",), proved=False)
+        assert looked_at == []
+        assert fleet.one.end_where(ISSUER, sid="s7", subject="user 7") == 1
+        assert set(looked_at) == {"user 7"}
+        assert [fleet.one.find(cookie) is None for cookie in cookies] == [number == 7 for number in range(30)]
 
     def test_guests_have_a_bound_of_their_own(self) -> None:
         fleet = Fleet(SessionOptions(most_guests=2))

@@ -201,13 +201,16 @@ class TestOtherProviders:
         assert site.get("/me").text == "me Ada"
         assert site.get("/token").status_code == 200
 
-    def test_another_providers_answer_is_refused(self, make_site: Callable[..., Site]) -> None:
-        """A mix-up: the answer says itself whose it is (RFC 9207)."""
-        site = make_site()
-        form = site.answer(site.begin()) | {"iss": "https://evil.example"}
+    @pytest.mark.parametrize("more", [{}, {"error": "login_required"}])
+    def test_another_providers_answer_is_refused(self, make_site: Callable[..., Site], more: dict[str, str]) -> None:
+        """A mix-up: the answer says itself whose it is, and no other provider sees its code (RFC 9207)."""
+        site = make_site(options=SignInOptions(silent_first=True))
+        form = site.answer(site.begin()) | {"iss": "https://evil.example"} | more
+        before = len(site.emulator.ledger.token_calls())
         answer = site.post("/signed-in", form)
         assert answer.status_code == 400
         assert site.cookie() is None
+        assert len(site.emulator.ledger.token_calls()) == before
 
 
 class TestBadAnswers:
@@ -317,7 +320,7 @@ class TestWhereto:
             "//evil.example", "/\\evil.example", "\\\\evil.example", "https://evil.example", "javascript:alert(1)",
             "/%2f/evil.example", "/%5cevil.example", "/%252f/evil.example", "/\t/evil.example", "/\n/evil.example",
             "/%09/evil.example", "/a\r\nSet-Cookie: x=y", "/%0d%0aSet-Cookie:x=y", "", "evil", "/" + "x" * 2000,
-            "/sign-in", "/signed-in?state=x", "/é",
+            "/sign-in", "/signed-in?state=x", "/é", "/sign-out/done",
         ],
     )  # fmt: skip
     def test_it_is_a_path_of_the_application_or_its_home(self, site: Site, path: str) -> None:
@@ -326,6 +329,12 @@ class TestWhereto:
         )
         done = site.post("/signed-in", site.answer(answer.headers["Location"]))
         assert done.headers["Location"] == "/"
+
+    @pytest.mark.parametrize("path", ["/sign-instructions", "/signed-in-stuff", "/sign-outlook?x=1"])
+    def test_a_page_of_the_applications_may_begin_like_one_of_ours(self, site: Site, path: str) -> None:
+        answer = site.browser.get("/sign-in", base_url=BASE, query_string={"next": path})
+        done = site.post("/signed-in", site.answer(answer.headers["Location"]))
+        assert done.headers["Location"] == path
 
     def test_given_twice_it_is_the_home(self, site: Site) -> None:
         answer = site.get("/sign-in?next=/me&next=//evil.example")
@@ -510,6 +519,8 @@ class TestArguments:
         [
             ({"scopes": "api://x/y"}, "scopes"),
             ({"name": "a b"}, "name"),
+            ({"name": "guest"}, "name"),
+            ({"name": "one-time-code"}, "name"),
             ({"response_mode": "fragment"}, "response_mode"),
             ({"colour": "red"}, "colour"),
             ({"client_id": ""}, "client_id"),

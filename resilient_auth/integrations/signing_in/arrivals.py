@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote
 
 from ...signin.messages import Arrival, Cookie
 from ...signin.pages import HEADERS
+from ...signin.user import Visit
 
-__all__ = ["LARGEST_BODY", "arrival_of", "decorating", "headers_beside", "path_of", "set_cookie"]
+__all__ = ["LARGEST_BODY", "Serving", "arrival_of", "decorating", "headers_beside", "in_time", "path_of", "set_cookie"]
 
 _FORM: Final = "application/x-www-form-urlencoded"
 #: Bytes of a body that is read: an ID token or a code fits in often.
@@ -17,6 +18,26 @@ LARGEST_BODY: Final = 128 * 1024
 _MOST_FIELDS: Final = 200
 
 _V = TypeVar("_V", bound=Callable[..., Any])
+
+
+class Serving:
+    """One request as it is served: who it is of, and the cookies that go out with its answer."""
+
+    def __init__(self) -> None:
+        self.visit: Visit | None = None
+        self.looked = False
+        self._cookies: dict[str, Cookie] = {}
+
+    def admitted(self, visit: Visit | None) -> None:
+        """Note who it is of; a second look finds the same session, and takes away no cookie of the first one's."""
+        self.looked, self.visit = True, visit
+        if visit is not None:
+            self._cookies |= {cookie.name: cookie for cookie in visit.cookies}
+
+    def set_cookies(self, answered: Collection[str], now: float) -> list[str]:
+        """Return the `Set-Cookie` headers to add to an answer with these: one that it sets itself is a later one."""
+        there = {each.partition("=")[0].strip() for each in answered}
+        return [set_cookie(cookie) for cookie in in_time(self._cookies.values(), now) if cookie.name not in there]
 
 
 def path_of(path: str, query: str) -> str:
@@ -51,20 +72,31 @@ def _parameters_in(text: str) -> tuple[tuple[str, str], ...]:
         return ()
 
 
+def in_time(cookies: Iterable[Cookie], now: float) -> tuple[Cookie, ...]:
+    """Return those that it isn't too late to set, by the monotonic clock."""
+    return tuple(cookie for cookie in cookies if cookie.until is None or now < cookie.until)
+
+
 def set_cookie(cookie: Cookie) -> str:
     """Return the `Set-Cookie` header of a cookie."""
     lasts = "" if cookie.max_age is None else f"; Max-Age={cookie.max_age}"
     return f"{cookie.name}={cookie.value}; Path=/{lasts}; Secure; HttpOnly; SameSite={cookie.same_site}"
 
 
-def headers_beside(given: Callable[[str], object]) -> list[tuple[str, str]]:
-    """Return the headers to set on a page with a user, but those that the view has set.
+def headers_beside(given: Callable[[str], str | None], *, cookies: bool) -> list[tuple[str, str]]:
+    """Return the headers to set on a page with a user, in the place of those of the same name.
+
+    What the view has set stays; but a page that brings somebody their new id is kept by no cache, whoever may see it.
 
     Args:
-        given: Returns whether a header is there.
+        given: Returns a header that is there.
+        cookies: Whether it sets cookies of ours.
     """
-    vary = [] if given("Vary") else [("Vary", "Cookie")]
-    return [(name, value) for name, value in HEADERS if not given(name)] + vary
+    vary = [each.strip() for each in (given("Vary") or "").split(",") if each.strip()]
+    if "*" not in vary and "cookie" not in map(str.lower, vary):
+        vary.append("Cookie")
+    missing = {name: value for name, value in HEADERS if not given(name) or (cookies and name == "Cache-Control")}
+    return [*missing.items(), ("Vary", ", ".join(vary))]
 
 
 def decorating(decorate: Callable[[_V], _V], view: _V | None) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, RawPostDataException
 from django.urls import path as route_at
 
 from ..._engine.steps import Invoke, Steps, run, run_async
@@ -27,7 +27,7 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside
+from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, in_time
 
 __all__ = ["SignIn", "made"]
 
@@ -189,7 +189,8 @@ class SignIn:
             return _response(visit)
         with self._serving(visit):
             try:
-                return _protected((yield Invoke(view)), visit)
+                response = yield Invoke(view)
+                return _protected(response, visit, self.engine.site.clock.monotonic())
             except SignInNeeded as error:
                 if visit is None:
                     raise
@@ -224,8 +225,8 @@ def _arrival(request: HttpRequest, *, body: bool = False) -> Arrival:
         try:
             length = int(request.headers.get("Content-Length") or 0)
             content = request.body if length <= LARGEST_BODY else b""
-        except (ValueError, RequestDataTooBig, SuspiciousOperation, OSError):  # as good as empty
-            content = b""
+        except (ValueError, RequestDataTooBig, RawPostDataException, SuspiciousOperation, OSError):
+            content = b""  # too large, cut off, or read as a form of files before: as good as empty
     path, query = request.get_full_path(), request.META.get("QUERY_STRING", "")
     headers = request.headers
     return arrival_of(
@@ -241,13 +242,14 @@ def _response(answer: Answer) -> HttpResponse:
     return _with(response, answer.cookies)
 
 
-def _protected(response: Any, visit: Visit | None) -> Any:
+def _protected(response: Any, visit: Visit | None, now: float) -> Any:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
     if visit is None:
         return response
-    for name, value in headers_beside(response.has_header):
+    cookies = in_time(visit.cookies, now)
+    for name, value in headers_beside(response.get, cookies=bool(cookies)):
         response[name] = value
-    return _with(response, visit.cookies)
+    return _with(response, cookies)
 
 
 def _with(response: Any, cookies: tuple[Cookie, ...]) -> Any:

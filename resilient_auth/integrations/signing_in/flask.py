@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from ..._engine.steps import run
@@ -15,12 +15,12 @@ from ...downstream import api_client
 from ...settings import Settings
 from ...signin.admission import Wanted
 from ...signin.engine import SignInEngine
-from ...signin.messages import Answer, Arrival, Cookie, Route
+from ...signin.messages import Answer, Arrival, Route
 from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
+from .arrivals import LARGEST_BODY, Serving, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 __all__ = ["SignIn", "add_route"]
 
@@ -149,26 +149,30 @@ class SignIn:
         self.engine.close()
 
     def _visit(self) -> Visit | None:
-        if "_resilient_auth_visit" not in g:
+        serving = self._serving()
+        if not serving.looked:
             self._admit(_arrival(), self._optional)
-        visit: Visit | None = g.get("_resilient_auth_visit")
-        return visit
+        return serving.visit
+
+    def _serving(self) -> Serving:
+        # Not in `g`, which is the application context's: where one was pushed before, that is all requests' together.
+        serving: Serving = request.environ.setdefault(f"resilient_auth.serving.{id(self)}", Serving())
+        return serving
 
     def _admit(self, arrival: Arrival, wanted: Wanted) -> Visit | Answer | None:
         visit = run(self.engine.admitting(arrival, wanted))
-        g._resilient_auth_visit = visit if isinstance(visit, Visit) else None
-        if isinstance(visit, Visit):
-            g._resilient_auth_cookies = visit.cookies
+        self._serving().admitted(visit if isinstance(visit, Visit) else None)
         return visit
 
     def _protected(self, response: Response) -> Response:
         """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
-        if g.get("_resilient_auth_visit") is not None:
-            for name, value in headers_beside(response.headers.__contains__):
-                response.headers[name] = value
-            cookies: tuple[Cookie, ...] = g.pop("_resilient_auth_cookies", ())
-            for cookie in cookies:
-                response.headers.add("Set-Cookie", set_cookie(cookie))
+        serving, headers = self._serving(), response.headers
+        cookies = serving.set_cookies(headers.getlist("Set-Cookie"), self.engine.site.clock.monotonic())
+        if serving.visit is not None or cookies:
+            for name, value in headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies)):
+                headers[name] = value
+        for cookie in cookies:
+            headers.add("Set-Cookie", cookie)
         return response
 
 

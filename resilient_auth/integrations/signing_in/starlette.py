@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -21,12 +22,12 @@ from ...aio import api_client
 from ...settings import Settings
 from ...signin.admission import Wanted
 from ...signin.engine import SignInEngine
-from ...signin.messages import Answer, Arrival, Cookie, Route
+from ...signin.messages import Answer, Arrival, Route
 from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, path_of, set_cookie
+from .arrivals import LARGEST_BODY, Serving, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 __all__ = ["SignIn", "made"]
 
 
-class _Serving:
-    """One request as it is served: who it is of, and the cookies that go out with its answer."""
+class _Serving(Serving):
+    """One request as it is served."""
 
     def __init__(self, connection: HTTPConnection) -> None:
+        super().__init__()
         self.connection = connection
-        self.visit: Visit | None = None
-        self.looked = False
-        self.cookies: tuple[Cookie, ...] = ()
+        #: What a dependency has answered: an application that is mounted in this one knows nothing of that.
+        self.answer: Answer | None = None
 
 
 class _Answered(HTTPException):
@@ -80,7 +81,7 @@ class SignIn:
         self.engine = SignInEngine(providers, base_url=base_url, store=store, options=options, settings=settings)
         self._optional = self.engine.wanted(required=False)
         self._serving: ContextVar[_Serving | None] = ContextVar("resilient_auth_serving", default=None)
-        app.add_middleware(_Middleware, serving=self._serving)
+        app.add_middleware(_Middleware, serving=self._serving, now=self.engine.site.clock.monotonic)
         app.add_exception_handler(_Answered, _answered)
         app.add_exception_handler(SignInNeeded, self._needed)
         # Before a route that takes every path; they are in no OpenAPI document.
@@ -116,9 +117,12 @@ class SignIn:
                 visit = await self._admit(wanted)
                 if isinstance(visit, Answer):
                     return _response(visit)
-                if inspect.iscoroutinefunction(view):
-                    return await view(*args, **kwargs)
-                return await run_in_threadpool(view, *args, **kwargs)
+                try:
+                    if inspect.iscoroutinefunction(view):
+                        return await view(*args, **kwargs)
+                    return await run_in_threadpool(view, *args, **kwargs)
+                except SignInNeeded as error:
+                    return await self._sign_in_again(error)
 
             return guarded
 
@@ -142,7 +146,7 @@ class SignIn:
         async def dependency() -> User:
             visit = await self._admit(wanted)
             if not isinstance(visit, Visit):
-                raise _Answered(visit or Answer(401))
+                raise _Answered(self._answering(visit or Answer(401)))
             return visit.user
 
         return dependency
@@ -209,15 +213,23 @@ class SignIn:
         if serving is None:
             raise RuntimeError("sign-in serves HTTP requests of the application that it was given")
         visit = await run_async(self.engine.admitting(_arrival(serving.connection), wanted))
-        serving.looked, serving.visit = True, visit if isinstance(visit, Visit) else None
-        if isinstance(visit, Visit):
-            serving.cookies = visit.cookies
+        serving.admitted(visit if isinstance(visit, Visit) else None)
         return visit
 
-    async def _needed(self, request: Request, error: Exception) -> Response:
+    def _answering(self, answer: Answer) -> Answer:
         serving = self._serving.get()
-        visit = None if serving is None else serving.visit
-        arrival = _arrival(request)
+        if serving is not None:
+            serving.answer = answer
+        return answer
+
+    async def _needed(self, _: Request, error: Exception) -> Response:
+        return await self._sign_in_again(error)
+
+    async def _sign_in_again(self, error: Exception) -> Response:
+        serving = self._serving.get()
+        if serving is None:
+            raise error
+        visit, arrival = serving.visit, _arrival(serving.connection)
         if visit is None or not isinstance(error, SignInNeeded):
             answer = await run_async(self.engine.admitting(arrival, self.engine.wanted()))
         else:
@@ -238,9 +250,10 @@ def made(route: Route) -> StarletteRoute:
 class _Middleware:
     """Know which request is being served, and send its cookies and headers with the answer."""
 
-    def __init__(self, app: ASGIApp, serving: ContextVar[_Serving | None]) -> None:
+    def __init__(self, app: ASGIApp, serving: ContextVar[_Serving | None], now: Callable[[], float]) -> None:
         self._app = app
         self._serving = serving
+        self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -249,9 +262,22 @@ class _Middleware:
         serving = _Serving(HTTPConnection(scope))
         before = self._serving.set(serving)
 
+        instead = False
+
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start" and serving.visit is not None:
-                _protect(message, serving.cookies)
+            nonlocal instead
+            if message["type"] == "http.response.start":
+                answer, serving.answer = serving.answer, None
+                if answer is not None and message["status"] == answer.status:
+                    instead = True
+                    await _response(answer)(scope, receive, protected)
+                    return
+            if not instead:
+                await protected(message)
+
+        async def protected(message: Message) -> None:
+            if message["type"] == "http.response.start" and serving.looked:
+                _protect(message, serving, self._now())
             await send(message)
 
         try:
@@ -260,16 +286,16 @@ class _Middleware:
             self._serving.reset(before)
 
 
-def _protect(message: MutableMapping[str, Any], cookies: tuple[Cookie, ...]) -> None:
+def _protect(message: MutableMapping[str, Any], serving: Serving, now: float) -> None:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
-    headers = list(message.get("headers", ()))
-    there = {name.lower() for name, _ in headers}
-    headers += [
-        (name.lower().encode(), value.encode())
-        for name, value in headers_beside(lambda name: name.lower().encode() in there)
-    ]
-    headers += [(b"set-cookie", set_cookie(cookie).encode()) for cookie in cookies]
-    message["headers"] = headers
+    headers = Headers(raw=list(message.get("headers", ())))
+    cookies = serving.set_cookies(headers.getlist("set-cookie"), now)
+    ours = [(b"set-cookie", cookie.encode()) for cookie in cookies]
+    if serving.visit is not None or cookies:
+        beside = headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies))
+        ours += [(name.lower().encode(), value.encode("latin-1")) for name, value in beside]
+    replaced = {name for name, _ in ours} - {b"set-cookie"}
+    message["headers"] = [(name, value) for name, value in headers.raw if name.lower() not in replaced] + ours
 
 
 async def _body(request: Request) -> bytes:

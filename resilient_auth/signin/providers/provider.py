@@ -10,6 +10,8 @@ from ..._policy.checks import check_scopes, require
 from ...errors import ConfigurationError
 from ...verify import ClaimsVerifier
 from ...verify.trust import is_https
+from ..sessions.record import GUEST
+from ..user import ONE_TIME_CODE
 
 __all__ = ["IdentityProvider", "Use"]
 
@@ -186,6 +188,8 @@ class IdentityProvider:
         scopes = check_scopes(given.pop("scopes", ()), empty=True)
         named = isinstance(name, str) and name.replace("-", "").isalnum() and name.isascii() and len(name) <= 40
         require(named, f"name must be letters, digits and hyphens, not {name!r}")
+        # Sessions that came in without a provider have these in its place.
+        require(name not in (GUEST, ONE_TIME_CODE), f"name must be another one than {name!r}: that is no provider's")
         require(isinstance(client_id, str) and bool(client_id), f"client_id must be a text, not {client_id!r}")
         for authority in authorities.values():
             require(is_https(authority), f"the authority must be an https address, not {authority!r}")

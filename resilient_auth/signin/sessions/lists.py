@@ -29,6 +29,11 @@ class Listed:
     sessions: dict[str, float] = field(default_factory=dict)
     ended: float = 0.0
 
+    def with_one(self, session_id: str, ends: float, now: float) -> Listed:
+        """Take in one more, and leave out what is over."""
+        sessions = {id_: end for id_, end in self.sessions.items() if end > now}
+        return Listed({**sessions, session_id: ends}, self.ended)
+
 
 class Lists:
     """Change lists one step at a time, whoever else does.

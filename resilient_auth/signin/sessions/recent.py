@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from ..._process import forks
@@ -38,6 +39,8 @@ class Recent:
         self._lock = threading.Lock()
         #: By its id, a session as it was read last, its version, and when that was; what was read last comes last.
         self._known = OrderedDict()
+        #: By the names of their lists, the ids of these: what ends one needn't look at all.
+        self._listed: dict[str, set[str]] = {}
         #: Grows with each end: what was read before one isn't remembered after it.
         self._ends = 0
 
@@ -49,10 +52,13 @@ class Recent:
         """Remember a session, unless one was ended since."""
         with self._lock:
             if self._ends == mark.ends:
+                if session.id not in self._known:
+                    for name in names_of(session.who):
+                        self._listed.setdefault(name, set()).add(session.id)
                 self._known[session.id] = session, version, mark.at
                 self._known.move_to_end(session.id)
                 if len(self._known) > _MOST:
-                    self._known.popitem(last=False)
+                    self._forget(next(iter(self._known)))
 
     def get(self, session_id: str, most: float) -> tuple[Session, str] | None:
         """Return a session and its version as they were read at most so many seconds ago."""
@@ -69,18 +75,26 @@ class Recent:
     def drop(self, session_id: str) -> None:
         """Forget a session that the store hasn't, or has otherwise."""
         with self._lock:
-            self._known.pop(session_id, None)
+            self._forget(session_id)
 
     def end(self, session_id: str) -> None:
         """Forget a session that is ended."""
         with self._lock:
             self._ends += 1
-            self._known.pop(session_id, None)
+            self._forget(session_id)
 
-    def end_all(self, names: set[str]) -> None:
+    def end_all(self, names: Collection[str]) -> None:
         """Forget what is on all of these lists: another process may have ended it already, and taken it off them."""
         with self._lock:
             self._ends += 1
-            known = list(self._known.items())
-        for session_id in [id_ for id_, (session, *_) in known if names <= set(names_of(session.who))]:
-            self.end(session_id)
+            for session_id in set.intersection(*(self._listed.get(name, set()) for name in names)):
+                self._forget(session_id)
+
+    def _forget(self, session_id: str) -> None:
+        """Forget one; called with the lock held."""
+        known = self._known.pop(session_id, None)
+        for name in () if known is None else names_of(known[0].who):
+            ids = self._listed.get(name, set())
+            ids.discard(session_id)
+            if not ids:
+                self._listed.pop(name, None)

@@ -35,6 +35,8 @@ _ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _ID_LENGTH, _SECRET_LENGTH = 22, 43
 _VERSION: Final = 1
 _LONGEST_MAIL: Final = 254
+#: Seconds by which no two clocks of a fleet differ: what is later than that was written by a wrong one.
+_AHEAD: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,17 @@ class Session:
         former = self.previous is not None and hmac.compare_digest(self.previous, digest)
         return former and (self.until is None or now < self.until)
 
+    def begun_by(self, at: float, now: float) -> bool:
+        """Return whether it had begun by a time; what is yet to begin has, by a clock that was wrong."""
+        return self.started <= at or self.started > now + _AHEAD
+
+    def dated(self, now: float) -> Session:
+        """Take back times that are yet to come: a clock was wrong, and by these it would last longer than it may."""
+        if max(self.started, self.seen, self.given) <= now + _AHEAD:
+            return self
+        started, seen, given = (min(each, now) for each in (self.started, self.seen, self.given))
+        return replace(self, started=started, seen=seen, given=given)
+
     def rotation_due(self, digest: str, options: SessionOptions, now: float) -> bool:
         """Return whether the browser is to get another id: it is time, or the last one never reached it."""
         age = now - self.given
@@ -127,14 +140,15 @@ class Session:
 
     def rotated(self, digest: str, new: str, now: float) -> Session:
         """Take a new id beside the one that has come."""
-        return replace(self, current=new, given=now, used=False, previous=digest, until=None, seen=now)
+        dated = self.dated(now)
+        return replace(dated, current=new, given=now, used=False, previous=digest, until=None, seen=now)
 
     def touched(self, digest: str, options: SessionOptions, now: float) -> Session | None:
         """Take in that a request has come with an id; None where nothing need be written."""
-        first = digest == self.current and not self.used
-        if not first and now - self.seen < options.touch_every:
+        first, dated = digest == self.current and not self.used, self.dated(now)
+        if not first and dated is self and now - self.seen < options.touch_every:
             return None
-        changed = replace(self, seen=max(now, self.seen))
+        changed = replace(dated, seen=max(now, dated.seen))
         if first:
             changed = replace(changed, used=True, until=None if self.previous is None else now + options.overlap)
         return changed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -90,7 +90,7 @@ class Sessions:
             StoreUnavailable: It can't be kept: the store fails, or holds as many as may be (code `full`).
         """
         forks.notice()
-        now, options, names = self._clock.wall(), self.options, names_of(who)
+        now, options, names, mark = self._clock.wall(), self.options, names_of(who), self._recent.mark()
         before = [self._lists.read(name).ended for name in names]
         cookie, digest = new_cookie()
         session_id = cookie.partition(".")[0]
@@ -101,23 +101,33 @@ class Sessions:
         if who.provider == GUEST:
             most = options.most_guests
             self._lists.change(_GUESTS, lambda there: self._with_one_more(there, session_id, ends, now, most))
+        try:
+            version = self._keep(session, dict(zip(names, before, strict=True)), ends, now)
+        except StoreUnavailable:
+            # What nobody has the id of counts among the user's all the same, and in time takes the place of another.
+            self.end_soon(session_id)
+            raise
+        # As of before: an end that came meanwhile has found it.
+        self._recent.put(session, version, mark)
+        return session, cookie
+
+    def _keep(self, session: Session, before: Mapping[str, float], ends: float, now: float) -> str:
+        """Write a new session and list it, unless its user's sessions were ended since; return its version."""
         # Before it is listed: whoever ends what is listed finds it, and nobody has its id yet.
         version = self._store.write(
-            KIND, self._name(session_id), session.dumps(), ttl=session.left(options, now), expected=None
+            KIND, self._name(session.id), session.dumps(), ttl=session.left(self.options, now), expected=None
         )
-        crowded: list[str] = []
-        for name, ended in zip(names, before, strict=True):
-            listed = self._lists.change(name, lambda there: _with(there, session_id, ends, now))
+        crowded: list[str] | None = None
+        for name, ended in before.items():
+            listed = self._lists.change(name, lambda there: there.with_one(session.id, ends, now))
             if listed.ended != ended:
                 # Ended while it was begun: whoever signed in must do so again.
-                self._erase(session)
                 raise StoreUnavailable(self._store.label, "busy", "the user's sessions were ended a moment ago")
             # The user's own list is the first.
-            crowded = crowded if name != names[0] else list(listed.sessions)[: -options.per_user]
-        for old in crowded:
+            crowded = list(listed.sessions)[: -self.options.per_user] if crowded is None else crowded
+        for old in crowded or ():
             self.end(old)
-        self._recent.put(session, version or "", self._recent.mark())
-        return session, cookie
+        return version or ""
 
     def recall(self, cookie: str) -> Found | None:
         """Find the session of a browser's id where this process has read it a moment ago; asks no store."""
@@ -233,6 +243,12 @@ class Sessions:
                 return False
             return self._erase(known[0])
 
+    def end_soon(self, session_id: str) -> None:
+        """End a session here at once, and in the store on another thread: for who mustn't wait."""
+        forks.notice()
+        self._recent.end(session_id)
+        self._ends.soon(session_id)
+
     def end_where(
         self,
         issuer: str,
@@ -262,8 +278,13 @@ class Sessions:
         """
         return self.end_on(wanted_names(issuer, sid, subject, oid, tenant, mail), begun_by)
 
-    def end_on(self, names: tuple[str, ...], begun_by: float = inf) -> int:
+    def end_on(self, names: tuple[str, ...], begun_by: float = inf, *, proved: bool = True) -> int:
         """End every session that is on all of these lists; see `end_where`.
+
+        Args:
+            names: These.
+            begun_by: As for `end_where`.
+            proved: Whether who said so has proved it: else nothing is kept of it where there is nothing to end.
 
         Raises:
             StoreUnavailable: As for `end_where`.
@@ -271,9 +292,9 @@ class Sessions:
         forks.notice()
         if not names:
             return 0
-        with self._ends.until_done(*names, begun_by=begun_by) as at:
-            self._recent.end_all(set(names))
-            return self._end_listed(names, at, begun_by + SKEW)
+        with self._ends.until_done(*names, begun_by=begun_by, proved=proved) as at:
+            self._recent.end_all(names)
+            return self._end_listed(names, at, begun_by + SKEW, proved)
 
     def any_listed(self, *names: str) -> bool:
         """Return whether a session is on one of these lists.
@@ -284,20 +305,31 @@ class Sessions:
         ids = [(KIND, self._name(id_)) for name in names for id_ in self._lists.read(name).sessions]
         return any(record is not None for record in self._store.read_many(ids))
 
-    def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float) -> int:
+    def listed(self, names: tuple[str, ...]) -> list[Session]:
+        """Return every session that is on all of these lists.
+
+        Raises:
+            StoreUnavailable: The store can't tell.
+        """
+        ids = [(KIND, self._name(id_)) for id_ in self._lists.read(names[0]).sessions] if names else []
+        found = (Session.loads(record.value) for record in self._store.read_many(ids) if record is not None)
+        return [one for one in found if one is not None and set(names) <= set(names_of(one.who))]
+
+    def _end_listed(self, names: tuple[str, ...], at: float, begun_by: float, proved: bool) -> int:
         """End what is on all of these lists and had begun by then."""
         if len(names) == 1 and " " not in names[0]:
             known = self._read(names[0])
             return int(known is not None and self._erase(known[0]))
         # One that is given up on before its end is found again by who tries again: the mark comes first.
-        first = self._lists.change(names[0], lambda there: None if there.ended == at else replace(there, ended=at))
+        first = self._lists.change(names[0], lambda there: _marked(there, at) if proved or there.sessions else None)
         ended = 0
         for session_id in list(first.sessions):
             known = self._read(session_id)
             if known is None:
                 self._lists.remove(names[0], session_id)
                 continue
-            if set(names) <= set(names_of(known[0].who)) and known[0].started <= begun_by:
+            meant = set(names) <= set(names_of(known[0].who))
+            if meant and known[0].begun_by(begun_by, self._clock.wall()):
                 ended += self._erase(known[0])
                 if self.on_end is not None:
                     self.on_end(known[0])
@@ -355,6 +387,5 @@ def _counter(session_id: str) -> str:
     return f"all {sum(session_id.encode()) % _COUNTERS}"
 
 
-def _with(there: Listed, session_id: str, ends: float, now: float) -> Listed:
-    sessions = {id_: end for id_, end in there.sessions.items() if end > now}
-    return Listed({**sessions, session_id: ends}, there.ended)
+def _marked(there: Listed, at: float) -> Listed | None:
+    return None if there.ended == at else replace(there, ended=at)

@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from ..._engine.steps import Steps
 from ..._policy.endpoint import origin_of
 from ...errors import ProviderUnavailable, ResilientAuthError
+from ...verify import InvalidToken
+from ...verify.jose.compact import strict_json, take_apart
 from ..providers import Party
 from ..sessions.record import Who
 
@@ -18,7 +20,10 @@ _LONGEST_HINT: Final = 4096
 
 
 def hint_of(app: Any, who: Who) -> str | None:
-    """Return the ID token of a user that this process holds; None where it holds none, or a very long one."""
+    """Return the ID token of a session that this process holds; None where it holds another one's, or a very long one.
+
+    MSAL keeps a user's last one. The provider ends whichever session it names: it may be another browser's.
+    """
     if who.account is None:
         return None
     wanted = {"home_account_id": who.account.get("home_account_id"), "client_id": app.client_id}
@@ -26,7 +31,15 @@ def hint_of(app: Any, who: Who) -> str | None:
         held = [str(one.get("secret")) for one in app.token_cache.search("IdToken", query=wanted)]
     except ResilientAuthError:
         return None
-    return next((one for one in reversed(held) if len(one) <= _LONGEST_HINT), None)
+    return next((one for one in reversed(held) if len(one) <= _LONGEST_HINT and _names(one, who.sid)), None)
+
+
+def _names(token: str, sid: str | None) -> bool:
+    """Return whether an ID token of ours is that of a session of the provider's."""
+    try:
+        return strict_json(take_apart(token).payload, "payload").get("sid") == sid
+    except InvalidToken:
+        return False
 
 
 def leading_out(

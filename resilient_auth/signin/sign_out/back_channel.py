@@ -10,16 +10,16 @@ import json
 from dataclasses import replace
 
 from ..._engine.steps import Steps
-from ..._engine.threads import OnThread
-from ...errors import ProviderUnavailable, StoreUnavailable
+from ...errors import Overloaded, ProviderUnavailable, StoreUnavailable
 from ...events import SignOutRefused, emit
 from ...verify import InvalidToken
 from ...verify.security_events.rules import LOGOUT, EventToken
 from ...verify.security_events.tokens import AnyVerifier, EventTokens
 from ..messages import Answer, Arrival
+from ..sessions.calls import StoreCall
 from .ending import Ending, Once, Whom
 
-__all__ = ["BackChannel", "form_type"]
+__all__ = ["BackChannel", "form_type", "untold"]
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -51,9 +51,9 @@ class BackChannel:
         except ProviderUnavailable as error:
             return _not_now("the token's key is unavailable", error.retry_after)
         try:
-            seen = yield OnThread(lambda: self._act(told))
+            seen = yield StoreCall(lambda: self._act(told))
         except StoreUnavailable as error:
-            return _not_now("it holds here, and can't be told to every process", error.retry_after)
+            return _not_now(untold(error), error.retry_after)
         if seen:
             return self._refused("replayed", "this logout token was used before", told.issuer)
         return Answer(200, "", _HEADERS)
@@ -81,6 +81,13 @@ class BackChannel:
 
 #: Section 2.8.
 _HEADERS = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+
+def untold(error: StoreUnavailable) -> str:
+    """Return what is told to who has said something that every process was to hear."""
+    if error.reason == Overloaded.code:
+        return "too much waits to be done here"
+    return "it holds here, and can't be told to every process"
 
 
 def form_type(arrival: Arrival) -> str:

@@ -127,7 +127,7 @@ class Ending:
         count, failure = 0, None
         if self._sessions is not None and not tokens_alone:
             try:
-                count = self._sessions.end_on(whom.names, before)
+                count = self._sessions.end_on(whom.names, before, proved=revoke)
             except StoreUnavailable as error:
                 failure = error
         if revoke and self._revocations is not None:
@@ -135,6 +135,12 @@ class Ending:
                 self._revocations.revoke(whom.revoked(), before)
             except StoreUnavailable as error:
                 failure = error
+        try:
+            # Here none was ended, at which its tokens would go.
+            for session in self._sessions.listed(whom.names) if self._sessions is not None and tokens_alone else ():
+                self.forget_tokens(session, anyway=True)
+        except StoreUnavailable as error:
+            failure = error
         if tokens_alone or not self._any_left(whom.names):
             for app in self._applications(None):
                 self._drop(app, whom.owns)
@@ -143,13 +149,19 @@ class Ending:
             raise failure
         return count
 
-    def forget_tokens(self, session: Session) -> None:
-        """Drop the tokens of a session's user, unless another session of theirs goes on."""
+    def forget_tokens(self, session: Session, *, anyway: bool = False) -> None:
+        """Drop the tokens of a session's user, unless another session of theirs goes on.
+
+        Args:
+            session: The session, which says whose they are: this process may have heard nothing of them.
+            anyway: Whether another session may go on.
+        """
         account = session.who.account
-        if account is None or self._any_left(names_of(session.who)[:1]):
+        if account is None or (not anyway and self._any_left(names_of(session.who)[:1])):
             return
         for app in self._applications(session.who.provider):
-            self._drop(app, lambda one: one.get("home_account_id") == account.get("home_account_id"))
+            with suppress(StoreUnavailable, ProviderUnavailable):
+                app.remove_account(dict(account))
 
     def _any_left(self, names: tuple[str, ...]) -> bool:
         if self._sessions is None:

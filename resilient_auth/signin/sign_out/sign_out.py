@@ -17,7 +17,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ..._engine.steps import Steps
-from ..._engine.threads import OnThread
 from ...errors import StoreUnavailable
 from ...events import SessionsEnded, SignOutRefused, emit
 from ...token import fingerprint
@@ -25,7 +24,9 @@ from ...verify import AnyOf
 from ..messages import Answer, Arrival, Route, dropped, leading_to
 from ..pages import Choice, Field, Page
 from ..paths import own_path
-from ..sessions.record import Session
+from ..providers import Party
+from ..sessions.calls import StoreCall
+from ..sessions.record import Session, Who
 from ..site import Site
 from .at_provider import hint_of, leading_out, origins_of
 from .back_channel import BackChannel
@@ -52,7 +53,7 @@ class SignOut:
         self.ending = Ending(
             site.clock, sessions=site.sessions, applications=self._applications, revocations=options.revocations
         )
-        self.once = Once(site.store, site.clock, site.origin)
+        self.once = Once(site.store, site.clock, site.application)
         verifier = AnyOf(*(party.verifier for party in site.parties.values()))
         self._back_channel = BackChannel(verifier, self.ending, self.once, typed=options.typed)
 
@@ -74,7 +75,7 @@ class SignOut:
         session: Session | None = None
         if cookie:
             try:
-                found = yield OnThread(lambda: site.sessions.find(cookie))
+                found = yield StoreCall(lambda: site.sessions.find(cookie))
             except StoreUnavailable as error:
                 return site.store_unavailable(arrival, error)
             session = None if found is None else found.session
@@ -87,16 +88,20 @@ class SignOut:
             issuer = session.who.issuer
             emit(SignOutRefused(at=site.clock.wall(), issuer=issuer, code="cross_site"))
             return self._asked(arrival, session, 403)
-        answer = yield from self._out(arrival, session)
+        party = site.parties.get(session.who.provider)
+        # Before the tokens are gone: it is one of them.
+        hint = None if party is None else hint_of(party.apps["sign_in"], session.who)
+        try:
+            yield StoreCall(lambda: self._end(session))
+        except StoreUnavailable as error:
+            return site.store_unavailable(arrival, error)
+        answer = yield from self._out(arrival, session.who, party, hint)
         return answer.with_cookies(dropped(site.session_cookie))
 
-    def _out(self, arrival: Arrival, session: Session) -> Steps[Answer]:
-        site, who = self._site, session.who
-        party = site.parties.get(who.provider)
-        next_path = own_path(arrival.only("next") or site.options.sign_out.next_path, "")
-        # Before the tokens are gone: it is one of them.
-        hint = None if party is None else hint_of(party.apps["sign_in"], who)
-        yield OnThread(lambda: self._end(session))
+    def _out(self, arrival: Arrival, who: Who, party: Party | None, hint: str | None) -> Steps[Answer]:
+        """Answer who is signed out here: lead them to the provider, if that works, and is to be told."""
+        site = self._site
+        next_path = own_path(arrival.only("next"), site.options.sign_out.next_path or "", site.prefix)
         if party is None or not site.options.sign_out.at_provider:
             return self._done(arrival, next_path)
         sight = yield from party.watch.looking()
@@ -130,7 +135,8 @@ class SignOut:
     def done(self, arrival: Arrival) -> Steps[Answer]:
         """Answer the route to which the provider leads users back."""
         yield from ()
-        return self._done(arrival, own_path(arrival.only("state"), ""))
+        state, chosen = arrival.only("state"), self._site.options.sign_out.next_path
+        return self._done(arrival, state if state and state == chosen else own_path(state, "", self._site.prefix))
 
     def front_channel(self, arrival: Arrival) -> Steps[Answer]:
         """Answer a frame on the provider's sign-out page, which names the provider and its session."""
@@ -143,7 +149,7 @@ class SignOut:
         whom = Whom(issuer=issuer, sid=sid)
         try:
             # Whoever knows the session's name may end it; only a signature has tokens refused everywhere.
-            yield OnThread(lambda: self.ending.end(whom, code="front_channel", before=site.clock.wall(), revoke=False))
+            yield StoreCall(lambda: self.ending.end(whom, code="front_channel", before=site.clock.wall(), revoke=False))
         except StoreUnavailable:
             return _framed(503, {party.watch.authority for party in trusted})
         return _framed(200, {party.watch.authority for party in trusted})
@@ -162,7 +168,7 @@ class SignOut:
     def _asked(self, arrival: Arrival, session: Session, status: int) -> Answer:
         party = self._site.parties.get(session.who.provider)
         fields = [Field(_PROOF, value=token_of(session))]
-        next_path = own_path(arrival.only("next"), "")
+        next_path = own_path(arrival.only("next"), "", self._site.prefix)
         if next_path:
             fields.append(Field("next", value=next_path))
         return self._site.show(

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 from ..._engine.steps import Steps
-from ..._engine.threads import OnThread
 from ..._policy.checks import require, require_number, require_store
 from ...clock import Clock, SystemClock
 from ...errors import ProviderUnavailable, StoreUnavailable, printable
@@ -25,7 +24,8 @@ from ...verify.security_events.rules import EventToken, security_event
 from ...verify.security_events.tokens import AnyVerifier, EventTokens
 from ..messages import Answer, Arrival, Route
 from ..paths import require_path
-from ..sign_out.back_channel import form_type
+from ..sessions.calls import StoreCall
+from ..sign_out.back_channel import form_type, untold
 from ..sign_out.ending import Ending, Once, Whom
 from .meaning import Action, action_of, is_verification, told_at
 from .subjects import UnusableSubject, subject_in, whom
@@ -121,7 +121,9 @@ class SignalsReceiver:
         self._bearers = tuple(one.encode() for one in bearers)
         self._actions = dict(actions or {})
         self._verified = verified
-        self._once = Once(store, self._clock, f"signals {' '.join(self._tokens.audiences)}")
+        # What one application was told another one wasn't, though its stream have the same audience.
+        whose = "" if sign_in is None else f"\n{sign_in.engine.site.application}"
+        self._once = Once(store, self._clock, f"signals {' '.join(self._tokens.audiences)}{whose}")
         ending = Ending(self._clock) if sign_in is None else sign_in.engine.sign_out.ending
         self._ending = ending.also(revocations, applications)
 
@@ -143,11 +145,11 @@ class SignalsReceiver:
         except ProviderUnavailable as error:
             return _not_now("its key is unavailable", error.retry_after)
         try:
-            answer: Answer = yield OnThread(lambda: self._act(told))
+            answer: Answer = yield StoreCall(lambda: self._act(told))
         except UnusableSubject as error:
             return self._refused("malformed", "invalid_request", f"its subject can't be used: {error}", told.issuer)
         except StoreUnavailable as error:
-            return _not_now("it holds here, and can't be told to every process", error.retry_after)
+            return _not_now(untold(error), error.retry_after)
         return answer
 
     def _act(self, told: EventToken) -> Answer:

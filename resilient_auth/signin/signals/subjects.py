@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ..sign_out.ending import Whom
 
@@ -59,9 +60,17 @@ def whom(subject: Mapping[str, Any], issuers: Collection[str]) -> tuple[Whom, ..
             if one.oid and not one.tenant:
                 # An id that names a user by itself is the provider's `sub`.
                 one = replace(one, subject=one.oid, oid=None)
-            if one.names:
+            if one.names and _speaks_for(one):
                 found.append(one)
     return tuple(found)
+
+
+def _speaks_for(one: Whom) -> bool:
+    """Return whether who speaks for an issuer may name a user by an object id: where the issuer is the tenant's.
+
+    Such ids belong to no issuer, and would name the users of any.
+    """
+    return not one.oid or (one.tenant or "").lower() in urlsplit(one.issuer).path.lower().split("/")
 
 
 def _members(subject: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

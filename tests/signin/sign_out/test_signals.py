@@ -261,10 +261,6 @@ class TestSubjects:
             ({"format": "email", "email": " A@B.example"}, {"mail": "a@b.example"}),
             ({"format": "account", "uri": "acct:a@b.example"}, {"mail": "a@b.example"}),
             (
-                {"user": {"format": "opaque", "id": "o"}, "tenant": {"format": "opaque", "id": "t"}},
-                {"oid": "o", "tenant": "t"},
-            ),
-            (
                 {
                     "format": "aliases",
                     "identifiers": [
@@ -279,6 +275,14 @@ class TestSubjects:
     def test_each_format_is_understood(self, subject: dict[str, Any], found: dict[str, str]) -> None:
         """RFC 9493's, and complex ones."""
         assert whom(subject, [ISSUER]) == (Whom(issuer=ISSUER, **found),)
+
+    def test_a_tenants_user_is_named_by_who_speaks_for_the_tenant(self) -> None:
+        """An object id is any issuer's: whoever speaks for one alone would sign out everybody else's users by it."""
+        subject = {"user": {"format": "opaque", "id": "o"}, "tenant": {"format": "opaque", "id": "T"}}
+        for issuer in ("https://login.example/t/v2.0", "https://sts.example/t/", "https://t.example/T/v2.0"):
+            assert whom(subject, [ISSUER, issuer]) == (Whom(issuer=issuer, oid="o", tenant="T"),)
+        for issuer in (ISSUER, "https://login.example/other/v2.0", "https://t.example/", "https://login.example/tt"):
+            assert whom(subject, [issuer]) == ()
 
     @pytest.mark.parametrize(
         "subject",
