@@ -609,7 +609,9 @@ class Chaos:
             lost = {person.name: person for person, verdict in told if person.status == "in" and verdict != "token"}
             back = {person.name for person, verdict in told if person.status == "out" and verdict == "token"}
             if back:
-                raise Broken(f"signed out and back: {sorted(back)}")
+                clocks = {process.pid: process.ahead for process in (*self.processes, new)}
+                seen = {name: [verdict for each, verdict in told if each.name == name] for name in sorted(back)}
+                raise Broken(f"signed out and back: {seen}, clocks ahead by {clocks}, lapses {self._lapses}")
             for person in lost.values():
                 self._excuse(person, [verdict for each, verdict in told if each is person])
         finally:
