@@ -130,10 +130,7 @@ class Handling(Generic[_R]):
         if self._last is None or known is None:
             return None
         found: Outcome | None = yield WaitFor(known, max(0.0, ends - self._clock.monotonic()))
-        if found is None or found.error is not None:
-            return self._last.in_memory(request)
-        claims: Mapping[str, Any] | None = found.result
-        return claims
+        return self._last.claims(request, None if found is None else found.result)
 
     def call(self, lane: str, call: Callable[[], Any], ends: float) -> Flight:
         """Have something called on a worker; the flight lands with what came of it."""
@@ -189,11 +186,10 @@ class Handling(Generic[_R]):
             self._places.leave()
 
     def _running(self, handled: Run) -> Steps[None]:
-        request, answer = handled.request, None
         try:
             reply = yield from self._claimed(handled)
             if reply is None:
-                reply, answer = yield from self._handled(handled)
+                reply = yield from self._handled(handled)
             outcome = Outcome(result=reply)
         except ResilientAuthError as error:
             # An exception holds the frames that it came through, and these what was asked.
@@ -208,11 +204,11 @@ class Handling(Generic[_R]):
         finally:
             handled.request = None  # which may hold a password
         handled.flight.land(outcome)
-        if not handled.repeated and (self._store is not None or self._last is not None):
+        reply = None if outcome.error is not None else outcome.result
+        # What failed without a claim says nothing about whoever has that.
+        if self._store is not None and not handled.repeated and (handled.claimed or reply is not None):
             # Nobody waits for it, and so it takes no place of a handler's.
-            reply = None if outcome.error is not None else outcome.result
-            note = partial(self._note, handled.key, reply, request, answer)
-            self.call(self._store_lane, note, self._clock.monotonic() + self._window)
+            self.call(self._store_lane, partial(self._note, handled, reply), self._clock.monotonic() + self._window)
 
     def _claimed(self, handled: Run) -> Steps[Reply | None]:
         """Return the answer to a request that was answered elsewhere; None where it is this run's to answer."""
@@ -230,7 +226,7 @@ class Handling(Generic[_R]):
                 raise _Unanswered("store_unavailable")
             found: Claimed | Reply = outcome.result
             if found is Claimed.OURS:
-                handled.repeated = False
+                handled.repeated, handled.claimed = False, True
                 return None
             handled.repeated = True
             if isinstance(found, Reply):
@@ -239,7 +235,7 @@ class Handling(Generic[_R]):
                 raise _Unanswered("failed_before")
             yield WaitFor(Flight("pause", handled.ends, self._clock), _LOOK)
 
-    def _handled(self, handled: Run) -> Steps[tuple[Reply, Answer]]:
+    def _handled(self, handled: Run) -> Steps[Reply]:
         request = handled.request
         # One user whose data always fails is no outage.
         permit = handled.permit = self._breaker.admit((request.tenant_id, request.user_id) if request.user_id else None)
@@ -257,7 +253,9 @@ class Handling(Generic[_R]):
                 permit.failure(error.code if isinstance(error, ResilientAuthError) else "handler_error")
                 raise
             permit.success()
-            return reply, answer
+            # Before anybody is told: the next request may be this user's, and fail.
+            handled.told = None if self._last is None else self._last.keep(request, answer)
+            return reply
 
     def _ask(self, request: _R, left: float) -> Any:
         if self.awaits:
@@ -270,13 +268,12 @@ class Handling(Generic[_R]):
             answer: Any = self._handler(request)
             return await answer
 
-    def _note(self, key: str, reply: Reply | None, request: _R, answer: Answer | None) -> None:
+    def _note(self, handled: Run, reply: Reply | None) -> None:
         """Tell the store how a run ended."""
         with contextlib.suppress(ResilientAuthError):
-            if self._store is not None:
-                self.once.note(key, reply)
-        if self._last is not None and answer is not None:
-            self._last.keep(request, answer)
+            self.once.note(handled.key, reply)
+        if self._last is not None and handled.told is not None:
+            self._last.tell(*handled.told)
 
 
 _living: LiveObjects[Handling[Any]] = LiveObjects()
