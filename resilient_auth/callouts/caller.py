@@ -16,7 +16,7 @@ import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from cryptography.x509 import load_der_x509_certificate
 
@@ -26,7 +26,16 @@ from ..verify.bound.presented import Presented
 from ..verify.errors import InvalidToken
 from ..verify.http import bearer_token
 
-__all__ = ["AUTHENTICATION_EVENTS", "Arriving", "BasicCaller", "Caller", "CertificateCaller", "EntraCaller", "Stranger"]
+__all__ = [
+    "AUTHENTICATION_EVENTS",
+    "Admitted",
+    "Arriving",
+    "BasicCaller",
+    "Caller",
+    "CertificateCaller",
+    "EntraCaller",
+    "Stranger",
+]
 
 #: The application as which Entra and External ID call, the same in every tenant.
 AUTHENTICATION_EVENTS: Final = "99045fe1-7639-4a75-9d4a-577b6ca3810f"
@@ -61,14 +70,23 @@ class Arriving:
     peer: str | None = None
 
 
+class Admitted(NamedTuple):
+    """Say who calls: the tenant that they speak for, None where the proof names none; and which of several it is."""
+
+    tenant: str | None = None
+    name: str = ""
+
+
 class Caller(Protocol):
     """Whoever may call.
 
     One whose `waits` is False is asked on the request's own thread or event loop; others may wait for a network.
     """
 
-    def admit(self, arriving: Arriving) -> str | None:
-        """Return the tenant that the caller speaks for, None where the proof names none.
+    def admit(self, arriving: Arriving) -> Admitted | str | None:
+        """Return the tenant that the caller speaks for, None where the proof names none; or an `Admitted`.
+
+        What is returned instead, a yes or no say, lets nobody in.
 
         Raises:
             Stranger: It isn't who may call.
@@ -95,10 +113,14 @@ class BasicCaller:
         )
         require(fits and bool(self.credentials), "credentials must be passwords by name, such as {'b2c': '...'}")
         require(not any(":" in name for name in self.credentials), "a name in credentials can't hold a colon")
+        try:
+            "".join((*self.credentials, *self.credentials.values())).encode()
+        except UnicodeEncodeError:
+            require(False, "credentials hold what isn't text: an environment variable that isn't UTF-8, maybe")
         short = any(len(password) < 12 for password in self.credentials.values())
         require(not short, "a password in credentials must have 12 characters or more: it is typed by nobody")
 
-    def admit(self, arriving: Arriving) -> None:
+    def admit(self, arriving: Arriving) -> Admitted:
         """Look at the `Authorization` header."""
         sent = arriving.header("Authorization")
         scheme, _, told = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
@@ -108,15 +130,17 @@ class BasicCaller:
             given = base64.b64decode(told.strip(), validate=True)
         except (binascii.Error, ValueError):
             given = b""
-        found = False
+        found = ""
         for name, password in self.credentials.items():
             # All are compared, whichever fits, and both parts at once: nothing is learned by the time that it takes.
-            found |= hmac.compare_digest(_digest(given), _digest(f"{name}:{password}".encode()))
+            if hmac.compare_digest(_digest(given), _digest(f"{name}:{password}".encode())):
+                found = name
         if not found:
             raise Stranger(
                 "the Authorization header isn't a name and password that are known",
                 challenge='Basic realm="callouts", charset="UTF-8"',
             )
+        return Admitted(name=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +176,7 @@ class CertificateCaller:
         require(bool(networks), "trusted_proxies must be addresses or networks, such as ('10.0.0.0/8',)")
         require(isinstance(self.header, str) and bool(self.header), "header must be a header's name")
 
-    def admit(self, arriving: Arriving) -> None:
+    def admit(self, arriving: Arriving) -> Admitted:
         """Look at the proxy's address, and at the certificate that it tells of."""
         if not self._trusts(arriving.peer):
             raise Stranger("the request comes from no proxy that is trusted to tell of certificates")
@@ -171,6 +195,7 @@ class CertificateCaller:
             raise Stranger("the client's certificate can't be read") from None
         if not began.timestamp() <= self.wall() <= ends.timestamp():
             raise Stranger("the client's certificate isn't valid at this time")
+        return Admitted(name=hashlib.sha256(der).hexdigest())
 
     def _trusts(self, peer: str | None) -> bool:
         try:

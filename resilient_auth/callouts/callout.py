@@ -33,7 +33,7 @@ from ..verify.errors import InvalidToken, VerificationUnavailable
 from ..verify.http import refused
 from ..verify.jose.compact import NotStrict, json_object
 from .answers import Answer, Continue, LastKnown
-from .caller import Arriving, Caller, Stranger
+from .caller import Admitted, Arriving, Caller, Stranger
 from .contract import CalloutRequest, MalformedCallout, Reply, UnfitAnswer, json_reply
 from .encrypted import KeyGiven, decryption
 from .handling import Begin, Handling, outcome_of, place_of
@@ -178,11 +178,11 @@ class Callout(Generic[_R]):
         forks.notice()
         began = self._clock.monotonic()
         ends = began + self.deadline
-        tenant = yield from self._admitted(arriving, ends)
-        if isinstance(tenant, Reply):
-            return tenant
+        who = yield from self._admitted(arriving, ends)
+        if isinstance(who, Reply):
+            return who
         try:
-            request, key = yield from self._understood(arriving, read, tenant, ends)
+            request, key = yield from self._understood(arriving, read, who, ends)
         except MalformedCallout as error:
             emit(CalloutRejected(at=self._clock.wall(), target=self.name, code=error.code, detail=str(error)))
             return self._defaulted(None, began, error.code, str(error), None)
@@ -203,8 +203,8 @@ class Callout(Generic[_R]):
         claims = yield from self._handling.last_known(request, known, ends)
         return self._defaulted(request, began, code, detail, claims)
 
-    def _admitted(self, arriving: Arriving, ends: float) -> Steps[str | Reply | None]:
-        """Return the tenant that the caller speaks for, or the reply to a stranger."""
+    def _admitted(self, arriving: Arriving, ends: float) -> Steps[Admitted | Reply]:
+        """Return who calls, or the reply to a stranger."""
         admit = partial(self._caller.admit, arriving)
         if getattr(self._caller, "waits", True):
             flight = self._handling.call(f"who calls {self.name}", admit, ends)
@@ -216,15 +216,17 @@ class Callout(Generic[_R]):
         else:
             error = outcome.error
             if error is None:
-                tenant: str | None = outcome.result
-                return tenant
+                who = outcome.result if isinstance(outcome.result, Admitted) else Admitted(outcome.result)
+                if who.tenant is None or isinstance(who.tenant, str):
+                    return who
+                error = TypeError()
         code = str(getattr(error, "code", "handler_error"))
         detail = str(error) if isinstance(error, ResilientAuthError) else place_of(error)
         emit(CalloutRejected(at=self._clock.wall(), target=self.name, code=code, detail=detail))
         return _to_strangers(error)
 
     def _understood(
-        self, arriving: Arriving, read: Callable[[int, float], Any], tenant: str | None, ends: float
+        self, arriving: Arriving, read: Callable[[int, float], Any], who: Admitted, ends: float
     ) -> Steps[tuple[_R, str]]:
         """Read a request; return it, and the key by which a repeated one is known."""
         kind = arriving.header("Content-Type")
@@ -244,9 +246,9 @@ class Callout(Generic[_R]):
             raise
         except Exception as error:  # noqa: BLE001 - whatever nobody has thought of is no reason to fail a sign-in
             raise MalformedCallout(f"the body can't be understood ({place_of(error)})") from None
-        if tenant is not None and request.tenant_id and request.tenant_id.lower() != tenant.lower():
+        if who.tenant is not None and request.tenant_id and request.tenant_id.lower() != who.tenant.lower():
             raise MalformedCallout("the body is about another tenant than the caller speaks for")
-        return request, self._handling.once.key(request.tenant_id, request.correlation_id, told)
+        return request, self._handling.once.key(*who, request.tenant_id, request.correlation_id, told)
 
     def _defaulted(
         self, request: _R | None, began: float, code: str, detail: str, claims: Mapping[str, Any] | None

@@ -393,6 +393,7 @@ def test_an_encrypted_password_that_cannot_be_opened_is_no_right_one() -> None:
         ),
         (lambda: BasicCaller({"b2c": "short"}), "12 characters"),
         (lambda: BasicCaller({}), "passwords by name"),
+        (lambda: BasicCaller({"b2c": "\udcff" * 12}), "isn't text"),
         (lambda: CertificateCaller(thumbprints=["x"], trusted_proxies=["10.0.0.1"]), "64 hexadecimal digits"),
         (lambda: CertificateCaller(thumbprints=["a" * 64], trusted_proxies=[]), "trusted_proxies"),
         (lambda: EntraCaller(print), "must be a ClaimsVerifier"),
