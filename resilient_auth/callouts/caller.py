@@ -20,11 +20,17 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from cryptography.x509 import load_der_x509_certificate
 
+from .._engine.single_flight import WaitFor
+from .._engine.steps import Steps
 from .._policy.checks import require
 from ..errors import ResilientAuthError
 from ..verify.bound.presented import Presented
+from ..verify.claims import Claims
 from ..verify.errors import InvalidToken
 from ..verify.http import bearer_token
+from ..verify.rules.asked import Expected
+from ..verify.verification import Verifying
+from ..verify.verifier import Face
 
 __all__ = [
     "AUTHENTICATION_EVENTS",
@@ -228,11 +234,48 @@ class EntraCaller:
 
     def admit(self, arriving: Arriving) -> str | None:
         """Verify the bearer token, and look at whose it is."""
-        claims = self.verifier.verify(bearer_token(list(arriving.header("Authorization"))))
+        return self._tenant(self.verifier.verify(bearer_token(list(arriving.header("Authorization")))))
+
+    @property
+    def steps(self) -> Callable[[Arriving, Callable[[], float]], Steps[str | None]] | None:
+        """Give what does the same step by step; None where the verifier has no steps.
+
+        Whoever calls with a token whose key is held needs no place of those who wait for keys, of which strangers with
+        forged tokens would take all. It is given what tells how many seconds are left.
+        """
+        return self._steps if isinstance(self.verifier, Face) else None
+
+    def _steps(self, arriving: Arriving, left: Callable[[], float]) -> Steps[str | None]:
+        token = bearer_token(list(arriving.header("Authorization")))
+        claims = self.verifier._core.seen(token)
+        if claims is None:
+            claims = yield from _within(self.verifier._core.verifying(token, Expected()), left)
+        return self._tenant(claims)
+
+    def _tenant(self, claims: Claims) -> str | None:
         if (claims.client_id or "").lower() != AUTHENTICATION_EVENTS:
             raise InvalidToken("client", "the token isn't one of the application that authentication events come from")
-        tenant: str | None = claims.tenant_id
-        return tenant
+        return claims.tenant_id
+
+
+def _within(steps: Verifying, left: Callable[[], float]) -> Steps[Claims]:
+    """Carry steps on, none of which waits for longer than there is time."""
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, WaitFor):
+                step = WaitFor(step.flight, max(0.0, min(step.seconds, left())))
+            try:
+                result = yield step
+            except BaseException as error:  # noqa: BLE001 - the steps decide about it
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        claims: Claims = end.value
+        return claims
+    finally:
+        steps.close()
 
 
 def _digest(text: bytes) -> bytes:

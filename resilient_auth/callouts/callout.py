@@ -203,14 +203,24 @@ class Callout(Generic[_R]):
         claims = yield from self._handling.last_known(request, known, ends)
         return self._defaulted(request, began, code, detail, claims)
 
+    def _asked(self, arriving: Arriving, ends: float) -> Steps[Outcome | None]:
+        """Ask who calls; return what came of it, None where nothing has in time."""
+        steps = getattr(self._caller, "steps", None)
+        if steps is not None:
+            try:
+                return Outcome(result=(yield from steps(arriving, lambda: ends - self._clock.monotonic())))
+            except Exception as error:  # noqa: BLE001 - whoever asked decides about it
+                return Outcome(error=error)
+        admit = partial(self._caller.admit, arriving)
+        if not getattr(self._caller, "waits", True):
+            return outcome_of(admit)
+        flight = self._handling.call(f"who calls {self.name}", admit, ends)
+        outcome: Outcome | None = yield WaitFor(flight, ends - self._clock.monotonic())
+        return outcome
+
     def _admitted(self, arriving: Arriving, ends: float) -> Steps[Admitted | Reply]:
         """Return who calls, or the reply to a stranger."""
-        admit = partial(self._caller.admit, arriving)
-        if getattr(self._caller, "waits", True):
-            flight = self._handling.call(f"who calls {self.name}", admit, ends)
-            outcome: Outcome | None = yield WaitFor(flight, ends - self._clock.monotonic())
-        else:
-            outcome = outcome_of(admit)
+        outcome = yield from self._asked(arriving, ends)
         if outcome is None:
             error: BaseException | None = VerificationUnavailable("who calls isn't known in time", retry_after=1.0)
         else:

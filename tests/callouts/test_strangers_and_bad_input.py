@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -154,6 +155,29 @@ def test_who_calls_cannot_be_known_while_the_keys_cannot_be_had(entra: Any) -> N
         verifier.close()
     assert status == 503
     assert headers["Retry-After"]
+
+
+@pytest.mark.parametrize("kids", [1, 8, 200])
+def test_forged_tokens_keep_nobody_out_whose_key_is_held_while_the_keys_cannot_be_had(entra: Any, kids: int) -> None:
+    """However many they are, and by however many keys they say that they are signed."""
+    head, said, signature = entra.headers["Authorization"].split()[1].split(".")
+
+    def forged(number: int) -> dict[str, str]:
+        named = json.loads(base64.urlsafe_b64decode(f"{head}==")) | {"kid": f"forged-{number % kids}"}
+        text = base64.urlsafe_b64encode(json.dumps(named).encode()).rstrip(b"=").decode()
+        return {"Authorization": f"Bearer {text}.{said}.{signature}"}
+
+    callout = of_entra(entra.caller, concurrency=2, queue=2, deadline=0.4)
+    broken = entra.idp.fail(Fault.black_hole(), "*")
+    try:
+        with ThreadPoolExecutor(40) as threads:
+            strangers = [threads.submit(posed, callout, event(), forged(number)) for number in range(40)]
+            for number in range(20):
+                assert posed(callout, event(), entra.token(uti=f"u-{number}")).status == 200
+            assert {one.result().status for one in strangers} <= {401, 503}
+        assert posed(callout, event(), entra.token(uti="afterwards")).status == 200
+    finally:
+        broken.stop()
 
 
 def test_a_token_of_one_tenant_says_nothing_about_another(entra: Any) -> None:
