@@ -6,8 +6,8 @@ A message is a text, or texts by language, of which the user's own is picked (`u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from .._policy.checks import require, require_number
 from ..verify.claims import FrozenDict
@@ -24,6 +24,7 @@ __all__ = [
     "ShowValidationError",
     "UpdatePassword",
     "localized",
+    "longest",
 ]
 
 Message: TypeAlias = str | Mapping[str, str]
@@ -78,8 +79,9 @@ class ShowValidationError:
         _check_message("message", self.message)
         require(isinstance(self.attributes, Mapping), "attributes must be a mapping of names to messages")
         for name, message in self.attributes.items():
+            require(_is_text(name), "attributes must be named by texts")
             _check_message(f"attributes[{name!r}]", message)
-        require(isinstance(self.code, str), "code must be a text")
+        require(_is_text(self.code), "code must be a text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +148,32 @@ def localized(message: Message, locales: Sequence[str]) -> str:
     return next(iter(texts.values()))
 
 
+def longest(answer: Answer) -> Answer:
+    """Return an answer with its messages in the language that takes most bytes each, whatever a user's languages."""
+
+    def widest(message: Message) -> str:
+        return message if isinstance(message, str) else max(message.values(), key=lambda text: len(text.encode()))
+
+    match answer:
+        case ShowBlockPage():
+            return replace(answer, message=widest(answer.message), title=widest(answer.title))
+        case ShowValidationError():
+            attributes = {name: widest(message) for name, message in answer.attributes.items()}
+            return replace(answer, message=widest(answer.message), attributes=attributes)
+    return answer
+
+
+def _is_text(text: object) -> TypeGuard[str]:
+    """Return whether something is a text that can be sent: half of a surrogate pair can't."""
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def _check_message(name: str, message: object, *, empty: bool = False) -> None:
     texts = list(message.values()) if isinstance(message, Mapping) else [message]
-    fits = bool(texts) and all(
-        isinstance(text, str) and (empty or text) and len(text) <= _LONGEST_MESSAGE for text in texts
-    )
+    fits = bool(texts) and all(_is_text(text) and (empty or text) and len(text) <= _LONGEST_MESSAGE for text in texts)
     require(fits, f"{name} must be a text of 1 to {_LONGEST_MESSAGE} characters, or such texts by language")
     if isinstance(message, Mapping):
         require(

@@ -32,7 +32,7 @@ from ..store import Store
 from ..verify.errors import InvalidToken, VerificationUnavailable
 from ..verify.http import refused
 from ..verify.jose.compact import NotStrict, json_object
-from .answers import Answer, Continue, LastKnown
+from .answers import Answer, Continue, LastKnown, longest
 from .caller import Admitted, Arriving, Caller, Stranger
 from .contract import CalloutRequest, MalformedCallout, Reply, UnfitAnswer, json_reply
 from .encrypted import KeyGiven, decryption
@@ -131,13 +131,14 @@ class Callout(Generic[_R]):
         window = max(_WINDOW, 2 * timeout + 1.0) if repeat_window is None else repeat_window
         require_number("repeat_window", window, low=1.0, high=3600.0)
         require_whole("largest_body", largest_body, low=1024, high=4 * 1024 * 1024)
-        asks.write(stands_in, None)  # which says what is wrong with it, here and not to the first user
+        asks.write(longest(stands_in), None)  # which says what is wrong with it, here and not to the first user
         self.name = name
         self.asks = asks
         self.deadline = deadline
         self.largest_body = largest_body
         self._caller = caller
         self._stands_in: Answer = stands_in
+        self._plain = asks.write(stands_in, None)
         self._decrypt = None if decryption_keys is None else decryption(decryption_keys)
         self._clock = clock or SystemClock()
         self._handling: Handling[_R] = Handling(
@@ -273,10 +274,12 @@ class Callout(Generic[_R]):
             seconds=self._clock.monotonic() - began,
         )
         emit(event)
-        try:
-            return self.asks.write(answer, request)
-        except UnfitAnswer:  # claims that another release had kept
-            return self.asks.write(self._stands_in, request)
+        for said in (answer, self._stands_in):
+            try:
+                return self.asks.write(said, request)
+            except UnfitAnswer:  # claims that another release had kept, or what comes with it from the request
+                continue
+        return self._plain
 
     def _tell(self, reply: Reply, began: float, *, repeated: bool) -> None:
         seconds = self._clock.monotonic() - began

@@ -45,6 +45,10 @@ _R = TypeVar("_R", bound=CalloutRequest)
 _STORE_SHARE: Final = 0.25
 #: Seconds between two looks at a request that runs elsewhere.
 _LOOK: Final = 0.03
+#: Seconds that a task has to end when it is cancelled; and how many times the places may be given to others, since
+#: tasks haven't: as many as threads' are at once.
+_MOMENT: Final = 1.0
+_ROUNDS: Final = 4
 
 
 class _Unanswered(ResilientAuthError):
@@ -118,6 +122,7 @@ class Handling(Generic[_R]):
             call_at=timers_of(self._clock).call_at,
         )
         self._places = Bulkhead(self._concurrency, 0)
+        self._left_behind = Bulkhead(_ROUNDS * self._concurrency, 0)
         #: An event loop keeps no more than a weak hold of a task.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -177,13 +182,23 @@ class Handling(Generic[_R]):
         handled.flight.land(Outcome(error=error))
 
     async def _drive(self, handled: Run) -> None:
+        holds = [self._places]
+
+        def leave_behind() -> None:
+            if self._left_behind.enter():
+                holds[0].leave()
+                holds[0] = self._left_behind
+
+        # A handler that never comes back gives its place back when nobody can want its answer any more, one that
+        # swallows its cancellation too.
+        timer = asyncio.get_running_loop().call_later(self._window + _MOMENT, leave_behind)
         try:
-            # A handler that never comes back gives its place back when nobody can want its answer any more.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._window):
                     await run_async(self._running(handled))
         finally:
-            self._places.leave()
+            timer.cancel()
+            holds[0].leave()
 
     def _running(self, handled: Run) -> Steps[None]:
         try:
@@ -194,10 +209,8 @@ class Handling(Generic[_R]):
         except ResilientAuthError as error:
             # An exception holds the frames that it came through, and these what was asked.
             outcome = Outcome(error=_Unanswered(error.code, getattr(error, "detail", "")))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             handled.flight.land(Outcome(error=_Unanswered("slow")))
-            raise
-        except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - the owner's code may raise anything, and end nothing but itself
             outcome = Outcome(error=_Unanswered("handler_error", place_of(error)))
@@ -260,8 +273,12 @@ class Handling(Generic[_R]):
     def _ask(self, request: _R, left: float) -> Any:
         if self.awaits:
             return self._ask_async(request, left)
-        with handed_down(left):
-            return self._handler(request)
+        try:
+            with handed_down(left):
+                return self._handler(request)
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            # Nobody cancels a thread: these are the handler's own.
+            raise _Unanswered("handler_error", place_of(error)) from None
 
     async def _ask_async(self, request: _R, left: float) -> Any:
         with handed_down(left):

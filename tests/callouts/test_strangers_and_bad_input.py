@@ -36,6 +36,7 @@ from resilient_auth.callouts import (
     RetryPassword,
     SendByProvider,
     ShowBlockPage,
+    ShowValidationError,
     TokenIssuanceStart,
 )
 from resilient_auth.callouts.caller import Arriving
@@ -430,6 +431,20 @@ def test_what_is_configured_wrongly_says_so_at_once(make: Callable[[], object], 
         make()
 
 
-def test_a_default_that_a_token_cannot_hold_is_refused_at_once() -> None:
-    with pytest.raises(ra.ResilientAuthError, match="a token takes 3072"):
-        Callout(TokenIssuanceStart, print, caller=BASIC, default=Continue({"x": "y" * 4000}))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("asks", "default", "says"),
+    [
+        (TokenIssuanceStart, Continue({"x": "y" * 4000}), "a token takes 3072"),
+        (TokenIssuanceStart, Continue({"x": "\ud800"}), "can't be written"),
+        (ApiConnector, Continue({"x": "y" * 70_000}), "no provider takes more"),
+        (
+            AttributeCollectionSubmit,
+            # In English it would fit.
+            ShowValidationError("No.", {f"a-{number}": {"en": "No.", "zh": "\u6f22" * 1000} for number in range(25)}),
+            "no provider takes more",
+        ),
+    ],
+)
+def test_a_default_that_cannot_be_sent_is_refused_at_once(asks: Any, default: Any, says: str) -> None:
+    with pytest.raises(ra.ResilientAuthError, match=says):
+        Callout(asks, print, caller=BASIC, default=default)

@@ -1,0 +1,253 @@
+"""Whatever a handler does, the contract's answer goes out in time, and no other callout suffers from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import UserDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from provider_requests import FRAMEWORKS, event, posed
+
+import resilient_auth as ra
+from resilient_auth.callouts import (
+    ApiConnector,
+    AttributeCollectionStart,
+    AttributeCollectionSubmit,
+    BasicCaller,
+    Callout,
+    Continue,
+    RestProfile,
+    ShowBlockPage,
+    ShowValidationError,
+    TokenIssuanceStart,
+)
+from resilient_auth.events import CalloutDefaulted
+from resilient_auth.settings import BreakerOptions
+from resilient_auth.testing import capture_events, check_callout
+
+ANYBODY = BasicCaller({"entra": "a password, in tests"})
+NEVER = BreakerOptions(consecutive_failures=1000, failure_rate=1.0, minimum_throughput=1000)
+KIND = {"Content-Type": "application/json"}
+
+
+def asked_of(asks: type[Any]) -> Any:
+    if asks.event in ("apiConnector", "restProfile"):
+        return {"email": "ada@contoso.com", "ui_locales": "de-AT"}
+    return event(asks.event, user=None) if "attribute" in asks.event else event(asks.event)
+
+
+def callout_of(asks: type[Any], handler: Any, **options: Any) -> Callout[Any]:
+    given: dict[str, Any] = {"caller": ANYBODY, "default": Continue(), "breaker": NEVER}
+    return Callout(asks, handler, **given | {"timeout": 2.0, "deadline": 1.0} | options)
+
+
+@pytest.fixture
+def hung() -> Iterator[threading.Event]:
+    made = threading.Event()
+    yield made
+    made.set()
+
+
+HUGE = "x" * 70_000
+
+
+class Evil(UserDict[str, Any]):
+    """A mapping that fails when it is read."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise KeyboardInterrupt
+
+
+def endless() -> list[Any]:
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+ANSWERS: dict[str, Any] = {
+    "nothing": None,
+    "a dict": {"action": "Continue"},
+    "a class": Continue,
+    "a reply's text": b'{"version":"1.0.0"}',
+    "huge": Continue({"a": HUGE}),
+    "many": Continue({f"a-{number}": "x" * 100 for number in range(1000)}),
+    "not JSON": Continue({"a": object()}),
+    "bytes": Continue({"a": b"x"}),
+    "no number": Continue({"a": float("nan")}),
+    "half a pair": Continue({"a": "\ud800"}),
+    "half a pair in a name": Continue({"\ud800": "x"}),
+    "endless": Continue({"a": endless()}),
+    "evil": Continue(Evil(a="b")),
+}
+
+
+@pytest.mark.parametrize(
+    "asks", [TokenIssuanceStart, AttributeCollectionStart, AttributeCollectionSubmit, ApiConnector, RestProfile]
+)
+@pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])
+def test_an_answer_that_the_provider_could_not_read_is_not_sent(asks: type[Any], awaits: bool) -> None:
+    """Too large, too, for any contract: what is sent is what the emulator takes for an answer."""
+    for name, answer in ANSWERS.items():
+
+        def handler(request: Any, answer: Any = answer) -> Any:
+            return answer
+
+        async def in_a_task(request: Any, answer: Any = answer) -> Any:
+            return answer
+
+        callout = callout_of(asks, in_a_task if awaits else handler)
+        with capture_events() as told:
+            reply = posed(callout, asked_of(asks))
+            check_callout(asks.event, reply.status, KIND, reply.body)
+            assert told.wait_for(CalloutDefaulted), name
+        assert b"x" * 100 not in reply.body, name
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
+@pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])
+def test_whatever_a_handler_raises_the_default_goes_out_at_once(error: BaseException, awaits: bool) -> None:
+    def fail(request: Any) -> Any:
+        raise error
+
+    async def fail_in_a_task(request: Any) -> Any:
+        await asyncio.sleep(0)
+        raise error
+
+    callout = callout_of(TokenIssuanceStart, fail_in_a_task if awaits else fail, default=Continue({"by": "default"}))
+    body = event()
+    for _ in range(2):
+        began = time.monotonic()
+        assert b'"by":"default"' in posed(callout, body).body
+        assert time.monotonic() - began < 0.5
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])
+def test_handlers_that_never_come_back_take_no_place_for_ever(awaits: bool, hung: threading.Event) -> None:
+    """A task that swallows its cancellation neither."""
+    hangs = threading.Event()
+
+    def hang(request: Any) -> Any:
+        if not hangs.is_set():
+            hung.wait(30.0)
+        return Continue({"by": "handler"})
+
+    async def hang_in_a_task(request: Any) -> Any:
+        while not hangs.is_set() and not hung.is_set():
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+        return Continue({"by": "handler"})
+
+    callout = callout_of(
+        TokenIssuanceStart,
+        hang_in_a_task if awaits else hang,
+        concurrency=2,
+        queue=0,
+        repeat_window=1.0,
+        timeout=0.4,
+        deadline=0.2,
+    )
+    for number in range(2):
+        posed(callout, event(user=f"hung-{number}"))
+    if not awaits:
+        hangs.set()
+    ends = time.monotonic() + 6.0
+    if awaits:
+        callout._handling._handler = lambda request: answered(request)
+    while b"handler" not in posed(callout, event(user=f"u-{time.monotonic()}")).body:
+        assert time.monotonic() < ends, "no place became free"
+        time.sleep(0.1)
+
+
+async def answered(request: Any) -> Any:
+    return Continue({"by": "handler"})
+
+
+def test_hung_handlers_take_a_bounded_number_of_threads_and_leave_another_callout_alone(hung: threading.Event) -> None:
+    def hang(request: Any) -> Any:
+        hung.wait(30.0)
+        return Continue()
+
+    bad = callout_of(TokenIssuanceStart, hang, name="bad", concurrency=4, queue=4, timeout=0.4, deadline=0.1)
+    good = callout_of(TokenIssuanceStart, lambda request: Continue({"by": "handler"}), name="good")
+    before = threading.active_count()
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(80):
+            threads.submit(posed, bad, event(user=f"u-{number}"))
+        for number in range(20):
+            began = time.monotonic()
+            assert b"handler" in posed(good, event(user=f"u-{number}")).body
+            assert time.monotonic() - began < 0.5
+    # What the pool has is gone; of the callout's, no more than a few times its places.
+    assert threading.active_count() - before <= 4 * 5 + 6
+
+
+MESSAGES: dict[str, Callable[[], Any]] = {
+    "block page": lambda: ShowBlockPage({"en": "No.", "de": "\ud800"}),
+    "title": lambda: ShowBlockPage("No.", title={"en": "No.", "de": "\ud800"}),
+    "validation error": lambda: ShowValidationError({"en": "No.", "de": "\udfff"}),
+    "attribute": lambda: ShowValidationError("No.", attributes={"city": {"en": "No.", "de": "\ud800"}}),
+    "attribute's name": lambda: ShowValidationError("No.", attributes={"\ud800": "No."}),
+    "code": lambda: ShowValidationError("No.", code="\ud800"),
+}
+
+
+@pytest.mark.parametrize("name", list(MESSAGES))
+def test_a_message_that_cannot_be_sent_in_one_language_is_refused_at_once(name: str) -> None:
+    """As the default, it would be looked at when the first user of that language comes."""
+    with pytest.raises(ra.ConfigurationError):
+        MESSAGES[name]()
+
+
+def test_a_default_is_sent_in_every_language_and_to_every_contract() -> None:
+    def fail(request: Any) -> Any:
+        raise OSError("the database is dead")
+
+    message = {"en": "\U0001f600" * 1000, "de": "\u00e4" * 1000, "ZH-hant": "\u6f22" * 1000}
+    for asks in (AttributeCollectionSubmit, ApiConnector, RestProfile):
+        attributes = {f"attribute-{number}": message for number in range(5)}
+        default = ShowValidationError(message, attributes=attributes, code="LATER")
+        callout = callout_of(asks, fail, default=default)
+        for locale in ("de-AT", "zh-Hant-TW", "zh", "fr", "", "x" * 2000, "\u0130", "-", "_"):
+            body = asked_of(asks)
+            if "data" in body:
+                body["data"]["authenticationContext"]["client"]["locale"] = locale
+            else:
+                body["ui_locales"] = locale
+            reply = posed(callout, body)
+            check_callout(asks.event, reply.status, KIND, reply.body)
+
+
+@pytest.mark.parametrize("framework", list(FRAMEWORKS))
+def test_a_handler_cannot_change_what_was_asked(framework: str, entra: Any) -> None:
+    """A repeated request is known by it, and the answer is kept for whom it names."""
+    failed: list[str] = []
+
+    def handler(request: TokenIssuanceStart) -> Continue:
+        user: Any = request.user
+        for change in (
+            lambda: user.update(id="eve"),
+            lambda: user.clear(),
+            lambda: user["roles"].append("admin"),
+            lambda: setattr(request, "user_id", "eve"),
+        ):
+            try:
+                change()
+            except (TypeError, AttributeError):
+                failed.append("refused")
+        return Continue({"of": request.user_id})
+
+    body = event()
+    body["data"]["authenticationContext"]["user"]["roles"] = ["a"]
+    ask = FRAMEWORKS[framework](Callout(TokenIssuanceStart, handler, caller=entra.caller, default=Continue()))
+    _, said, _ = ask(body, entra.headers)
+    assert said["data"]["actions"][0]["claims"] == {"of": "u-1"}
+    assert failed == ["refused"] * 4
+    assert json.dumps(said)
