@@ -151,10 +151,13 @@ class Handling(Generic[_R]):
         return flight
 
     def begin_on_thread(self, handled: Run) -> None:
-        """Begin a run for a thread that waits; a coroutine function's in the event loop of this process."""
+        """Begin a run for a thread that waits; a coroutine function's in an event loop that this process has for it."""
         context = contextvars.copy_context()
         if self.awaits:
-            lasting_loop().call_soon_threadsafe(self.begin_task, handled, context=context)
+            try:
+                lasting_loop(self._lane).call_soon_threadsafe(self.begin_task, handled, context=context)
+            except RuntimeError:
+                self._refused(handled, _Unanswered("overloaded", "no thread could be started"))
             return
 
         def late() -> None:

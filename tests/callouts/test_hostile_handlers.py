@@ -189,6 +189,44 @@ def test_hung_handlers_take_a_bounded_number_of_threads_and_leave_another_callou
     assert threading.active_count() - before <= 4 * 5 + 6
 
 
+def test_a_coroutine_that_blocks_its_event_loop_leaves_another_callout_alone(hung: threading.Event) -> None:
+    """Where threads wait for it: one that calls what blocks is a mistake that is made every day."""
+
+    async def block(request: Any) -> Any:
+        hung.wait(5.0)
+        return Continue()
+
+    bad = callout_of(TokenIssuanceStart, block, name="bad", timeout=0.4, deadline=0.1)
+    good = callout_of(TokenIssuanceStart, answered, name="good")
+    assert b"handler" not in posed(bad, event()).body
+    for number in range(3):
+        began = time.monotonic()
+        assert b"handler" in posed(good, event(user=f"u-{number}")).body
+        assert time.monotonic() - began < 0.5
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])
+def test_without_a_thread_to_be_had_the_default_goes_out(awaits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name in ("resilient-auth-worker", "resilient-auth-loop"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    handler = answered if awaits else lambda request: Continue({"by": "handler"})
+    callout = callout_of(TokenIssuanceStart, handler, name=f"no threads {awaits}")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    body = event()
+    with capture_events() as told:
+        assert b"handler" not in posed(callout, body).body
+        monkeypatch.undo()
+        (defaulted,) = told.wait_for(CalloutDefaulted)
+    assert defaulted.code == "overloaded"
+    # It has never begun, and so the provider's retry may.
+    assert b"handler" in posed(callout, body).body
+
+
 MESSAGES: dict[str, Callable[[], Any]] = {
     "block page": lambda: ShowBlockPage({"en": "No.", "de": "\ud800"}),
     "title": lambda: ShowBlockPage("No.", title={"en": "No.", "de": "\ud800"}),
