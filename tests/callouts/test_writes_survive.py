@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import KEY
 from databases import Database, FailingBackend
+from forked import in_a_child
 
 import resilient_auth as ra
 from resilient_auth._store.memory import MemoryBackend
@@ -395,3 +400,100 @@ def test_writes_of_two_names_over_one_store_have_nothing_in_common(
         pass_until(lambda writes=writes: not writes.report().pending, at_most=200.0)
         assert [payload for _, payload, _ in databases[writes.name].made] == [{"of": writes.name}]
         writes.close()
+
+
+class Flapping:
+    """A way to a medium that fails now and then: before a call is made, or when it is made already."""
+
+    label = "flapping"
+
+    def __init__(self, medium: MemoryBackend, dice: random.Random) -> None:
+        self._medium = medium
+        self._dice = dice
+        self.fails = True
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._medium, name)
+        if name == "get_many" or not callable(call):
+            return call
+
+        def flapping(*args: Any, **options: Any) -> Any:
+            thrown = self._dice.random() if self.fails else 1.0
+            if thrown < 0.1:
+                raise BackendFailed("connection_failed")
+            result = call(*args, **options)
+            if thrown < 0.2:
+                raise BackendFailed("timeout")
+            return result
+
+        return flapping
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_processes_over_a_store_that_flaps_make_every_write_that_was_taken(
+    make: Make, manual: ManualClock, backend: FailingBackend, pass_until: Any, seed: int
+) -> None:
+    """To a target that fails now and then as well."""
+    dice = random.Random(seed)
+    made: list[tuple[str, Any]] = []
+
+    def target(write: Write) -> None:
+        if dice.random() < 0.3:
+            raise OSError("refused")
+        made.append((write.key, dict(write.payload)))
+
+    ways = [Flapping(backend, dice) for _ in range(2)]
+    both = [
+        make(target, store=ra.SealedStore(way, key=KEY, clock=manual, jitter=no_jitter), attempts=1000)  # type: ignore[arg-type]
+        for way in ways
+    ]
+    taken: dict[str, Any] = {}
+    for number in range(120):
+        payload = {"n": number}
+        for writes in dice.sample(both, 2):
+            try:
+                if writes.put(payload, key=f"c-{number}"):
+                    taken[f"c-{number}"] = payload
+                break
+            except ra.StoreUnavailable:
+                continue
+        manual.advance(dice.choice((0.0, 0.1, 1.0, 5.0)))
+        threading.Event().wait(0.001)
+    for way in ways:
+        way.fails = False
+    assert len(taken) > 20
+    store = ra.SealedStore(backend, key=KEY, clock=manual, jitter=no_jitter)
+    pass_until(lambda: not list(store.scan("write-audit")), at_most=3600.0, step=2.0)
+    assert taken.items() <= dict(made).items()
+
+
+def test_a_forked_child_shares_the_work_and_takes_none_of_its_parents(tmp_path: Path) -> None:
+    """What the parent is in the middle of is the parent's."""
+    made = os.open(tmp_path / "made", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    holds = threading.Event()
+
+    def target(write: Write) -> None:
+        if write.key.startswith("slow"):
+            holds.wait(20.0)
+        os.write(made, f"{write.key} {os.getpid()}\n".encode())
+
+    with ra.FileStore(tmp_path / "writes.db") as store:
+        writes = BackgroundWrites("forked", target, store=store, concurrency=2)
+        for number in range(4):
+            writes.put({}, key=f"slow-{number}")
+
+        def work() -> None:
+            for number in range(3):
+                assert writes.put({}, key=f"child-{number}")
+            ends = time.monotonic() + 10.0
+            while any(record.name.startswith("child") for record in store.scan("write-forked")):
+                assert time.monotonic() < ends
+                time.sleep(0.02)
+
+        in_a_child(work)
+        holds.set()
+        assert writes.flush(10.0)
+        writes.close()
+    told = [line.split() for line in (tmp_path / "made").read_text().splitlines()]
+    assert sorted(key for key, _ in told) == [f"child-{n}" for n in range(3)] + [f"slow-{n}" for n in range(4)]
+    assert {process == str(os.getpid()) for key, process in told if key.startswith("slow")} == {True}
