@@ -73,8 +73,8 @@ class Callout(Generic[_R]):
         concurrency: Handlers at the same time.
         queue: Requests that may wait for one, where the handler runs on threads.
         breaker: When the handler is left alone after failures.
-        repeat_window: Seconds for which a request like an earlier one counts as the provider's retry of it; twice the
-            time-out and a second, or 10 when that is more.
+        repeat_window: Seconds for which a request like an earlier one counts as the provider's retry of it, more than
+            the time-out; twice that and a second, or 10 when that is more.
         largest_body: Bytes of a request, at most.
         decryption_keys: For `PasswordSubmit`: RSA private keys in PEM, their paths, or loaded.
         clock: Where the time comes from; for tests.
@@ -130,6 +130,10 @@ class Callout(Generic[_R]):
         require_whole("queue", queue, low=0, high=100_000)
         window = max(_WINDOW, 2 * timeout + 1.0) if repeat_window is None else repeat_window
         require_number("repeat_window", window, low=1.0, high=3600.0)
+        require(
+            window > timeout,
+            f"repeat_window of {window:g} s is over before the provider asks again, which it does after {timeout:g} s",
+        )
         require_whole("largest_body", largest_body, low=1024, high=4 * 1024 * 1024)
         asks.write(longest(stands_in), None)  # which says what is wrong with it, here and not to the first user
         self.name = name

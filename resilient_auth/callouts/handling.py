@@ -220,11 +220,13 @@ class Handling(Generic[_R]):
         finally:
             handled.request = None  # which may hold a password
         handled.flight.land(outcome)
-        reply = None if outcome.error is not None else outcome.result
+        reply, told = None if outcome.error is not None else outcome.result, handled.told
+        handled.told = None  # which names the user
         # What failed without a claim says nothing about whoever has that.
         if self._store is not None and not handled.repeated and (handled.claimed or reply is not None):
             # Nobody waits for it, and so it takes no place of a handler's.
-            self.call(self._store_lane, partial(self._note, handled, reply), self._clock.monotonic() + self._window)
+            note = partial(self._note, handled.key, reply, told)
+            self.call(self._store_lane, note, self._clock.monotonic() + self._window)
 
     def _claimed(self, handled: Run) -> Steps[Reply | None]:
         """Return the answer to a request that was answered elsewhere; None where it is this run's to answer."""
@@ -270,7 +272,8 @@ class Handling(Generic[_R]):
                 raise
             permit.success()
             # Before anybody is told: the next request may be this user's, and fail.
-            handled.told = None if self._last is None else self._last.keep(request, answer)
+            told = None if self._last is None else self._last.keep(request, answer)
+            handled.told = told if self._store is not None else None
             return reply
 
     def _ask(self, request: _R, left: float) -> Any:
@@ -288,12 +291,12 @@ class Handling(Generic[_R]):
             answer: Any = self._handler(request)
             return await answer
 
-    def _note(self, handled: Run, reply: Reply | None) -> None:
+    def _note(self, key: str, reply: Reply | None, told: Any) -> None:
         """Tell the store how a run ended."""
         with contextlib.suppress(ResilientAuthError):
-            self.once.note(handled.key, reply)
-        if self._last is not None and handled.told is not None:
-            self._last.tell(*handled.told)
+            self.once.note(key, reply)
+        if self._last is not None and told is not None:
+            self._last.tell(*told)
 
 
 _living: LiveObjects[Handling[Any]] = LiveObjects()

@@ -124,7 +124,7 @@ class LastClaims:
             return None
         resource = getattr(request, "resource_id", "")
         whose = [self._name, request.event, request.tenant_id, request.client_id, resource, request.user_id]
-        return json.dumps(whose)
+        return json.dumps(whose, ensure_ascii=False)
 
 
 def _newest(*found: _Kept) -> _Kept:

@@ -403,6 +403,11 @@ def test_an_encrypted_password_that_cannot_be_opened_is_no_right_one() -> None:
         (lambda: of_entra(BASIC, deadline=1.0), "leaves nothing of the provider's 1 s"),
         (lambda: of_entra(BASIC, timeout=20.0), "timeout must be from 0.2 to 2 s"),
         (lambda: of_entra(BASIC, when_store_fails="maybe"), "when_store_fails"),
+        (lambda: of_entra(BASIC, timeout=2.0, repeat_window=2.0), "over before the provider asks again"),
+        (
+            lambda: Callout(ApiConnector, print, caller=BASIC, default=Continue(), repeat_window=20.0),  # type: ignore[arg-type]
+            "over before the provider asks again",
+        ),
         (lambda: of_entra(None), "caller must be such as EntraCaller"),
         (
             lambda: Callout(PasswordSubmit, print, caller=BASIC, default=MigratePassword()),
