@@ -73,7 +73,7 @@ class Handler:
 
 
 def of_users(handler: Callable[[Any], Any], medium: Medium | None, **options: Any) -> Callout[Any]:
-    given: dict[str, Any] = {"asks": ApiConnector, "timeout": 2.0, "deadline": 0.6, "breaker": NEVER}
+    given: dict[str, Any] = {"asks": ApiConnector, "timeout": 2.0, "deadline": 1.2, "breaker": NEVER}
     given |= {"store": None if medium is None else ra.SealedStore(medium, key=KEY)}
     given |= {"default": LastKnown(otherwise=ShowBlockPage("Later.")), "caller": ANYBODY} | options
     return Callout(given.pop("asks"), handler, **given)

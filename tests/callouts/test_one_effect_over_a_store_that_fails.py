@@ -19,6 +19,7 @@ from store_that_fails import FailingStore
 import resilient_auth as ra
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.callouts import ApiConnector, BasicCaller, Callout, Continue, RestProfile, TokenIssuanceStart
+from resilient_auth.callouts.caller import Arriving
 from resilient_auth.callouts.contract import Reply
 from resilient_auth.events import CalloutDefaulted
 from resilient_auth.settings import BreakerOptions
@@ -222,3 +223,56 @@ def test_a_caller_of_the_owners_that_says_something_else_than_a_tenant_lets_nobo
     assert posed(connector, {"email": "ada@contoso.com"}).status == 503
     assert posed(of_entra(handler, caller=Own()), event()).status == 503
     assert not handler.effects
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+def test_a_caller_that_goes_away_at_any_moment_leaves_the_answer_for_its_retry(
+    handler: Handler, tmp_path: Path, awaits: bool, shared: bool
+) -> None:
+    """The server cancels whoever waits for it, wherever they are."""
+    store = ra.FileStore(tmp_path / "shared.db") if shared else None
+    chosen = handler.in_a_task if awaits else handler
+    callout = of_entra(chosen, store=store, concurrency=1, queue=1, caller=Waits(), deadline=1.5)
+
+    async def go_away(turns: int) -> bool:
+        body = json.dumps(event()).encode()
+
+        async def read(most: int, seconds: float) -> bytes:
+            await asyncio.sleep(0)
+            return body
+
+        before = len(handler.effects)
+        task = asyncio.create_task(callout.answer_async(ARRIVING, read))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        gone = not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        reply = await callout.answer_async(ARRIVING, read)
+        assert len(handler.effects) == before + 1, turns
+        assert claims_in(reply) == {"effect": str(before + 1)}, turns
+        return gone
+
+    async def all_of_them() -> None:
+        for turns in range(400):
+            if not await go_away(turns):
+                return
+        if awaits and not shared:
+            pytest.fail("it was never over")
+
+    asyncio.run(all_of_them())
+    if store is not None:
+        store.close()
+
+
+class Waits:
+    """A caller who is looked at on another thread."""
+
+    waits = True
+
+    def admit(self, arriving: Any) -> None:
+        return None
+
+
+ARRIVING = Arriving(lambda name: ["application/json"] if name == "Content-Type" else [])

@@ -61,7 +61,7 @@ def test_in_asgi_a_trickled_body_is_answered_for_in_time() -> None:
     }
     began = time.monotonic()
     asyncio.run(asyncio.wait_for(app(scope, receive, send), 5.0))
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 2.0
     assert b'"by":"default"' in sent[1]["body"]
 
 
@@ -98,5 +98,5 @@ def test_in_djangos_asgi_no_other_code_that_holds_all_threads_holds_up_the_answe
 
     with django_site.site(patterns):
         answer, took = asyncio.run(ask())
-    assert took < 0.8
+    assert took < 2.0
     assert b'"by":' in answer.content
