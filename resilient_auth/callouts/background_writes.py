@@ -157,7 +157,7 @@ class BackgroundWrites:
                 waits isn't taken.
 
         Returns:
-            Whether it was taken; False where one with its key waits already.
+            Whether it was taken; False where one with its key waits already, or was given up.
 
         Raises:
             WritesFull: Too many wait, or were given up.
@@ -343,10 +343,10 @@ class BackgroundWrites:
         with permit:
             self._trying.add(key)
             try:
-                made = self._target(kept.write(key))
-                if inspect.isawaitable(made):
-                    getattr(made, "close", int)()
-                    raise TypeError("the target returned something to await")  # noqa: TRY301
+                unmade: Any = self._target(kept.write(key))
+                if inspect.isawaitable(unmade) or inspect.isgenerator(unmade) or inspect.isasyncgen(unmade):
+                    getattr(unmade, "close", int)()
+                    raise TypeError("the target returned what would have to be run")  # noqa: TRY301
             except Undeliverable as error:
                 permit.success()  # the target works, and said no
                 self._give_up(key, kept, version, error.code)
@@ -373,10 +373,10 @@ class BackgroundWrites:
 
     def _failed(self, key: str, kept: Kept, version: str, code: str, detail: str) -> None:
         self._last_code = code
+        at = self._clock.wall()
         # While the target fails for all, no write is at fault: it must have worked for another one since this one's
         # last attempt.
-        blamed = self._breaker.closed and self._worked_at > max(kept.taken_at, kept.failed_at)
-        at = self._clock.wall()
+        blamed = self._breaker.closed and max(kept.taken_at, kept.failed_at) < self._worked_at <= at
         kept = kept.with_(attempts=kept.attempts + 1, blamed=kept.blamed + int(blamed), failed_at=at)
         if kept.blamed >= self._attempts or at - kept.taken_at >= self._max_age:
             self._give_up(key, kept, version, code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Iterable
 
@@ -52,8 +53,9 @@ class Waiting:
             most: So many at most.
         """
         with self._lock:
-            due = sorted((at, key) for key, (at, _) in self._pending.items() if not now < at <= now + farthest)
-        return [key for _, key in due[:most]]
+            pending = list(self._pending.items())
+        due = ((at, key) for key, (at, _) in pending if not now < at <= now + farthest)
+        return [key for _, key in heapq.nsmallest(most, due)]
 
     def put_off(self, key: str, due: float) -> None:
         """Let another look not take up what one has."""
