@@ -15,6 +15,7 @@ from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.callouts import ApiConnector, BasicCaller, Callout, Continue, LastKnown, RestProfile, ShowBlockPage
 from resilient_auth.settings import BreakerOptions
 from resilient_auth.store import BackendFailed
+from resilient_auth.testing import ManualClock
 
 ANYBODY = BasicCaller({"entra": "a password, in tests"})
 NEVER = BreakerOptions(consecutive_failures=1000, failure_rate=1.0, minimum_throughput=1000)
@@ -215,3 +216,34 @@ def test_users_of_any_name_are_told_apart(medium: Medium) -> None:
     for number, user in enumerate(users):
         assert ask(after, user) == ask(callout, user), number
         assert b"Later." not in ask(after, user)
+
+
+def test_a_clock_that_was_ahead_for_a_while_lets_no_earlier_yes_count_for_later(medium: Medium) -> None:
+    clock = ManualClock()
+    handler = Handler()
+    callout = of_users(handler, medium, clock=clock)
+    clock.jump(600.0)
+    assert b"gold" in ask(callout)
+    settled(callout)
+    clock.jump(-600.0)
+    handler.says = NO
+    assert b"No." in ask(callout)
+    settled(callout)
+    handler.says = None
+    for seconds in (0.0, 599.0, 100.0):
+        clock.advance(seconds)
+        for one in (callout, of_users(handler, medium, clock=clock)):
+            assert b"Later." in ask(one)
+    # And what is said now counts at once.
+    clock.jump(600.0)
+    handler.says = GOLD
+    assert b"gold" in ask(callout)
+    settled(callout)
+    clock.jump(-600.0)
+    clock.advance(5.0)
+    handler.says = Continue({"tier": "silver"})
+    assert b"silver" in ask(callout)
+    settled(callout)
+    handler.says = None
+    for one in (callout, of_users(handler, medium, clock=clock)):
+        assert b"silver" in ask(one)
