@@ -215,7 +215,7 @@ class BackgroundWrites:
         if record is None or letter is None or letter.dead in ("", UNREADABLE):
             return False
         now = self._clock.wall()
-        kept = letter.with_(dead="", attempts=0, blamed=0, due=now, taken_at=now)
+        kept = letter.with_(dead="", attempts=0, blamed=0, begun=False, due=now, taken_at=now)
         if self._store.write(self._kind, key, kept.written(), ttl=_LIFE, expected=record.version) is None:
             return False
         self._waiting.discarded(key)
@@ -259,8 +259,7 @@ class BackgroundWrites:
         """Have something done on a worker; tell whether there is one for it."""
 
         def quietly() -> None:
-            # What the store can't be told now it is told when the write is due again.
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable):  # it is told when the write is due again
                 work()
 
         ends = self._clock.monotonic() + self._timeout
@@ -313,6 +312,9 @@ class BackgroundWrites:
             self._waiting.gone(key, noted)
         elif self._waiting.is_made(key, kept):
             self._erase(key, kept, record.version)
+        elif (kept.begun or key in self._trying) and kept.due <= now and now - kept.taken_at >= self._max_age:
+            # Nobody comes back from it, to say that it failed.
+            self._give_up(key, kept, record.version, "timeout")
         elif now < kept.due <= now + self._farthest or key in self._trying:  # another process tries it, or may
             self._waiting.wait_until(min(max(kept.due, now + _LOOK), now + self._farthest), key, kept)
         elif self._may_try(key):
@@ -320,7 +322,7 @@ class BackgroundWrites:
 
     def _claim(self, key: str, kept: Kept, version: str) -> None:
         """Have a write to oneself for as long as an attempt may take, and try it."""
-        claimed = kept.with_(due=self._clock.wall() + self._timeout)
+        claimed = kept.with_(due=self._clock.wall() + self._timeout, begun=True)
         ours = self._store.write(self._kind, key, claimed.written(), ttl=_LIFE, expected=version)
         if ours is not None:
             self._waiting.wait_until(claimed.due, key, claimed)
@@ -374,8 +376,7 @@ class BackgroundWrites:
     def _failed(self, key: str, kept: Kept, version: str, code: str, detail: str) -> None:
         self._last_code = code
         at = self._clock.wall()
-        # While the target fails for all, no write is at fault: it must have worked for another one since this one's
-        # last attempt.
+        # While the target fails for all, no write is at fault: it worked for another one since this one's last attempt.
         blamed = self._breaker.closed and max(kept.taken_at, kept.failed_at) < self._worked_at <= at
         kept = kept.with_(attempts=kept.attempts + 1, blamed=kept.blamed + int(blamed), failed_at=at)
         if kept.blamed >= self._attempts or at - kept.taken_at >= self._max_age:
@@ -387,7 +388,7 @@ class BackgroundWrites:
 
     def _later(self, key: str, kept: Kept, version: str, seconds: float) -> None:
         """Have a write tried again."""
-        kept = kept.with_(due=self._clock.wall() + seconds)
+        kept = kept.with_(due=self._clock.wall() + seconds, begun=False)
         self._waiting.wait_until(kept.due, key, kept)
         self._store.write(self._kind, key, kept.written(), ttl=_LIFE, expected=version)
 

@@ -106,8 +106,9 @@ class Waiting:
         return self._made.get(key) == kept.id
 
     def over(self, key: str, kept: Kept) -> None:
-        """Note that a write is made or given up."""
+        """Note that a write is made, after it was given up maybe."""
         self.gone(key, kept.taken_at)
+        self.discarded(key)
 
     def gone(self, key: str, taken_at: float | None) -> None:
         """Note that a write waits no more; another one may have been taken under its key since."""

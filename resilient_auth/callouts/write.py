@@ -15,7 +15,7 @@ __all__ = ["UNREADABLE", "DeadLetter", "Kept", "Target", "Undeliverable", "Write
 
 _LARGEST: Final = 256 * 1024
 #: The code of a record that this release can't read: a later one's, say.
-UNREADABLE: Final = "unreadable"
+UNREADABLE: Final = "malformed"
 
 
 class WritesFull(ResilientAuthError):
@@ -94,6 +94,8 @@ class Kept:
     #: Of these, those that failed while the target worked for others; and when the last one of all failed.
     blamed: int = 0
     failed_at: float = 0.0
+    #: Whether somebody has claimed it and not told yet what came of it.
+    begun: bool = False
     #: Why it was given up; "" for one that wasn't.
     dead: str = ""
     #: Tells it from an earlier write with its key.

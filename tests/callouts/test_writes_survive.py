@@ -333,7 +333,7 @@ def test_a_record_that_nobody_understands_holds_up_no_other(
     database.down = None
     pass_until(lambda: database.keys == ["c-1"], at_most=60.0)
     assert writes.report().dead == 4
-    assert {letter.code for letter in writes.dead_letters()} == {"unreadable"}
+    assert {letter.code for letter in writes.dead_letters()} == {"malformed"}
     assert not writes.retry("strange-0")
     assert writes.discard("strange-0")
     assert len(writes.dead_letters()) == 3
@@ -359,6 +359,30 @@ def test_an_outage_gives_nothing_up_though_the_target_worked_before(
     database.down, database.poison = None, set()
     pass_until(lambda: not writes.report().pending, at_most=900.0, step=5.0)
     assert "unlucky" in database.keys
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["hangs", "dies with it"])
+def test_a_write_that_nobody_comes_back_from_is_given_up_when_it_is_too_old(
+    make: Make, gate: Gate, pass_until: Any, dies: bool
+) -> None:
+    """Whether its target hangs with it for ever, or each process that tries it is gone."""
+    processes = [make(gate, max_age=300.0)]
+    processes[0].put({"n": 1}, key="c-1")
+    pass_until(lambda: gate.begun, at_most=5.0)
+    for number in (2, 3) if dies else ():
+        processes[-1].close()
+        processes.append(make(gate, max_age=300.0))
+        pass_until(lambda number=number: len(gate.begun) == number, at_most=200.0)
+    if dies:
+        processes[-1].close()
+        processes.append(make(gate, max_age=300.0))
+    pass_until(lambda: processes[-1].report().dead, at_most=900.0)
+    assert [letter.code for letter in processes[-1].dead_letters()] == ["timeout"]
+    if not dies:
+        # It comes back after all, and has made it.
+        gate.may_go_on.set()
+        pass_until(lambda: not processes[-1].dead_letters(), at_most=20.0)
+        assert gate.made == ["c-1"]
 
 
 def test_a_clock_that_was_ahead_for_a_while_has_no_write_wait_for_it(
