@@ -31,6 +31,8 @@ Message: TypeAlias = str | Mapping[str, str]
 
 _NOTHING: Final[Mapping[str, Any]] = FrozenDict()
 _LONGEST_MESSAGE: Final = 1000
+#: Parts of a language such as `zh-Hant-TW`, at most.
+_LONGEST_LOCALE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +143,10 @@ def localized(message: Message, locales: Sequence[str]) -> str:
         return message
     texts = {language.lower(): text for language, text in message.items()}
     for locale in (*locales, "en"):
-        wanted = locale.lower().replace("_", "-")
-        for language in (wanted, wanted.partition("-")[0]):
+        parts = locale.lower().replace("_", "-").split("-")
+        # Shortened from its end (RFC 4647, section 3.4): `zh-Hant-TW`, `zh-Hant`, `zh`.
+        for number in range(min(len(parts), _LONGEST_LOCALE), 0, -1):
+            language = "-".join(parts[:number])
             if language in texts:
                 return texts[language]
     return next(iter(texts.values()))

@@ -260,6 +260,28 @@ def test_a_default_is_sent_in_every_language_and_to_every_contract() -> None:
             check_callout(asks.event, reply.status, KIND, reply.body)
 
 
+@pytest.mark.parametrize(
+    ("locales", "wanted"),
+    [
+        ("zh-Hant-TW", "zh-Hant"),
+        ("zh-Hans-CN", "zh"),
+        ("ZH_hant_hk", "zh-Hant"),
+        ("de-AT-1996", "de-AT"),
+        ("de-CH", "de"),
+        ("fr-CA de", "de"),
+        ("fr-CA", "en"),
+        ("", "en"),
+        ("-", "en"),
+    ],
+)
+def test_a_message_is_in_the_users_language_as_far_as_it_is_there(locales: str, wanted: str) -> None:
+    """Shortened from its end, as RFC 4647 looks languages up."""
+    message = {language: language for language in ("zh", "de-AT", "zh-Hant", "de", "en")}
+    callout = callout_of(ApiConnector, lambda request: ShowBlockPage(message))
+    reply = posed(callout, {"email": "ada@contoso.com", "ui_locales": locales})
+    assert json.loads(reply.body)["userMessage"] == wanted
+
+
 @pytest.mark.parametrize("framework", list(FRAMEWORKS))
 def test_a_handler_cannot_change_what_was_asked(framework: str, entra: Any) -> None:
     """A repeated request is known by it, and the answer is kept for whom it names."""
