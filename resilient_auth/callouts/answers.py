@@ -141,15 +141,19 @@ def localized(message: Message, locales: Sequence[str]) -> str:
     """
     if isinstance(message, str):
         return message
-    texts = {language.lower(): text for language, text in message.items()}
+    texts = {_tag(language): text for language, text in message.items()}
     for locale in (*locales, "en"):
-        parts = locale.lower().replace("_", "-").split("-")
+        parts = _tag(locale).split("-")
         # Shortened from its end (RFC 4647, section 3.4): `zh-Hant-TW`, `zh-Hant`, `zh`.
         for number in range(min(len(parts), _LONGEST_LOCALE), 0, -1):
             language = "-".join(parts[:number])
             if language in texts:
                 return texts[language]
     return next(iter(texts.values()))
+
+
+def _tag(language: str) -> str:
+    return language.lower().replace("_", "-")
 
 
 def longest(answer: Answer) -> Answer:

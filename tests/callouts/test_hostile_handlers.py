@@ -268,6 +268,7 @@ def test_a_default_is_sent_in_every_language_and_to_every_contract() -> None:
         ("ZH_hant_hk", "zh-Hant"),
         ("de-AT-1996", "de-AT"),
         ("de-CH", "de"),
+        ("pt-BR", "pt_BR"),
         ("fr-CA de", "de"),
         ("fr-CA", "en"),
         ("", "en"),
@@ -276,7 +277,7 @@ def test_a_default_is_sent_in_every_language_and_to_every_contract() -> None:
 )
 def test_a_message_is_in_the_users_language_as_far_as_it_is_there(locales: str, wanted: str) -> None:
     """Shortened from its end, as RFC 4647 looks languages up."""
-    message = {language: language for language in ("zh", "de-AT", "zh-Hant", "de", "en")}
+    message = {language: language for language in ("zh", "de-AT", "zh-Hant", "de", "pt_BR", "en")}
     callout = callout_of(ApiConnector, lambda request: ShowBlockPage(message))
     reply = posed(callout, {"email": "ada@contoso.com", "ui_locales": locales})
     assert json.loads(reply.body)["userMessage"] == wanted
