@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from .._policy.checks import require, require_number
-from ..verify.claims import FrozenDict
+from ..verify.claims import FrozenDict, frozen
 
 __all__ = [
     "Answer",
@@ -41,7 +41,7 @@ class Continue:
 
     Args:
         claims: What the provider is to know: claims for the token, values to fill the form in with, values in place of
-            those that were submitted. Their names are the contract's own.
+            those that were submitted. Their names are the contract's own. They are as they were when this was made.
     """
 
     claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
@@ -49,6 +49,7 @@ class Continue:
     def __post_init__(self) -> None:
         fits = isinstance(self.claims, Mapping) and all(isinstance(name, str) and name for name in self.claims)
         require(fits, "claims must be a mapping of names to values")
+        _keep(self, "claims")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class ShowBlockPage:
     def __post_init__(self) -> None:
         _check_message("message", self.message)
         _check_message("title", self.title, empty=True)
+        _keep(self, "message", "title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class ShowValidationError:
             require(_is_text(name), "attributes must be named by texts")
             _check_message(f"attributes[{name!r}]", message)
         require(_is_text(self.code), "code must be a text")
+        _keep(self, "message", "attributes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,12 @@ def localized(message: Message, locales: Sequence[str]) -> str:
             if language in texts:
                 return texts[language]
     return next(iter(texts.values()))
+
+
+def _keep(answer: Answer, *names: str) -> None:
+    """Keep what an answer was made of: whoever made it may write the next user's into the same dict."""
+    for name in names:
+        object.__setattr__(answer, name, frozen(getattr(answer, name)))
 
 
 def _tag(language: str) -> str:

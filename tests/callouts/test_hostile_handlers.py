@@ -82,8 +82,8 @@ ANSWERS: dict[str, Any] = {
     "no number": Continue({"a": float("nan")}),
     "half a pair": Continue({"a": "\ud800"}),
     "half a pair in a name": Continue({"\ud800": "x"}),
-    "endless": Continue({"a": endless()}),
-    "evil": Continue(Evil(a="b")),
+    "endless": lambda: Continue({"a": endless()}),
+    "evil": lambda: Continue(Evil(a="b")),
 }
 
 
@@ -95,11 +95,11 @@ def test_an_answer_that_the_provider_could_not_read_is_not_sent(asks: type[Any],
     """Too large, too, for any contract: what is sent is what the emulator takes for an answer."""
     for name, answer in ANSWERS.items():
 
-        def handler(request: Any, answer: Any = answer) -> Any:
-            return answer
+        def handler(request: Any, name: str = name, answer: Any = answer) -> Any:
+            return answer() if name in ("endless", "evil") else answer
 
-        async def in_a_task(request: Any, answer: Any = answer) -> Any:
-            return answer
+        async def in_a_task(request: Any, handler: Any = handler) -> Any:
+            return handler(request)
 
         callout = callout_of(asks, in_a_task if awaits else handler)
         with capture_events() as told:
@@ -107,6 +107,32 @@ def test_an_answer_that_the_provider_could_not_read_is_not_sent(asks: type[Any],
             check_callout(asks.event, reply.status, KIND, reply.body)
             assert told.wait_for(CalloutDefaulted), name
         assert b"x" * 100 not in reply.body, name
+
+
+def test_an_answer_is_what_it_was_made_of_whatever_becomes_of_that() -> None:
+    """Tasks that write all into one dict give no user another one's claims."""
+    shared: dict[str, Any] = {"roles": []}
+    both = threading.Barrier(2)
+
+    async def handler(request: Any) -> Continue:
+        shared["of"] = request.user_id
+        shared["roles"][:] = [request.user_id]
+        answer = Continue(shared)
+        await asyncio.to_thread(both.wait, 10.0)
+        return answer
+
+    callout = callout_of(TokenIssuanceStart, handler)
+    with ThreadPoolExecutor(2) as threads:
+        users = ["u-1", "u-2"]
+        replies = list(threads.map(lambda user: posed(callout, event(user=user)), users))
+    for user, reply in zip(users, replies, strict=True):
+        claims = json.loads(reply.body)["data"]["actions"][0]["claims"]
+        assert claims == {"of": user, "roles": [user]}
+    texts: dict[str, Any] = {"en": "u-1"}
+    told = [ShowBlockPage(texts, title=texts), ShowValidationError(texts, attributes={"a": texts})]
+    before = [repr(one) for one in told]
+    texts["en"] = "u-2"
+    assert [repr(one) for one in told] == before
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
