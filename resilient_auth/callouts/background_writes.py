@@ -38,7 +38,7 @@ from ..store import Store
 from ..token import fingerprint
 from .handling import place_of
 from .waiting import Waiting
-from .write import UNREADABLE, DeadLetter, Kept, Target, Undeliverable, WritesFull
+from .write import UNREADABLE, DeadLetter, Kept, Target, Undeliverable, WritesFull, have_made
 
 __all__ = ["BackgroundWrites"]
 
@@ -108,11 +108,9 @@ class BackgroundWrites:
         self._target = target
         self._store = store
         self._kind = f"write-{name}"
-        self._most, self._attempts = most, attempts
+        self._most, self._attempts, self._timeout, self._max_age = most, attempts, timeout, max_age
         self._delays = {"first": first_delay, "longest": longest_delay}
-        #: So many seconds ahead a write may be due.
-        self._farthest = 2.0 * max(timeout, longest_delay)
-        self._timeout, self._max_age = timeout, max_age
+        self._farthest = 2.0 * max(timeout, longest_delay)  # so many seconds ahead a write may be due
         self._concurrency = concurrency
         self._clock = clock or SystemClock()
         self._jitter = jitter
@@ -256,7 +254,7 @@ class BackgroundWrites:
         self._breaker.reset()  # what is closed is no part of health
 
     def _submit(self, work: Callable[[], object], lane: str = "writes") -> bool:
-        """Have something done on a worker; tell whether there is one for it."""
+        """Have something done on a worker; tell whether there is one for it. What hangs holds up its own lane alone."""
 
         def quietly() -> None:
             with contextlib.suppress(StoreUnavailable):  # it is told when the write is due again
@@ -274,7 +272,6 @@ class BackgroundWrites:
         timers_of(self._clock).call_at(self._clock.monotonic() + seconds, weakly(self, BackgroundWrites._begin_look))
 
     def _begin_look(self) -> None:
-        # In a lane of its own: what hangs in the target's holds up no look.
         if not self._closed and not self._submit(lambda: self._look(), "look at writes"):
             self._look_again(_LOOK)
 
@@ -312,9 +309,8 @@ class BackgroundWrites:
             self._waiting.gone(key, noted)
         elif self._waiting.is_made(key, kept):
             self._erase(key, kept, record.version)
-        elif (kept.begun or key in self._trying) and kept.due <= now and now - kept.taken_at >= self._max_age:
-            # Nobody comes back from it, to say that it failed.
-            self._give_up(key, kept, record.version, "timeout")
+        elif (kept.begun or key in self._trying) and kept.due <= now and self._is_over(kept):
+            self._give_up(key, kept, record.version, "timeout")  # nobody comes back from it, to say that it failed
         elif now < kept.due <= now + self._farthest or key in self._trying:  # another process tries it, or may
             self._waiting.wait_until(min(max(kept.due, now + _LOOK), now + self._farthest), key, kept)
         elif self._may_try(key):
@@ -322,7 +318,9 @@ class BackgroundWrites:
 
     def _claim(self, key: str, kept: Kept, version: str) -> None:
         """Have a write to oneself for as long as an attempt may take, and try it."""
-        claimed = kept.with_(due=self._clock.wall() + self._timeout, begun=True)
+        # Whoever claimed it before hasn't come back from it.
+        blamed = kept.blamed + (kept.begun and self._blames(kept.due - self._timeout))
+        claimed = kept.with_(due=self._clock.wall() + self._timeout, begun=True, blamed=blamed)
         ours = self._store.write(self._kind, key, claimed.written(), ttl=_LIFE, expected=version)
         if ours is not None:
             self._waiting.wait_until(claimed.due, key, claimed)
@@ -332,8 +330,7 @@ class BackgroundWrites:
         """Try a write that is this process's to try."""
         if self._closed:
             return
-        if self._clock.wall() > kept.due - self._timeout / 2:
-            # It has waited for its turn here, and another process may have it by now, or soon.
+        if self._clock.wall() > kept.due - self._timeout / 2:  # it waited here, and may be another process's by now
             self._claim(key, kept, version)
             return
         try:
@@ -345,10 +342,7 @@ class BackgroundWrites:
         with permit:
             self._trying.add(key)
             try:
-                unmade: Any = self._target(kept.write(key))
-                if inspect.isawaitable(unmade) or inspect.isgenerator(unmade) or inspect.isasyncgen(unmade):
-                    getattr(unmade, "close", int)()
-                    raise TypeError("the target returned what would have to be run")  # noqa: TRY301
+                have_made(self._target, kept.write(key))
             except Undeliverable as error:
                 permit.success()  # the target works, and said no
                 self._give_up(key, kept, version, error.code)
@@ -376,15 +370,21 @@ class BackgroundWrites:
     def _failed(self, key: str, kept: Kept, version: str, code: str, detail: str) -> None:
         self._last_code = code
         at = self._clock.wall()
-        # While the target fails for all, no write is at fault: it worked for another one since this one's last attempt.
-        blamed = self._breaker.closed and max(kept.taken_at, kept.failed_at) < self._worked_at <= at
-        kept = kept.with_(attempts=kept.attempts + 1, blamed=kept.blamed + int(blamed), failed_at=at)
-        if kept.blamed >= self._attempts or at - kept.taken_at >= self._max_age:
+        blamed = kept.blamed + self._blames(max(kept.taken_at, kept.failed_at))
+        kept = kept.with_(attempts=kept.attempts + 1, blamed=blamed, failed_at=at)
+        if self._is_over(kept):
             self._give_up(key, kept, version, code)
             return
         seconds = delay_before(kept.attempts, None, jitter=self._jitter, **self._delays)
         emit(WriteFailed(at=at, target=self.name, key=fingerprint(key), code=code, detail=detail, seconds=seconds))
         self._later(key, kept, version, seconds)
+
+    def _blames(self, since: float) -> bool:
+        """Return whether the target has worked for others since: while it fails for all, no write is at fault."""
+        return self._breaker.closed and since < self._worked_at <= self._clock.wall()
+
+    def _is_over(self, kept: Kept) -> bool:
+        return kept.blamed >= self._attempts or self._clock.wall() - kept.taken_at >= self._max_age
 
     def _later(self, key: str, kept: Kept, version: str, seconds: float) -> None:
         """Have a write tried again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import secrets
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Final, Protocol
 from ..errors import ConfigurationError, ResilientAuthError
 from ..store import Record
 
-__all__ = ["UNREADABLE", "DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull"]
+__all__ = ["UNREADABLE", "DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull", "have_made"]
 
 _LARGEST: Final = 256 * 1024
 #: The code of a record that this release can't read: a later one's, say.
@@ -61,6 +62,14 @@ class Target(Protocol):
 
     def __call__(self, write: Write, /) -> object:
         """Make it; return when it is made. Whatever it raises has it tried again later, `Undeliverable` excepted."""
+
+
+def have_made(target: Target, write: Write) -> None:
+    """Have a target make a write; what it returns must not be what would make it, if somebody ran that."""
+    returned: Any = target(write)
+    if inspect.isawaitable(returned) or inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        getattr(returned, "close", int)()
+        raise TypeError("the target returned what would have to be run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

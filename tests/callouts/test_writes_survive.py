@@ -339,6 +339,40 @@ def test_a_record_that_nobody_understands_holds_up_no_other(
     assert len(writes.dead_letters()) == 3
 
 
+@pytest.mark.parametrize("outage", [False, True])
+def test_a_write_that_takes_each_process_along_is_given_up_unless_the_target_works_for_nobody(
+    make: Make, manual: ManualClock, gate: Gate, pass_until: Any, outage: bool
+) -> None:
+    """Else it would end every process that is begun, for days."""
+    good: list[str] = []
+
+    def target(write: Write) -> None:
+        if write.key == "poison":
+            gate(write)  # and the process is gone
+        if outage and len(good) > 2:
+            raise OSError("the target is down for all")
+        good.append(write.key)
+
+    for number in range(8):
+        process = make(target, attempts=3)
+        if number == 0:
+            process.put({}, key="poison")
+        process.put({}, key=f"good-{number}")
+        ends = manual.monotonic() + 130.0
+        pass_until(
+            lambda number=number, process=process, ends=ends: (
+                len(gate.begun) > number or process.report().dead or manual.monotonic() > ends
+            ),
+            at_most=200.0,
+        )
+        process.close()
+        if process.report().dead:
+            break
+        manual.advance(1.0)
+    letters = [(letter.key, letter.code) for letter in process.dead_letters()]
+    assert letters == ([] if outage else [("poison", "timeout")])
+
+
 @pytest.mark.parametrize("jump", [0.0, -86_400.0, 3600.0])
 def test_an_outage_gives_nothing_up_though_the_target_worked_before(
     make: Make, manual: ManualClock, pass_until: Any, jump: float
