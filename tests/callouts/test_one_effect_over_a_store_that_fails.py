@@ -233,7 +233,7 @@ def test_a_caller_that_goes_away_at_any_moment_leaves_the_answer_for_its_retry(
     """The server cancels whoever waits for it, wherever they are."""
     store = ra.FileStore(tmp_path / "shared.db") if shared else None
     chosen = handler.in_a_task if awaits else handler
-    callout = of_entra(chosen, store=store, concurrency=1, queue=1, caller=Waits(), deadline=1.5)
+    callout = of_entra(chosen, store=store, concurrency=4, queue=8, caller=Waits(), deadline=1.5)
 
     async def go_away(turns: int) -> bool:
         body = json.dumps(event()).encode()

@@ -153,16 +153,16 @@ def test_a_write_is_not_forgotten_for_an_earlier_one_with_its_key_that_ends_late
 ) -> None:
     late = make(gate)
     late.put({"n": 1}, key="c-1")
-    pass_until(lambda: gate.begun, at_most=5.0)
+    pass_until(lambda: gate.begun, at_most=5.0, step=0.1)
     database = Database()
     other = make(database)
     pass_until(lambda: database.keys == ["c-1"], at_most=200.0)
     pass_until(lambda: not other.report().pending, at_most=200.0)
     database.down = OSError("refused")
     assert other.put({"n": 2}, key="c-1")
-    pass_until(lambda: other.report().last_code, at_most=10.0)
+    pass_until(lambda: other.report().last_code, at_most=10.0, step=0.2)
     gate.may_go_on.set()
-    pass_until(lambda: gate.made, at_most=5.0)
+    pass_until(lambda: gate.made, at_most=5.0, step=0.1)
     late.close()
     database.down = None
     pass_until(lambda: not other.report().pending, at_most=900.0)
@@ -176,7 +176,7 @@ def test_what_is_written_is_what_was_given_whoever_changes_it_later(make: Make, 
     row = {"user": "u-1", "rows": [1, 2]}
     writes.put(row, key="c-1")
     row["user"] = "u-2"
-    pass_until(lambda: writes.report().last_code, at_most=10.0)
+    pass_until(lambda: writes.report().last_code, at_most=10.0, step=0.2)
     database.down = None
     pass_until(lambda: database.made, at_most=60.0)
     assert database.made == [("c-1", {"user": "u-1", "rows": [1, 2]}, 2)]
@@ -222,7 +222,7 @@ def test_a_target_that_would_have_to_be_awaited_makes_nothing_unseen(make: Make,
     unseen = {"hidden": target, "generator": generates, "async generator": generates_in_a_task}
     writes = make(lambda write: unseen[how](write))
     writes.put({}, key="c-1")
-    pass_until(lambda: writes.report().last_code, at_most=10.0)
+    pass_until(lambda: writes.report().last_code, at_most=10.0, step=0.2)
     assert writes.report().pending == 1
 
 
@@ -307,7 +307,7 @@ def test_what_is_closed_tries_nothing_more(make: Make, gate: Gate, pass_until: A
     writes = make(gate, concurrency=1)
     for number in range(3):
         writes.put({}, key=f"c-{number}")
-    pass_until(lambda: gate.begun, at_most=5.0)
+    pass_until(lambda: gate.begun, at_most=5.0, step=0.1)
     writes.close()
     gate.may_go_on.set()
     database = Database()
@@ -329,7 +329,7 @@ def test_a_record_that_nobody_understands_holds_up_no_other(
     writes = make(database)
     database.down = OSError("refused")
     writes.put({}, key="c-1")
-    pass_until(lambda: writes.report().last_code, at_most=10.0)
+    pass_until(lambda: writes.report().last_code, at_most=10.0, step=0.2)
     database.down = None
     pass_until(lambda: database.keys == ["c-1"], at_most=60.0)
     assert writes.report().dead == 4
@@ -382,9 +382,9 @@ def test_an_outage_gives_nothing_up_though_the_target_worked_before(
     database.poison = {"unlucky"}
     writes = make(database, attempts=5, max_age=86_400.0)
     writes.put({}, key="unlucky")
-    pass_until(lambda: writes.report().last_code, at_most=10.0)
+    pass_until(lambda: writes.report().last_code, at_most=10.0, step=0.2)
     writes.put({}, key="good")
-    pass_until(lambda: "good" in database.keys, at_most=10.0)
+    pass_until(lambda: "good" in database.keys, at_most=10.0, step=0.2)
     database.down = OSError("the target is down for all")
     manual.jump(jump)
     began = manual.monotonic()
@@ -402,7 +402,7 @@ def test_a_write_that_nobody_comes_back_from_is_given_up_when_it_is_too_old(
     """Whether its target hangs with it for ever, or each process that tries it is gone."""
     processes = [make(gate, max_age=300.0)]
     processes[0].put({"n": 1}, key="c-1")
-    pass_until(lambda: gate.begun, at_most=5.0)
+    pass_until(lambda: gate.begun, at_most=5.0, step=0.1)
     for number in (2, 3) if dies else ():
         processes[-1].close()
         processes.append(make(gate, max_age=300.0))
@@ -427,7 +427,7 @@ def test_a_clock_that_was_ahead_for_a_while_has_no_write_wait_for_it(
     writes = make(database)
     manual.jump(86_400.0)
     writes.put({}, key="c-1")
-    pass_until(lambda: writes.report().last_code, at_most=10.0)
+    pass_until(lambda: writes.report().last_code, at_most=10.0, step=0.2)
     manual.jump(-86_400.0)
     database.down = None
     pass_until(lambda: database.keys == ["c-1"], at_most=3000.0, step=5.0)
@@ -439,7 +439,7 @@ def test_letters_that_nobody_looks_at_have_a_bound_too(make: Make, pass_until: A
     writes = make(database, most=2)
     for number in range(2):
         writes.put({}, key=f"c-{number}")
-        pass_until(lambda number=number: writes.report().dead == number + 1, at_most=10.0)
+        pass_until(lambda number=number: writes.report().dead == number + 1, at_most=10.0, step=0.2)
     with pytest.raises(WritesFull, match="given up"):
         writes.put({}, key="c-2")
     assert writes.discard("c-0")
@@ -461,7 +461,7 @@ def test_writes_of_two_names_over_one_store_have_nothing_in_common(
     for writes in both:
         writes.put({"of": writes.name}, key="c-1")
     for writes in both:
-        pass_until(lambda writes=writes: writes.report().last_code, at_most=10.0)
+        pass_until(lambda writes=writes: writes.report().last_code, at_most=10.0, step=0.2)
     for database in databases.values():
         database.down = None
     for writes in both:
