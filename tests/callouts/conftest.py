@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from databases import FailingBackend
+from databases import KEY, FailingBackend
 from provider_requests import AUDIENCE, events_token
 
 import resilient_auth as ra
@@ -19,8 +18,6 @@ from resilient_auth.clock import SystemClock
 from resilient_auth.emulator import Emulator
 from resilient_auth.testing import ManualClock, no_jitter
 from resilient_auth.verify import KeyOptions
-
-KEY = os.urandom(32)
 
 
 class Entra:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.callouts import Write
 from resilient_auth.store import BackendFailed
+
+#: What their stores seal with.
+KEY = os.urandom(32)
 
 
 class Database:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import KEY
+from databases import KEY
 from provider_requests import posed
 
 import resilient_auth as ra

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY
+from databases import KEY
 from provider_requests import event, posed
 from store_that_fails import FailingStore
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY
-from databases import Database, FailingBackend
+from databases import KEY, Database, FailingBackend
 from forked import in_a_child
 
 import resilient_auth as ra
