@@ -19,32 +19,36 @@ __all__ = ["OnThread", "lasting_loop", "on_a_thread", "submit"]
 _MOST, _QUEUE = 256, 10_000
 
 _workers = Workers(per_lane=_MOST, queue=_QUEUE)
-_loop: asyncio.AbstractEventLoop | None = None
+#: By whose they are.
+_loops: dict[str, asyncio.AbstractEventLoop] = {}
 _starting = threading.Lock()
 #: Those of parents: they aren't this process's to close.
 _abandoned: list[asyncio.AbstractEventLoop] = []
 
 
-def lasting_loop() -> asyncio.AbstractEventLoop:
+def lasting_loop(name: str = "") -> asyncio.AbstractEventLoop:
     """Return an event loop that runs on a daemon thread for as long as the process; begun when it is first needed.
+
+    Args:
+        name: Whose it is: an owner's coroutine that blocks one holds up no other.
 
     Raises:
         RuntimeError: No thread can be had.
     """
-    global _loop
     import asyncio  # only where something is awaited
 
     forks.notice()
     with _starting:
-        if _loop is None:
+        loop = _loops.get(name)
+        if loop is None:
             loop = asyncio.new_event_loop()
             try:
                 threading.Thread(target=loop.run_forever, name="resilient-auth-loop", daemon=True).start()
             except RuntimeError:
                 loop.close()
                 raise
-            _loop = loop
-        return _loop
+            _loops[name] = loop
+        return loop
 
 
 def submit(lane: str, call: Callable[[], object]) -> None:
@@ -110,8 +114,7 @@ class OnThread(NamedTuple):
 
 @forks.renewed
 def _after_fork() -> None:
-    global _workers, _loop, _starting
-    if _loop is not None:
-        _abandoned.append(_loop)
-    _loop, _starting = None, threading.Lock()
+    global _workers, _loops, _starting
+    _abandoned.extend(_loops.values())
+    _loops, _starting = {}, threading.Lock()
     _workers = Workers(per_lane=_MOST, queue=_QUEUE)

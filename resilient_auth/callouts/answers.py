@@ -6,11 +6,11 @@ A message is a text, or texts by language, of which the user's own is picked (`u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from .._policy.checks import require, require_number
-from ..verify.claims import FrozenDict
+from ..verify.claims import FrozenDict, frozen
 
 __all__ = [
     "Answer",
@@ -24,12 +24,15 @@ __all__ = [
     "ShowValidationError",
     "UpdatePassword",
     "localized",
+    "longest",
 ]
 
 Message: TypeAlias = str | Mapping[str, str]
 
 _NOTHING: Final[Mapping[str, Any]] = FrozenDict()
 _LONGEST_MESSAGE: Final = 1000
+#: Parts of a language such as `zh-Hant-TW`, at most.
+_LONGEST_LOCALE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Continue:
 
     Args:
         claims: What the provider is to know: claims for the token, values to fill the form in with, values in place of
-            those that were submitted. Their names are the contract's own.
+            those that were submitted. Their names are the contract's own. They are as they were when this was made.
     """
 
     claims: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
@@ -46,6 +49,7 @@ class Continue:
     def __post_init__(self) -> None:
         fits = isinstance(self.claims, Mapping) and all(isinstance(name, str) and name for name in self.claims)
         require(fits, "claims must be a mapping of names to values")
+        _keep(self, "claims")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class ShowBlockPage:
     def __post_init__(self) -> None:
         _check_message("message", self.message)
         _check_message("title", self.title, empty=True)
+        _keep(self, "message", "title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,10 @@ class ShowValidationError:
         _check_message("message", self.message)
         require(isinstance(self.attributes, Mapping), "attributes must be a mapping of names to messages")
         for name, message in self.attributes.items():
+            require(_is_text(name), "attributes must be named by texts")
             _check_message(f"attributes[{name!r}]", message)
-        require(isinstance(self.code, str), "code must be a text")
+        require(_is_text(self.code), "code must be a text")
+        _keep(self, "message", "attributes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +144,53 @@ def localized(message: Message, locales: Sequence[str]) -> str:
     """
     if isinstance(message, str):
         return message
-    texts = {language.lower(): text for language, text in message.items()}
+    texts = {_tag(language): text for language, text in message.items()}
     for locale in (*locales, "en"):
-        wanted = locale.lower().replace("_", "-")
-        for language in (wanted, wanted.partition("-")[0]):
+        parts = _tag(locale).split("-")
+        # Shortened from its end (RFC 4647, section 3.4): `zh-Hant-TW`, `zh-Hant`, `zh`.
+        for number in range(min(len(parts), _LONGEST_LOCALE), 0, -1):
+            language = "-".join(parts[:number])
             if language in texts:
                 return texts[language]
     return next(iter(texts.values()))
 
 
+def _keep(answer: Answer, *names: str) -> None:
+    """Keep what an answer was made of: whoever made it may write the next user's into the same dict."""
+    for name in names:
+        object.__setattr__(answer, name, frozen(getattr(answer, name)))
+
+
+def _tag(language: str) -> str:
+    return language.lower().replace("_", "-")
+
+
+def longest(answer: Answer) -> Answer:
+    """Return an answer with its messages in the language that takes most bytes each, whatever a user's languages."""
+
+    def widest(message: Message) -> str:
+        return message if isinstance(message, str) else max(message.values(), key=lambda text: len(text.encode()))
+
+    match answer:
+        case ShowBlockPage():
+            return replace(answer, message=widest(answer.message), title=widest(answer.title))
+        case ShowValidationError():
+            attributes = {name: widest(message) for name, message in answer.attributes.items()}
+            return replace(answer, message=widest(answer.message), attributes=attributes)
+    return answer
+
+
+def _is_text(text: object) -> TypeGuard[str]:
+    """Return whether something is a text that can be sent: half of a surrogate pair can't."""
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def _check_message(name: str, message: object, *, empty: bool = False) -> None:
     texts = list(message.values()) if isinstance(message, Mapping) else [message]
-    fits = bool(texts) and all(
-        isinstance(text, str) and (empty or text) and len(text) <= _LONGEST_MESSAGE for text in texts
-    )
+    fits = bool(texts) and all(_is_text(text) and (empty or text) and len(text) <= _LONGEST_MESSAGE for text in texts)
     require(fits, f"{name} must be a text of 1 to {_LONGEST_MESSAGE} characters, or such texts by language")
     if isinstance(message, Mapping):
         require(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Self
@@ -92,6 +93,9 @@ class RestProfile(_B2cRequest):
     Where the policy sends `{Context:CorrelationId}` as `correlationId`, `{OIDC:ClientId}` as `client_id`,
     `{Policy:TenantObjectId}` as `tenantId` and `{Culture:RFC5646}` as `ui_locales`, they are read as such.
 
+    One that names no sign-in is a request of its own, however often it comes: what a policy sends needn't tell one user
+    from another, who must not get the first one's answer.
+
     Attributes:
         claims: All that came, these included; personal.
     """
@@ -101,6 +105,12 @@ class RestProfile(_B2cRequest):
         "correlation_id": ("correlationId", 128),
         "tenant_id": ("tenantId", 128),
     }
+
+    @classmethod
+    def read(cls, body: dict[str, Any], decrypt: Decrypt | None = None) -> tuple[Self, Any]:
+        """Read what came."""
+        request, told = super(RestProfile, cls).read(body, decrypt)
+        return request, told if request.correlation_id else [told, secrets.token_hex(16)]
 
     @classmethod
     def write(cls, answer: Answer, asked: CalloutRequest | None) -> Reply:

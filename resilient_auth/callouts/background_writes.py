@@ -12,9 +12,9 @@ a process that is killed loses none, and a target may see a write twice: its key
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from string import ascii_lowercase, digits
@@ -29,6 +29,7 @@ from .._policy.checks import require, require_number, require_store, require_who
 from .._policy.circuit.options import BreakerOptions
 from .._policy.retry import delay_before
 from .._process import forks
+from .._process.living import weakly
 from .._process.write_reports import WritesHealth, write_reporters
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import CircuitOpen, Closed, Overloaded, ResilientAuthError, StoreUnavailable
@@ -36,7 +37,8 @@ from ..events import WriteFailed, WriteGivenUp, emit
 from ..store import Store
 from ..token import fingerprint
 from .handling import place_of
-from .write import DeadLetter, Kept, Target, Undeliverable, Write, WritesFull
+from .waiting import Waiting
+from .write import UNREADABLE, DeadLetter, Kept, Target, Undeliverable, WritesFull, have_made
 
 __all__ = ["BackgroundWrites"]
 
@@ -54,10 +56,10 @@ class BackgroundWrites:
 
     Args:
         name: What they are called in the store, in events and in health: small letters, digits and hyphens.
-        target: Makes a write: called with a `Write` on a worker thread, `concurrency` at a time.
+        target: Makes a write: called with a `Write` on a worker thread, `concurrency` at a time. It isn't awaited.
         store: Where they are kept: a `FileStore`, `RedisStore` or `SealedStore`. Processes that share it share
             the work.
-        most: Writes that may wait; `put` refuses more.
+        most: Writes that may wait, and that may have been given up; `put` refuses more.
         attempts: How often a write may fail while the target works for others, before it becomes a dead letter.
         first_delay: Seconds before a write is tried again, at least; 5 or more (G9).
         longest_delay: Seconds between two attempts, at most.
@@ -92,6 +94,8 @@ class BackgroundWrites:
         fits = isinstance(name, str) and 0 < len(name) <= 25 and not set(name) - set(ascii_lowercase + digits + "-")
         require(fits, f"name must be 1 to 25 small letters, digits and hyphens, not {name!r}")
         require(callable(target), "target must be a function of a Write")
+        awaited = any(map(inspect.iscoroutinefunction, (target, getattr(target, "__call__", None))))  # noqa: B004
+        require(not awaited, "target is a coroutine function: give one that is called on a thread, and awaits nothing")
         require_store(store)
         require_whole("most", most, low=1, high=1_000_000)
         require_whole("attempts", attempts, low=1, high=1000)
@@ -104,9 +108,9 @@ class BackgroundWrites:
         self._target = target
         self._store = store
         self._kind = f"write-{name}"
-        self._most, self._attempts = most, attempts
+        self._most, self._attempts, self._timeout, self._max_age = most, attempts, timeout, max_age
         self._delays = {"first": first_delay, "longest": longest_delay}
-        self._timeout, self._max_age = timeout, max_age
+        self._farthest = 2.0 * max(timeout, longest_delay)  # so many seconds ahead a write may be due
         self._concurrency = concurrency
         self._clock = clock or SystemClock()
         self._jitter = jitter
@@ -127,12 +131,7 @@ class BackgroundWrites:
             self._look_again(0.0)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
-        #: What is known to wait: when it is due, and when it was taken.
-        self._pending: dict[str, tuple[float, float]] = {}
-        self._dead: set[str] = set()
-        #: Those that are made, of which the store couldn't be told.
-        self._made: set[str] = set()
+        self._waiting = Waiting()
         #: Those that the target was given and hasn't come back from: another process may, this one mayn't again.
         self._trying: set[str] = set()
         #: When the target last made one, in seconds since the epoch.
@@ -156,10 +155,10 @@ class BackgroundWrites:
                 waits isn't taken.
 
         Returns:
-            Whether it was taken; False where one with its key waits already.
+            Whether it was taken; False where one with its key waits already, or was given up.
 
         Raises:
-            WritesFull: Too many wait.
+            WritesFull: Too many wait, or were given up.
             StoreUnavailable: The store fails: nothing was taken.
             Closed: This was closed.
         """
@@ -168,15 +167,16 @@ class BackgroundWrites:
         require(isinstance(payload, Mapping), "payload must be a mapping")
         if self._closed:
             raise Closed(f"the writes {self.name} were closed")
-        if len(self._pending) >= self._most:
+        if len(self._waiting) >= self._most:
             raise WritesFull(f"{self._most} writes {self.name} wait already")
+        if self._waiting.dead >= self._most:
+            raise WritesFull(f"{self._most} writes {self.name} were given up: look at their dead_letters()")
         now = self._clock.wall()
-        kept = Kept(payload, now, now + self._timeout)
+        kept = Kept.taken(payload, now, now + self._timeout)
         version = self._store.write(self._kind, key, kept.written(), ttl=_LIFE, expected=None)
         if version is None:
             return False
-        with self._lock:
-            self._pending[key] = (kept.due, now)
+        self._waiting.wait_until(kept.due, key, kept)
         self._submit(partial(self._try, key, kept, version))
         return True
 
@@ -189,9 +189,9 @@ class BackgroundWrites:
         """Wait until nothing waits that this process knows of, for at most so many seconds; tell whether that is so."""
         over, ends = threading.Condition(), self._clock.monotonic() + seconds
         with over:
-            while self._pending and (left := ends - self._clock.monotonic()) > 0:
+            while self._waiting and (left := ends - self._clock.monotonic()) > 0:
                 self._clock.wait(over, min(left, 0.05))
-        return not self._pending
+        return not self._waiting
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the writes that were given up.
@@ -209,16 +209,16 @@ class BackgroundWrites:
             StoreUnavailable: The store fails.
         """
         record = self._store.read(self._kind, key)
-        if record is None or not Kept.of(record).dead:
+        letter = None if record is None else Kept.of(record)
+        if record is None or letter is None or letter.dead in ("", UNREADABLE):
             return False
         now = self._clock.wall()
-        kept = Kept.of(record).with_(dead="", attempts=0, blamed=0, due=now, taken_at=now)
+        kept = letter.with_(dead="", attempts=0, blamed=0, begun=False, due=now, taken_at=now)
         if self._store.write(self._kind, key, kept.written(), ttl=_LIFE, expected=record.version) is None:
             return False
-        with self._lock:
-            self._dead.discard(key)
-            self._pending[key] = (now, now)
-        self._look_again(0.0)
+        self._waiting.discarded(key)
+        self._waiting.wait_until(now, key, kept)
+        self._submit(partial(self._take_up, key))
         return True
 
     def discard(self, key: str) -> bool:
@@ -230,19 +230,20 @@ class BackgroundWrites:
         record = self._store.read(self._kind, key)
         if record is None or not Kept.of(record).dead:
             return False
-        with self._lock:
-            self._dead.discard(key)
-        return self._store.erase(self._kind, key, expected=record.version)
+        erased = self._store.erase(self._kind, key, expected=record.version)
+        if erased:
+            self._waiting.discarded(key)
+        return erased
 
     def report(self) -> WritesHealth:
         """Return how they stand, without asking the store; a signal's handler may ask."""
-        taken = [taken_at for _, taken_at in list(self._pending.values())]
+        taken = self._waiting.taken_at()
         return WritesHealth(
             name=self.name,
             pending=len(taken),
             most=self._most,
             oldest=max(0.0, self._clock.wall() - min(taken)) if taken else 0.0,
-            dead=len(self._dead),
+            dead=self._waiting.dead,
             last_code=self._last_code,
         )
 
@@ -252,42 +253,42 @@ class BackgroundWrites:
         write_reporters.discard(self)
         self._breaker.reset()  # what is closed is no part of health
 
-    def _submit(self, work: Callable[[], object]) -> None:
+    def _submit(self, work: Callable[[], object], lane: str = "writes") -> bool:
+        """Have something done on a worker; tell whether there is one for it. What hangs holds up its own lane alone."""
+
         def quietly() -> None:
-            # What the store can't be told now it is told when the write is due again.
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable):  # it is told when the write is due again
                 work()
 
         ends = self._clock.monotonic() + self._timeout
-        with contextlib.suppress(Overloaded):  # it is due later
-            self._workers.take(Job((f"writes {self.name}",), quietly, ends=ends))
+        try:
+            self._workers.take(Job((f"{lane} {self.name}",), quietly, ends=ends))
+        except Overloaded:  # it is due later
+            return False
+        return True
 
     def _look_again(self, seconds: float) -> None:
         """Look at what is due after so many seconds."""
-        me = weakref.ref(self)
+        timers_of(self._clock).call_at(self._clock.monotonic() + seconds, weakly(self, BackgroundWrites._begin_look))
 
-        def look() -> None:
-            one = me()
-            if one is not None and not one._closed:
-                one._submit(one._look)
-
-        timers_of(self._clock).call_at(self._clock.monotonic() + seconds, look)
+    def _begin_look(self) -> None:
+        if not self._closed and not self._submit(lambda: self._look(), "look at writes"):
+            self._look_again(_LOOK)
 
     def _look(self) -> None:
         """Try what is due, after a look in the store for what others have left."""
         try:
             now = self._clock.monotonic()
             if now - self._looked_at >= _ORPHANS:
-                self._find_all()
+                found = ((record.name, Kept.of(record)) for record in self._store.scan(self._kind))
+                # Those that this scan may have missed were noted a moment ago.
+                self._waiting.learn(found, self._clock.wall() - self._timeout)
                 self._looked_at = now
             wall = self._clock.wall()
-            with self._lock:
-                due = sorted((at, key) for key, (at, _) in self._pending.items() if at <= wall)[:_AT_ONCE]
-            for key in [key for _, key in due if not self._closed and self._may_try(key)]:
-                with self._lock:  # another look mustn't take it up as well
-                    if key in self._pending:
-                        self._pending[key] = (wall + self._timeout, self._pending[key][1])
-                self._submit(partial(self._take_up, key))
+            for key in self._waiting.due(wall, self._farthest, _AT_ONCE):
+                if not self._closed and self._may_try(key):
+                    self._waiting.put_off(key, wall + self._timeout)
+                    self._submit(partial(self._take_up, key))
         finally:
             self._look_again(_LOOK + self._jitter(0.0, _LOOK))
 
@@ -298,56 +299,55 @@ class BackgroundWrites:
             return False
         return True
 
-    def _find_all(self) -> None:
-        """Note all that the store has."""
-        found = {record.name: Kept.of(record) for record in self._store.scan(self._kind)}
-        with self._lock:
-            for key, kept in found.items():
-                if not kept.dead:
-                    self._pending.setdefault(key, (kept.due, kept.taken_at))
-            self._dead = {key for key, kept in found.items() if kept.dead}
-            # Those that this scan may have missed were noted a moment ago; others' are gone.
-            old = self._clock.wall() - self._timeout
-            for key in [key for key, (due, _) in self._pending.items() if key not in found and due < old]:
-                del self._pending[key]
-
     def _take_up(self, key: str) -> None:
         """Claim a write that is due, and try it."""
-        if key in self._made:
-            self._erase(key)
-            return
+        noted = self._waiting.noted(key)
         record = self._store.read(self._kind, key)
         kept = None if record is None else Kept.of(record)
         now = self._clock.wall()
         if record is None or kept is None or kept.dead:
-            self._over(key)
-        elif kept.due > now or key in self._trying:  # another process tries it, or may
-            with self._lock:
-                self._pending[key] = (max(kept.due, now + _LOOK), kept.taken_at)
+            self._waiting.gone(key, noted)
+        elif self._waiting.is_made(key, kept):
+            self._erase(key, kept, record.version)
+        elif (kept.begun or key in self._trying) and kept.due <= now and self._is_over(kept):
+            self._give_up(key, kept, record.version, "timeout")  # nobody comes back from it, to say that it failed
+        elif now < kept.due <= now + self._farthest or key in self._trying:  # another process tries it, or may
+            self._waiting.wait_until(min(max(kept.due, now + _LOOK), now + self._farthest), key, kept)
         elif self._may_try(key):
-            claimed = kept.with_(due=now + self._timeout)
-            version = self._store.write(self._kind, key, claimed.written(), ttl=_LIFE, expected=record.version)
-            with self._lock:
-                self._pending[key] = (claimed.due, kept.taken_at)
-            if version is not None:
-                self._try(key, claimed, version)
+            self._claim(key, kept, record.version)
+
+    def _claim(self, key: str, kept: Kept, version: str) -> None:
+        """Have a write to oneself for as long as an attempt may take, and try it."""
+        # Whoever claimed it before hasn't come back from it.
+        blamed = kept.blamed + (kept.begun and self._blames(kept.due - self._timeout))
+        claimed = kept.with_(due=self._clock.wall() + self._timeout, begun=True, blamed=blamed)
+        ours = self._store.write(self._kind, key, claimed.written(), ttl=_LIFE, expected=version)
+        if ours is not None:
+            self._waiting.wait_until(claimed.due, key, claimed)
+            self._try(key, claimed, ours)
 
     def _try(self, key: str, kept: Kept, version: str) -> None:
         """Try a write that is this process's to try."""
+        if self._closed:
+            return
+        if self._clock.wall() > kept.due - self._timeout / 2:  # it waited here, and may be another process's by now
+            self._claim(key, kept, version)
+            return
         try:
             permit = self._breaker.admit(key)
         except CircuitOpen as error:
-            self._later(key, kept, version, error.retry_after or self._delays["first"])
+            seconds = min(error.retry_after or self._delays["first"], self._delays["longest"])
+            self._later(key, kept, version, seconds)
             return
         with permit:
             self._trying.add(key)
             try:
-                self._target(Write(key=key, payload=kept.payload, attempt=kept.attempts + 1))
+                have_made(self._target, kept.write(key))
             except Undeliverable as error:
                 permit.success()  # the target works, and said no
                 self._give_up(key, kept, version, error.code)
                 return
-            except Exception as error:  # noqa: BLE001 - the owner's code may raise anything
+            except BaseException as error:  # noqa: BLE001 - the owner's code may raise anything, and end nothing but itself
                 code = error.code if isinstance(error, ResilientAuthError) else "handler_error"
                 permit.failure(code)
                 self._failed(key, kept, version, code, place_of(error))
@@ -356,45 +356,45 @@ class BackgroundWrites:
                 self._trying.discard(key)
             permit.success()
         self._last_code, self._worked_at = None, self._clock.wall()
-        with self._lock:
-            self._made.add(key)
-        self._erase(key)
+        self._waiting.made(key, kept)
+        self._erase(key, kept, version)
 
-    def _erase(self, key: str) -> None:
-        self._store.erase(self._kind, key)
-        self._over(key)
+    def _erase(self, key: str, kept: Kept, version: str) -> None:
+        """Remove what is made, whoever has claimed it since; but not another write that was taken under its key."""
+        if not self._store.erase(self._kind, key, expected=version):
+            record = self._store.read(self._kind, key)
+            if record is not None and Kept.of(record).id == kept.id:
+                self._store.erase(self._kind, key, expected=record.version)
+        self._waiting.over(key, kept)
 
     def _failed(self, key: str, kept: Kept, version: str, code: str, detail: str) -> None:
         self._last_code = code
-        # While the target fails for all, no write is at fault.
-        blamed = self._breaker.closed and self._worked_at > kept.taken_at
-        kept = kept.with_(attempts=kept.attempts + 1, blamed=kept.blamed + int(blamed))
-        if kept.blamed >= self._attempts or self._clock.wall() - kept.taken_at >= self._max_age:
+        at = self._clock.wall()
+        blamed = kept.blamed + self._blames(max(kept.taken_at, kept.failed_at))
+        kept = kept.with_(attempts=kept.attempts + 1, blamed=blamed, failed_at=at)
+        if self._is_over(kept):
             self._give_up(key, kept, version, code)
             return
         seconds = delay_before(kept.attempts, None, jitter=self._jitter, **self._delays)
-        at = self._clock.wall()
         emit(WriteFailed(at=at, target=self.name, key=fingerprint(key), code=code, detail=detail, seconds=seconds))
         self._later(key, kept, version, seconds)
 
+    def _blames(self, since: float) -> bool:
+        """Return whether the target has worked for others since: while it fails for all, no write is at fault."""
+        return self._breaker.closed and since < self._worked_at <= self._clock.wall()
+
+    def _is_over(self, kept: Kept) -> bool:
+        return kept.blamed >= self._attempts or self._clock.wall() - kept.taken_at >= self._max_age
+
     def _later(self, key: str, kept: Kept, version: str, seconds: float) -> None:
         """Have a write tried again."""
-        kept = kept.with_(due=self._clock.wall() + seconds)
-        with self._lock:
-            self._pending[key] = (kept.due, kept.taken_at)
+        kept = kept.with_(due=self._clock.wall() + seconds, begun=False)
+        self._waiting.wait_until(kept.due, key, kept)
         self._store.write(self._kind, key, kept.written(), ttl=_LIFE, expected=version)
 
     def _give_up(self, key: str, kept: Kept, version: str, code: str) -> None:
         kept = kept.with_(dead=code)
         if self._store.write(self._kind, key, kept.written(), ttl=_LIFE, expected=version) is None:
             return  # another process tries it
-        self._over(key)
-        with self._lock:
-            self._dead.add(key)
-            count = len(self._dead)
+        count = self._waiting.given_up(key, kept)
         emit(WriteGivenUp(at=self._clock.wall(), target=self.name, key=fingerprint(key), code=code, count=count))
-
-    def _over(self, key: str) -> None:
-        with self._lock:
-            self._pending.pop(key, None)
-            self._made.discard(key)

@@ -16,17 +16,32 @@ import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from cryptography.x509 import load_der_x509_certificate
 
+from .._engine.single_flight import WaitFor
+from .._engine.steps import Steps
 from .._policy.checks import require
 from ..errors import ResilientAuthError
 from ..verify.bound.presented import Presented
+from ..verify.claims import Claims
 from ..verify.errors import InvalidToken
 from ..verify.http import bearer_token
+from ..verify.rules.asked import Expected
+from ..verify.verification import Verifying
+from ..verify.verifier import Face
 
-__all__ = ["AUTHENTICATION_EVENTS", "Arriving", "BasicCaller", "Caller", "CertificateCaller", "EntraCaller", "Stranger"]
+__all__ = [
+    "AUTHENTICATION_EVENTS",
+    "Admitted",
+    "Arriving",
+    "BasicCaller",
+    "Caller",
+    "CertificateCaller",
+    "EntraCaller",
+    "Stranger",
+]
 
 #: The application as which Entra and External ID call, the same in every tenant.
 AUTHENTICATION_EVENTS: Final = "99045fe1-7639-4a75-9d4a-577b6ca3810f"
@@ -61,14 +76,23 @@ class Arriving:
     peer: str | None = None
 
 
+class Admitted(NamedTuple):
+    """Say who calls: the tenant that they speak for, None where the proof names none; and which of several it is."""
+
+    tenant: str | None = None
+    name: str = ""
+
+
 class Caller(Protocol):
     """Whoever may call.
 
     One whose `waits` is False is asked on the request's own thread or event loop; others may wait for a network.
     """
 
-    def admit(self, arriving: Arriving) -> str | None:
-        """Return the tenant that the caller speaks for, None where the proof names none.
+    def admit(self, arriving: Arriving) -> Admitted | str | None:
+        """Return the tenant that the caller speaks for, None where the proof names none; or an `Admitted`.
+
+        What is returned instead, a yes or no say, lets nobody in.
 
         Raises:
             Stranger: It isn't who may call.
@@ -95,10 +119,14 @@ class BasicCaller:
         )
         require(fits and bool(self.credentials), "credentials must be passwords by name, such as {'b2c': '...'}")
         require(not any(":" in name for name in self.credentials), "a name in credentials can't hold a colon")
+        try:
+            "".join((*self.credentials, *self.credentials.values())).encode()
+        except UnicodeEncodeError:
+            require(False, "credentials hold what isn't text: an environment variable that isn't UTF-8, maybe")
         short = any(len(password) < 12 for password in self.credentials.values())
         require(not short, "a password in credentials must have 12 characters or more: it is typed by nobody")
 
-    def admit(self, arriving: Arriving) -> None:
+    def admit(self, arriving: Arriving) -> Admitted:
         """Look at the `Authorization` header."""
         sent = arriving.header("Authorization")
         scheme, _, told = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
@@ -108,15 +136,17 @@ class BasicCaller:
             given = base64.b64decode(told.strip(), validate=True)
         except (binascii.Error, ValueError):
             given = b""
-        found = False
+        found = ""
         for name, password in self.credentials.items():
             # All are compared, whichever fits, and both parts at once: nothing is learned by the time that it takes.
-            found |= hmac.compare_digest(_digest(given), _digest(f"{name}:{password}".encode()))
+            if hmac.compare_digest(_digest(given), _digest(f"{name}:{password}".encode())):
+                found = name
         if not found:
             raise Stranger(
                 "the Authorization header isn't a name and password that are known",
                 challenge='Basic realm="callouts", charset="UTF-8"',
             )
+        return Admitted(name=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +182,7 @@ class CertificateCaller:
         require(bool(networks), "trusted_proxies must be addresses or networks, such as ('10.0.0.0/8',)")
         require(isinstance(self.header, str) and bool(self.header), "header must be a header's name")
 
-    def admit(self, arriving: Arriving) -> None:
+    def admit(self, arriving: Arriving) -> Admitted:
         """Look at the proxy's address, and at the certificate that it tells of."""
         if not self._trusts(arriving.peer):
             raise Stranger("the request comes from no proxy that is trusted to tell of certificates")
@@ -171,6 +201,7 @@ class CertificateCaller:
             raise Stranger("the client's certificate can't be read") from None
         if not began.timestamp() <= self.wall() <= ends.timestamp():
             raise Stranger("the client's certificate isn't valid at this time")
+        return Admitted(name=hashlib.sha256(der).hexdigest())
 
     def _trusts(self, peer: str | None) -> bool:
         try:
@@ -203,11 +234,48 @@ class EntraCaller:
 
     def admit(self, arriving: Arriving) -> str | None:
         """Verify the bearer token, and look at whose it is."""
-        claims = self.verifier.verify(bearer_token(list(arriving.header("Authorization"))))
+        return self._tenant(self.verifier.verify(bearer_token(list(arriving.header("Authorization")))))
+
+    @property
+    def steps(self) -> Callable[[Arriving, Callable[[], float]], Steps[str | None]] | None:
+        """Give what does the same step by step; None where the verifier has no steps.
+
+        Whoever calls with a token whose key is held needs no place of those who wait for keys, of which strangers with
+        forged tokens would take all. It is given what tells how many seconds are left.
+        """
+        return self._steps if isinstance(self.verifier, Face) else None
+
+    def _steps(self, arriving: Arriving, left: Callable[[], float]) -> Steps[str | None]:
+        token = bearer_token(list(arriving.header("Authorization")))
+        claims = self.verifier._core.seen(token)
+        if claims is None:
+            claims = yield from _within(self.verifier._core.verifying(token, Expected()), left)
+        return self._tenant(claims)
+
+    def _tenant(self, claims: Claims) -> str | None:
         if (claims.client_id or "").lower() != AUTHENTICATION_EVENTS:
             raise InvalidToken("client", "the token isn't one of the application that authentication events come from")
-        tenant: str | None = claims.tenant_id
-        return tenant
+        return claims.tenant_id
+
+
+def _within(steps: Verifying, left: Callable[[], float]) -> Steps[Claims]:
+    """Carry steps on, none of which waits for longer than there is time."""
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, WaitFor):
+                step = WaitFor(step.flight, max(0.0, min(step.seconds, left())))
+            try:
+                result = yield step
+            except BaseException as error:  # noqa: BLE001 - the steps decide about it
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        claims: Claims = end.value
+        return claims
+    finally:
+        steps.close()
 
 
 def _digest(text: bytes) -> bytes:

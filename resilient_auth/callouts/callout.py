@@ -32,8 +32,8 @@ from ..store import Store
 from ..verify.errors import InvalidToken, VerificationUnavailable
 from ..verify.http import refused
 from ..verify.jose.compact import NotStrict, json_object
-from .answers import Answer, Continue, LastKnown
-from .caller import Arriving, Caller, Stranger
+from .answers import Answer, Continue, LastKnown, longest
+from .caller import Admitted, Arriving, Caller, Stranger
 from .contract import CalloutRequest, MalformedCallout, Reply, UnfitAnswer, json_reply
 from .encrypted import KeyGiven, decryption
 from .handling import Begin, Handling, outcome_of, place_of
@@ -73,8 +73,8 @@ class Callout(Generic[_R]):
         concurrency: Handlers at the same time.
         queue: Requests that may wait for one, where the handler runs on threads.
         breaker: When the handler is left alone after failures.
-        repeat_window: Seconds for which a request like an earlier one counts as the provider's retry of it; twice the
-            time-out and a second, or 10 when that is more.
+        repeat_window: Seconds for which a request like an earlier one counts as the provider's retry of it, more than
+            the time-out; twice that and a second, or 10 when that is more.
         largest_body: Bytes of a request, at most.
         decryption_keys: For `PasswordSubmit`: RSA private keys in PEM, their paths, or loaded.
         clock: Where the time comes from; for tests.
@@ -130,14 +130,19 @@ class Callout(Generic[_R]):
         require_whole("queue", queue, low=0, high=100_000)
         window = max(_WINDOW, 2 * timeout + 1.0) if repeat_window is None else repeat_window
         require_number("repeat_window", window, low=1.0, high=3600.0)
+        require(
+            window > timeout,
+            f"repeat_window of {window:g} s is over before the provider asks again, which it does after {timeout:g} s",
+        )
         require_whole("largest_body", largest_body, low=1024, high=4 * 1024 * 1024)
-        asks.write(stands_in, None)  # which says what is wrong with it, here and not to the first user
+        asks.write(longest(stands_in), None)  # which says what is wrong with it, here and not to the first user
         self.name = name
         self.asks = asks
         self.deadline = deadline
         self.largest_body = largest_body
         self._caller = caller
         self._stands_in: Answer = stands_in
+        self._plain = asks.write(stands_in, None)
         self._decrypt = None if decryption_keys is None else decryption(decryption_keys)
         self._clock = clock or SystemClock()
         self._handling: Handling[_R] = Handling(
@@ -178,11 +183,11 @@ class Callout(Generic[_R]):
         forks.notice()
         began = self._clock.monotonic()
         ends = began + self.deadline
-        tenant = yield from self._admitted(arriving, ends)
-        if isinstance(tenant, Reply):
-            return tenant
+        who = yield from self._admitted(arriving, ends)
+        if isinstance(who, Reply):
+            return who
         try:
-            request, key = yield from self._understood(arriving, read, tenant, ends)
+            request, key = yield from self._understood(arriving, read, who, ends)
         except MalformedCallout as error:
             emit(CalloutRejected(at=self._clock.wall(), target=self.name, code=error.code, detail=str(error)))
             return self._defaulted(None, began, error.code, str(error), None)
@@ -203,28 +208,40 @@ class Callout(Generic[_R]):
         claims = yield from self._handling.last_known(request, known, ends)
         return self._defaulted(request, began, code, detail, claims)
 
-    def _admitted(self, arriving: Arriving, ends: float) -> Steps[str | Reply | None]:
-        """Return the tenant that the caller speaks for, or the reply to a stranger."""
+    def _asked(self, arriving: Arriving, ends: float) -> Steps[Outcome | None]:
+        """Ask who calls; return what came of it, None where nothing has in time."""
+        steps = getattr(self._caller, "steps", None)
+        if steps is not None:
+            try:
+                return Outcome(result=(yield from steps(arriving, lambda: ends - self._clock.monotonic())))
+            except Exception as error:  # noqa: BLE001 - whoever asked decides about it
+                return Outcome(error=error)
         admit = partial(self._caller.admit, arriving)
-        if getattr(self._caller, "waits", True):
-            flight = self._handling.call(f"who calls {self.name}", admit, ends)
-            outcome: Outcome | None = yield WaitFor(flight, ends - self._clock.monotonic())
-        else:
-            outcome = outcome_of(admit)
+        if not getattr(self._caller, "waits", True):
+            return outcome_of(admit)
+        flight = self._handling.call(f"who calls {self.name}", admit, ends)
+        outcome: Outcome | None = yield WaitFor(flight, ends - self._clock.monotonic())
+        return outcome
+
+    def _admitted(self, arriving: Arriving, ends: float) -> Steps[Admitted | Reply]:
+        """Return who calls, or the reply to a stranger."""
+        outcome = yield from self._asked(arriving, ends)
         if outcome is None:
             error: BaseException | None = VerificationUnavailable("who calls isn't known in time", retry_after=1.0)
         else:
             error = outcome.error
             if error is None:
-                tenant: str | None = outcome.result
-                return tenant
+                who = outcome.result if isinstance(outcome.result, Admitted) else Admitted(outcome.result)
+                if who.tenant is None or isinstance(who.tenant, str):
+                    return who
+                error = TypeError()
         code = str(getattr(error, "code", "handler_error"))
         detail = str(error) if isinstance(error, ResilientAuthError) else place_of(error)
         emit(CalloutRejected(at=self._clock.wall(), target=self.name, code=code, detail=detail))
         return _to_strangers(error)
 
     def _understood(
-        self, arriving: Arriving, read: Callable[[int, float], Any], tenant: str | None, ends: float
+        self, arriving: Arriving, read: Callable[[int, float], Any], who: Admitted, ends: float
     ) -> Steps[tuple[_R, str]]:
         """Read a request; return it, and the key by which a repeated one is known."""
         kind = arriving.header("Content-Type")
@@ -244,9 +261,9 @@ class Callout(Generic[_R]):
             raise
         except Exception as error:  # noqa: BLE001 - whatever nobody has thought of is no reason to fail a sign-in
             raise MalformedCallout(f"the body can't be understood ({place_of(error)})") from None
-        if tenant is not None and request.tenant_id and request.tenant_id.lower() != tenant.lower():
+        if who.tenant is not None and request.tenant_id and request.tenant_id.lower() != who.tenant.lower():
             raise MalformedCallout("the body is about another tenant than the caller speaks for")
-        return request, self._handling.once.key(request.tenant_id, request.correlation_id, told)
+        return request, self._handling.once.key(*who, request.tenant_id, request.correlation_id, told)
 
     def _defaulted(
         self, request: _R | None, began: float, code: str, detail: str, claims: Mapping[str, Any] | None
@@ -261,10 +278,12 @@ class Callout(Generic[_R]):
             seconds=self._clock.monotonic() - began,
         )
         emit(event)
-        try:
-            return self.asks.write(answer, request)
-        except UnfitAnswer:  # claims that another release had kept
-            return self.asks.write(self._stands_in, request)
+        for said in (answer, self._stands_in):
+            try:
+                return self.asks.write(said, request)
+            except UnfitAnswer:  # claims that another release had kept, or what comes with it from the request
+                continue
+        return self._plain
 
     def _tell(self, reply: Reply, began: float, *, repeated: bool) -> None:
         seconds = self._clock.monotonic() - began

@@ -23,6 +23,8 @@ __all__ = [
 
 #: Bytes of claims that a token can take (3 KB).
 CLAIMS_BYTES: Final = 3072
+#: Bytes of an answer, at most, in every contract.
+_LARGEST_ANSWER: Final = 64 * 1024
 _HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "no-store"}
 
 
@@ -138,10 +140,12 @@ def json_reply(status: int, body: Mapping[str, Any]) -> Reply:
     """Make a reply.
 
     Raises:
-        UnfitAnswer: What is to be sent isn't JSON.
+        UnfitAnswer: What is to be sent isn't JSON, or is too large.
     """
     try:
         written = json.dumps(body, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UnfitAnswer(f"the answer can't be written as JSON ({type(error).__name__})") from None
+    if len(written) > _LARGEST_ANSWER:
+        raise UnfitAnswer(f"the answer has {len(written)} bytes, and no provider takes more than {_LARGEST_ANSWER}")
     return Reply(status, written)

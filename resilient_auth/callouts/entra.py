@@ -155,7 +155,7 @@ class TokenIssuanceStart(EntraRequest):
     @classmethod
     def _action(cls, answer: Answer, locales: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
         claims = _values(answer, others=False)
-        size = len(json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode())
+        size = len(json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
         if size > CLAIMS_BYTES:
             raise UnfitAnswer(f"the claims have {size} bytes, and a token takes {CLAIMS_BYTES}")
         return "provideClaimsForToken", {"claims": claims}

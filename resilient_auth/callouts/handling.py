@@ -45,6 +45,10 @@ _R = TypeVar("_R", bound=CalloutRequest)
 _STORE_SHARE: Final = 0.25
 #: Seconds between two looks at a request that runs elsewhere.
 _LOOK: Final = 0.03
+#: Seconds that a task has to end when it is cancelled; and how many times the places may be given to others, since
+#: tasks haven't: as many as threads' are at once.
+_MOMENT: Final = 1.0
+_ROUNDS: Final = 4
 
 
 class _Unanswered(ResilientAuthError):
@@ -118,6 +122,7 @@ class Handling(Generic[_R]):
             call_at=timers_of(self._clock).call_at,
         )
         self._places = Bulkhead(self._concurrency, 0)
+        self._left_behind = Bulkhead(_ROUNDS * self._concurrency, 0)
         #: An event loop keeps no more than a weak hold of a task.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -130,10 +135,7 @@ class Handling(Generic[_R]):
         if self._last is None or known is None:
             return None
         found: Outcome | None = yield WaitFor(known, max(0.0, ends - self._clock.monotonic()))
-        if found is None or found.error is not None:
-            return self._last.in_memory(request)
-        claims: Mapping[str, Any] | None = found.result
-        return claims
+        return self._last.claims(request, None if found is None else found.result)
 
     def call(self, lane: str, call: Callable[[], Any], ends: float) -> Flight:
         """Have something called on a worker; the flight lands with what came of it."""
@@ -149,10 +151,13 @@ class Handling(Generic[_R]):
         return flight
 
     def begin_on_thread(self, handled: Run) -> None:
-        """Begin a run for a thread that waits; a coroutine function's in the event loop of this process."""
+        """Begin a run for a thread that waits; a coroutine function's in an event loop that this process has for it."""
         context = contextvars.copy_context()
         if self.awaits:
-            lasting_loop().call_soon_threadsafe(self.begin_task, handled, context=context)
+            try:
+                lasting_loop(self._lane).call_soon_threadsafe(self.begin_task, handled, context=context)
+            except RuntimeError:
+                self._refused(handled, _Unanswered("overloaded", "no thread could be started"))
             return
 
         def late() -> None:
@@ -180,38 +185,47 @@ class Handling(Generic[_R]):
         handled.flight.land(Outcome(error=error))
 
     async def _drive(self, handled: Run) -> None:
+        holds = [self._places]
+
+        def leave_behind() -> None:
+            if self._left_behind.enter():
+                holds[0].leave()
+                holds[0] = self._left_behind
+
+        # A handler that never comes back gives its place back when nobody can want its answer any more, one that
+        # swallows its cancellation too.
+        timer = asyncio.get_running_loop().call_later(self._window + _MOMENT, leave_behind)
         try:
-            # A handler that never comes back gives its place back when nobody can want its answer any more.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._window):
                     await run_async(self._running(handled))
         finally:
-            self._places.leave()
+            timer.cancel()
+            holds[0].leave()
 
     def _running(self, handled: Run) -> Steps[None]:
-        request, answer = handled.request, None
         try:
             reply = yield from self._claimed(handled)
             if reply is None:
-                reply, answer = yield from self._handled(handled)
+                reply = yield from self._handled(handled)
             outcome = Outcome(result=reply)
         except ResilientAuthError as error:
             # An exception holds the frames that it came through, and these what was asked.
             outcome = Outcome(error=_Unanswered(error.code, getattr(error, "detail", "")))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             handled.flight.land(Outcome(error=_Unanswered("slow")))
-            raise
-        except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - the owner's code may raise anything, and end nothing but itself
             outcome = Outcome(error=_Unanswered("handler_error", place_of(error)))
         finally:
             handled.request = None  # which may hold a password
         handled.flight.land(outcome)
-        if not handled.repeated and (self._store is not None or self._last is not None):
+        reply, told = None if outcome.error is not None else outcome.result, handled.told
+        handled.told = None  # which names the user
+        # What failed without a claim says nothing about whoever has that.
+        if self._store is not None and not handled.repeated and (handled.claimed or reply is not None):
             # Nobody waits for it, and so it takes no place of a handler's.
-            reply = None if outcome.error is not None else outcome.result
-            note = partial(self._note, handled.key, reply, request, answer)
+            note = partial(self._note, handled.key, reply, told)
             self.call(self._store_lane, note, self._clock.monotonic() + self._window)
 
     def _claimed(self, handled: Run) -> Steps[Reply | None]:
@@ -230,7 +244,7 @@ class Handling(Generic[_R]):
                 raise _Unanswered("store_unavailable")
             found: Claimed | Reply = outcome.result
             if found is Claimed.OURS:
-                handled.repeated = False
+                handled.repeated, handled.claimed = False, True
                 return None
             handled.repeated = True
             if isinstance(found, Reply):
@@ -239,7 +253,7 @@ class Handling(Generic[_R]):
                 raise _Unanswered("failed_before")
             yield WaitFor(Flight("pause", handled.ends, self._clock), _LOOK)
 
-    def _handled(self, handled: Run) -> Steps[tuple[Reply, Answer]]:
+    def _handled(self, handled: Run) -> Steps[Reply]:
         request = handled.request
         # One user whose data always fails is no outage.
         permit = handled.permit = self._breaker.admit((request.tenant_id, request.user_id) if request.user_id else None)
@@ -257,26 +271,32 @@ class Handling(Generic[_R]):
                 permit.failure(error.code if isinstance(error, ResilientAuthError) else "handler_error")
                 raise
             permit.success()
-            return reply, answer
+            # Before anybody is told: the next request may be this user's, and fail.
+            told = None if self._last is None else self._last.keep(request, answer)
+            handled.told = told if self._store is not None else None
+            return reply
 
     def _ask(self, request: _R, left: float) -> Any:
         if self.awaits:
             return self._ask_async(request, left)
-        with handed_down(left):
-            return self._handler(request)
+        try:
+            with handed_down(left):
+                return self._handler(request)
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            # Nobody cancels a thread: these are the handler's own.
+            raise _Unanswered("handler_error", place_of(error)) from None
 
     async def _ask_async(self, request: _R, left: float) -> Any:
         with handed_down(left):
             answer: Any = self._handler(request)
             return await answer
 
-    def _note(self, key: str, reply: Reply | None, request: _R, answer: Answer | None) -> None:
+    def _note(self, key: str, reply: Reply | None, told: Any) -> None:
         """Tell the store how a run ended."""
         with contextlib.suppress(ResilientAuthError):
-            if self._store is not None:
-                self.once.note(key, reply)
-        if self._last is not None and answer is not None:
-            self._last.keep(request, answer)
+            self.once.note(key, reply)
+        if self._last is not None and told is not None:
+            self._last.tell(*told)
 
 
 _living: LiveObjects[Handling[Any]] = LiveObjects()

@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import cachetools
 
 from ..clock import Clock
-from ..errors import StoreUnavailable
 from ..store import Store
 from .answers import Continue, LastKnown
 from .contract import CalloutRequest
@@ -20,9 +19,15 @@ __all__ = ["LastClaims"]
 _KIND: Final = "callout-claims"
 
 
+#: Seconds by which the clocks of two processes may differ: who was told no within these of a yes was told it later.
+_SKEW: Final = 1.0
+#: Times that a record is looked at anew since another process has just written it.
+_TRIES: Final = 3
+
+
 class _Kept(NamedTuple):
-    #: None where the handler said something else than to go on.
-    claims: Mapping[str, Any] | None
+    #: As JSON, since a handler may change what it gave; None where it said something else than to go on.
+    claims: str | None
     #: In seconds since the epoch.
     at: float
 
@@ -51,57 +56,90 @@ class LastClaims:
         # A thread that isn't here may have been in the middle of changing it.
         self._kept = cachetools.LRUCache(self._kept.maxsize)
 
-    def keep(self, request: CalloutRequest, answer: object) -> None:
-        """Keep what a handler answered; an answer that doesn't let the user go on ends what was kept.
+    def keep(self, request: CalloutRequest, answer: object) -> tuple[str, _Kept] | None:
+        """Keep in memory what a handler has just answered, a no too; return what `tell` is to tell the store."""
+        about = self._about(request)
+        if about is None:
+            return None
+        claims = json.dumps(dict(answer.claims)) if isinstance(answer, Continue) else None
+        kept = _Kept(claims, self._clock.wall())
+        with self._lock:
+            self._kept[about] = kept
+        return about, kept
+
+    def tell(self, about: str, kept: _Kept) -> None:
+        """Tell the store, however late, unless it has been told otherwise since.
 
         Raises:
             StoreUnavailable: The store fails; memory has it.
         """
-        about = self._about(request)
-        if about is None:
-            return
-        claims = dict(answer.claims) if isinstance(answer, Continue) else None
-        kept = _Kept(claims, self._clock.wall())
-        with self._lock:
-            self._kept[about] = kept
-        if self._store is not None:
-            if claims is None:
-                self._store.erase(_KIND, about)
-            else:
-                said = json.dumps({"at": kept.at, "claims": claims}).encode()
-                self._store.write(_KIND, about, said, ttl=self._max_age)
-
-    def find(self, request: CalloutRequest) -> Mapping[str, Any] | None:
-        """Find claims, the store's before memory's, since another process may know better."""
-        about = self._about(request)
-        if about is None:
-            return None
-        kept = self.in_memory(request)
         if self._store is None:
-            return kept
-        try:
+            return
+        said = json.dumps({"at": kept.at, "claims": None if kept.claims is None else json.loads(kept.claims)}).encode()
+        for _ in range(_TRIES):
             record = self._store.read(_KIND, about)
-        except StoreUnavailable:
-            return kept
-        if record is None:
-            return None
-        said = json.loads(record.value)
-        return said["claims"] if self._lasts(said["at"]) else None
+            before = None if record is None else _read(record.value)
+            # What comes from a clock that was ahead says nothing.
+            if before is not None and not self._is_ahead(before) and _newest(before, kept) is not kept:
+                return
+            expected = None if record is None else record.version
+            if self._store.write(_KIND, about, said, ttl=self._max_age, expected=expected) is not None:
+                return
 
-    def in_memory(self, request: CalloutRequest) -> Mapping[str, Any] | None:
-        """Find claims without the store."""
+    def find(self, request: CalloutRequest) -> _Kept | None:
+        """Return what the store has, where another process may have told of later claims.
+
+        Raises:
+            StoreUnavailable: The store fails.
+        """
+        about = self._about(request)
+        if about is None or self._store is None:
+            return None
+        record = self._store.read(_KIND, about)
+        return None if record is None else _read(record.value)
+
+    def claims(self, request: CalloutRequest, stored: _Kept | None) -> Mapping[str, Any] | None:
+        """Return the claims that were given last; None where they are too old, or the last word was a no.
+
+        Args:
+            request: What is asked.
+            stored: What `find` found.
+        """
         about = self._about(request)
         if about is None:
             return None
         with self._lock:
             kept: _Kept | None = self._kept.get(about)
-        return kept.claims if kept is not None and self._lasts(kept.at) else None
+        found = [one for one in (stored, kept) if one is not None and not self._is_ahead(one)]
+        if not found:
+            return None
+        last = _newest(*found)
+        if last.claims is None or self._clock.wall() - last.at > self._max_age:
+            return None
+        claims: Mapping[str, Any] = json.loads(last.claims)
+        return claims
 
-    def _lasts(self, at: float) -> bool:
-        return 0 <= self._clock.wall() - at + 1.0 <= self._max_age + 1.0
+    def _is_ahead(self, kept: _Kept) -> bool:
+        return kept.at > self._clock.wall() + _SKEW
 
     def _about(self, request: CalloutRequest) -> str | None:
         if not request.user_id:
             return None
         resource = getattr(request, "resource_id", "")
-        return json.dumps([self._name, request.tenant_id, request.client_id, resource, request.user_id])
+        whose = [self._name, request.event, request.tenant_id, request.client_id, resource, request.user_id]
+        return json.dumps(whose, ensure_ascii=False)
+
+
+def _newest(*found: _Kept) -> _Kept:
+    """Return what was said last; of a yes and a no at about the same time, the no."""
+    return max(found, key=lambda one: one.at + _SKEW * (one.claims is None))
+
+
+def _read(value: bytes) -> _Kept | None:
+    """Read what the store has; None where another release has written something else."""
+    try:
+        said = json.loads(value)
+        claims, at = said["claims"], float(said["at"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return _Kept(json.dumps(claims) if isinstance(claims, dict) and all(claims) else None, at)

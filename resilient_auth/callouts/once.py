@@ -40,7 +40,7 @@ class Claimed(Enum):
 class Run:
     """One run of a handler, and whoever waits for it."""
 
-    __slots__ = ("began", "ends", "flight", "key", "permit", "repeated", "request")
+    __slots__ = ("began", "claimed", "ends", "flight", "key", "permit", "repeated", "request", "told")
 
     def __init__(self, key: str, request: Any, began: float, ends: float, clock: Clock) -> None:
         self.key = key
@@ -54,6 +54,10 @@ class Run:
         self.permit: Any = None
         #: Whether the answer is another process's.
         self.repeated = False
+        #: Whether the store says that it is this process's.
+        self.claimed = False
+        #: What the store is to be told of the user's claims.
+        self.told: Any = None
 
     def too_slow(self) -> None:
         """Say that whoever waited for it has gone: a handler that hangs gives no verdict itself."""

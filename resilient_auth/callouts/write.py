@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Protocol
@@ -10,9 +12,11 @@ from typing import Any, Final, Protocol
 from ..errors import ConfigurationError, ResilientAuthError
 from ..store import Record
 
-__all__ = ["DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull"]
+__all__ = ["UNREADABLE", "DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull", "have_made"]
 
 _LARGEST: Final = 256 * 1024
+#: The code of a record that this release can't read: a later one's, say.
+UNREADABLE: Final = "malformed"
 
 
 class WritesFull(ResilientAuthError):
@@ -60,6 +64,14 @@ class Target(Protocol):
         """Make it; return when it is made. Whatever it raises has it tried again later, `Undeliverable` excepted."""
 
 
+def have_made(target: Target, write: Write) -> None:
+    """Have a target make a write; what it returns must not be what would make it, if somebody ran that."""
+    returned: Any = target(write)
+    if inspect.isawaitable(returned) or inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        getattr(returned, "close", int)()
+        raise TypeError("the target returned what would have to be run")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A write that was given up.
@@ -88,17 +100,39 @@ class Kept:
     #: Nobody tries it before.
     due: float
     attempts: int = 0
-    #: Of these, those that failed while the target worked for others.
+    #: Of these, those that failed while the target worked for others; and when the last one of all failed.
     blamed: int = 0
+    failed_at: float = 0.0
+    #: Whether somebody has claimed it and not told yet what came of it.
+    begun: bool = False
     #: Why it was given up; "" for one that wasn't.
     dead: str = ""
+    #: Tells it from an earlier write with its key.
+    id: str = ""
+
+    @classmethod
+    def taken(cls, payload: Mapping[str, Any], now: float, due: float) -> Kept:
+        """Make one of what was given, which is as the store will have it, whatever becomes of that.
+
+        Raises:
+            ConfigurationError: The payload isn't JSON, or is too large.
+        """
+        given = cls(payload, now, due, id=secrets.token_hex(8))
+        said: dict[str, Any] = json.loads(given.written())["payload"]
+        return replace(given, payload=said)
 
     @classmethod
     def of(cls, record: Record) -> Kept:
-        """Read one."""
-        said = json.loads(record.value)
-        # A newer release may have written more.
-        return cls(**{each.name: said[each.name] for each in fields(cls) if each.name in said})
+        """Read one; one that can't be read counts as given up, and isn't written anew."""
+        try:
+            said = json.loads(record.value)
+            # A newer release may have written more.
+            kept = cls(**{each.name: said[each.name] for each in fields(cls) if each.name in said})
+        except (ValueError, TypeError, RecursionError):
+            return _UNREADABLE
+        numbers = (kept.taken_at, kept.due, kept.attempts, kept.blamed, kept.failed_at)
+        fits = isinstance(kept.payload, dict) and all(isinstance(one, (int, float)) for one in numbers)
+        return kept if fits and isinstance(kept.dead, str) and isinstance(kept.id, str) else _UNREADABLE
 
     def written(self) -> bytes:
         """Return what the store is given.
@@ -119,6 +153,13 @@ class Kept:
         """Return it with some of it changed."""
         return replace(self, **changed)
 
+    def write(self, key: str) -> Write:
+        """Return what a target is given, which may change it as it likes."""
+        return Write(key=key, payload=json.loads(json.dumps(self.payload)), attempt=self.attempts + 1)
+
     def letter(self, key: str) -> DeadLetter:
         """Return it as the dead letter that it is."""
         return DeadLetter(key=key, payload=self.payload, code=self.dead, taken_at=self.taken_at, attempts=self.attempts)
+
+
+_UNREADABLE: Final = Kept({}, 0.0, 0.0, dead=UNREADABLE)

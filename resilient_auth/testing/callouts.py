@@ -32,7 +32,8 @@ def check_callout(
     if event not in CONTRACTS:
         raise ValueError(f"event must be one of {', '.join(CONTRACTS)}, not {event!r}")
     kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    sent = body.encode(errors="surrogatepass") if isinstance(body, str) else body
     try:
-        return judge(event, status, kind, body.encode() if isinstance(body, str) else body, nonce=nonce).action
+        return judge(event, status, kind, sent, nonce=nonce).action
     except Unfit as error:
         raise AssertionError(f"this is no answer to {event}: {error}") from None

@@ -8,15 +8,18 @@ import time
 from pathlib import Path
 
 import resilient_auth as ra
-from resilient_auth.callouts import BackgroundWrites
+from resilient_auth.callouts import BackgroundWrites, Write
 
 if __name__ == "__main__":
     place, life = Path(sys.argv[1]), sys.argv[2]
     store = ra.FileStore(place / "writes.db")
     made = os.open(place / "made", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    writes = BackgroundWrites(
-        "killed", lambda write: os.write(made, f"{write.key}\n".encode()), store=store, timeout=1.0
-    )
+
+    def make(write: Write) -> None:
+        time.sleep(0.005)  # as a database takes, in which it may be killed
+        os.write(made, f"{write.key}\n".encode())
+
+    writes = BackgroundWrites("killed", make, store=store, timeout=1.0)
     print("begun", flush=True)
     if life == "last":
         ends = time.monotonic() + 50.0

@@ -2,95 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import Database, FailingBackend
 
 import resilient_auth as ra
-from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.callouts import BackgroundWrites, Undeliverable, Write, WritesFull
 from resilient_auth.events import WriteFailed, WriteGivenUp
 from resilient_auth.health.verdict import Seen, judge
-from resilient_auth.store import BackendFailed
-from resilient_auth.testing import ManualClock, capture_events, no_jitter
-
-KEY = os.urandom(32)
-
-
-class Database:
-    """What is written to, which fails on command."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[str, dict[str, Any], int]] = []
-        self.down: Exception | None = None
-        self.poison: set[str] = set()
-
-    def __call__(self, write: Write) -> None:
-        if self.down is not None:
-            raise self.down
-        if write.key in self.poison:
-            raise ValueError("ada@contoso.com: no such column")
-        self.made.append((write.key, dict(write.payload), write.attempt))
-
-    @property
-    def keys(self) -> list[str]:
-        return [key for key, _, _ in self.made]
-
-
-class FailingBackend(MemoryBackend):
-    """A medium that can't delete for a while."""
-
-    fails = False
-
-    def delete(self, key: str, **options: Any) -> bool:
-        if self.fails:
-            raise BackendFailed("timeout")
-        return super().delete(key, **options)
-
-
-@pytest.fixture
-def manual() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def backend(manual: ManualClock) -> FailingBackend:
-    return FailingBackend(clock=manual)
-
-
-@pytest.fixture
-def make(manual: ManualClock, backend: FailingBackend) -> Iterator[Callable[..., BackgroundWrites]]:
-    made: list[BackgroundWrites] = []
-
-    def make(target: Any, **options: Any) -> BackgroundWrites:
-        store = options.pop("store", None) or ra.SealedStore(backend, key=KEY, clock=manual, jitter=no_jitter)
-        made.append(BackgroundWrites("audit", target, store=store, clock=manual, jitter=no_jitter, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-@pytest.fixture
-def pass_until(manual: ManualClock) -> Callable[..., None]:
-    """Let the clock's time pass until something holds."""
-
-    def wait(true: Callable[[], object], *, at_most: float = 7200.0, step: float = 1.0) -> None:
-        passed = 0.0
-        pause = threading.Event()
-        while not true():
-            assert passed < at_most, "it never became true"
-            manual.advance(step)
-            passed += step
-            # For the threads that are woken, of which more is asked where the time that may pass is short.
-            pause.wait(0.004 if at_most > 60.0 else 0.02)
-
-    return wait
+from resilient_auth.testing import capture_events
 
 
 def verdict() -> str:

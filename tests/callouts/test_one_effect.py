@@ -369,6 +369,11 @@ def test_what_was_asked_is_not_kept_for_as_long_as_the_answer(handler: Handler) 
     posed(callout, event())
     runs = list(callout._handling.once._runs.values())
     assert [run.request for run in runs] == [None]
+    for store in (None, FailingStore("dead")):
+        callout = of_entra(handler, store=store, default=LastKnown(otherwise=Continue()))
+        posed(callout, event())
+        time.sleep(0.05)  # for what the store is told behind the answer
+        assert "u-1" not in str([run.told for run in callout._handling.once._runs.values()])
 
 
 def test_two_callouts_of_one_name_do_not_share_a_store(handler: Handler, stores: Any) -> None:

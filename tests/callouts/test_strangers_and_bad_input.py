@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from resilient_auth.callouts import (
     RetryPassword,
     SendByProvider,
     ShowBlockPage,
+    ShowValidationError,
     TokenIssuanceStart,
 )
 from resilient_auth.callouts.caller import Arriving
@@ -154,6 +156,29 @@ def test_who_calls_cannot_be_known_while_the_keys_cannot_be_had(entra: Any) -> N
         verifier.close()
     assert status == 503
     assert headers["Retry-After"]
+
+
+@pytest.mark.parametrize("kids", [1, 8, 200])
+def test_forged_tokens_keep_nobody_out_whose_key_is_held_while_the_keys_cannot_be_had(entra: Any, kids: int) -> None:
+    """However many they are, and by however many keys they say that they are signed."""
+    head, said, signature = entra.headers["Authorization"].split()[1].split(".")
+
+    def forged(number: int) -> dict[str, str]:
+        named = json.loads(base64.urlsafe_b64decode(f"{head}==")) | {"kid": f"forged-{number % kids}"}
+        text = base64.urlsafe_b64encode(json.dumps(named).encode()).rstrip(b"=").decode()
+        return {"Authorization": f"Bearer {text}.{said}.{signature}"}
+
+    callout = of_entra(entra.caller, concurrency=2, queue=2, deadline=0.4)
+    broken = entra.idp.fail(Fault.black_hole(), "*")
+    try:
+        with ThreadPoolExecutor(40) as threads:
+            strangers = [threads.submit(posed, callout, event(), forged(number)) for number in range(40)]
+            for number in range(20):
+                assert posed(callout, event(), entra.token(uti=f"u-{number}")).status == 200
+            assert {one.result().status for one in strangers} <= {401, 503}
+        assert posed(callout, event(), entra.token(uti="afterwards")).status == 200
+    finally:
+        broken.stop()
 
 
 def test_a_token_of_one_tenant_says_nothing_about_another(entra: Any) -> None:
@@ -378,6 +403,11 @@ def test_an_encrypted_password_that_cannot_be_opened_is_no_right_one() -> None:
         (lambda: of_entra(BASIC, deadline=1.0), "leaves nothing of the provider's 1 s"),
         (lambda: of_entra(BASIC, timeout=20.0), "timeout must be from 0.2 to 2 s"),
         (lambda: of_entra(BASIC, when_store_fails="maybe"), "when_store_fails"),
+        (lambda: of_entra(BASIC, timeout=2.0, repeat_window=2.0), "over before the provider asks again"),
+        (
+            lambda: Callout(ApiConnector, print, caller=BASIC, default=Continue(), repeat_window=20.0),  # type: ignore[arg-type]
+            "over before the provider asks again",
+        ),
         (lambda: of_entra(None), "caller must be such as EntraCaller"),
         (
             lambda: Callout(PasswordSubmit, print, caller=BASIC, default=MigratePassword()),
@@ -393,6 +423,7 @@ def test_an_encrypted_password_that_cannot_be_opened_is_no_right_one() -> None:
         ),
         (lambda: BasicCaller({"b2c": "short"}), "12 characters"),
         (lambda: BasicCaller({}), "passwords by name"),
+        (lambda: BasicCaller({"b2c": "\udcff" * 12}), "isn't text"),
         (lambda: CertificateCaller(thumbprints=["x"], trusted_proxies=["10.0.0.1"]), "64 hexadecimal digits"),
         (lambda: CertificateCaller(thumbprints=["a" * 64], trusted_proxies=[]), "trusted_proxies"),
         (lambda: EntraCaller(print), "must be a ClaimsVerifier"),
@@ -405,6 +436,20 @@ def test_what_is_configured_wrongly_says_so_at_once(make: Callable[[], object], 
         make()
 
 
-def test_a_default_that_a_token_cannot_hold_is_refused_at_once() -> None:
-    with pytest.raises(ra.ResilientAuthError, match="a token takes 3072"):
-        Callout(TokenIssuanceStart, print, caller=BASIC, default=Continue({"x": "y" * 4000}))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("asks", "default", "says"),
+    [
+        (TokenIssuanceStart, Continue({"x": "y" * 4000}), "a token takes 3072"),
+        (TokenIssuanceStart, Continue({"x": "\ud800"}), "can't be written"),
+        (ApiConnector, Continue({"x": "y" * 70_000}), "no provider takes more"),
+        (
+            AttributeCollectionSubmit,
+            # In English it would fit.
+            ShowValidationError("No.", {f"a-{number}": {"en": "No.", "zh": "\u6f22" * 1000} for number in range(25)}),
+            "no provider takes more",
+        ),
+    ],
+)
+def test_a_default_that_cannot_be_sent_is_refused_at_once(asks: Any, default: Any, says: str) -> None:
+    with pytest.raises(ra.ResilientAuthError, match=says):
+        Callout(asks, print, caller=BASIC, default=default)

@@ -91,8 +91,10 @@ def judge(event: str, status: int, content_type: str, body: bytes, *, nonce: str
     if len(body) > _LARGEST_ANSWER:
         raise Unfit(1003024 * entra, f"the answer has {len(body)} bytes")
     try:
-        said = json.loads(body)
-    except ValueError:
+        said = json.loads(body.decode(), parse_constant=_refuse)
+        # Half of a surrogate pair is no text.
+        json.dumps(said, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         raise Unfit(1003003 * entra, "the body isn't JSON") from None
     if not isinstance(said, dict):
         raise Unfit(1003003 * entra, "the body isn't a JSON object")
@@ -147,6 +149,11 @@ def _of_profile(status: int, said: dict[str, Any]) -> Judged:
     if status != 409 or not fits:
         raise Unfit(0, "it is neither 200 with claims, nor 409 with version, status and userMessage")
     return Judged("error", said)
+
+
+def _refuse(name: str) -> None:
+    """Take NaN and Infinity for no JSON, as others do."""
+    raise ValueError(name)
 
 
 def _type(holder: dict[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import path as route
 from django.views.decorators.csrf import csrf_exempt
 
+from ..._engine.threads import on_a_thread
 from ..._policy.checks import require
 from ...callouts import Callout
 from ...callouts.caller import Arriving
@@ -47,8 +49,10 @@ def mount_callout(urlpatterns: list[Any], path: str, callout: Callout[Any], *, a
             return HttpResponseNotAllowed(["POST"])
 
         async def read(most: int, seconds: float) -> bytes:
-            # ASGI's body is in a file already.
-            body: bytes = await asyncio.to_thread(request.read, most)
+            # ASGI's body is in a file already. It is read on a thread of this package's: on the event loop's own ones
+            # the application may have whatever it likes wait.
+            async with asyncio.timeout(seconds):
+                body: bytes = await on_a_thread(partial(request.read, most))
             return body
 
         return _response(await callout.answer_async(_arriving(request), read))
