@@ -19,7 +19,7 @@ from .._process.living import LiveObjects
 from ..errors import ConfigurationError
 from ..events import told_later
 from ..store import BackendFailed
-from . import inherited
+from .detached import abandon, close_detached, is_abandoned
 from .paths import code_of, exclusive, make_private, private_directory, private_file
 from .schema import MalformedError, begin, check, is_new
 
@@ -131,10 +131,10 @@ class Database:
             self._lock.release()
 
     def after_fork(self) -> None:
-        """Begin without a connection in a forked child, whose parent hasn't closed it: see `inherited`."""
+        """Begin without a connection in a forked child; see `detached` for one that the parent hasn't closed."""
         db, self._connection = self._connection, None
         if db is not None:
-            inherited.let_go(db, self._opened, in_use=self._lock.locked())
+            (abandon if self._lock.locked() else close_detached)(db, self._opened)
         self._lock, self._forking = threading.Lock(), None
 
     def __del__(self) -> None:
@@ -205,7 +205,7 @@ class Database:
             self._disconnect()
         self.check()
         there = self._there()
-        if inherited.is_held(there):
+        if is_abandoned(there):
             raise BackendFailed("denied", "this process was forked while another thread of its parent's used the file")
         if there is None:
             with exclusive(self._beside(".lock"), self._timeout, self._group):
@@ -222,9 +222,11 @@ class Database:
             except MalformedError:
                 raise BackendFailed("corrupt", "and it can't be set aside now") from None
             self._read_only = True
-        self._connection = db
-        self._file = self._there()
+        self._connection, self._file = db, self._suspect
         self._opened = frozenset(self._there(suffix) for suffix in ("", *_COMPANIONS)) - {None}
+        if self._there() != self._file:  # another one was put there meanwhile, and the log may be that one's
+            self._disconnect()
+            raise _DoubtfulError
         return db
 
     def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
@@ -282,7 +284,15 @@ class Database:
 
     def _disconnect(self) -> None:
         db, self._connection, self._read_only = self._connection, None, False
-        if db is not None:
+        if db is None:
+            return
+        try:
+            detached = self._there() != self._file
+        except OSError:
+            detached = True
+        if detached:
+            close_detached(db, self._opened)
+        else:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
 
@@ -312,7 +322,7 @@ class Database:
 
 
 class _DoubtfulError(Exception):
-    """The file looks damaged to a connection that has been open for a while."""
+    """The file looks damaged to a connection that has been open for a while, or was replaced as it was opened."""
 
 
 def _code(error: sqlite3.Error) -> str:

@@ -1,8 +1,11 @@
-"""What a forked child does with the connection that it finds: nothing that was written may be lost by it."""
+"""What is closed without a trace: nothing that was written may be lost by a fork, nor by a disk that is replaced."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +79,42 @@ def test_descriptors_are_found_where_the_system_lists_none(directory: Path, monk
     assert backend.get("a") is not None
     assert backend._opened == opened
     backend.close()
+
+
+_REPLACED = """
+import os, shutil, subprocess, sys
+from pathlib import Path
+from resilient_auth._store.sqlite import SqliteBackend
+from resilient_auth.clock import SystemClock
+root = Path(sys.argv[1])
+disks = [root / "first", root / "second"]
+for disk in disks:
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "none", disk], check=True)
+at = root / "store"
+at.mkdir(mode=0o700)
+subprocess.run(["mount", "--bind", disks[0], at], check=True)
+backend = SqliteBackend(at / "tokens", timeout=5.0, clock=SystemClock())
+backend.put("a", b"written", ttl=60.0)
+for path in sorted(at.iterdir(), key=lambda path: path.stat().st_ino):
+    if not path.name.endswith("-shm"):
+        shutil.copy2(path, disks[1])
+assert (disks[1] / "tokens-wal").stat().st_size > 0
+assert (disks[1] / "tokens").stat().st_ino == (at / "tokens").stat().st_ino
+subprocess.run(["mount", "--bind", disks[1], at], check=True)
+if sys.argv[2] == "closed":
+    backend.close()
+    backend = SqliteBackend(at / "tokens", timeout=5.0, clock=SystemClock())
+print(backend.get("a")[0].decode())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs Linux's namespaces"
+)
+@pytest.mark.parametrize("how", ["used", "closed"])
+def test_a_disk_that_was_put_at_the_path_keeps_its_log(tmp_path: Path, how: str) -> None:
+    """A snapshot has the file under its disk's number for it, and SQLite looks at no more than that."""
+    started = [sys.executable, "-c", _REPLACED, str(tmp_path), how]
+    ran = subprocess.run(["unshare", "-m", *started], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.split() == ["written"], ran.stderr
