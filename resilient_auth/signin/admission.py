@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from .._engine.steps import Steps
@@ -79,6 +81,22 @@ class Admission:
         refusal = yield from self._lacking(arrival, decided, wanted)
         return decided if refusal is None else refusal.with_cookies(*decided.cookies)
 
+    def outgoing(self, cookies: Sequence[Cookie]) -> Steps[tuple[Cookie, ...]]:
+        """Return those of a visit's cookies that are to be set, now that there is an answer.
+
+        A view takes its time. Meanwhile another request may have been given a later id, or the user have signed in
+        anew: what was given first mustn't come last. No browser is signed out by an id that never came.
+        """
+        sessions, kept = self._site.sessions, list[Cookie]()
+        for cookie in cookies:
+            found = sessions.recall(cookie.value)
+            if found is None:
+                with suppress(StoreUnavailable):
+                    found = yield StoreCall(partial(sessions.find, cookie.value))
+            if found is not None:
+                kept.append(cookie)
+        return tuple(kept)
+
     def again(self, arrival: Arrival, visit: Visit, error: SignInNeeded) -> Steps[Answer]:
         """Answer a view that needs its user to sign in again."""
         site = self._site
@@ -126,11 +144,9 @@ class Admission:
         site, sessions, cookies = self._site, self._site.sessions, tuple[Cookie, ...]()
         session = found.session
         if sessions.is_due(found):
-            # Another request is given one when this hasn't come back by the overlap: a later answer mustn't undo that.
-            until = site.clock.monotonic() + sessions.options.overlap / 2
             with suppress(StoreUnavailable):
                 session, cookie = yield StoreCall(lambda: sessions.renew(found))
-                cookies = () if cookie is None else (Cookie(site.session_cookie, cookie, until=until),)
+                cookies = () if cookie is None else (Cookie(site.session_cookie, cookie),)
         return Visit(session, User.of(session, extended=False), cookies)
 
     def _lacking(self, arrival: Arrival, visit: Visit, wanted: Wanted) -> Steps[Answer | None]:

@@ -10,7 +10,7 @@ from ..settings import Settings
 from ..store import Store
 from .admission import Admission, Wanted
 from .alternates import Alternates
-from .messages import Answer, Arrival, Route
+from .messages import Answer, Arrival, Cookie, Route
 from .options import SignInOptions
 from .providers import IdentityProvider
 from .sign_out.sign_out import SignOut
@@ -76,6 +76,10 @@ class SignInEngine:
     def again(self, arrival: Arrival, visit: Visit, error: SignInNeeded) -> Steps[Answer]:
         """Answer a view that has raised `SignInNeeded`."""
         return self._admission.again(arrival, visit, error)
+
+    def outgoing(self, cookies: Sequence[Cookie]) -> Steps[tuple[Cookie, ...]]:
+        """Return those of a visit's cookies that are to be set with its answer."""
+        return self._admission.outgoing(cookies)
 
     def getting(self, visit: Visit | None, scopes: Sequence[str] | None, claims: str | None) -> Steps[str]:
         """Return a token of who is signed in; of the scopes that the view has named, if none are given.

@@ -68,14 +68,12 @@ class Cookie:
         value: Its value; "" drops it.
         same_site: With whose requests it comes.
         max_age: Seconds that it lasts; None for as long as the browser runs.
-        until: When it is too late to set it, on the monotonic clock; None for never.
     """
 
     name: str
     value: str = field(repr=False)
     same_site: Literal["Lax", "Strict", "None"] = "Lax"
     max_age: int | None = None
-    until: float | None = None
 
 
 def dropped(name: str, same_site: Literal["Lax", "Strict", "None"] = "Lax") -> Cookie:

@@ -14,7 +14,7 @@ import resilient_auth as ra
 from resilient_auth.integrations.django import SignIn as DjangoSignIn
 from resilient_auth.integrations.fastapi import SignIn as StarletteSignIn
 from resilient_auth.integrations.flask import SignIn as FlaskSignIn
-from resilient_auth.signin import IdentityProvider, Who
+from resilient_auth.signin import IdentityProvider, Sessions, Who
 from resilient_auth.testing import ManualClock
 
 assert django_site.settings.configured
@@ -44,6 +44,7 @@ class Site:
         self.context: Any = None
         #: What the browser has.
         self.latest = ""
+        self.meanwhile: Callable[[Site], None] = lambda _: None
         #: Of the last answer.
         self.headers: Any = None
 
@@ -52,13 +53,12 @@ class Site:
         return str(self.auth.engine.site.sessions.create(who)[1])
 
     def take_long(self) -> str:
-        """Have a minute pass in a view, in which another request of the browser's is given an id, which is used."""
-        sessions = self.auth.engine.site.sessions
-        self.clock.advance(61.0)
-        for _ in range(2):
-            found = sessions.find(self.latest)
-            self.latest = sessions.renew(found)[1] or self.latest
+        """Have time pass in a view, and something happen to the session in it."""
+        self.meanwhile(self)
         return "done"
+
+    def another_process(self) -> Sessions:
+        return Sessions(self.store, clock=self.clock, application=self.auth.engine.site.application)
 
     def close(self) -> None:
         if self.context is not None:
@@ -236,10 +236,38 @@ def test_what_an_answer_of_ours_says_comes_last(site: Site, framework: Callable[
     assert "max-age=0" in said.lower()
 
 
+def another_id(site: Site) -> None:
+    """Another request comes, to another process, and is given one, of whose use the former dies."""
+    site.clock.advance(61.0)
+    sessions = site.another_process()
+    for _ in range(2):
+        found = sessions.find(site.latest)
+        assert found is not None
+        site.latest = sessions.renew(found)[1] or site.latest
+
+
+def another_sign_in(site: Site) -> None:
+    """The user signs in again in another tab, which ends the session before."""
+    sessions = site.auth.engine.site.sessions
+    before, site.latest = site.latest, site.begin("ada")
+    sessions.end(before.partition(".")[0])
+
+
+def another_sign_in_elsewhere(site: Site) -> None:
+    """At another process."""
+    site.clock.advance(2.0)
+    before, site.latest = site.latest, site.begin("ada")
+    site.another_process().end(before.partition(".")[0])
+
+
+@pytest.mark.parametrize("meanwhile", [another_id, another_sign_in, another_sign_in_elsewhere])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_an_answer_that_took_long_takes_no_later_id_away(site: Site, framework: Callable[[Site], Ask]) -> None:
-    """While it was made another request may have been given one, of whose use the former dies."""
+def test_an_answer_that_took_long_takes_no_later_id_away(
+    site: Site, framework: Callable[[Site], Ask], meanwhile: Callable[[Site], None]
+) -> None:
+    """What was due to change as its request came may be over as it is answered."""
     ask = framework(site)
+    site.meanwhile = meanwhile
     site.latest = site.begin("ada")
     site.clock.advance(901.0)
     text, cookies = ask("/slow", site.latest)

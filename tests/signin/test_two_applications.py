@@ -13,6 +13,7 @@ import resilient_auth as ra
 from resilient_auth.signin import OneTimeCodes, SignalsReceiver, SignInOptions, SignOutOptions, Who
 from resilient_auth.signin.engine import SignInEngine
 from resilient_auth.signin.messages import Arrival
+from resilient_auth.signin.sign_out.ending import Whom
 from resilient_auth.verify import Revocations
 
 #: They differ in path, in port, or in the name of their cookies alone.
@@ -136,6 +137,32 @@ def test_an_event_that_one_has_received_is_new_to_another(applications: Applicat
     assert not once(applications.all[0]).first("https://idp.example", "jti", site.clock.wall() + 60.0)
     verifier.close()
     revocations.close()
+
+
+class Held:
+    """An application of MSAL's of an API: which accounts were removed there."""
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    def get_accounts(self) -> list[dict[str, str]]:
+        return []
+
+    def remove_account(self, account: dict[str, str]) -> None:
+        self.removed.append(account["home_account_id"])
+
+
+def test_a_second_transmitter_takes_nothing_from_the_first(applications: Applications) -> None:
+    """Whichever of them tells of a user, the tokens that either one's APIs hold go."""
+    ending, sessions = applications.all[0].sign_out.ending, applications.all[0].site.sessions
+    first, second = Held(), Held()
+    endings = [ending.also(None, [first]), ending.also(None, [second])]
+    for number, each in enumerate(endings):
+        name, account = f"ada{number}", {"home_account_id": f"ada{number}", "environment": "idp.example"}
+        sessions.create(Who(provider="b2c", issuer="https://idp.example", subject=name, account=account))
+        whom = Whom(issuer="https://idp.example", subject=name)
+        assert each.end(whom, code="security_event", before=applications.site.clock.wall()) == 1
+        assert first.removed.count(name) == second.removed.count(name) == 1
 
 
 class TestWhereto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote
 
@@ -10,7 +10,7 @@ from ...signin.messages import Arrival, Cookie
 from ...signin.pages import HEADERS
 from ...signin.user import Visit
 
-__all__ = ["LARGEST_BODY", "Serving", "arrival_of", "decorating", "headers_beside", "in_time", "path_of", "set_cookie"]
+__all__ = ["LARGEST_BODY", "Serving", "arrival_of", "decorating", "headers_beside", "path_of", "set_cookie"]
 
 _FORM: Final = "application/x-www-form-urlencoded"
 #: Bytes of a body that is read: an ID token or a code fits in often.
@@ -34,10 +34,10 @@ class Serving:
         if visit is not None:
             self._cookies |= {cookie.name: cookie for cookie in visit.cookies}
 
-    def set_cookies(self, answered: Collection[str], now: float) -> list[str]:
-        """Return the `Set-Cookie` headers to add to an answer with these: one that it sets itself is a later one."""
+    def cookies(self, answered: Collection[str]) -> list[Cookie]:
+        """Return those that may be set with an answer which has these `Set-Cookie` headers: its own are later ones."""
         there = {each.partition("=")[0].strip() for each in answered}
-        return [set_cookie(cookie) for cookie in in_time(self._cookies.values(), now) if cookie.name not in there]
+        return [cookie for name, cookie in self._cookies.items() if name not in there]
 
 
 def path_of(path: str, query: str) -> str:
@@ -70,11 +70,6 @@ def _parameters_in(text: str) -> tuple[tuple[str, str], ...]:
         return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError:
         return ()
-
-
-def in_time(cookies: Iterable[Cookie], now: float) -> tuple[Cookie, ...]:
-    """Return those that it isn't too late to set, by the monotonic clock."""
-    return tuple(cookie for cookie in cookies if cookie.until is None or now < cookie.until)
 
 
 def set_cookie(cookie: Cookie) -> str:

@@ -27,7 +27,7 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside, in_time
+from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside
 
 __all__ = ["SignIn", "made"]
 
@@ -190,7 +190,8 @@ class SignIn:
         with self._serving(visit):
             try:
                 response = yield Invoke(view)
-                return _protected(response, visit, self.engine.site.clock.monotonic())
+                cookies = yield from self.engine.outgoing(() if visit is None else visit.cookies)
+                return response if visit is None else _protected(response, cookies)
             except SignInNeeded as error:
                 if visit is None:
                     raise
@@ -242,11 +243,8 @@ def _response(answer: Answer) -> HttpResponse:
     return _with(response, answer.cookies)
 
 
-def _protected(response: Any, visit: Visit | None, now: float) -> Any:
+def _protected(response: Any, cookies: tuple[Cookie, ...]) -> Any:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
-    if visit is None:
-        return response
-    cookies = in_time(visit.cookies, now)
     for name, value in headers_beside(response.get, cookies=bool(cookies)):
         response[name] = value
     return _with(response, cookies)

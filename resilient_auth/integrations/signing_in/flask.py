@@ -167,12 +167,12 @@ class SignIn:
     def _protected(self, response: Response) -> Response:
         """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
         serving, headers = self._serving(), response.headers
-        cookies = serving.set_cookies(headers.getlist("Set-Cookie"), self.engine.site.clock.monotonic())
+        cookies = run(self.engine.outgoing(serving.cookies(headers.getlist("Set-Cookie"))))
         if serving.visit is not None or cookies:
             for name, value in headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies)):
                 headers[name] = value
         for cookie in cookies:
-            headers.add("Set-Cookie", cookie)
+            headers.add("Set-Cookie", set_cookie(cookie))
         return response
 
 

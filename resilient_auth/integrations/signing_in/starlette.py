@@ -22,7 +22,7 @@ from ...aio import api_client
 from ...settings import Settings
 from ...signin.admission import Wanted
 from ...signin.engine import SignInEngine
-from ...signin.messages import Answer, Arrival, Route
+from ...signin.messages import Answer, Arrival, Cookie, Route
 from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
@@ -81,7 +81,7 @@ class SignIn:
         self.engine = SignInEngine(providers, base_url=base_url, store=store, options=options, settings=settings)
         self._optional = self.engine.wanted(required=False)
         self._serving: ContextVar[_Serving | None] = ContextVar("resilient_auth_serving", default=None)
-        app.add_middleware(_Middleware, serving=self._serving, now=self.engine.site.clock.monotonic)
+        app.add_middleware(_Middleware, serving=self._serving, engine=self.engine)
         app.add_exception_handler(_Answered, _answered)
         app.add_exception_handler(SignInNeeded, self._needed)
         # Before a route that takes every path; they are in no OpenAPI document.
@@ -250,10 +250,10 @@ def made(route: Route) -> StarletteRoute:
 class _Middleware:
     """Know which request is being served, and send its cookies and headers with the answer."""
 
-    def __init__(self, app: ASGIApp, serving: ContextVar[_Serving | None], now: Callable[[], float]) -> None:
+    def __init__(self, app: ASGIApp, serving: ContextVar[_Serving | None], engine: SignInEngine) -> None:
         self._app = app
         self._serving = serving
-        self._now = now
+        self._engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -277,7 +277,10 @@ class _Middleware:
 
         async def protected(message: Message) -> None:
             if message["type"] == "http.response.start" and serving.looked:
-                _protect(message, serving, self._now())
+                headers = Headers(raw=list(message.get("headers", ())))
+                cookies = await run_async(self._engine.outgoing(serving.cookies(headers.getlist("set-cookie"))))
+                if serving.visit is not None or cookies:
+                    _protect(message, headers, cookies)
             await send(message)
 
         try:
@@ -286,14 +289,11 @@ class _Middleware:
             self._serving.reset(before)
 
 
-def _protect(message: MutableMapping[str, Any], serving: Serving, now: float) -> None:
+def _protect(message: MutableMapping[str, Any], headers: Headers, cookies: tuple[Cookie, ...]) -> None:
     """Keep pages with users out of caches and frames, and give the browser what it is to keep."""
-    headers = Headers(raw=list(message.get("headers", ())))
-    cookies = serving.set_cookies(headers.getlist("set-cookie"), now)
-    ours = [(b"set-cookie", cookie.encode()) for cookie in cookies]
-    if serving.visit is not None or cookies:
-        beside = headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies))
-        ours += [(name.lower().encode(), value.encode("latin-1")) for name, value in beside]
+    beside = headers_beside(lambda name: ", ".join(headers.getlist(name)), cookies=bool(cookies))
+    ours = [(b"set-cookie", set_cookie(cookie).encode()) for cookie in cookies]
+    ours += [(name.lower().encode(), value.encode("latin-1")) for name, value in beside]
     replaced = {name for name, _ in ours} - {b"set-cookie"}
     message["headers"] = [(name, value) for name, value in headers.raw if name.lower() not in replaced] + ours
 

@@ -84,6 +84,7 @@ class Ending:
         sessions: The application's; None for one that has none.
         applications: Returns MSAL's applications by the provider's name; all of them for None.
         revocations: What the fleet's verifiers go by.
+        further: Applications of MSAL's of any provider's, which grow in number.
     """
 
     def __init__(
@@ -93,22 +94,25 @@ class Ending:
         sessions: Sessions | None = None,
         applications: Callable[[str | None], Iterable[Any]] = lambda _: (),
         revocations: Revocations | None = None,
+        further: list[Any] | None = None,
     ) -> None:
         self.clock = clock
         self._sessions = sessions
-        self._applications = applications
+        self._ours = applications
+        self._further: list[Any] = [] if further is None else further
         self._revocations = revocations
         if sessions is not None:
             sessions.on_end = self.forget_tokens
 
     def also(self, revocations: Revocations | None, applications: Iterable[Any]) -> Ending:
-        """Return one that ends the same, and what these hold."""
-        more, ours = tuple(applications), self._applications
+        """Return one that ends the same, and what these hold; whoever else ends something ends that too."""
+        self._further.extend(one for one in applications if one not in self._further)
         return Ending(
             self.clock,
             sessions=self._sessions,
-            applications=lambda provider: (*ours(provider), *more),
+            applications=self._ours,
             revocations=revocations or self._revocations,
+            further=self._further,
         )
 
     def end(self, whom: Whom, *, code: str, before: float, tokens_alone: bool = False, revoke: bool = True) -> int:
@@ -162,6 +166,10 @@ class Ending:
         for app in self._applications(session.who.provider):
             with suppress(StoreUnavailable, ProviderUnavailable):
                 app.remove_account(dict(account))
+
+    def _applications(self, provider: str | None) -> Iterator[Any]:
+        yield from self._ours(provider)
+        yield from self._further
 
     def _any_left(self, names: tuple[str, ...]) -> bool:
         if self._sessions is None:

@@ -147,7 +147,8 @@ class World:
 
     def begin(self, name: str, sid: str | None = None) -> str:
         """Begin a session of somebody's without the provider; return its cookie."""
-        who = Who(provider="openid", issuer=self.issuer, subject=name, sid=sid, name=name.title())
+        account = {"home_account_id": name, "local_account_id": name, "environment": f"{self.tenant}.example"}
+        who = Who(provider="openid", issuer=self.issuer, subject=name, sid=sid, name=name.title(), account=account)
         return self.one.auth.engine.site.sessions.create(who)[1]
 
     def form(self, address: str, name: str) -> dict[str, str]:

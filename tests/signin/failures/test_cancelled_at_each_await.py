@@ -175,9 +175,12 @@ class Signals(Case):
 
 class Guest(Case):
     async def begin(self) -> None:
-        self.visitor = Visitor(self.site)
+        self.visitor, self.before = Visitor(self.site), self.guests()
         self.world.emulator.fail(Fault.reset())
         self.world.clock.advance(10.0)
+
+    def guests(self) -> set[str]:
+        return set(self.world.one.auth.engine.site.sessions._lists.read("guests").sessions)
 
     async def ask(self, **at: Any) -> Any:
         return await self.visitor.ask("POST", "/sign-in/guest", {"next": "/"}, origin=BASE, **at)
@@ -186,9 +189,7 @@ class Guest(Case):
         assert "__Host-session" not in self.visitor.cookies
         assert await self.ask() == (303, "", "/")
         self.world.calm()
-        lists = self.world.one.auth.engine.site.sessions._lists
-        assert len(lists.read("guests").sessions) == 1
-        self.world.one.auth.engine.site.sessions.end(next(iter(lists.read("guests").sessions)))
+        assert len(self.guests() - self.before) == 1
         self.world.emulator.heal()
         self.world.clock.advance(10.0)
 

@@ -204,10 +204,12 @@ class FrontChannel(Ended):
 
 
 class Signals(Ended):
+    event = REVOKED
+
     def begin(self) -> None:
         self.signed_in(self.world.begin(self.name))
         subject = {"format": "iss_sub", "iss": self.world.issuer, "sub": self.name}
-        self.token = self.world.token("secevent+jwt", aud=AUDIENCE, sub_id=subject, events={REVOKED: {}})
+        self.token = self.world.token("secevent+jwt", aud=AUDIENCE, sub_id=subject, events={self.event: {}})
 
     def ask(self, process: Any = None) -> Any:
         client = (process or self.one).another_browser()
@@ -218,6 +220,38 @@ class Signals(Ended):
         self.is_out(self.first)
         assert self.ask(self.other).status_code == 202
         self.is_out(self.first)
+
+
+class Changed(Signals):
+    """Tokens end, and the session goes on."""
+
+    event = "https://schemas.openid.net/secevent/caep/event-type/token-claims-change"
+
+    def told(self, answer: Any) -> None:
+        self.other.revocations.look()
+        if answer.status_code == 202:
+            assert len(self.other.revocations.deny.revoked) == self.revoked + 1
+
+    def judge(self, answer: Any) -> None:
+        assert answer.status_code in (202, 503)
+        assert self.ask(self.other).status_code == 202
+        self.is_in(self.first, f"me {self.name.title()}")
+
+
+class Anybody(Case):
+    """A page for whoever comes, with the user's name where there is one."""
+
+    def begin(self) -> None:
+        self.signed_in(self.world.begin(self.name))
+        self.world.clock.advance(901.0)
+
+    def ask(self) -> Any:
+        return self.one.get("/", self.browser)
+
+    def judge(self, answer: Any) -> None:
+        assert answer.text in (f"hello {self.name.title()}", "hello stranger")
+        assert self.one.get("/", self.browser).text == f"hello {self.name.title()}"
+        self.is_in(self.cookie, f"me {self.name.title()}")
 
 
 class Dark(Case):
@@ -296,8 +330,8 @@ class Token(Case):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("case", [
-    Beginning, Callback, Touched, Rotated, Extended, SigningOut, BackChannel, FrontChannel, Signals, Guest,
-    AskedForCode, Code, Token,
+    Beginning, Callback, Touched, Rotated, Extended, SigningOut, BackChannel, FrontChannel, Signals, Changed, Guest,
+    AskedForCode, Code, Token, Anybody,
 ])  # fmt: skip
 def test_it_is_all_or_nothing(world: World, case: Callable[[World, int], Case], how: str) -> None:
     """Who is let in is who has signed in; what is ended stays ended; another user notices nothing."""
