@@ -25,12 +25,15 @@ from resilient_auth import errors
 from resilient_auth._engine.acquire import Served, Source
 from resilient_auth._engine.cache import Memory
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._engine.timers import Timers
 from resilient_auth._fleet.engines import engine_for
+from resilient_auth.clock import SystemClock
 from resilient_auth.errors import ProviderUnavailable
 from resilient_auth.events import (
     CODES,
     BreakerHalfOpen,
     BreakerIsolated,
+    Delivery,
     Event,
     ExchangeFailed,
     ExchangesOverdue,
@@ -171,6 +174,68 @@ class TestDelivery:
             until(lambda: len(heard) == 2, 0.5)
         finally:
             unsubscribe()
+
+    def test_a_log_handler_that_raises_ends_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Neither who emits, nor the listeners' threads: whoever is told of a listener's failure may fail, too."""
+        heard: list[Event] = []
+
+        class Broken(logging.Handler):
+            def handle(self, record: logging.LogRecord) -> bool:
+                raise ValueError(SECRET)
+
+        def clumsy(event: Event) -> None:
+            heard.append(event)
+            raise KeyError(SECRET)
+
+        logger, broken = logging.getLogger("resilient_auth"), Broken()
+        before = logger.level
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(broken)
+        unsubscribe = subscribe(clumsy)
+        try:
+            for number in range(1, 4):
+                emit(told(str(number)))
+                until(lambda number=number: len(heard) == number)
+        finally:
+            unsubscribe()
+            logger.removeHandler(broken)
+            logger.setLevel(before)
+        said = capsys.readouterr().err
+        assert "a handler of its log failed: ValueError" in said
+        assert SECRET not in said
+
+    def test_a_log_handler_that_raises_ends_no_timer_and_no_worker(self) -> None:
+        """Which tell the log of what fails on them, and go on."""
+
+        class Broken(logging.Handler):
+            def handle(self, record: logging.LogRecord) -> bool:
+                raise ValueError(SECRET)
+
+        def fail() -> None:
+            raise KeyError
+
+        logger, broken, run = logging.getLogger("resilient_auth"), Broken(), threading.Event()
+        logger.addHandler(broken)
+        try:
+            timers = Timers(SystemClock())
+            timers.call_at(time.monotonic(), fail)
+            timers.call_at(time.monotonic() + 0.01, run.set)
+            assert run.wait(5.0)
+        finally:
+            logger.removeHandler(broken)
+
+    def test_what_is_flushed_is_told_to_its_end(self) -> None:
+        """The last one, too: at an exit nothing else would wait for it."""
+        ended = threading.Event()
+
+        def slow(_: int) -> None:
+            time.sleep(0.05)
+            ended.set()
+
+        delivery: Delivery[int] = Delivery(slow)
+        delivery.put(1)
+        delivery.flush(5.0)
+        assert ended.is_set()
 
     def test_a_listener_may_emit_and_subscribe(self) -> None:
         """No lock is held while it runs."""

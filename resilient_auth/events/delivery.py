@@ -10,16 +10,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
-from .._process import forks
+from .._process import forks, observing
+from .._process.saying import LOG, say
 from .event import Event
 
 __all__ = ["Delivery", "Listener", "emit", "subscribe", "told_later"]
 
-_log = logging.getLogger("resilient_auth")
-_log.addHandler(logging.NullHandler())
+LOG.addHandler(logging.NullHandler())
 
 _T = TypeVar("_T")
 
@@ -72,6 +72,8 @@ class Delivery(Generic[_T]):
         self._lock = threading.Lock()
         self._queue: deque[_T] = deque()
         self._running = False
+        #: Whether one is being told now.
+        self._telling = False
 
     def put(self, event: _T) -> None:
         """Have one delivered; the oldest is dropped where too many wait."""
@@ -91,9 +93,9 @@ class Delivery(Generic[_T]):
             self._running = False
 
     def flush(self, seconds: float) -> None:
-        """Wait until all is handed on, or so many seconds have passed."""
+        """Wait until all is told, the last one to its end, or so many seconds have passed."""
         ends = time.monotonic() + seconds
-        while self._queue and time.monotonic() < ends:
+        while (self._queue or self._telling) and time.monotonic() < ends:
             time.sleep(0.01)
 
     def _deliver(self) -> None:
@@ -103,6 +105,7 @@ class Delivery(Generic[_T]):
                 if not self._queue and not looks:
                     self._running = False
                     return
+                self._telling = bool(self._queue)
                 event = self._queue.popleft() if self._queue else None
             if event is None:
                 looks -= 1
@@ -112,7 +115,10 @@ class Delivery(Generic[_T]):
             try:
                 self.listener(event)
             except BaseException as error:  # noqa: BLE001 - its faults, exits included, stay its own
-                _log.warning("A listener failed on %s: %s", type(event).__name__, type(error).__name__)
+                with suppress(BaseException):  # and so do those of who is told of them
+                    say(logging.WARNING, "A listener failed on %s: %s", type(event).__name__, type(error).__name__)
+            finally:
+                self._telling = False
 
 
 _subscriptions: tuple[Delivery[Event], ...] = ()
@@ -140,12 +146,15 @@ def told_later() -> Iterator[None]:
 
 
 def emit(event: Event) -> None:
-    """Log an event and hand it to the listeners, without waiting for any of them."""
+    """Log an event, have it counted, and hand it to the listeners, without waiting for any of them."""
     held = getattr(_here, "held", None)
     if held is not None:
         held.append(event)
         return
-    if _log.isEnabledFor(event.level):
+    observer = observing.observer
+    if observer is not None:
+        observer.decided(event)
+    if LOG.isEnabledFor(event.level):
         _write(event)
     for subscription in _subscriptions:
         subscription.put(event)
@@ -160,7 +169,7 @@ def _write(event: Event) -> None:
         _may_write.wait(_LONGEST_WRITE)
         _writing.add(me)
     try:
-        _log.log(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
+        say(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
     finally:
         if not nested:
             _writing.discard(me)

@@ -41,8 +41,9 @@ LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "resilient_auth.flow": ("such as `client_credentials` or `silent`", "10"),
         "resilient_auth.operation": ("`read` or `write`", "2"),
         "resilient_auth.outcome": (
-            "`success`, `denied`, `failed`, or `nothing` where there was nothing to ask with",
-            "4",
+            "`success`, `denied`, `failed`, `cancelled` where whoever asked gave up, or `nothing` where there was "
+            "nothing to ask with",
+            "5",
         ),
         "resilient_auth.purpose": ("what is asked: `token`, `discovery`, `keys`, `api`, `reads` and so on", "12"),
         "resilient_auth.remembered": ("`true` where the token had been verified before", "2"),
@@ -55,7 +56,10 @@ LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "resilient_auth.state": ("how it stands", "6"),
         "resilient_auth.store": ("the store's kind, such as `file` or `redis`", "100"),
         "resilient_auth.unasked": ("`true` where nobody waited for it: a background refresh", "2"),
-        "resilient_auth.verdict": ("`accepted`, `refused` or `unavailable`", "3"),
+        "resilient_auth.verdict": (
+            "`accepted`, `refused`, `unavailable`, or `cancelled` where whoever asked gave up",
+            "4",
+        ),
         "server.address": ("the host of a provider or an API", "100"),
         "server.port": ("its port", "100"),
     }

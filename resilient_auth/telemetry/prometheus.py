@@ -25,6 +25,7 @@ class PrometheusCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Read them all."""
+        current.settle()
         for metric in METRICS.values():
             names = [label.replace(".", "_") for label in metric.labels]
             if metric.kind == "histogram":

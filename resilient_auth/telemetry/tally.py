@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from .._process.observing import Count
-from .metrics import MOST_SERIES, OTHER
+from .metrics import METRICS, MOST_SERIES, OTHER
 
 __all__ = ["BOUNDS", "Labels", "Summed", "Tally"]
 
@@ -16,6 +16,9 @@ BOUNDS: tuple[float, ...] = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
     *(30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0),
 )
+
+#: What goes up and down as callers come and go.
+_GAUGES = frozenset(metric.name for metric in METRICS.values() if metric.kind == "gauge")
 
 #: The values of a metric's labels, in its order; "" where one is absent.
 Labels = tuple[str, ...]
@@ -77,7 +80,8 @@ class Tally:
         for kept in list(self._counts.values()):
             for number in list(kept.values()):
                 number.count = 0
-        self._counts = {name: dict(kept) for name, kept in list(self._counts.items())}
+        # Who waits goes on to count down the number that it counted up, which is nobody's any more.
+        self._counts = {name: dict(kept) for name, kept in list(self._counts.items()) if name not in _GAUGES}
         self._summed = {}
 
 
