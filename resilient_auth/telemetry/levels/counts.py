@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .values import FINE, HOUR, KINDS, Bucket, Comparison, Kind, ServiceLevel, Totals
+from .values import FINE, HOUR, KINDS, Bucket, Comparison, Kind, ServiceLevel, Totals, finite, whole
 
 __all__ = ["DAY", "WEEK", "Counts"]
 
@@ -127,12 +127,12 @@ class Counts:
         """
         try:
             since = found["since"]
-            counts = cls(math.inf if since is None else float(since))
+            counts = cls(math.inf if since is None else finite(since))
             for kind, widths in counts._buckets.items():
                 for width, buckets in widths.items():
                     for number, (total, failed) in found["kinds"][kind][str(width)].items():
-                        buckets[int(number)] = [int(total), int(failed)]
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+                        buckets[int(number)] = [whole(total), min(whole(failed), whole(total))]
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("these aren't counts") from error
         return counts
 
