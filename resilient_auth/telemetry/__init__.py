@@ -116,8 +116,8 @@ def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
 def prometheus_collector() -> PrometheusCollector:
     """Return a collector of this process's metrics, which are counted from now on until `uninstrument`.
 
-    Give it to a registry: `prometheus_client.REGISTRY.register(ra.telemetry.prometheus_collector())`. Each process has
-    numbers of its own.
+    Give it to a registry, once: `prometheus_client.REGISTRY.register(ra.telemetry.prometheus_collector())`. Each
+    process has numbers of its own.
 
     Raises:
         ModuleNotFoundError: The extra `prometheus` isn't installed.

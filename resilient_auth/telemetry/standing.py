@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import get_args
 
@@ -12,6 +13,7 @@ from ..health import Health, health
 from ..health.standing import Verdict
 from .certificates import lives
 from .labels import Addresses
+from .metrics import MOST_SERIES, folded
 from .tally import Labels
 
 __all__ = ["Standing", "standing"]
@@ -23,7 +25,11 @@ Standing = tuple[str, Labels, float]
 def standing(addresses: Addresses) -> list[Standing]:
     """Return every gauge's readings, those with the same labels as one: a sum of numbers, the worst of times."""
     kept: dict[tuple[str, Labels], float] = {}
+    told: Counter[str] = Counter()
     for name, labels, value in _readings(addresses, health()):
+        if (name, labels) not in kept and told[name] >= MOST_SERIES:
+            labels = folded(name, labels)
+        told[name] += (name, labels) not in kept
         before = kept.get((name, labels))
         kept[name, labels] = value if before is None else _worst(name)(before, value)
     return [(name, labels, value) for (name, labels), value in kept.items()]

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from .._process.observing import Count
-from .metrics import METRICS, MOST_SERIES, OTHER
+from .metrics import METRICS, MOST_SERIES, folded
 
 __all__ = ["BOUNDS", "Labels", "Summed", "Tally"]
 
@@ -47,7 +47,7 @@ class Tally:
         """Return the number of a counter or a gauge, to be added to without a lock."""
         with self._lock:
             kept = self._counts.setdefault(name, {})
-            labels = _bounded(kept, labels)
+            labels = _bounded(name, kept, labels)
             return kept.setdefault(labels, Count())
 
     def add(self, name: str, labels: Labels, number: int = 1) -> None:
@@ -58,7 +58,7 @@ class Tally:
         """Note one of a histogram's values."""
         with self._lock:
             kept = self._summed.setdefault(name, {})
-            labels = _bounded(kept, labels)
+            labels = _bounded(name, kept, labels)
             summed = kept.setdefault(labels, Summed())
             summed.buckets[bisect_left(BOUNDS, value)] += 1
             summed.total += value
@@ -85,7 +85,5 @@ class Tally:
         self._summed = {}
 
 
-def _bounded(kept: dict[Labels, Count] | dict[Labels, Summed], labels: Labels) -> Labels:
-    if labels in kept or len(kept) < MOST_SERIES:
-        return labels
-    return tuple(OTHER if label else "" for label in labels)
+def _bounded(name: str, kept: dict[Labels, Count] | dict[Labels, Summed], labels: Labels) -> Labels:
+    return labels if labels in kept or len(kept) < MOST_SERIES else folded(name, labels)
