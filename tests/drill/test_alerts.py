@@ -160,6 +160,40 @@ VECTORS: dict[str, tuple[dict[str, str], list[int], list[int]]] = {
         [9, 12, 50],
     ),
 }
+#: The same where what is counted has never happened before, and so is in no scrape before: as a process tells it.
+BEGINNING: dict[str, tuple[dict[str, str], list[int], list[int]]] = {
+    "ResilientAuthDenied": (
+        {
+            "resilient_auth_acquisitions_total{"
+            f'{IDP}, resilient_auth_flow="client_credentials", resilient_auth_outcome="denied"}}': "_x10 3x30"
+        },
+        [16, 19],
+        [9, 13, 25],
+    ),
+    "ResilientAuthRequestsFell": (
+        {
+            f'resilient_auth_acquisitions_total{{{HERE}, server_address="idp"}}': "0+600x1500 _x200",
+            f'resilient_auth_acquisitions_total{{{HERE}, server_address="other"}}': "_x1700",
+        },
+        [1570, 1600],
+        [1450, 1505],
+    ),
+    "ResilientAuthVerificationsUnavailable": (
+        {f'resilient_auth_verifications_total{{{IDP}, resilient_auth_verdict="unavailable"}}': "_x10 40x30"},
+        [13, 14],
+        [9, 11, 20],
+    ),
+    "ResilientAuthGraceServed": (
+        {f'resilient_auth_acquisitions_total{{{IDP}, resilient_auth_source="grace"}}': "_x10 1x30"},
+        [11, 15],
+        [9, 25],
+    ),
+    "ResilientAuthThrottled": (
+        {f"resilient_auth_cooldown_duration_seconds_count{{{IDP}}}": "_x10 5x30"},
+        [11, 15],
+        [9, 25],
+    ),
+}
 
 
 def tool(name: str) -> str:
@@ -225,10 +259,18 @@ def test_each_alert_has_its_series_and_a_place_in_the_runbook() -> None:
         assert anchor in anchors
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_an_alert_fires_and_ends(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "vector"),
+    [
+        *(pytest.param(name, vector, id=name) for name, vector in VECTORS.items()),
+        *(pytest.param(name, vector, id=f"{name} for the first time") for name, vector in BEGINNING.items()),
+    ],
+)
+def test_an_alert_fires_and_ends(
+    name: str, vector: tuple[dict[str, str], list[int], list[int]], tmp_path: Path
+) -> None:
     """When it should, and neither before nor after, for the process or the provider that it is about."""
-    series, fires, silent = VECTORS[name]
+    series, fires, silent = vector
     well = {f'resilient_auth_verdict{{{THERE}, resilient_auth_state="ok"}}': "1x1600"}
     query = f'ALERTS{{alertname="{name}", alertstate="firing"}}'
     expected = [(minute, query, [firing(name)] if minute in fires else []) for minute in sorted((*fires, *silent))]
