@@ -11,8 +11,8 @@ from .values import FINE, HOUR, KINDS, Bucket, Comparison, Kind, ServiceLevel, T
 __all__ = ["DAY", "WEEK", "Counts"]
 
 DAY, WEEK = 86_400, 604_800
-#: Seconds for which buckets of each width are looked at: an hour more than a day, to compare an hour with.
-_REACH = {FINE: DAY + HOUR, HOUR: 2 * WEEK}
+#: Seconds for which buckets of each width are looked at: a day, and two hours more, to compare an hour with.
+_REACH = {FINE: DAY + 2 * HOUR, HOUR: 2 * WEEK}
 #: How many are kept: some more, since a clock that was wrong for a while leaves some where nobody looks.
 _MOST = {width: reach // width * 5 // 4 for width, reach in _REACH.items()}
 #: Seconds by which clocks of one fleet may differ.
