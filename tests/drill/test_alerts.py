@@ -195,6 +195,13 @@ BEGINNING: dict[str, tuple[dict[str, str], list[int], list[int]]] = {
     ),
 }
 
+#: Five days of many requests and two of few, again and again: the first weekend has no week before.
+WEEKS = (
+    {f"resilient_auth_acquisitions_total{{{HERE}}}": "0+600x7199 4320000+60x2879 4492800+600x7199 8812800+60x2879"},
+    [7200 + 120],
+    [7200 - 120, 10080 + 120, 17280 - 120, 17280 + 120],
+)
+
 
 def tool(name: str) -> str:
     """Return where a program of Prometheus is: installed, or unpacked by tests/prometheus.sh."""
@@ -264,6 +271,7 @@ def test_each_alert_has_its_series_and_a_place_in_the_runbook() -> None:
     [
         *(pytest.param(name, vector, id=name) for name, vector in VECTORS.items()),
         *(pytest.param(name, vector, id=f"{name} for the first time") for name, vector in BEGINNING.items()),
+        pytest.param("ResilientAuthRequestsFell", WEEKS, id="ResilientAuthRequestsFell over weekends"),
     ],
 )
 def test_an_alert_fires_and_ends(
