@@ -57,7 +57,8 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
         host = addresses.of(keys.authority)
         if keys.age is not None:
             yield "resilient_auth.keys.age", (host,), keys.age
-        if keys.time_to_dark is not None:
+        # Keys that nobody has needed yet aren't held, and end nowhere.
+        if keys.time_to_dark is not None and (keys.state != "none" or keys.failures):
             yield "resilient_auth.keys.time_to_dark", (host,), keys.time_to_dark
     for store in now.stores:
         yield "resilient_auth.stores", (addresses.of(store.target), store.state), 1.0

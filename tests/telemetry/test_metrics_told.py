@@ -35,6 +35,7 @@ from resilient_auth.health.standing import Verdict
 from resilient_auth.telemetry.labels import Addresses
 from resilient_auth.telemetry.metrics import LABELS, METRICS, MOST_ADDRESSES, MOST_SERIES, OTHER
 from resilient_auth.telemetry.prometheus import name_of
+from resilient_auth.telemetry.standing import standing
 from resilient_auth.telemetry.tally import Tally
 from resilient_auth.verify import DenyList
 
@@ -166,6 +167,25 @@ def test_waiters_are_counted_while_they_wait(seen: Seen, idp: Emulator, daemon: 
     assert most == 5
     assert seen.scraped("resilient_auth_waiters") == 0
     assert seen.scraped("resilient_auth_exchange_duration_seconds_count") == 1
+
+
+def test_keys_that_nobody_needed_end_nowhere(idp: Emulator, daemon: Callable[..., Any]) -> None:
+    """An API that has just been started, and that nobody calls at night, is no alert; one that can't get them is."""
+    token = daemon().acquire_token_for_client(SCOPE)["access_token"]
+    issuer = jwt.decode(token, options={"verify_signature": False})["iss"]
+    idp.fail(Fault.status(503))
+    discovery = f"{idp.authority('contoso')}/v2.0/.well-known/openid-configuration"
+    about: dict[str, Any] = {"audience": "api://orders", "discovery": discovery, "verify": idp.ca_file}
+
+    def told() -> list[float]:
+        name = "resilient_auth.keys.time_to_dark"
+        return [at for known, labels, at in standing(Addresses()) if (known, labels) == (name, ("localhost",))]
+
+    with ra.ClaimsVerifier(issuer=issuer, **about) as verifier:
+        assert told() == []
+        with pytest.raises(ra.VerificationUnavailable), ra.wait_at_most(0.5):
+            verifier.verify(token)
+        assert told() == [0.0]
 
 
 def test_verdicts_are_counted(seen: Seen, idp: Emulator, daemon: Callable[..., Any]) -> None:
