@@ -283,7 +283,8 @@ _LISTED = (
         "resilient_auth.writes",
         "{write}",
         _ours("state"),
-        "Writes in the background that are `waiting`, or `dead`: given up, until somebody looks at them",
+        "Writes in the background that are `waiting`, or `dead`: given up, until somebody looks at them; all of the "
+        "store's, which other processes tell of, too",
     ),
     Metric("counter", "resilient_auth.events", "{event}", _ours("event"), "Events"),
     Metric(

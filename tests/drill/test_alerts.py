@@ -285,6 +285,13 @@ def test_an_alert_fires_and_ends(
     outcome(tmp_path, series | well, expected)
 
 
+def test_dead_letters_are_told_by_their_number(tmp_path: Path) -> None:
+    """Three of them are three, however many processes share the store and tell of them."""
+    expr = next(rule["expr"] for rule in ALERTS if rule["alert"] == "ResilientAuthDeadLetters")
+    series = {f'resilient_auth_writes{{{at}, resilient_auth_state="dead"}}': "3x10" for at in (HERE, THERE)}
+    outcome(tmp_path, series, [(5, f"({expr}) == bool 3", ['{job="shop"}'])])
+
+
 def test_a_drill_raises_the_alert_of_its_verdict(drilled: Drilled, tmp_path: Path) -> None:
     """Ten minutes each as in the drill's health, its dark and after it: at risk meanwhile, and nothing else."""
     series = {}
