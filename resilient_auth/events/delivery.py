@@ -75,25 +75,43 @@ class Delivery(Generic[_T]):
         #: Whether one is being told now.
         self._telling = False
 
-    def put(self, event: _T) -> None:
-        """Have one delivered; the oldest is dropped where too many wait."""
+    def put(self, event: _T) -> bool:
+        """Have one delivered; the oldest is dropped where too many wait.
+
+        Returns:
+            False where no thread can be had: then it waits for the next one, or for `revive`.
+        """
         with self._lock:
             if self.ended:
-                return
+                return True
             if len(self._queue) >= self._capacity:
                 self._queue.popleft()
                 self.dropped += 1
             self._queue.append(event)
             if self._running:
+                return True
+            self._running = True
+        return self._start()
+
+    def revive(self) -> None:
+        """Start the thread where there is none, since it couldn't be had for a moment, and something waits."""
+        with self._lock:
+            if self._running or not self._queue:
                 return
             self._running = True
+        self._start()
+
+    def _start(self) -> bool:
         try:
             threading.Thread(target=self._deliver, name="resilient-auth-events", daemon=True).start()
         except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
             self._running = False
+            return False
+        return True
 
     def flush(self, seconds: float) -> None:
         """Wait until all is told, the last one to its end, or so many seconds have passed."""
+        self.revive()
         ends = time.monotonic() + seconds
         while (self._queue or self._telling) and time.monotonic() < ends:
             time.sleep(0.01)

@@ -69,7 +69,7 @@ class Telemetry:
         self.now = now
         self.tracer: Tracer | None = None
         #: Is told each value of a histogram.
-        self.summed: Callable[[str, Labels, float], None] | None = None
+        self.summed: Callable[[str, Labels, float], object] | None = None
         #: Counts each event.
         self.listening: Callable[[Event], object] | None = None
         self._abandoned: deque[_Operation] = deque(maxlen=_MOST_ABANDONED)

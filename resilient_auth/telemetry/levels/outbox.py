@@ -68,6 +68,7 @@ class Outbox:
 
     def send(self, state: State, now: float) -> None:
         """Have sent what is due and isn't under way."""
+        self._sending.revive()
         for item in state.outbox:
             # The clock may have been set back since that was noted.
             if now >= item.due or item.due > now + 2.0 * _LONGEST:

@@ -176,7 +176,8 @@ class Watch:
         return f"<Watch {self._options.name}{' (closed)' if self._closed else ''}>"
 
     def _wake(self) -> None:
-        self._work.put(self._look_and_go_on)
+        if not self._work.put(self._look_and_go_on):  # the system has no thread to give now
+            self._go_on(EVERY)
 
     def _look_and_go_on(self) -> None:
         after = EVERY
@@ -184,6 +185,9 @@ class Watch:
             after = self.look()
         except Exception as error:  # noqa: BLE001 - an owner's store or clock; the next look is made in any case
             say(logging.WARNING, "A look at service levels failed: %s", type(error).__name__)
+        self._go_on(after)
+
+    def _go_on(self, after: float) -> None:
         with self._lock:
             if self._closed:
                 return
