@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SECRET  # type: ignore[import-not-found]
 
 from resilient_auth.errors import ConfigurationError
 from resilient_auth.telemetry.doctor import examine
 from resilient_auth.telemetry.doctor.command import main
 from resilient_auth.telemetry.doctor.configuration import read_setup
 
+SECRET = "a-secret-that-nobody-may-see"
 ODD = [f"http://u:{SECRET}@[::1", f"rediss://:{SECRET}@h:99999999", "/", "x" * 5000, "\udcff", "[::1]", " ", "a\nb"]
 VARIABLES = [
     *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
