@@ -17,7 +17,7 @@ from .._process import forks, observing
 from .._process.saying import LOG, say
 from .event import Event
 
-__all__ = ["Delivery", "Listener", "emit", "subscribe", "told_later"]
+__all__ = ["Delivery", "Listener", "emit", "subscribe", "subscribe_to", "told_later"]
 
 LOG.addHandler(logging.NullHandler())
 
@@ -139,7 +139,8 @@ class Delivery(Generic[_T]):
                 self._telling = False
 
 
-_subscriptions: tuple[Delivery[Event], ...] = ()
+#: Each with the kinds of events that it wants.
+_subscriptions: tuple[tuple[Delivery[Event], tuple[type[Event], ...]], ...] = ()
 _changing = threading.Lock()
 _here = threading.local()
 
@@ -174,8 +175,9 @@ def emit(event: Event) -> None:
         observer.decided(event)
     if LOG.isEnabledFor(event.level):
         _write(event)
-    for subscription in _subscriptions:
-        subscription.put(event)
+    for subscription, kinds in _subscriptions:
+        if isinstance(event, kinds):
+            subscription.put(event)
 
 
 def _write(event: Event) -> None:
@@ -208,17 +210,22 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     """
     if not callable(listener):
         raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
+    return subscribe_to((Event,), listener)
+
+
+def subscribe_to(kinds: tuple[type[Event], ...], listener: Listener) -> Callable[[], None]:
+    """Have `listener` called with events of these kinds alone: a flood of others takes none of the room for them."""
     global _subscriptions
     forks.notice()
     subscription: Delivery[Event] = Delivery(listener)
     with _changing:
-        _subscriptions = (*_subscriptions, subscription)
+        _subscriptions = (*_subscriptions, (subscription, kinds))
 
     def unsubscribe() -> None:
         global _subscriptions
         forks.notice()
         with _changing:
-            _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
+            _subscriptions = tuple(each for each in _subscriptions if each[0] is not subscription)
         subscription.end()
 
     return unsubscribe
@@ -237,7 +244,7 @@ def _after_fork() -> None:
     _changing, _may_write = threading.Lock(), threading.Event()
     _may_write.set()
     _writing.intersection_update({threading.get_ident()})
-    for subscription in _subscriptions:
+    for subscription, _ in _subscriptions:
         subscription.renew()
 
 

@@ -107,6 +107,8 @@ class Endings:
             )
             for client_id, ends in self._secrets.items()
             for at in ends
+            # The first of two runs out while the second one is used: that is how they are replaced.
+            if at > wall or max(ends) <= wall
         ]
         return tuple(dict.fromkeys(found))[:_MOST]
 
