@@ -88,7 +88,7 @@ def _of_holders(addresses: Addresses) -> Iterator[Standing]:
     for memory in memories():
         engine = engines[id(memory.engine)] = memory.engine
         wall, now = engine.clock.wall(), engine.clock.monotonic()
-        for entry in memory:
+        for entry in () if memory.closed else memory:
             token, request = entry.token, entry.request
             if entry.pinned and token is not None:
                 scope = " ".join(request.scopes)[:200] if request.subject is None else "users"
