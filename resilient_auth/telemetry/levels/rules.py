@@ -209,9 +209,11 @@ class _Burn(NamedTuple):
 
     @property
     def ends(self) -> bool:
-        # Nobody asks, perhaps since all fails: that is no recovery.
+        # Nobody asks, perhaps since all fails: that is no recovery, however long it lasts.
         short = self._rate(self.short)
-        return not self.long.failed or (short is not None and short < _OVER * self.pair.factor)
+        if short is None:
+            return self.long.total > 0 and not self.long.failed
+        return short < _OVER * self.pair.factor
 
     def told(self) -> str:
         parts = [

@@ -99,6 +99,19 @@ class TestSuccess:
         silent = list(replay(lambda at: (100, 100 if at > DAY else 0) if at < 25 * HOUR else (0, 0), 1.2))
         assert [(changed.code, changed.opened) for _, changed in silent] == [("success_rate", True)]
 
+    @pytest.mark.parametrize("share", [1.0, 0.002])
+    def test_days_without_requests_are_no_recovery(self, share: float) -> None:
+        """Until somebody asks again, and is served."""
+
+        def traffic(at: float) -> tuple[int, int]:
+            if 5 * DAY <= at < 9 * DAY:
+                return 0, 0
+            return 1000, round(1000 * share) if DAY <= at < 5 * DAY else 0
+
+        found = [(at, changed.opened) for at, changed in replay(traffic, 10)]
+        assert [opened for _, opened in found] == [True, False]
+        assert found[1][0] >= 9 * 24
+
     def test_an_objective_that_is_lower_is_told_later(self) -> None:
         lax = Thresholds(fall=None, objective=0.95, least=100)
         assert told(outage(30, 1.5, share=0.5), 2, lax) == []
