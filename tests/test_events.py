@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import select
 import signal
 import threading
@@ -474,6 +475,17 @@ class TestVocabulary:
         """It may be anybody's text."""
         event = ExchangeFailed(at=0.0, request=REQUEST, code="x", detail="y" * 10_000, retry_after=None)
         assert len(event.detail) == 300
+
+    def test_the_pages_name_events_that_there_are(self) -> None:
+        """Who is paged looks for them in a log, by their name or by their class."""
+        known = {each for kind in KINDS for each in (kind.name, kind.__name__)}
+        named = {
+            (page.name, found)
+            for page in (Path(resilient_auth.__file__).parents[1] / "docs").rglob("*.md")
+            for found in re.findall(r"\b[Ee]vents?\s+`(\w+)`", page.read_text())
+        }
+        assert len(named) > 5
+        assert {each for each in named if each[1] not in known} == set()
 
 
 class TestSecrets:
