@@ -225,6 +225,21 @@ class TestDelivery:
         finally:
             logger.removeHandler(broken)
 
+    def test_a_signal_amid_an_event_may_emit_another(self) -> None:
+        """Its handler runs on the thread that it has interrupted, whatever that was doing."""
+        heard: list[int] = []
+        delivery: Delivery[int] = Delivery(heard.append)
+        over = threading.Event()
+
+        def interrupted() -> None:
+            with delivery._lock:
+                delivery.put(1)
+            over.set()
+
+        threading.Thread(target=interrupted, daemon=True).start()
+        assert over.wait(5.0)
+        until(lambda: heard == [1])
+
     def test_what_is_flushed_is_told_to_its_end(self) -> None:
         """The last one, too: at an exit nothing else would wait for it."""
         ended = threading.Event()
@@ -482,7 +497,7 @@ class TestVocabulary:
         named = {
             (page.name, found)
             for page in (Path(resilient_auth.__file__).parents[1] / "docs").rglob("*.md")
-            for found in re.findall(r"\b[Ee]vents?\s+`(\w+)`", page.read_text())
+            for found in re.findall(r"\b[Ee]vents?[ \n]`(\w+)`", page.read_text())
         }
         assert len(named) > 5
         assert {each for each in named if each[1] not in known} == set()

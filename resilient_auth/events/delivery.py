@@ -69,7 +69,8 @@ class Delivery(Generic[_T]):
 
     def renew(self) -> None:
         """Begin with nothing to deliver: at first, and in a forked child."""
-        self._lock = threading.Lock()
+        # It may be taken again by who holds it: a signal's handler, or a finaliser, amid a few instructions.
+        self._lock = threading.RLock()
         self._queue: deque[_T] = deque()
         self._running = False
         #: Whether one is being told now.

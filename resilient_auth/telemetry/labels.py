@@ -75,7 +75,7 @@ class Addresses:
 
     def renew(self) -> None:
         """Begin with none: at first, and in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as the tally's
         self._known: dict[str, str] = {}
         self._told: set[str] = set()
 

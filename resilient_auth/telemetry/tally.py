@@ -36,12 +36,15 @@ class Summed:
 
 
 class Tally:
-    """Count and sum. Its lock is held for a few instructions."""
+    """Count and sum. Its lock is held for a few instructions.
+
+    It may be taken again by who holds it: a signal's handler or a finaliser, amid these, that has something counted.
+    """
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[Labels, Count]] = {}
         self._summed: dict[str, dict[Labels, Summed]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def counter(self, name: str, labels: Labels) -> Count:
         """Return the number of a counter or a gauge, to be added to without a lock."""
@@ -76,7 +79,7 @@ class Tally:
 
     def begin_anew(self) -> None:
         """Count from nothing, also in a forked child, where whoever counts there holds the same numbers."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for kept in list(self._counts.values()):
             for number in list(kept.values()):
                 number.count = 0

@@ -114,6 +114,7 @@ def counted(telemetry: Telemetry, kind: str) -> list[tuple[tuple[str, ...], int]
 @pytest.mark.parametrize("kind", [*ABOUT, "api_attempt"])
 def test_what_the_collector_ends_waits_for_no_lock(kind: str, telemetry: Telemetry) -> None:
     """It ends a generator on any thread, in the middle of anything: of a count, too."""
+    telemetry.tally._lock = threading.Lock()  # type: ignore[assignment]
     if kind == "api_attempt":
         send: Any = SimpleNamespace(request=httpx.Request("GET", "https://api.example/orders"))
         steps: Any = _observed(telemetry, send)
@@ -133,6 +134,23 @@ def test_what_the_collector_ends_waits_for_no_lock(kind: str, telemetry: Telemet
     tracer = telemetry.tracer
     assert isinstance(tracer, Traced)
     assert len(tracer.ended) == len(tracer.begun)
+
+
+def test_a_signal_amid_a_count_may_have_something_counted(telemetry: Telemetry) -> None:
+    """Its handler runs on the thread that it has interrupted."""
+    over = threading.Event()
+
+    def interrupted() -> None:
+        with telemetry.tally._lock, telemetry.addresses._lock:
+            telemetry.tally.add("resilient_auth.events", ("token_served",))
+            telemetry.record(
+                "resilient_auth.exchange.queue.duration", (telemetry.addresses.of("https://x.example"),), 1
+            )
+        over.set()
+
+    threading.Thread(target=interrupted, daemon=True).start()
+    assert over.wait(5.0)
+    assert list(telemetry.tally.counts("resilient_auth.events")) == [(("token_served",), 1)]
 
 
 class Counted(SpanProcessor):
