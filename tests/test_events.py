@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import select
 import signal
 import threading
@@ -25,12 +26,15 @@ from resilient_auth import errors
 from resilient_auth._engine.acquire import Served, Source
 from resilient_auth._engine.cache import Memory
 from resilient_auth._engine.single_flight import Flight, Outcome
+from resilient_auth._engine.timers import Timers
 from resilient_auth._fleet.engines import engine_for
+from resilient_auth.clock import SystemClock
 from resilient_auth.errors import ProviderUnavailable
 from resilient_auth.events import (
     CODES,
     BreakerHalfOpen,
     BreakerIsolated,
+    Delivery,
     Event,
     ExchangeFailed,
     ExchangesOverdue,
@@ -171,6 +175,83 @@ class TestDelivery:
             until(lambda: len(heard) == 2, 0.5)
         finally:
             unsubscribe()
+
+    def test_a_log_handler_that_raises_ends_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Neither who emits, nor the listeners' threads: whoever is told of a listener's failure may fail, too."""
+        heard: list[Event] = []
+
+        class Broken(logging.Handler):
+            def handle(self, record: logging.LogRecord) -> bool:
+                raise ValueError(SECRET)
+
+        def clumsy(event: Event) -> None:
+            heard.append(event)
+            raise KeyError(SECRET)
+
+        logger, broken = logging.getLogger("resilient_auth"), Broken()
+        before = logger.level
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(broken)
+        unsubscribe = subscribe(clumsy)
+        try:
+            for number in range(1, 4):
+                emit(told(str(number)))
+                until(lambda number=number: len(heard) == number)
+        finally:
+            unsubscribe()
+            logger.removeHandler(broken)
+            logger.setLevel(before)
+        said = capsys.readouterr().err
+        assert "a handler of its log failed: ValueError" in said
+        assert SECRET not in said
+
+    def test_a_log_handler_that_raises_ends_no_timer_and_no_worker(self) -> None:
+        """Which tell the log of what fails on them, and go on."""
+
+        class Broken(logging.Handler):
+            def handle(self, record: logging.LogRecord) -> bool:
+                raise ValueError(SECRET)
+
+        def fail() -> None:
+            raise KeyError
+
+        logger, broken, run = logging.getLogger("resilient_auth"), Broken(), threading.Event()
+        logger.addHandler(broken)
+        try:
+            timers = Timers(SystemClock())
+            timers.call_at(time.monotonic(), fail)
+            timers.call_at(time.monotonic() + 0.01, run.set)
+            assert run.wait(5.0)
+        finally:
+            logger.removeHandler(broken)
+
+    def test_a_signal_amid_an_event_may_emit_another(self) -> None:
+        """Its handler runs on the thread that it has interrupted, whatever that was doing."""
+        heard: list[int] = []
+        delivery: Delivery[int] = Delivery(heard.append)
+        over = threading.Event()
+
+        def interrupted() -> None:
+            with delivery._lock:
+                delivery.put(1)
+            over.set()
+
+        threading.Thread(target=interrupted, daemon=True).start()
+        assert over.wait(5.0)
+        until(lambda: heard == [1])
+
+    def test_what_is_flushed_is_told_to_its_end(self) -> None:
+        """The last one, too: at an exit nothing else would wait for it."""
+        ended = threading.Event()
+
+        def slow(_: int) -> None:
+            time.sleep(0.05)
+            ended.set()
+
+        delivery: Delivery[int] = Delivery(slow)
+        delivery.put(1)
+        delivery.flush(5.0)
+        assert ended.is_set()
 
     def test_a_listener_may_emit_and_subscribe(self) -> None:
         """No lock is held while it runs."""
@@ -409,6 +490,17 @@ class TestVocabulary:
         """It may be anybody's text."""
         event = ExchangeFailed(at=0.0, request=REQUEST, code="x", detail="y" * 10_000, retry_after=None)
         assert len(event.detail) == 300
+
+    def test_the_pages_name_events_that_there_are(self) -> None:
+        """Who is paged looks for them in a log, by their name or by their class."""
+        known = {each for kind in KINDS for each in (kind.name, kind.__name__)}
+        named = {
+            (page.name, found)
+            for page in (Path(resilient_auth.__file__).parents[1] / "docs").rglob("*.md")
+            for found in re.findall(r"\b[Ee]vents?[ \n]`(\w+)`", page.read_text())
+        }
+        assert len(named) > 5
+        assert {each for each in named if each[1] not in known} == set()
 
 
 class TestSecrets:

@@ -53,6 +53,7 @@ def seen() -> dict[str, Any]:
         ("isolated", "degraded", True),
         ("soon_gone", "at risk", True),
         ("idle", "ok", True),
+        ("closed", "ok", True),
     ],
 )
 def test_the_verdict(seen: dict[str, Any], scene: str, verdict: str, ready: bool) -> None:

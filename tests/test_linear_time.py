@@ -81,6 +81,7 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "integrations.sqlalchemy._ELSEWISE": (
         "sub", worst("UID=", ";UID=", ";PWD={", ";PWD={}}", ";PWD={a", ";", "; ", ";UID ", ";UID=a")
     ),
+    "telemetry.doctor.finding._USER": ("sub", worst("://", "://a", "://a@", "a", "@", "://a/")),
     "telemetry.doctor.installed._REQUIREMENT": ("fullmatch", worst("a", "a[", "a[a,", "a]", ">=", "a>=1.")),
     "telemetry.doctor.installed._BOUND": ("findall", worst(">=", ">=1", ">=1.1", "<1.")),
     "telemetry.doctor.installed._NUMBERS": ("match", worst("1", "1.", ".")),

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import cachetools
 
 from .._process import forks
+from .._process.saying import say
 from ..clock import Clock
 
 __all__ = ["Timer", "Timers", "timers_of"]
 
-_log = logging.getLogger("resilient_auth")
 _LONGEST_WAIT = 10.0  # timers get cancelled and clocks jump: look at least so often
 
 
@@ -102,7 +102,7 @@ class Timers:
             try:
                 timer._run()
             except Exception:  # noqa: BLE001 - one timer must not end the thread of all
-                _log.exception("A timer failed")
+                say(logging.ERROR, "A timer failed", traced=True)
             del timer
 
 

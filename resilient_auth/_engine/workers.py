@@ -21,13 +21,13 @@ from typing import Any
 
 from .._process import forks
 from .._process.living import LiveObjects, unlocked
+from .._process.saying import say
 from ..errors import Overloaded
 from ..events import ExchangesOverdue, emit
 from .lanes import Job, Lane, LaneStatus
 
 __all__ = ["OWNERS_CODE", "Workers", "lanes", "pause_behind"]
 
-_log = logging.getLogger("resilient_auth")
 _IDLE_SECONDS = 5.0
 #: The lane that all pass which call the owner's code, behind the one of their own.
 OWNERS_CODE = "the owner's code"
@@ -215,7 +215,7 @@ class Workers:
         try:
             call()
         except Exception:  # noqa: BLE001 - a job that fails must not take its lane's place along
-            _log.exception("An exchange's job failed")
+            say(logging.ERROR, "An exchange's job failed", traced=True)
         finally:
             del call
             job.late = None

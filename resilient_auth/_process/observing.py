@@ -45,6 +45,9 @@ class Operation(Protocol):
     def end(self, result: object = None, error: BaseException | None = None) -> None:
         """Note how it ended, on any thread; the first time counts."""
 
+    def abandon(self) -> None:
+        """Note that what it is of was given up. It takes no lock: a finaliser may say so, in the middle of anything."""
+
 
 class Observer(Protocol):
     """One who wants to know how long things take, and what they are part of."""
@@ -54,6 +57,9 @@ class Observer(Protocol):
 
     def through(self, kind: str, steps: Through[_S, _T], **about: object) -> Through[_S, _T]:
         """Take steps through as an operation, of which whatever goes on meanwhile is a part."""
+
+    def decided(self, event: object) -> None:
+        """Count an event, at once: a flood of them loses none."""
 
     def served(self, kind: str, **about: object) -> Count:
         """Return the number that grows each time memory serves what it is about."""

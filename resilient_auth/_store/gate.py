@@ -188,6 +188,10 @@ class Gate:
                 code, detail, ours = error.code, error.detail, exhausted(error)
             except Exception as error:  # noqa: BLE001 - a third party's medium may raise anything, and quote anything
                 code, detail, ours = "failed", type(error).__name__, exhausted(error)
+            except BaseException as leaving:
+                if operation is not None:
+                    operation.end(error=leaving)
+                raise
             else:
                 if operation is not None:
                     operation.end()

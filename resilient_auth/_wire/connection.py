@@ -17,6 +17,7 @@ import httpx
 
 from .._policy.endpoint import origin_of
 from .._process import forks
+from .._process.saying import say
 from .._process.sockets import acknowledged, shortest_way
 from ..clock import Clock
 from ..errors import ConfigurationError
@@ -29,8 +30,6 @@ from .network.connect import racing
 from .trail import Trail
 
 __all__ = ["HttpxWire"]
-
-_log = logging.getLogger("resilient_auth")
 
 
 class _Attempt(NamedTuple):
@@ -255,7 +254,8 @@ class HttpxWire:
             # It is being replaced, perhaps: who was trusted until now goes on to be, and the next request looks again.
             if self._told != state:
                 self._told = state
-                _log.warning("A CA bundle was replaced and can't be read; the previous one stays in use: %s", error)
+                told = "A CA bundle was replaced and can't be read; the previous one stays in use: %s"
+                say(logging.WARNING, told, error)
         with self._lock:
             if self._open is stale and fresh is not None:
                 self._open = fresh

@@ -297,7 +297,9 @@ class Transport:
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
                 shown = shown_by_failure(error, failure, trail, engine.clock.monotonic() - ends)
-            except BaseException:  # an exit, which shows nothing
+            except BaseException as leaving:  # an exit, which shows nothing
+                if operation is not None:
+                    operation.end(error=leaving)
                 engine.sightings.ended(asked, trail, None)
                 raise
             finally:

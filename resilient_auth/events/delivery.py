@@ -10,16 +10,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
-from .._process import forks
+from .._process import forks, observing
+from .._process.saying import LOG, say
 from .event import Event
 
-__all__ = ["Delivery", "Listener", "emit", "subscribe", "told_later"]
+__all__ = ["Delivery", "Listener", "emit", "subscribe", "subscribe_to", "told_later"]
 
-_log = logging.getLogger("resilient_auth")
-_log.addHandler(logging.NullHandler())
+LOG.addHandler(logging.NullHandler())
 
 _T = TypeVar("_T")
 
@@ -69,31 +69,52 @@ class Delivery(Generic[_T]):
 
     def renew(self) -> None:
         """Begin with nothing to deliver: at first, and in a forked child."""
-        self._lock = threading.Lock()
+        # It may be taken again by who holds it: a signal's handler, or a finaliser, amid a few instructions.
+        self._lock = threading.RLock()
         self._queue: deque[_T] = deque()
         self._running = False
+        #: Whether one is being told now.
+        self._telling = False
 
-    def put(self, event: _T) -> None:
-        """Have one delivered; the oldest is dropped where too many wait."""
+    def put(self, event: _T) -> bool:
+        """Have one delivered; the oldest is dropped where too many wait.
+
+        Returns:
+            False where no thread can be had: then it waits for the next one, or for `revive`.
+        """
         with self._lock:
             if self.ended:
-                return
+                return True
             if len(self._queue) >= self._capacity:
                 self._queue.popleft()
                 self.dropped += 1
             self._queue.append(event)
             if self._running:
+                return True
+            self._running = True
+        return self._start()
+
+    def revive(self) -> None:
+        """Start the thread where there is none, since it couldn't be had for a moment, and something waits."""
+        with self._lock:
+            if self._running or not self._queue:
                 return
             self._running = True
+        self._start()
+
+    def _start(self) -> bool:
         try:
             threading.Thread(target=self._deliver, name="resilient-auth-events", daemon=True).start()
         except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
             self._running = False
+            return False
+        return True
 
     def flush(self, seconds: float) -> None:
-        """Wait until all is handed on, or so many seconds have passed."""
+        """Wait until all is told, the last one to its end, or so many seconds have passed."""
+        self.revive()
         ends = time.monotonic() + seconds
-        while self._queue and time.monotonic() < ends:
+        while (self._queue or self._telling) and time.monotonic() < ends:
             time.sleep(0.01)
 
     def _deliver(self) -> None:
@@ -103,6 +124,7 @@ class Delivery(Generic[_T]):
                 if not self._queue and not looks:
                     self._running = False
                     return
+                self._telling = bool(self._queue)
                 event = self._queue.popleft() if self._queue else None
             if event is None:
                 looks -= 1
@@ -112,10 +134,14 @@ class Delivery(Generic[_T]):
             try:
                 self.listener(event)
             except BaseException as error:  # noqa: BLE001 - its faults, exits included, stay its own
-                _log.warning("A listener failed on %s: %s", type(event).__name__, type(error).__name__)
+                with suppress(BaseException):  # and so do those of who is told of them
+                    say(logging.WARNING, "A listener failed on %s: %s", type(event).__name__, type(error).__name__)
+            finally:
+                self._telling = False
 
 
-_subscriptions: tuple[Delivery[Event], ...] = ()
+#: Each with the kinds of events that it wants.
+_subscriptions: tuple[tuple[Delivery[Event], tuple[type[Event], ...]], ...] = ()
 _changing = threading.Lock()
 _here = threading.local()
 
@@ -140,15 +166,19 @@ def told_later() -> Iterator[None]:
 
 
 def emit(event: Event) -> None:
-    """Log an event and hand it to the listeners, without waiting for any of them."""
+    """Log an event, have it counted, and hand it to the listeners, without waiting for any of them."""
     held = getattr(_here, "held", None)
     if held is not None:
         held.append(event)
         return
-    if _log.isEnabledFor(event.level):
+    observer = observing.observer
+    if observer is not None:
+        observer.decided(event)
+    if LOG.isEnabledFor(event.level):
         _write(event)
-    for subscription in _subscriptions:
-        subscription.put(event)
+    for subscription, kinds in _subscriptions:
+        if isinstance(event, kinds):
+            subscription.put(event)
 
 
 def _write(event: Event) -> None:
@@ -160,7 +190,7 @@ def _write(event: Event) -> None:
         _may_write.wait(_LONGEST_WRITE)
         _writing.add(me)
     try:
-        _log.log(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
+        say(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
     finally:
         if not nested:
             _writing.discard(me)
@@ -181,17 +211,22 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     """
     if not callable(listener):
         raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
+    return subscribe_to((Event,), listener)
+
+
+def subscribe_to(kinds: tuple[type[Event], ...], listener: Listener) -> Callable[[], None]:
+    """Have `listener` called with events of these kinds alone: a flood of others takes none of the room for them."""
     global _subscriptions
     forks.notice()
     subscription: Delivery[Event] = Delivery(listener)
     with _changing:
-        _subscriptions = (*_subscriptions, subscription)
+        _subscriptions = (*_subscriptions, (subscription, kinds))
 
     def unsubscribe() -> None:
         global _subscriptions
         forks.notice()
         with _changing:
-            _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
+            _subscriptions = tuple(each for each in _subscriptions if each[0] is not subscription)
         subscription.end()
 
     return unsubscribe
@@ -210,7 +245,7 @@ def _after_fork() -> None:
     _changing, _may_write = threading.Lock(), threading.Event()
     _may_write.set()
     _writing.intersection_update({threading.get_ident()})
-    for subscription in _subscriptions:
+    for subscription, _ in _subscriptions:
         subscription.renew()
 
 

@@ -56,17 +56,17 @@ def health() -> Health:
         engine = memory.engine
         wall, now = engine.clock.wall(), engine.clock.monotonic()
         at = wall if at is None else at
-        for entry in memory:
+        for entry in () if memory.closed else memory:  # what its owner has closed is asked for by nobody
             token, request = entry.token, entry.request
             if token is None and entry.last_error is None:
                 continue
-            flight = under_way(engine, entry)
+            flight, (authority, tenant) = under_way(engine, entry), _whom(request.authority)
             remaining = 0.0 if token is None else max(0.0, token.remaining(wall, now))
             wanted = entry.pinned or now - entry.asked_at <= engine.settings.keep_trying
             tokens.append(
                 TokenHealth(
-                    authority=origin_of(request.authority),
-                    tenant=Endpoint.of(request.authority, PLAIN).realm,
+                    authority=authority,
+                    tenant=tenant,
                     client_id=request.client_id,
                     flow=request.flow,
                     scopes=request.scopes,
@@ -116,6 +116,11 @@ def health() -> Health:
         ),
         writes=seen.writes,
     )
+
+
+def _whom(authority: str) -> tuple[str, str]:
+    """Return an authority's origin, and the tenant there; what is no URL is the name of an owner's own credential."""
+    return (origin_of(authority), Endpoint.of(authority, PLAIN).realm) if "://" in authority else (authority, "")
 
 
 def forecast() -> Forecast:

@@ -6,7 +6,6 @@ import atexit
 import importlib
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from .._engine.cache import forget_hits
 from .._process import forks, observing
 from .._process.extras import raise_missing
 from ..errors import ConfigurationError
-from ..events import subscribe
 from ..verify.counted import count_anew
 from .listening import Listening
 from .reading import begin_anew, current, handing_on
@@ -54,7 +52,6 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.unsubscribe: Callable[[], None] | None = None
         #: The owner's providers of meters and tracers.
         self.providers: tuple[Any, Any] | None = None
         #: The instruments that were made, by provider: they can't be taken back, and aren't made twice.
@@ -106,7 +103,7 @@ def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
         meters = next((made for provider, made in _state.meters if provider is meter_provider), None)
         if meters is None:
             # At the exit, what came last goes first: the owner's provider, which was made before, ends after it.
-            atexit.register(handing_on.flush, 1.0)
+            atexit.register(_flush)
             meters = Meters(meter_provider.get_meter(_SCOPE, __version__), partial(_tells, meter_provider))
             _state.meters.append((meter_provider, meters))
         _state.providers, _state.exports = (meter_provider, tracer_provider), True
@@ -119,8 +116,8 @@ def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
 def prometheus_collector() -> PrometheusCollector:
     """Return a collector of this process's metrics, which are counted from now on until `uninstrument`.
 
-    Give it to a registry: `prometheus_client.REGISTRY.register(ra.telemetry.prometheus_collector())`. Each process has
-    numbers of its own.
+    Give it to a registry, once: `prometheus_client.REGISTRY.register(ra.telemetry.prometheus_collector())`. Each
+    process has numbers of its own.
 
     Raises:
         ModuleNotFoundError: The extra `prometheus` isn't installed.
@@ -215,9 +212,7 @@ def uninstrument() -> None:
     with _state.lock:
         _state.providers = current.summed = current.tracer = None
         _state.exports = False
-        unsubscribe = _end()
-    if unsubscribe is not None:
-        unsubscribe()
+        _end()
 
 
 def _end_watch(one: Watch) -> None:
@@ -225,20 +220,18 @@ def _end_watch(one: Watch) -> None:
     with _state.lock:
         if _state.watch is one:
             _state.watch = None
-        unsubscribe = _end()
-    if unsubscribe is not None:
-        unsubscribe()
+        _end()
 
 
-def _end() -> Callable[[], None] | None:
-    """Observe no more where nobody wants it; return what ends the subscription to events."""
+def _end() -> None:
+    """Observe no more where nobody wants it."""
     if _state.exports or _state.watch is not None:
-        return None
-    unsubscribe, _state.unsubscribe = _state.unsubscribe, None
+        return
     observing.observe(None)
     begin_anew()
+    for _, meters in _state.meters:
+        meters.begin_anew()
     _swap()
-    return unsubscribe
 
 
 def __getattr__(name: str) -> Any:
@@ -248,8 +241,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _begin() -> None:
-    if _state.unsubscribe is None:
-        _state.unsubscribe = subscribe(Listening(current))
+    if observing.observer is not current:
+        current.listening = Listening(current)
         observing.observe(current)
         _swap()
 
@@ -266,9 +259,16 @@ def _tells(provider: Any) -> bool:
     return _state.providers is not None and _state.providers[0] is provider
 
 
+def _flush() -> None:
+    current.settle()
+    handing_on.flush(1.0)
+
+
 @forks.renewed
 def _after_fork() -> None:
     _state.lock = threading.Lock()
+    for _, meters in _state.meters:
+        meters.begin_anew()
 
 
 @forks.resumed

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 
+from .._policy.checks import require_number
 from .._wire.environment import Authorities
 from ..errors import printable
 
@@ -70,7 +71,8 @@ def _told(command: str, argv: Sequence[str] | None, described: Mapping[str, str]
     if options.json:
         print(json.dumps(told, indent=2))
         return told
-    lines = [str(told[wanted]).upper(), *(f"  {line}" for line in told.get("reasons") or ())]
+    reasons = told.get("reasons")
+    lines = [str(told[wanted]).upper(), *(f"  {line}" for line in (reasons if isinstance(reasons, list) else ()))]
     for line in lines if command == "health" else str(told[wanted]).splitlines():
         print(printable(line))
     return told
@@ -103,9 +105,22 @@ def _ask(url: str, seconds: float, wanted: str) -> dict[str, Any]:
     return told
 
 
+def _seconds(text: str) -> float:
+    """Read a time-out.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        require_number("it", seconds := float(text), low=0.01, high=3600.0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return seconds
+
+
 def _parser(command: str, described: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"resilient-auth {command}", **described)  # type: ignore[arg-type]
     parser.add_argument("url", metavar="URL", help="such as http://localhost:8000/health")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="at most (%(default)g)")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="at most (%(default)g)")
     parser.add_argument("--json", action="store_true", help="print what it answers")
     return parser

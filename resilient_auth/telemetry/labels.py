@@ -51,7 +51,8 @@ def known(code: str) -> str:
     """Return a code if it is one of those that are known, else `_OTHER`."""
     if code in CODES or code in _OAUTH or code in _codes_of(ResilientAuthError):
         return code
-    return code if code.startswith("http_") and len(code) == 8 and code[5:].isdecimal() else OTHER
+    is_status = code.startswith("http_") and len(code) == 8 and code.isascii() and code[5:].isdecimal()
+    return code if is_status else OTHER
 
 
 def code_of(error: BaseException | None) -> str:
@@ -74,7 +75,7 @@ class Addresses:
 
     def renew(self) -> None:
         """Begin with none: at first, and in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as the tally's
         self._known: dict[str, str] = {}
         self._told: set[str] = set()
 

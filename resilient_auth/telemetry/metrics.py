@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-__all__ = ["LABELS", "METRICS", "MOST_ADDRESSES", "MOST_SERIES", "OTHER", "SPANS", "Metric"]
+__all__ = ["LABELS", "METRICS", "MOST_ADDRESSES", "MOST_SERIES", "OTHER", "SPANS", "Metric", "folded"]
 
-#: Hosts, at most, that labels tell apart; and label sets of one metric. Those above count as `_OTHER`.
+#: Hosts, at most, that labels tell apart; and label sets of one metric, above which a label of many values is `_OTHER`.
 MOST_ADDRESSES, MOST_SERIES = 100, 1_000
 OTHER = "_OTHER"
 
@@ -41,8 +41,9 @@ LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "resilient_auth.flow": ("such as `client_credentials` or `silent`", "10"),
         "resilient_auth.operation": ("`read` or `write`", "2"),
         "resilient_auth.outcome": (
-            "`success`, `denied`, `failed`, or `nothing` where there was nothing to ask with",
-            "4",
+            "`success`, `denied`, `failed`, `cancelled` where whoever asked gave up, or `nothing` where there was "
+            "nothing to ask with",
+            "5",
         ),
         "resilient_auth.purpose": ("what is asked: `token`, `discovery`, `keys`, `api`, `reads` and so on", "12"),
         "resilient_auth.remembered": ("`true` where the token had been verified before", "2"),
@@ -55,7 +56,10 @@ LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "resilient_auth.state": ("how it stands", "6"),
         "resilient_auth.store": ("the store's kind, such as `file` or `redis`", "100"),
         "resilient_auth.unasked": ("`true` where nobody waited for it: a background refresh", "2"),
-        "resilient_auth.verdict": ("`accepted`, `refused` or `unavailable`", "3"),
+        "resilient_auth.verdict": (
+            "`accepted`, `refused`, `unavailable`, or `cancelled` where whoever asked gave up",
+            "4",
+        ),
         "server.address": ("the host of a provider or an API", "100"),
         "server.port": ("its port", "100"),
     }
@@ -196,7 +200,10 @@ _LISTED = (
         _ours(_HOST, "client_id"),
         "Until a certificate of an application ends, 86,400 s a day, or a secret of which a watch was told that",
     ),
-    Metric("gauge", "resilient_auth.verdict", "1", _ours("state"), "1 for how the process stands, 0 for the others"),
+    # Not the unit "1": what writes OpenTelemetry's gauges for Prometheus would call one of that a ratio.
+    Metric(
+        "gauge", "resilient_auth.verdict", "{process}", _ours("state"), "1 for how the process stands, 0 for the others"
+    ),
     Metric(
         "gauge",
         "resilient_auth.blame",
@@ -276,7 +283,8 @@ _LISTED = (
         "resilient_auth.writes",
         "{write}",
         _ours("state"),
-        "Writes in the background that are `waiting`, or `dead`: given up, until somebody looks at them",
+        "Writes in the background that are `waiting`, or `dead`: given up, until somebody looks at them; all of the "
+        "store's, which other processes tell of, too",
     ),
     Metric("counter", "resilient_auth.events", "{event}", _ours("event"), "Events"),
     Metric(
@@ -289,3 +297,24 @@ _LISTED = (
 )
 
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _LISTED})
+
+#: Labels whose values are as many as there are hosts, applications, codes. The others have a few, and are what sums go
+#: by: they stay, so that what failed is still told as that.
+_OF_MANY = frozenset(
+    {
+        "error.type",
+        "event",
+        "http.response.status_code",
+        "resilient_auth.client_id",
+        "resilient_auth.scope",
+        "resilient_auth.store",
+        "server.address",
+        "server.port",
+    }
+)
+
+
+def folded(name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return labels that are told together with others, since a metric has too many of them."""
+    named = zip(METRICS[name].labels, labels, strict=True)
+    return tuple(OTHER if label and known in _OF_MANY else label for known, label in named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Generator, MutableMapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -11,7 +12,9 @@ from typing import Any, Protocol, TypeVar
 from .._engine.acquire import Served
 from .._engine.single_flight import Outcome
 from .._process.observing import Count, Operation
+from .._process.saying import LOG, say
 from ..clock import Clock, SystemClock
+from ..events import Event
 from ..token import TokenRequest
 from ..verify.errors import InvalidToken
 from .labels import Addresses, code_of, known, port_of
@@ -19,11 +22,12 @@ from .tally import Labels, Tally
 
 __all__ = ["Facts", "Span", "Telemetry", "Tracer", "failed"]
 
-_log = logging.getLogger("resilient_auth")
 _T = TypeVar("_T")
 
 #: What is told of an operation: labels of metrics and attributes of spans, by name.
 Facts = dict[str, str]
+#: Operations that were given up, at most, before somebody looks: the collector may end many at once.
+_MOST_ABANDONED = 8192
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "CONNECT", "TRACE"})
 
 
@@ -38,8 +42,8 @@ class Span(Protocol):
         """Write into headers what tells others what they are a part of."""
         ...
 
-    def end(self, facts: Facts) -> None:
-        """End it; whoever exports it is waited for by nobody here."""
+    def end(self, facts: Facts, at: int) -> None:
+        """End it at a time in nanoseconds since the epoch; whoever exports it is waited for by nobody here."""
         ...
 
 
@@ -65,7 +69,28 @@ class Telemetry:
         self.now = now
         self.tracer: Tracer | None = None
         #: Is told each value of a histogram.
-        self.summed: Callable[[str, Labels, float], None] | None = None
+        self.summed: Callable[[str, Labels, float], object] | None = None
+        #: Counts each event.
+        self.listening: Callable[[Event], object] | None = None
+        self._abandoned: deque[_Operation] = deque(maxlen=_MOST_ABANDONED)
+
+    def decided(self, event: object) -> None:
+        """Count an event."""
+        listening = self.listening
+        if listening is not None and isinstance(event, Event):
+            try:
+                listening(event)
+            except Exception as error:  # noqa: BLE001 - what is counted harms nobody
+                failed(error)
+
+    def settle(self) -> None:
+        """Note how those ended that were given up since."""
+        while True:
+            try:
+                operation = self._abandoned.popleft()
+            except IndexError:
+                return
+            operation.give_up()
 
     def record(self, name: str, labels: Labels, value: float) -> None:
         """Note one of a histogram's values."""
@@ -76,10 +101,14 @@ class Telemetry:
 
     def begin(self, kind: str, **about: Any) -> Operation:
         """Begin an operation."""
+        if self._abandoned:
+            self.settle()
         return _Operation(self, kind, about)
 
     def through(self, kind: str, steps: Generator[Any, Any, _T], **about: Any) -> Generator[Any, Any, _T]:
         """Take steps through as an operation."""
+        if self._abandoned:
+            self.settle()
         operation = _Operation(self, kind, about)
         waiters = self._waiters(operation) if kind == "acquisition" else Count()
         leave = operation.enter()
@@ -90,7 +119,9 @@ class Telemetry:
                 try:
                     got = yield step
                 except GeneratorExit:  # perhaps in another context, which has nothing to be left
+                    waiters.count -= 1
                     leave = _nothing
+                    operation.abandon()
                     steps.close()
                     raise
                 except BaseException as error:  # noqa: BLE001 - the generator decides about it
@@ -104,7 +135,7 @@ class Telemetry:
             operation.end(result)
             return result
         except GeneratorExit:
-            waiters.count -= 1
+            operation.abandon()
             raise
         except BaseException as error:
             operation.end(error=error)
@@ -159,7 +190,7 @@ def _nothing() -> None:
 class _Operation:
     """Something that is under way."""
 
-    __slots__ = ("_began", "_clock", "_entered", "_over", "_span", "_telemetry", "facts", "kind")
+    __slots__ = ("_began", "_clock", "_entered", "_gone", "_over", "_span", "_telemetry", "facts", "kind")
 
     def __init__(self, telemetry: Telemetry, kind: str, about: dict[str, Any]) -> None:
         self._telemetry = telemetry
@@ -168,6 +199,8 @@ class _Operation:
         self._clock: Clock = about.get("clock") or SystemClock()
         self._entered: float | None = None
         self._over = False
+        #: When it was given up, on the monotonic clock and in nanoseconds since the epoch.
+        self._gone: tuple[float, int] | None = None
         self._span: Span | None = None
         self.kind = kind
         self.facts: Facts = {"server.address": ""}
@@ -205,11 +238,26 @@ class _Operation:
         if self._over:
             return
         self._over = True
+        self._end(result, error, self._telemetry.now(), time.time_ns())
+
+    def abandon(self) -> None:
+        """Note that what it is of was given up, without a lock; `settle` does the rest."""
+        if self._over:
+            return
+        self._over = True
+        self._gone = self._telemetry.now(), time.time_ns()
+        self._telemetry._abandoned.append(self)
+
+    def give_up(self) -> None:
+        """Note how it ended where it was given up."""
+        if self._gone is not None:
+            self._end(None, GeneratorExit(), *self._gone)
+
+    def _end(self, result: Any, error: BaseException | None, now: float, at: int) -> None:
         try:
-            took = self._telemetry.now() - self._began
-            _ENDS[self.kind](self, result, error, took)
+            _ENDS[self.kind](self, result, error, now - self._began)
             if self._span is not None:
-                self._span.end(self.facts)
+                self._span.end(self.facts, at)
         except Exception as failure:  # noqa: BLE001 - what is told harms nobody
             failed(failure)
 
@@ -222,7 +270,7 @@ class _Operation:
     def _acquired(self, served: Served | None, error: BaseException | None, took: float) -> None:
         facts = self.facts
         facts["resilient_auth.source"] = "none"
-        facts["error.type"], facts["resilient_auth.outcome"] = code_of(error), "failed"
+        facts["error.type"], facts["resilient_auth.outcome"] = code_of(error), _failed_by(error)
         if served is not None:
             facts["resilient_auth.source"] = served.whence
             facts["resilient_auth.outcome"], facts["error.type"] = _outcome_of(served.result, served.token is not None)
@@ -241,7 +289,7 @@ class _Operation:
     def _exchanged(self, outcome: Outcome | None, error: BaseException | None, took: float) -> None:
         facts = self.facts
         facts["resilient_auth.source"] = "store" if outcome is not None and outcome.stored else "provider"
-        facts["error.type"], facts["resilient_auth.outcome"] = code_of(error), "failed"
+        facts["error.type"], facts["resilient_auth.outcome"] = code_of(error), _failed_by(error)
         if error is None and outcome is not None:
             told = _outcome_of(outcome.result, outcome.token is not None)
             facts["resilient_auth.outcome"], facts["error.type"] = told
@@ -280,7 +328,7 @@ class _Operation:
         with suppress(AttributeError):
             fallback = answer.extensions.get("fallback")
         failed = error is not None or fallback is not None or getattr(answer, "status_code", 200) >= 500
-        facts["resilient_auth.outcome"] = "failed" if failed else "success"
+        facts["resilient_auth.outcome"] = _failed_by(error) if failed else "success"
         facts["error.type"] = code_of(error)
         if fallback is not None:
             facts["error.type"] = known(fallback)
@@ -293,6 +341,8 @@ class _Operation:
     def _verified(self, _: Any, error: BaseException | None, took: float) -> None:
         facts = self.facts
         verdict = "accepted" if error is None else "refused" if isinstance(error, InvalidToken) else "unavailable"
+        if _failed_by(error) == "cancelled":
+            verdict = "cancelled"
         facts["resilient_auth.verdict"], facts["error.type"] = verdict, code_of(error)
         self._telemetry.tally.add(
             "resilient_auth.verifications",
@@ -301,7 +351,8 @@ class _Operation:
         self._record("resilient_auth.verification.duration", took, "server.address", "resilient_auth.verdict")
 
     def _stored(self, _: Any, error: BaseException | None, took: float) -> None:
-        self.facts["error.type"] = "" if error is None else known(str(getattr(error, "reason", "")))
+        reason = getattr(error, "reason", None)
+        self.facts["error.type"] = code_of(error) if reason is None else known(str(reason))
         self._record(
             "resilient_auth.store.operation.duration",
             took,
@@ -320,9 +371,15 @@ def _outcome_of(result: Any, has_token: bool) -> tuple[str, str]:
     return "nothing" if not result else "success", ""
 
 
+def _failed_by(error: BaseException | None) -> str:
+    """Return the outcome where there is none: whoever gives up, or exits, says nothing of who was asked."""
+    return "failed" if error is None or isinstance(error, Exception) else "cancelled"
+
+
 def failed(error: Exception) -> None:
     """Note that somebody's code that measures or traces has failed, which changes nothing for callers."""
-    _log.debug("Telemetry failed: %s", type(error).__name__)
+    if LOG.isEnabledFor(logging.DEBUG):
+        say(logging.DEBUG, "Telemetry failed: %s", type(error).__name__)
 
 
 _ENDS: dict[str, Callable[[_Operation, Any, BaseException | None, float], None]] = {

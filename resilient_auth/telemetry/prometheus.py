@@ -25,25 +25,33 @@ class PrometheusCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Read them all."""
+        current.settle()
         for metric in METRICS.values():
-            names = [label.replace(".", "_") for label in metric.labels]
-            if metric.kind == "histogram":
-                family = HistogramMetricFamily(name_of(metric), metric.text, labels=names)
+            family = _family(metric)
+            if isinstance(family, HistogramMetricFamily):
                 for labels, buckets, total in current.tally.summed(metric.name):
                     below = itertools.accumulate(buckets)
                     bounds = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
                     family.add_metric(labels, [(b, float(n)) for b, n in zip(bounds, below, strict=True)], total)
-                yield family
-                continue
-            made = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-            plain = made(name_of(metric).removesuffix("_total"), metric.text, labels=names)
-            for labels, value in readings(metric.name):
-                plain.add_metric(labels, value)
-            yield plain
+            else:
+                for labels, value in readings(metric.name):
+                    family.add_metric(labels, value)
+            yield family
 
     def describe(self) -> list[Family]:
-        """Return nothing: a registry that asks this reads nothing when it is given the collector."""
-        return []
+        """Return the names, by which a registry refuses a second collector, and finds those that a scrape asks for.
+
+        The semantic conventions' aren't ours alone: an owner's own instrumentation may be there, too.
+        """
+        return [_family(metric) for metric in METRICS.values() if metric.name.startswith("resilient_auth.")]
+
+
+def _family(metric: Metric) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    names = [label.replace(".", "_") for label in metric.labels]
+    if metric.kind == "histogram":
+        return HistogramMetricFamily(name_of(metric), metric.text, labels=names)
+    made = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    return made(name_of(metric).removesuffix("_total"), metric.text, labels=names)
 
 
 def name_of(metric: Metric) -> str:

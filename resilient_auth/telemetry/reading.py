@@ -69,6 +69,7 @@ def readings(name: str) -> list[Reading]:
     """Return the readings of a counter or a gauge: its labels, and the number."""
     if name == "resilient_auth.telemetry.dropped":
         return [((), float(handing_on.dropped))]
+    current.settle()
     counted = [(labels, float(number)) for labels, number in current.tally.counts(name)]
     if METRICS[name].kind == "counter":
         return [(labels, number) for labels, number in counted if number]

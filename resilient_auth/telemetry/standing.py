@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import get_args
 
@@ -12,6 +13,7 @@ from ..health import Health, health
 from ..health.standing import Verdict
 from .certificates import lives
 from .labels import Addresses
+from .metrics import MOST_SERIES, folded
 from .tally import Labels
 
 __all__ = ["Standing", "standing"]
@@ -23,7 +25,11 @@ Standing = tuple[str, Labels, float]
 def standing(addresses: Addresses) -> list[Standing]:
     """Return every gauge's readings, those with the same labels as one: a sum of numbers, the worst of times."""
     kept: dict[tuple[str, Labels], float] = {}
+    told: Counter[str] = Counter()
     for name, labels, value in _readings(addresses, health()):
+        if (name, labels) not in kept and told[name] >= MOST_SERIES:
+            labels = folded(name, labels)
+        told[name] += (name, labels) not in kept
         before = kept.get((name, labels))
         kept[name, labels] = value if before is None else _worst(name)(before, value)
     return [(name, labels, value) for (name, labels), value in kept.items()]
@@ -51,7 +57,8 @@ def _readings(addresses: Addresses, now: Health) -> Iterator[Standing]:
         host = addresses.of(keys.authority)
         if keys.age is not None:
             yield "resilient_auth.keys.age", (host,), keys.age
-        if keys.time_to_dark is not None:
+        # Keys that nobody has needed yet aren't held, and end nowhere.
+        if keys.time_to_dark is not None and (keys.state != "none" or keys.failures):
             yield "resilient_auth.keys.time_to_dark", (host,), keys.time_to_dark
     for store in now.stores:
         yield "resilient_auth.stores", (addresses.of(store.target), store.state), 1.0
@@ -81,7 +88,7 @@ def _of_holders(addresses: Addresses) -> Iterator[Standing]:
     for memory in memories():
         engine = engines[id(memory.engine)] = memory.engine
         wall, now = engine.clock.wall(), engine.clock.monotonic()
-        for entry in memory:
+        for entry in () if memory.closed else memory:
             token, request = entry.token, entry.request
             if entry.pinned and token is not None:
                 scope = " ".join(request.scopes)[:200] if request.subject is None else "users"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, MutableMapping
 
@@ -101,9 +100,9 @@ class _Span:
         """Write into headers what the owner's propagator tells others."""
         propagate.inject(headers, context=trace.set_span_in_context(self._span, context.get_current()))
 
-    def end(self, facts: Facts) -> None:
+    def end(self, facts: Facts, at: int) -> None:
         """End it with what is known of it by now, on another thread."""
-        ended, span = time.time_ns(), self._span
+        span = self._span
         if not span.is_recording():
             return
         found = attributes(facts.items())
@@ -112,6 +111,6 @@ class _Span:
             span.set_attributes(found)
             if facts.get("error.type"):
                 span.set_status(Status(StatusCode.ERROR))
-            span.end(ended)
+            span.end(at)
 
         self._ending.put(end)

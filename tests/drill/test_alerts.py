@@ -160,6 +160,47 @@ VECTORS: dict[str, tuple[dict[str, str], list[int], list[int]]] = {
         [9, 12, 50],
     ),
 }
+#: The same where what is counted has never happened before, and so is in no scrape before: as a process tells it.
+BEGINNING: dict[str, tuple[dict[str, str], list[int], list[int]]] = {
+    "ResilientAuthDenied": (
+        {
+            "resilient_auth_acquisitions_total{"
+            f'{IDP}, resilient_auth_flow="client_credentials", resilient_auth_outcome="denied"}}': "_x10 3x30"
+        },
+        [16, 19],
+        [9, 13, 25],
+    ),
+    "ResilientAuthRequestsFell": (
+        {
+            f'resilient_auth_acquisitions_total{{{HERE}, server_address="idp"}}': "0+600x1500 _x200",
+            f'resilient_auth_acquisitions_total{{{HERE}, server_address="other"}}': "_x1700",
+        },
+        [1570, 1600],
+        [1450, 1505],
+    ),
+    "ResilientAuthVerificationsUnavailable": (
+        {f'resilient_auth_verifications_total{{{IDP}, resilient_auth_verdict="unavailable"}}': "_x10 40x30"},
+        [13, 14],
+        [9, 11, 20],
+    ),
+    "ResilientAuthGraceServed": (
+        {f'resilient_auth_acquisitions_total{{{IDP}, resilient_auth_source="grace"}}': "_x10 1x30"},
+        [11, 15],
+        [9, 25],
+    ),
+    "ResilientAuthThrottled": (
+        {f"resilient_auth_cooldown_duration_seconds_count{{{IDP}}}": "_x10 5x30"},
+        [11, 15],
+        [9, 25],
+    ),
+}
+
+#: Five days of many requests and two of few, again and again: the first weekend has no week before.
+WEEKS = (
+    {f"resilient_auth_acquisitions_total{{{HERE}}}": "0+600x7199 4320000+60x2879 4492800+600x7199 8812800+60x2879"},
+    [7200 + 120],
+    [7200 - 120, 10080 + 120, 17280 - 120, 17280 + 120],
+)
 
 
 def tool(name: str) -> str:
@@ -225,14 +266,30 @@ def test_each_alert_has_its_series_and_a_place_in_the_runbook() -> None:
         assert anchor in anchors
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_an_alert_fires_and_ends(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "vector"),
+    [
+        *(pytest.param(name, vector, id=name) for name, vector in VECTORS.items()),
+        *(pytest.param(name, vector, id=f"{name} for the first time") for name, vector in BEGINNING.items()),
+        pytest.param("ResilientAuthRequestsFell", WEEKS, id="ResilientAuthRequestsFell over weekends"),
+    ],
+)
+def test_an_alert_fires_and_ends(
+    name: str, vector: tuple[dict[str, str], list[int], list[int]], tmp_path: Path
+) -> None:
     """When it should, and neither before nor after, for the process or the provider that it is about."""
-    series, fires, silent = VECTORS[name]
+    series, fires, silent = vector
     well = {f'resilient_auth_verdict{{{THERE}, resilient_auth_state="ok"}}': "1x1600"}
     query = f'ALERTS{{alertname="{name}", alertstate="firing"}}'
     expected = [(minute, query, [firing(name)] if minute in fires else []) for minute in sorted((*fires, *silent))]
     outcome(tmp_path, series | well, expected)
+
+
+def test_dead_letters_are_told_by_their_number(tmp_path: Path) -> None:
+    """Three of them are three, however many processes share the store and tell of them."""
+    expr = next(rule["expr"] for rule in ALERTS if rule["alert"] == "ResilientAuthDeadLetters")
+    series = {f'resilient_auth_writes{{{at}, resilient_auth_state="dead"}}': "3x10" for at in (HERE, THERE)}
+    outcome(tmp_path, series, [(5, f"({expr}) == bool 3", ['{job="shop"}'])])
 
 
 def test_a_drill_raises_the_alert_of_its_verdict(drilled: Drilled, tmp_path: Path) -> None:

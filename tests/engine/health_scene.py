@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from resilient_auth._engine import schedule
-from resilient_auth._engine.cache import CacheEntry, Memory
+from resilient_auth._engine.cache import CacheEntry, Memory, forget_closed
 from resilient_auth._engine.engine import Engine
 from resilient_auth._fleet.engines import engine_for
 from resilient_auth._policy.breaker import breakers
@@ -101,6 +101,15 @@ def pinned_and_gone(scene: Scene) -> None:
     scene.fail(entry)
 
 
+def closed(scene: Scene) -> None:
+    """As whoever replaces one application by another one does, which still holds the former."""
+    entry = scene.entry(life=3600)
+    entry.reschedule = schedule.schedule
+    scene.clock.advance(10_000)
+    scene.fail(entry)
+    forget_closed(scene.memory)
+
+
 def idle(scene: Scene) -> None:
     scene.entry(life=600)
     scene.clock.advance(601)
@@ -127,6 +136,7 @@ SCENES: dict[str, Callable[[Scene], None]] = {
         never_had,
         given_up,
         pinned_and_gone,
+        closed,
         idle,
         denied,
         isolated,

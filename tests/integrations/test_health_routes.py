@@ -251,6 +251,21 @@ def test_what_is_no_health_is_told(served: Any, body: bytes, capsys: pytest.Capt
     assert capsys.readouterr().err.startswith("resilient-auth health: ")
 
 
+@pytest.mark.parametrize("reasons", [5, "abc", {"a": 1}, None, [{"a": 1}], True])
+def test_reasons_that_are_none_are_left_out(served: Any, reasons: Any) -> None:
+    """And the exit status is that of the verdict, and not of a program that broke, which would be that of `at risk`."""
+    answers, url = served
+    answers["/health"] = (200, json.dumps({"verdict": "ok", "reasons": reasons}).encode())
+    assert main(["health", f"{url}/health"]) == 0
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e400", "-1", "0", "soon"])
+def test_a_time_out_that_is_none_is_bad_usage(seconds: str, served: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, url = served
+    assert main(["health", url, f"--timeout={seconds}"]) == 2
+    assert "--timeout" in capsys.readouterr().err
+
+
 def test_an_application_that_is_gone_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """In one line; and so is what is no URL."""
     assert main(["health", "http://127.0.0.1:1/health", "--timeout", "2"]) == 3

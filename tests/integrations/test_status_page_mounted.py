@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import django_site
@@ -130,6 +130,57 @@ class _with:  # noqa: N801 - it is used as a function
     def __exit__(self, *error: object) -> None:
         self._served.__exit__(None, None, None)
         self._settings.disable()
+
+
+async def _refuse(request: Request) -> None:
+    from starlette.exceptions import HTTPException
+
+    raise HTTPException(401)
+
+
+class _Refusing:
+    """A guard that is an object."""
+
+    async def __call__(self, request: Request) -> None:
+        await _refuse(request)
+
+
+def _handing_on(request: Request) -> Any:
+    return _refuse(request)
+
+
+def _is_operator(request: Request) -> bool:
+    return "x-operator" in request.headers
+
+
+async def _is_operator_awaited(request: Request) -> bool:
+    return _is_operator(request)
+
+
+@pytest.mark.parametrize("framework", [in_fastapi, in_starlette])
+@pytest.mark.parametrize(
+    "guard",
+    [
+        _refuse,
+        _handing_on,
+        _Refusing(),
+        partial(_refuse),
+        wraps(_is_operator)(_handing_on),
+        _is_operator,
+        _is_operator_awaited,
+    ],
+    ids=["coroutine", "hands on", "object", "partial", "decorated", "says False", "says False later"],
+)
+def test_a_guard_of_any_form_refuses(framework: Mount, guard: Any) -> None:
+    """One that nobody awaits has checked nothing, and one that answers False has said no."""
+    with framework(guard=guard) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        for route in ROUTES:
+            answer = client.get(route)
+            assert answer.status_code in (401, 403), route
+            assert "sections" not in answer.text
+            assert "<main>" not in answer.text
+        if guard in (_is_operator, _is_operator_awaited):
+            assert client.get(ROUTES[0], headers=OPERATOR).status_code == 200
 
 
 FRAMEWORKS: list[Mount] = [in_fastapi, in_starlette, in_starlette_awaiting, in_flask, in_django]

@@ -215,6 +215,9 @@ def _observed(observer: observing.Observer, send: Send) -> Steps[Any]:
     operation.carry(send.request.headers)
     try:
         response = yield send
+    except GeneratorExit:  # by the collector, perhaps, and in the middle of anything
+        operation.abandon()
+        raise
     except BaseException as error:
         operation.end(error=error)
         raise

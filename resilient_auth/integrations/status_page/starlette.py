@@ -44,7 +44,7 @@ def mount_status_page(
         guard: Lets those through who may see it. For FastAPI a dependency, such as `Authenticated(verifier)`, or a
             function of yours that raises `HTTPException`; as `Depends(...)` or `Security(...)` too. For Starlette a
             function of the request, perhaps a coroutine function, that raises, or returns an answer in place of the
-            page and None otherwise.
+            page and None otherwise. One that says False, as a test would, refuses.
         title: What it is headed with.
         unprotected: Whether everybody may see it who reaches it.
 
@@ -81,23 +81,41 @@ def _of_fastapi(app: Starlette, guard: Any, answers: tuple[tuple[str, Callable[[
     if not isinstance(app, FastAPI):
         return []
     needed = [] if guard is None else [guard if hasattr(guard, "dependency") else Depends(guard)]
-    router = APIRouter(dependencies=needed, dependency_overrides_provider=app)
+    router = APIRouter(dependency_overrides_provider=app)
+
+    def guarded(answer: Callable[[], Response]) -> Callable[..., Any]:
+        async def endpoint(said: Any = needed[0]) -> Response:
+            # A function that hands on to a coroutine function has checked nothing until that is awaited.
+            refused = _refusal(await said if inspect.isawaitable(said) else said)
+            return await run_in_threadpool(answer) if refused is None else refused
+
+        return endpoint
+
     for at, answer in answers:
-        router.add_api_route(at, answer, include_in_schema=False, response_model=None)
+        router.add_api_route(at, guarded(answer) if needed else answer, include_in_schema=False, response_model=None)
     return list(router.routes)
 
 
 def _guarded(guard: Any, answer: Callable[[], Response]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         if guard is not None:
-            # A guard that blocks holds no loop up.
-            refused = await run_in_threadpool(guard, request) if not _awaits(guard) else await guard(request)
-            if isinstance(refused, Response):
+            # A guard that blocks holds no loop up; and one that hands on to a coroutine function has checked nothing
+            # until that is awaited.
+            said = await run_in_threadpool(guard, request) if not _awaits(guard) else guard(request)
+            refused = _refusal(await said if inspect.isawaitable(said) else said)
+            if refused is not None:
                 return refused
         # With very many tokens a look takes longer than a loop should be held.
         return await run_in_threadpool(answer)
 
     return endpoint
+
+
+def _refusal(said: object) -> Response | None:
+    """Return what is answered in place of the page; None where the guard lets it be seen."""
+    if isinstance(said, Response):
+        return said
+    return Response("Forbidden", 403, media_type="text/plain") if said is False else None
 
 
 def _awaits(guard: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..._policy.checks import nearest, require, require_number
 from ..._policy.endpoint import host_of
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, printable
 
 __all__ = ["FLOWS", "KEYS", "Setup", "read_setup"]
 
@@ -158,6 +158,11 @@ def _from_file(file: str) -> dict[str, Any]:
         raise ConfigurationError(f"{file} isn't TOML: {error}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{file} isn't TOML: it must be UTF-8") from None
+    except RecursionError:
+        raise ConfigurationError(f"{file} can't be read: it nests too deep") from None
+    except ValueError:  # Python's own, which says too little
+        why = "a number in it has too many digits, or its path a null character"
+        raise ConfigurationError(f"{printable(file)} can't be read: {why}") from None
     for name in given:
         known = sorted(KEYS)
         require(

@@ -118,6 +118,12 @@ def _bounded(check: Check, patient: Patient) -> list[Finding]:
             found.extend(check.run(patient))
         except ConfigurationError as refusal:
             found.append(error("configuration", str(refusal), "as it says"))
+        except OSError as failure:
+            # Without the path or the address, which may hold anything.
+            said = failure.strerror or type(failure).__name__
+            found.append(
+                error("system", f"the system says: {said}", "look at the path or address that is given for it")
+            )
         except Exception as failure:  # noqa: BLE001 - the others are still to be made
             # Its text may quote what it was given.
             found.append(warning("check_failed", f"the check itself fails ({type(failure).__name__})", "report it"))

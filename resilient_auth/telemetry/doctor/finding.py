@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -38,8 +39,12 @@ class Finding:
         return replace(self, check=check, what=_safe(self.what), fix=_safe(self.fix))
 
 
+#: A user's name and password in a URL, which somebody gave where a path or a host belongs.
+_USER = re.compile(r"://[^/@\s]{1,512}@")
+
+
 def _safe(text: str) -> str:
-    kept = printable(redact(text))
+    kept = _USER.sub("://...@", printable(redact(text)))
     return kept if len(kept) <= _LONGEST else f"{kept[:_LONGEST]}..."
 
 

@@ -26,7 +26,12 @@ def check_managed_identity(patient: Patient) -> Iterator[Finding]:
     endpoint = environ.get(named) or _METADATA
     where = f"the endpoint that {named} names" if environ.get(named) else "169.254.169.254"
     try:
-        patient.connect(*address_of(endpoint)).close()
+        address = address_of(endpoint)
+    except ValueError:
+        yield error("endpoint_wrong", f"{where} can't be read: it is no URL", f"correct {named}, or unset it")
+        return
+    try:
+        patient.connect(*address).close()
     except OSError as failure:
         yield error(
             "no_endpoint",
@@ -47,6 +52,14 @@ def check_managed_identity(patient: Patient) -> Iterator[Finding]:
         result = client.acquire_token_for_client(resource=scope.removesuffix("/.default"))
     except ProviderUnavailable as failure:
         yield error("endpoint_fails", f"{where} gives no token: {failure}", "wait: the platform is to mend it")
+        return
+    except ValueError:  # MSAL's, of what isn't JSON: other clouds answer at that address, too
+        yield error(
+            "endpoint_foreign",
+            f"{where} answers, and not as Azure's does: this machine is another cloud's, or something stands before it",
+            "run it where Azure gives an identity, or use a federated credential here",
+            rule="G12",
+        )
         return
     finally:
         client.close()

@@ -16,7 +16,7 @@ from ..._wire.discovery import aliases_of
 from ..._wire.environment import Authorities, bundle_of, proxy_for, proxy_setting
 from ..._wire.network.connect import NO_SUCH_NAME
 from .finding import Finding, error, note, ok, warning
-from .patient import Patient
+from .patient import Patient, authority_of
 
 __all__ = ["check_name", "check_port", "check_proxies", "check_tls", "check_trust"]
 
@@ -98,12 +98,12 @@ def check_port(patient: Patient) -> Iterator[Finding]:
         yield error(
             "no_answer",
             f"{host} doesn't answer at port {port}: a firewall swallows what is sent there, or {whose} is down",
-            f"allow outgoing connections to {host}:{port}",
+            f"allow outgoing connections to {authority_of(host, port)}",
         )
     except OSError as failure:
         yield error(
             "unreachable",
-            f"there is no way to {host}:{port} ({failure.strerror})",
+            f"there is no way to {authority_of(host, port)} ({failure.strerror})",
             "mend this machine's network or routes; the provider is not to blame",
         )
     else:
@@ -193,13 +193,14 @@ def _tunnel(patient: Patient, proxy: str | None, host: str, port: int) -> socket
     if proxy is None:
         return connected
     try:
-        lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
+        whom = authority_of(host, port)
+        lines = [f"CONNECT {whom} HTTP/1.1", f"Host: {whom}"]
         parts = urlsplit(proxy)
         if parts.username:
             who = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             lines.append(f"Proxy-Authorization: Basic {base64.b64encode(who.encode()).decode()}")
         connected.sendall("\r\n".join((*lines, "", "")).encode())
-        _expect_200(connected, f"{host}:{port}")
+        _expect_200(connected, whom)
     except BaseException:
         connected.close()
         raise
@@ -266,4 +267,4 @@ def _named(url: str) -> str:
 
 
 def _shown(address: tuple[str, int]) -> str:
-    return f"{address[0]}:{address[1]}"
+    return authority_of(*address)

@@ -19,7 +19,7 @@ from ...errors import ConfigurationError
 from ...settings import Settings
 from .configuration import Setup
 
-__all__ = ["Patient", "address_of"]
+__all__ = ["Patient", "address_of", "authority_of"]
 
 
 @dataclass(slots=True)
@@ -81,3 +81,8 @@ def address_of(url: str) -> tuple[str, int]:
     """Return the host and the port in a URL."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 1080)
+
+
+def authority_of(host: str, port: int) -> str:
+    """Return a host and a port as a URL has them, an address of IPv6 in brackets (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ..._store.paths import private_directory, private_file
 from ..._store.redis.clients import connector
 from .finding import Finding, error, ok, warning
-from .patient import Patient
+from .patient import Patient, authority_of
 
 __all__ = ["check_store"]
 
@@ -34,6 +34,9 @@ def check_store(patient: Patient) -> Iterator[Finding]:
 
 def _file(path: Path, group: int | None) -> Iterator[Finding]:
     place = path.parent
+    if not path.name:
+        yield error("store_nowhere", f"{path} is a directory, and no file's path", "name a file in it", rule="G3")
+        return
     if not place.exists() and not place.parent.exists():
         yield error(
             "store_nowhere", f"the directory above {place} doesn't exist", f"mkdir -p {place.parent}", rule="G3"
@@ -68,9 +71,9 @@ def _file(path: Path, group: int | None) -> Iterator[Finding]:
 
 
 def _redis(url: str, seconds: float) -> Iterator[Finding]:
-    parts = urlsplit(url)
-    shown = f"{parts.hostname or 'this machine'}:{parts.port or 6379}"
     connect = connector(url, seconds)  # or ConfigurationError, which doesn't quote the URL
+    parts = urlsplit(url)
+    shown = authority_of(parts.hostname or "this machine", parts.port or 6379)
     client: Any = None
     try:
         client = connect()

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .values import FINE, HOUR, KINDS, Bucket, Comparison, Kind, ServiceLevel, Totals
+from .values import FINE, HOUR, KINDS, Bucket, Comparison, Kind, ServiceLevel, Totals, finite, whole
 
 __all__ = ["DAY", "WEEK", "Counts"]
 
 DAY, WEEK = 86_400, 604_800
-#: Seconds for which buckets of each width are looked at: an hour more than a day, to compare an hour with.
-_REACH = {FINE: DAY + HOUR, HOUR: 2 * WEEK}
+#: Seconds for which buckets of each width are looked at: a day, and two hours more, to compare an hour with.
+_REACH = {FINE: DAY + 2 * HOUR, HOUR: 2 * WEEK}
 #: How many are kept: some more, since a clock that was wrong for a while leaves some where nobody looks.
 _MOST = {width: reach // width * 5 // 4 for width, reach in _REACH.items()}
 #: Seconds by which clocks of one fleet may differ.
@@ -127,12 +127,12 @@ class Counts:
         """
         try:
             since = found["since"]
-            counts = cls(math.inf if since is None else float(since))
+            counts = cls(math.inf if since is None else finite(since))
             for kind, widths in counts._buckets.items():
                 for width, buckets in widths.items():
                     for number, (total, failed) in found["kinds"][kind][str(width)].items():
-                        buckets[int(number)] = [int(total), int(failed)]
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+                        buckets[int(number)] = [whole(total), min(whole(failed), whole(total))]
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("these aren't counts") from error
         return counts
 

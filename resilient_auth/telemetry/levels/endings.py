@@ -75,6 +75,7 @@ class Endings:
     def look(self) -> None:
         """Read certificates, and have the owner's function asked where that is due; may take a while."""
         self._certificates = tuple(lives())
+        self._asking.revive()
         now, read = self._clock.monotonic(), self._read
         if read is None or self._under_way or now < self._ask_at:
             return
@@ -106,6 +107,8 @@ class Endings:
             )
             for client_id, ends in self._secrets.items()
             for at in ends
+            # The first of two runs out while the second one is used: that is how they are replaced.
+            if at > wall or max(ends) <= wall
         ]
         return tuple(dict.fromkeys(found))[:_MOST]
 

@@ -24,6 +24,7 @@ from ...store import Lease, Record, Store
 from .clocks import Clocks, Report
 from .counts import Counts
 from .state import State
+from .values import finite, whole
 
 __all__ = ["Fleet"]
 
@@ -178,9 +179,9 @@ class Fleet:
         if record is None or body is None:
             return _Shard(version=None if record is None else record.version)
         try:
-            writers = {str(who): int(number) for who, number in body["writers"].items()}
+            writers = {str(who): whole(number) for who, number in body["writers"].items()}
             # Those of releases before this one have none.
-            clocks = {str(who): float(at) for who, at in body.get("clocks", {}).items()}
+            clocks = {str(who): finite(at) for who, at in body.get("clocks", {}).items()}
             return _Shard(Counts.from_json(body["counts"]), writers, clocks, record.version)
         except (KeyError, TypeError, AttributeError, ValueError):
             self._reject(record.kind, "malformed", now)

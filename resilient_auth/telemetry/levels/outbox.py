@@ -45,12 +45,15 @@ class Outbox:
         webhook: Whom to tell.
         jitter: Spreads the delays.
         wake: Called when something came of a message, on the thread that sends.
+        wall: Tells the time at which each is sent: a receiver refuses what is minutes old, as it must, and others may
+            have taken that long before it.
     """
 
-    def __init__(self, webhook: Webhook, jitter: Jitter, wake: Callable[[], object]) -> None:
+    def __init__(self, webhook: Webhook, jitter: Jitter, wake: Callable[[], object], wall: Callable[[], float]) -> None:
         self._webhook = webhook
         self._jitter = jitter
         self._wake = wake
+        self._wall = wall
         self._sender = Sender(webhook)
         self._sending: Delivery[Callable[[], object]] = Delivery(lambda send: send(), capacity=256)
         self.renew()
@@ -65,6 +68,7 @@ class Outbox:
 
     def send(self, state: State, now: float) -> None:
         """Have sent what is due and isn't under way."""
+        self._sending.revive()
         for item in state.outbox:
             # The clock may have been set back since that was noted.
             if now >= item.due or item.due > now + 2.0 * _LONGEST:
@@ -72,10 +76,10 @@ class Outbox:
                     if item.id in self._under_way or item.id in self._came:
                         continue
                     self._under_way.add(item.id)
-                self._sending.put(partial(self._send, item.id, int(now), item.body))
+                self._sending.put(partial(self._send, item.id, item.body))
 
-    def _send(self, message_id: str, timestamp: int, body: str) -> None:
-        sent = self._sender.send(message_id, timestamp, body)
+    def _send(self, message_id: str, body: str) -> None:
+        sent = self._sender.send(message_id, int(self._wall()), body)
         with self._lock:
             self._under_way.discard(message_id)
             self._came[message_id] = sent

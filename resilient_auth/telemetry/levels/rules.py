@@ -6,6 +6,9 @@
 
 The pairs of windows and their factors are those of the SRE workbook, chapter "Alerting on SLOs": the long one says
 that it matters, the short one that it goes on. An alert ends well below where it began: one that wavers is told once.
+
+What was a week before is known by the hour alone, and in the morning an hour is many times the one before it: the
+least of those around it counts. So it does where clocks were set in between, somewhere: users get up by theirs.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .counts import DAY, WEEK, Counts
-from .values import FINE, Alert, Kind, Totals
+from .values import FINE, HOUR, Alert, Kind, Totals
 
 __all__ = ["Changed", "Thresholds", "changes"]
 
@@ -61,6 +67,12 @@ _SPAN, _LATE = 1800, 120
 #: Standard deviations by which requests must have fallen; those of both counts, as of Poisson's.
 _SIGMAS: Final = 5.0
 
+#: One zone for each date, and each hour, at which clocks are set where many live.
+_ZONES: Final = (
+    *("Europe/Berlin", "America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"),
+    *("America/Santiago", "Africa/Cairo", "Asia/Jerusalem", "Australia/Sydney", "Pacific/Auckland"),
+)
+
 #: Open alerts by kind and code; and when the last one of a kind and code ended.
 Key = tuple[Kind, str]
 
@@ -100,9 +112,13 @@ def _fall(
     before: list[tuple[str, int]] = []
     for name, period in (("a day", DAY), ("a week", WEEK)):
         if counts.since <= begin - period:
-            total = counts.totals(kind, begin - period, end - period, now).total
+            around = (period == WEEK) + _clocks_were_set(end - period, end)
+            starts = [begin - period + hours * HOUR for hours in range(-around, around + 1)]
+            total = min(counts.totals(kind, start, start + _SPAN, now).total for start in starts)
             if total >= thresholds.least:
                 before.append((name, total))
+            elif period == WEEK:  # such as a weekend, whose day before isn't one
+                before = []
     is_open = (kind, "requests_fell") in opened
     than = " and ".join(f"{_fewer(found.total, total)} than the {total:,} {name} before" for name, total in before)
     detail = f"{found.total:,} {kind} in half an hour, {than}" if before else f"there were few {kind} before, too"
@@ -112,6 +128,29 @@ def _fall(
             yield Changed(False, kind, "requests_fell", detail, found)
     elif before and all(_has_fallen(found.total, total, fall) for _, total in before):
         yield Changed(True, kind, "requests_fell", detail, found)
+
+
+def _clocks_were_set(before: float, now: float) -> bool:
+    """Return whether clocks were set anywhere between two times."""
+    return any(_offset(zone, before) != _offset(zone, now) for zone in _zones())
+
+
+@cache
+def _zones() -> tuple[ZoneInfo, ...]:
+    found = []
+    for name in _ZONES:
+        try:
+            found.append(ZoneInfo(name))
+        except (ZoneInfoNotFoundError, OSError, ValueError):  # a machine without them: there it isn't known
+            continue
+    return tuple(found)
+
+
+def _offset(zone: ZoneInfo, at: float) -> object:
+    try:
+        return datetime.fromtimestamp(at, UTC).astimezone(zone).utcoffset()
+    except (OverflowError, ValueError, OSError):  # a clock that is out of its mind
+        return None
 
 
 def _has_fallen(now: int, before: int, share: float) -> bool:
@@ -170,9 +209,11 @@ class _Burn(NamedTuple):
 
     @property
     def ends(self) -> bool:
-        # Nobody asks, perhaps since all fails: that is no recovery.
+        # Nobody asks, perhaps since all fails: that is no recovery, however long it lasts.
         short = self._rate(self.short)
-        return not self.long.failed or (short is not None and short < _OVER * self.pair.factor)
+        if short is None:
+            return self.long.total > 0 and not self.long.failed
+        return short < _OVER * self.pair.factor
 
     def told(self) -> str:
         parts = [

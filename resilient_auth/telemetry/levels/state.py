@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .rules import Key
-from .values import KINDS, Alert
+from .values import KINDS, Alert, finite, whole
 
 __all__ = ["Item", "State"]
 
@@ -80,18 +80,20 @@ class State:
         """
         try:
             alerts = [
-                Alert(kind=kind, code=str(code), since=float(since), detail=str(detail))
+                Alert(kind=kind, code=str(code), since=finite(since), detail=str(detail))
                 for kind, code, since, detail in found["alerts"]
                 if kind in _KNOWN
             ]
             return cls(
                 alerts={(alert.kind, alert.code): alert for alert in alerts},
-                ended={(kind, str(code)): float(at) for kind, code, at in found["ended"] if kind in _KNOWN},
-                warned={str(name): int(mark) for name, mark in found["warned"].items()},
-                outbox=[Item(str(i), float(at), str(b), int(n), float(due)) for i, at, b, n, due in found["outbox"]],
-                day=int(found["day"]),
+                ended={(kind, str(code)): finite(at) for kind, code, at in found["ended"] if kind in _KNOWN},
+                warned={str(name): whole(mark) for name, mark in found["warned"].items()},
+                outbox=[
+                    Item(str(i), finite(at), str(b), whole(n), finite(due)) for i, at, b, n, due in found["outbox"]
+                ],
+                day=whole(found["day"]),
             )
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("this isn't the state of a watch") from error
 
 

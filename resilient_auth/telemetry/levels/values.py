@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
-__all__ = ["FINE", "HOUR", "KINDS", "Alert", "Bucket", "Comparison", "Kind", "ServiceLevel", "ServiceLevels", "Totals"]
+__all__ = [
+    "FINE",
+    "HOUR",
+    "KINDS",
+    "Alert",
+    "Bucket",
+    "Comparison",
+    "Kind",
+    "ServiceLevel",
+    "ServiceLevels",
+    "Totals",
+    "finite",
+    "whole",
+]
 
 Kind = Literal["acquisitions", "verifications", "downstream"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Seconds of a bucket: of those that reach back a day, and of those that reach back two weeks.
 FINE, HOUR = 300, 3600
+#: What a count, or a time in seconds, may be at most: whatever is made of it is a number still.
+_MOST: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,3 +131,25 @@ def _json(value: object) -> Any:
     if isinstance(value, Comparison):
         found["change"] = value.change
     return found
+
+
+def finite(value: object) -> float:
+    """Return a time or a length of a record, of which nobody knows who wrote it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_MOST <= value <= _MOST:
+        raise ValueError("this is no number of seconds")
+    return float(value)
+
+
+def whole(value: object) -> int:
+    """Return a count of a record.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+        raise ValueError("this is no count")
+    return value

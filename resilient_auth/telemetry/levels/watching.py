@@ -20,6 +20,7 @@ from ..._engine.timers import Timer, timers_of
 from ..._msal.rotation.trial import date, mark_passed, tell_elsewhere
 from ..._process import forks
 from ..._process.credential_ends import CredentialEnd, reporters
+from ..._process.saying import say
 from ...errors import StoreUnavailable
 from ...events import (
     AlertOpened,
@@ -44,8 +45,6 @@ from .values import KINDS, Alert, ServiceLevels
 
 __all__ = ["Watch", "levels_of"]
 
-_log = logging.getLogger("resilient_auth")
-
 #: Seconds between two looks; for which one process leads; and for which all read the fleet's numbers at each look, once
 #: somebody has asked. Else they do so as rarely.
 EVERY: Final = 60.0
@@ -53,6 +52,8 @@ _LEADS, _ASKED = 3 * EVERY, 300.0
 #: Seconds that must have been looked on before a fall means anything, and by which two clocks may part.
 SETTLES: Final = 2700.0
 _JUMP: Final = 60.0
+#: Seconds after which others have written what they counted while the store failed.
+_OTHERS_WRITE: Final = 5 * EVERY
 #: Times that what was told is read again, since another process has just written it.
 _TRIES: Final = 4
 #: Seconds that closing waits for a look that is under way.
@@ -70,7 +71,7 @@ class Watch:
         self._endings = Endings(options.secret_expires, self._clock)
         self._fleet = None if options.store is None else Fleet(options.store, options.name)
         webhook = options.webhook
-        self._outbox = None if webhook is None else Outbox(webhook, options.jitter, self._wake)
+        self._outbox = None if webhook is None else Outbox(webhook, options.jitter, self._wake, self._wall)
         self._work: Delivery[Callable[[], object]] = Delivery(lambda look: look(), capacity=2)
         self._tallied.begin_here()
         self._closed = False
@@ -158,7 +159,7 @@ class Watch:
                 fleet.add(self._collected(wall), wall)
                 fleet.resign()
             except StoreUnavailable:
-                _log.debug("What was counted last isn't in the store")
+                say(logging.DEBUG, "What was counted last isn't in the store")
             finally:
                 self._looking.release()
         if self._outbox is not None:
@@ -175,14 +176,18 @@ class Watch:
         return f"<Watch {self._options.name}{' (closed)' if self._closed else ''}>"
 
     def _wake(self) -> None:
-        self._work.put(self._look_and_go_on)
+        if not self._work.put(self._look_and_go_on):  # the system has no thread to give now
+            self._go_on(EVERY)
 
     def _look_and_go_on(self) -> None:
         after = EVERY
         try:
             after = self.look()
         except Exception as error:  # noqa: BLE001 - an owner's store or clock; the next look is made in any case
-            _log.warning("A look at service levels failed: %s", type(error).__name__)
+            say(logging.WARNING, "A look at service levels failed: %s", type(error).__name__)
+        self._go_on(after)
+
+    def _go_on(self, after: float) -> None:
         with self._lock:
             if self._closed:
                 return
@@ -245,6 +250,8 @@ class Watch:
             StoreUnavailable: The store fails.
         """
         fleet.add(fresh, wall)
+        if self._is_alone:  # what others counted meanwhile isn't there yet, and requests would seem to fall
+            self._unsettled_until = max(self._unsettled_until, now + _OTHERS_WRITE)
         leads = fleet.lead(_LEADS)
         if leads or now - self._asked_at <= _ASKED or now >= self._read_again_at:
             self._read_fleet(fleet, wall, now)
@@ -315,6 +322,9 @@ class Watch:
         if counts is not None:
             settled, thresholds = now >= self._unsettled_until, self._options.thresholds
             changed = list(changes(counts, wall, thresholds, state.alerts, state.ended, settled=settled))
+            # What a fleet has told isn't over since one process alone sees nothing of it.
+            theirs = () if counts is not self._own else self._state.alerts
+            changed = [each for each in changed if each.opened or (each.kind, each.code) not in theirs]
             found += [_noted(state, each, self._options.name, wall) for each in changed]
         if now >= self._doubtful_until:
             found += self._expiring(state, wall)

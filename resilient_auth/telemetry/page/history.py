@@ -10,7 +10,8 @@ from typing import Final
 
 from ..._policy.breaker import breakers
 from ..._policy.circuit.status import Dependency, State
-from ...events import Event, subscribe
+from ...events import BreakerClosed, BreakerHalfOpen, BreakerIsolated, BreakerOpened, Event
+from ...events.delivery import subscribe_to
 from ..listening import BreakerEvent, transition
 
 __all__ = ["Change", "History", "Lane", "Outage", "history"]
@@ -63,7 +64,7 @@ class History:
         """Keep it from now on; a second call changes nothing."""
         if self._unsubscribe is not None:
             return
-        self._unsubscribe = subscribe(self)
+        self._unsubscribe = subscribe_to((BreakerOpened, BreakerHalfOpen, BreakerClosed, BreakerIsolated), self)
         self.since = time.time()
         for breaker in breakers():
             status = breaker.status()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -21,16 +23,18 @@ FALLS = Thresholds(fall=0.25, objective=None, least=100)
 Traffic = Callable[[float], tuple[int, int]]
 
 
-def replay(traffic: Traffic, days: float, thresholds: Thresholds = SUCCESS) -> Iterator[tuple[float, Changed]]:
+def replay(
+    traffic: Traffic, days: float, thresholds: Thresholds = SUCCESS, begin: float = NOW
+) -> Iterator[tuple[float, Changed]]:
     """Give what an owner is told, and when, in hours since the begin."""
-    counts, opened, ended = Counts(NOW), dict[Key, Alert](), dict[Key, float]()
+    counts, opened, ended = Counts(begin), dict[Key, Alert](), dict[Key, float]()
     failed = 0
     for step in range(round(days * 288)):
-        at = NOW + step * FINE
-        now = traffic(at - NOW)
+        at = begin + step * FINE
+        now = traffic(at - begin)
         counts.add("acquisitions", at, *now)
         failed += now[1]
-        if not failed and (at - NOW < DAY or not thresholds.fall):  # there is nothing to tell yet
+        if not failed and (at - begin < DAY or not thresholds.fall):  # there is nothing to tell yet
             continue
         for changed in list(changes(counts, at + 299.0, thresholds, opened, ended, settled=True)):
             key = (changed.kind, changed.code)
@@ -39,7 +43,7 @@ def replay(traffic: Traffic, days: float, thresholds: Thresholds = SUCCESS) -> I
             else:
                 del opened[key]
                 ended[key] = at
-            yield (at - NOW) / HOUR, changed
+            yield (at - begin) / HOUR, changed
 
 
 def told(traffic: Traffic, days: float, thresholds: Thresholds = SUCCESS) -> list[tuple[str, bool]]:
@@ -94,6 +98,19 @@ class TestSuccess:
         """Nobody asks any more, since nothing works."""
         silent = list(replay(lambda at: (100, 100 if at > DAY else 0) if at < 25 * HOUR else (0, 0), 1.2))
         assert [(changed.code, changed.opened) for _, changed in silent] == [("success_rate", True)]
+
+    @pytest.mark.parametrize("share", [1.0, 0.002])
+    def test_days_without_requests_are_no_recovery(self, share: float) -> None:
+        """Until somebody asks again, and is served."""
+
+        def traffic(at: float) -> tuple[int, int]:
+            if 5 * DAY <= at < 9 * DAY:
+                return 0, 0
+            return 1000, round(1000 * share) if DAY <= at < 5 * DAY else 0
+
+        found = [(at, changed.opened) for at, changed in replay(traffic, 10)]
+        assert [opened for _, opened in found] == [True, False]
+        assert found[1][0] >= 9 * 24
 
     def test_an_objective_that_is_lower_is_told_later(self) -> None:
         lax = Thresholds(fall=None, objective=0.95, least=100)
@@ -166,3 +183,51 @@ class TestFalls:
 
     def test_without_a_share_nothing_is_told(self) -> None:
         assert told(lambda at: (100 if at < 2 * DAY else 0, 0), 3, SUCCESS) == []
+
+    @pytest.mark.parametrize("closed", [(), (5, 6)], ids=["every day", "working days"])
+    @pytest.mark.parametrize("month", [3, 10, 11])
+    @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Sydney"])
+    def test_clocks_that_are_set_are_no_fall(self, zone: str, month: int, closed: tuple[int, ...]) -> None:
+        """Users get up by theirs: an hour later or sooner than a day and a week before, by the time of this machine."""
+        begin = datetime(2026, month, 1, tzinfo=UTC).timestamp() - 9 * DAY
+
+        def traffic(at: float) -> tuple[int, int]:
+            local = datetime.fromtimestamp(begin + at, ZoneInfo(zone))
+            hour = local.hour + local.minute / 60
+            awake = max(0.0, math.sin((hour - 6) / 16 * math.pi)) if 6 <= hour <= 22 else 0.0
+            return (2 if local.weekday() in closed else round(50 + 2000 * awake)), 0
+
+        found = [at for at, changed in replay(traffic, 40, FALLS, begin) if changed.opened]
+        # A closed day is one against the day before, as long as there is no week before.
+        assert not [at for at in found if at > 8 * 24 or not closed]
+
+    @pytest.mark.parametrize("weekend", [0, 2, 30])
+    def test_a_business_that_closes_has_fallen_on_no_day(self, weekend: int) -> None:
+        """Whether few come then, or nobody; nor when it opens, of which a week before only the hour is known."""
+
+        def traffic(at: float) -> tuple[int, int]:
+            hour = at % DAY / HOUR
+            awake = max(0.0, math.sin((hour - 6) / 16 * math.pi)) if 6 <= hour <= 22 else 0.0
+            return (weekend if at // DAY % 7 in (5, 6) else round(50 + 2000 * awake)), 0
+
+        assert not [at for at, changed in replay_falls(traffic, 30) if changed.opened and at > 7 * 24]
+
+    @pytest.mark.parametrize("day", range(14, 19))
+    def test_a_business_that_stops_on_a_working_day_is_told(self, day: int) -> None:
+        """On a Monday too, whose day before says nothing."""
+
+        def traffic(at: float) -> tuple[int, int]:
+            if at >= day * DAY + 12 * HOUR or at // DAY % 7 in (5, 6):
+                return 0, 0
+            return (200 if 8 <= at % DAY / HOUR < 18 else 10), 0
+
+        found = [at for at, changed in replay_falls(traffic, day + 0.8) if changed.opened and at > 7 * 24]
+        assert found == [pytest.approx(day * 24 + 12.3, abs=0.3)]
+
+    def test_a_fall_on_such_a_day_is_told(self) -> None:
+        """On the Sunday itself, as on others."""
+        begin = datetime(2026, 10, 12, tzinfo=UTC).timestamp()
+        stops = (datetime(2026, 10, 25, 12, tzinfo=UTC).timestamp() - begin) / HOUR
+        found = list(replay(lambda at: (100 if at < stops * HOUR else 50, 0), 14, FALLS, begin))
+        assert [changed.opened for _, changed in found][:1] == [True]
+        assert found[0][0] == pytest.approx(stops + 0.4, abs=0.2)

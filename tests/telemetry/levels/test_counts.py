@@ -76,7 +76,7 @@ def test_memory_is_constant() -> None:
     for hour in range(5_000):
         counts.add("acquisitions", NOW + hour * HOUR, 1, 0)
     found = counts.to_json()["kinds"]["acquisitions"]
-    assert [len(found[str(FINE)]), len(found[str(HOUR)])] == [375, 420]
+    assert [len(found[str(FINE)]), len(found[str(HOUR)])] == [390, 420]
     assert len(json.dumps(steady(NOW - 2 * WEEK, NOW).to_json())) < 20_000
 
 

@@ -153,6 +153,17 @@ class TestWhereItIsSeen:
         assert reason is None or reason in health.reasons
         assert health.to_dict()["credentials"][0]["remaining"] == pytest.approx(days * DAY, abs=1.0)
 
+    def test_the_first_of_two_secrets_runs_out_in_peace(self, watched: Callable[..., Any], clock: ManualClock) -> None:
+        """While the second one is valid nothing is at risk: that is how they are replaced. After it, all is told."""
+        first, second = (datetime.fromtimestamp(clock.wall() + days * 86_400.0, UTC) for days in (10, 200))
+        one = watched(secret_expires={"shop": [first, second]})
+        one.watch.look()
+        assert [round(end.remaining / 86_400) for end in one.watch.credential_ends()] == [10, 200]
+        clock.advance(11 * 86_400.0)
+        assert [round(end.remaining / 86_400) for end in one.watch.credential_ends()] == [189]
+        clock.advance(190 * 86_400.0)
+        assert [round(end.remaining / 86_400) for end in one.watch.credential_ends()] == [-191, -1]
+
     def test_a_metric_does(self, clock: ManualClock) -> None:
         """Of secrets, too, where a watch knows their ends."""
         from prometheus_client import CollectorRegistry, generate_latest

@@ -217,7 +217,7 @@ class TestReceiversThatFail:
             assert (state.post(message(event, "app")) is not None) is (number >= 64)
         state.outbox = state.outbox[:1]
         told = threading.Event()
-        outbox = Outbox(Webhook("http://127.0.0.1:9/", secret=SECRET), no_jitter, told.set)
+        outbox = Outbox(Webhook("http://127.0.0.1:9/", secret=SECRET), no_jitter, told.set, time.time)
         pauses, failures = [], []
         while state.outbox:
             outbox.send(state, now)
@@ -242,9 +242,27 @@ class TestReceiversThatFail:
         state = State()
         state.post(Item("msg_1", 1.8e9, "{}", tries=3, due=1.8e9 + 365 * 86_400.0))
         told = threading.Event()
-        outbox = Outbox(Webhook("http://127.0.0.1:9/", secret=SECRET), no_jitter, told.set)
+        outbox = Outbox(Webhook("http://127.0.0.1:9/", secret=SECRET), no_jitter, told.set, time.time)
         outbox.send(state, 1.8e9)
         assert told.wait(5.0)
+        outbox.end()
+
+    def test_a_message_that_waited_for_others_is_signed_when_it_goes(
+        self, receiver: Receiver, eventually: Callable[..., None]
+    ) -> None:
+        """A receiver refuses what is minutes old: so long may those before it have hung."""
+        held, state, clock = threading.Event(), State(), [time.time() - 1200.0]
+        receiver.answer = lambda handler: (held.wait(5.0), reply(handler, 204))
+        for number in range(2):
+            state.post(Item(f"msg_{number}", clock[0], "{}", due=clock[0]))
+        outbox = Outbox(Webhook(receiver.url, secret=SECRET), no_jitter, lambda: None, lambda: clock[0])
+        outbox.send(state, clock[0])
+        eventually(lambda: receiver.got)
+        clock[0] += 1200.0
+        held.set()
+        eventually(lambda: len(receiver.got) == 2)
+        headers, body = receiver.got[1]
+        standardwebhooks.Webhook(SECRET).verify(body, headers)
         outbox.end()
 
     def test_its_thread_ends_with_the_watch(

@@ -24,7 +24,7 @@ from resilient_auth._policy.breaker import Breaker, Dependency
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.clock import SystemClock
 from resilient_auth.emulator import Emulator, Fault
-from resilient_auth.events import BreakerClosed, BreakerHalfOpen, BreakerOpened
+from resilient_auth.events import BreakerClosed, BreakerHalfOpen, BreakerOpened, BulkheadRefused, emit
 from resilient_auth.telemetry.page import serving
 from resilient_auth.telemetry.page.drawing import Axis, steps
 from resilient_auth.telemetry.page.history import History, history
@@ -248,6 +248,34 @@ def test_the_history_follows_circuits() -> None:
     for number in range(10_000):
         kept(_breaker(BreakerHalfOpen, 300.0 + number))
     assert len(kept._changes) == 4096
+
+
+def test_a_flood_of_other_events_takes_no_circuit_along(
+    eventually: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """More of them at a time than a listener has room for: an outage that is over would go on."""
+    kept = History()
+    kept.begin()
+    caplog.set_level("CRITICAL", "resilient_auth")
+
+    def flood(number: int) -> None:
+        for count in range(1000):
+            emit(BulkheadRefused(at=1.0, target="https://api.example", code="queue_full"))
+            if count == 500:
+                about = {"at": time.time(), "target": f"https://api-{number}.example", "purpose": "api", "seconds": 1.0}
+                emit(BreakerOpened(code="slow", **about))
+                emit(BreakerClosed(**about))
+
+    threads = [threading.Thread(target=flood, args=(number,)) for number in range(32)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        eventually(lambda: len(kept._changes) == 64)
+        assert {lane.changes[-1].state for lane in kept.lanes(time.time(), 100)} == {"closed"}
+    finally:
+        kept.end()
 
 
 def test_the_history_is_kept_while_a_page_is_mounted() -> None:
