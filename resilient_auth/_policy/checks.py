@@ -68,11 +68,18 @@ def require_store(store: object) -> None:
 
 def require_number(name: str, value: object, *, low: float, high: float = math.inf, unit: str = " s") -> None:
     """Raise `ConfigurationError` unless `value` is a finite number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
         raise ConfigurationError(f"{name} must be a number, not {value!r}")
     if not low <= value <= high:
         span = f"at least {low:g}{unit}" if high == math.inf else f"from {low:g} to {high:g}{unit}"
         raise ConfigurationError(f"{name} must be {span}, not {value:g}")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def require_whole(name: str, value: object, *, low: int, high: int | None = None) -> None:

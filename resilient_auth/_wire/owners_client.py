@@ -72,9 +72,18 @@ class OwnersClient:
     Args:
         client: The owner's.
         clock: Bounds each request's duration.
+
+    Raises:
+        ConfigurationError: It is no HTTP client.
     """
 
     def __init__(self, client: Any, clock: Clock) -> None:
+        if isinstance(client, type) or not all(callable(getattr(client, name, None)) for name in ("get", "post")):
+            raise ConfigurationError(
+                "http_client must have the methods get and post, as a requests.Session has, "
+                f"not {client.__name__ if isinstance(client, type) else type(client).__name__}"
+                + (": make an object of it" if isinstance(client, type) else "")
+            )
         self.client = client
         self._clock = clock
         self._number = number_of(client)
