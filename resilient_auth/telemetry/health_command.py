@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import httpx
 
+from .._policy.checks import require_number
 from .._wire.environment import Authorities
-from ..errors import printable
+from ..errors import ConfigurationError, printable
 
 __all__ = ["forecast", "main"]
 
@@ -103,9 +104,20 @@ def _ask(url: str, seconds: float, wanted: str) -> dict[str, Any]:
     return told
 
 
+def _seconds(text: str) -> float:
+    """Return a number of seconds that can be waited for; argparse tells what isn't one as bad usage."""
+    try:
+        seconds = float(text)
+        require_number("it", seconds, low=0.1, high=3600.0)
+    except ValueError as error:  # a ConfigurationError is one
+        told = str(error) if isinstance(error, ConfigurationError) else f"it must be a number, not {text!r}"
+        raise argparse.ArgumentTypeError(told) from None
+    return seconds
+
+
 def _parser(command: str, described: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"resilient-auth {command}", **described)  # type: ignore[arg-type]
     parser.add_argument("url", metavar="URL", help="such as http://localhost:8000/health")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="at most (%(default)g)")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="at most (%(default)g)")
     parser.add_argument("--json", action="store_true", help="print what it answers")
     return parser
