@@ -91,7 +91,11 @@ def identity_given(arguments: Mapping[str, Any]) -> Identity:
         raise ConfigurationError(f"{name} is {len(given)} characters long: {_LONGEST} at most")
     # MSAL takes dSTS for an OpenID provider.
     openid = bool(oidc) or parts.path.startswith("/dstsv2")
-    capabilities = declared(arguments.get("client_capabilities"))
+    listed = arguments.get("client_capabilities")
+    if isinstance(listed, (str, bytes)) or not (listed is None or isinstance(listed, Iterable)):
+        # MSAL would declare the letters of a text.
+        raise ConfigurationError(f"client_capabilities must be a list such as ['cp1'], not {listed!r}")
+    capabilities = declared(listed)
     client_id = arguments["client_id"]
     if client_id is not None and not isinstance(client_id, str):
         raise ConfigurationError(f"client_id must be the application's id, a string, not {type(client_id).__name__}")

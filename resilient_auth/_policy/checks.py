@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import math
+import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from ..errors import ConfigurationError
 from ..store import Store
 
 __all__ = [
+    "awaits",
     "called",
     "check_scopes",
+    "is_path",
     "is_scope",
     "nearest",
     "require",
+    "require_clock",
+    "require_function",
     "require_number",
     "require_store",
     "require_whole",
@@ -56,6 +62,41 @@ def require(holds: bool, message: str) -> None:
     """Raise `ConfigurationError(message)` unless `holds`."""
     if not holds:
         raise ConfigurationError(message)
+
+
+def awaits(function: object) -> bool:
+    """Return whether a call of it gives something that has to be awaited, as far as that can be told before."""
+    of_an_object = None if isinstance(function, type) else getattr(type(function), "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(of_an_object)
+
+
+def require_function(name: str, function: object, *, of: str) -> None:
+    """Raise `ConfigurationError` unless `function` is one that nobody has to await.
+
+    Args:
+        name: The argument's.
+        function: What was given.
+        of: What it takes, for people.
+    """
+    require(callable(function), f"{name} must be a function of {of}, not {type(function).__name__}")
+    require(
+        not awaits(function),
+        f"{name} must be a plain function of {of}, and this is a coroutine function, which nobody would await",
+    )
+
+
+def require_clock(clock: object) -> None:
+    """Raise `ConfigurationError` unless `clock` is one, or None."""
+    fits = clock is None or all(callable(getattr(clock, name, None)) for name in ("wall", "monotonic", "wait"))
+    require(fits, f"clock must be a Clock, such as resilient_auth.testing.ManualClock(), not {type(clock).__name__}")
+
+
+def is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether something can be a file's path; `open` would take a number for a file that is open already."""
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    path = os.fspath(value)
+    return isinstance(path, str) and bool(path)
 
 
 def require_store(store: object) -> None:

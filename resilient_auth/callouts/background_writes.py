@@ -25,8 +25,8 @@ from .._engine.threads import on_a_thread
 from .._engine.timers import timers_of
 from .._engine.workers import Workers
 from .._policy.breaker import Breaker, Dependency, prepare
-from .._policy.checks import require, require_number, require_store, require_whole
-from .._policy.circuit.options import BreakerOptions
+from .._policy.checks import require, require_clock, require_function, require_number, require_store, require_whole
+from .._policy.circuit.options import BreakerOptions, chosen_breaker
 from .._policy.retry import delay_before
 from .._process import forks
 from .._process.write_reports import WritesHealth, write_reporters
@@ -36,7 +36,7 @@ from ..events import WriteFailed, WriteGivenUp, emit
 from ..store import Store
 from ..token import fingerprint
 from .handling import place_of
-from .write import DeadLetter, Kept, Target, Undeliverable, Write, WritesFull
+from .write import DeadLetter, Kept, Target, Undeliverable, Write, WritesFull, carry_out
 
 __all__ = ["BackgroundWrites"]
 
@@ -91,8 +91,9 @@ class BackgroundWrites:
     ) -> None:
         fits = isinstance(name, str) and 0 < len(name) <= 25 and not set(name) - set(ascii_lowercase + digits + "-")
         require(fits, f"name must be 1 to 25 small letters, digits and hyphens, not {name!r}")
-        require(callable(target), "target must be a function of a Write")
+        require_function("target", target, of="a Write")
         require_store(store)
+        require_clock(clock)
         require_whole("most", most, low=1, high=1_000_000)
         require_whole("attempts", attempts, low=1, high=1000)
         require_number("first_delay", first_delay, low=5.0, high=3600.0)
@@ -101,8 +102,7 @@ class BackgroundWrites:
         require_number("max_age", max_age, low=60.0, high=30 * 86_400.0)
         require_whole("concurrency", concurrency, low=1, high=256)
         self.name = name
-        self._target = target
-        self._store = store
+        self._target, self._store = target, store
         self._kind = f"write-{name}"
         self._most, self._attempts = most, attempts
         self._delays = {"first": first_delay, "longest": longest_delay}
@@ -113,7 +113,7 @@ class BackgroundWrites:
         self._closed = False
         prepare()
         about = Dependency(target=f"writes {name}", purpose="writes")
-        self._breaker = Breaker(about, breaker or BreakerOptions(), clock=self._clock, jitter=jitter)
+        self._breaker = Breaker(about, chosen_breaker(breaker), clock=self._clock, jitter=jitter)
         self._begin()
         write_reporters.add(self)
         forks.renew_in_children(self)
@@ -342,7 +342,7 @@ class BackgroundWrites:
         with permit:
             self._trying.add(key)
             try:
-                self._target(Write(key=key, payload=kept.payload, attempt=kept.attempts + 1))
+                carry_out(self._target, Write(key=key, payload=kept.payload, attempt=kept.attempts + 1))
             except Undeliverable as error:
                 permit.success()  # the target works, and said no
                 self._give_up(key, kept, version, error.code)

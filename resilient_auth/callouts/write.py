@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -10,7 +11,7 @@ from typing import Any, Final, Protocol
 from ..errors import ConfigurationError, ResilientAuthError
 from ..store import Record
 
-__all__ = ["DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull"]
+__all__ = ["DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull", "carry_out"]
 
 _LARGEST: Final = 256 * 1024
 
@@ -58,6 +59,19 @@ class Target(Protocol):
 
     def __call__(self, write: Write, /) -> object:
         """Make it; return when it is made. Whatever it raises has it tried again later, `Undeliverable` excepted."""
+
+
+def carry_out(target: Target, write: Write) -> None:
+    """Have a target make a write.
+
+    Raises:
+        ConfigurationError: It returned something to be awaited, and so has made nothing yet.
+    """
+    returned = target(write)
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise ConfigurationError("target returned something to be awaited, which nobody does: it must make the write")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

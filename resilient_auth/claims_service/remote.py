@@ -8,7 +8,6 @@ says what happens when it can't be asked (G11, G19, G20). `decide` decides; thes
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 import uuid
 import weakref
@@ -19,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 
 from .._engine.steps import Steps, run, run_async
-from .._policy.checks import require, require_number, require_whole
+from .._policy.checks import awaits, require, require_function, require_number, require_whole
 from .._process import forks
 from ..downstream import TransportOptions, api_client, async_api_client
 from ..downstream.given import Verify
@@ -79,18 +78,20 @@ class _Verifier:
     ) -> None:
         self._origin = named_origin("url", url, allow_http_loopback=allow_http_loopback, bare=False)
         require((sends is None) != (request is None), "give either sends=('sub', ...), or request=, a function")
-        require(request is None or callable(request), "request must be a function of the claims")
-        require(parse is None or callable(parse), "parse must be a function of the service's JSON object")
+        if request is not None:
+            require_function("request", request, of="the claims")
+        if parse is not None:
+            require_function("parse", parse, of="the service's JSON object")
         require(
             when_unavailable in ("deny", "last_decision", "reduced"),
             f"when_unavailable must be 'deny', 'last_decision' or 'reduced', not {when_unavailable!r}",
         )
         require(
-            (when_unavailable == "reduced") == callable(reduced),
+            (when_unavailable == "reduced") == (reduced is not None) and (reduced is None or callable(reduced)),
             "when_unavailable='reduced' and reduced=, a function of the claims and what failed, go together",
         )
         require(
-            self._awaits or not inspect.iscoroutinefunction(reduced),
+            self._awaits or not awaits(reduced),
             "an async reduced in a sync verifier: use resilient_auth.aio.RemoteClaimsVerifier, or a plain function",
         )
         require(deadline is None or options is None, "deadline is one of the options: give it there")
@@ -323,7 +324,7 @@ def _answer(response: httpx.Response, read: bytes) -> ServiceAnswer:
 def _names(sends: Iterable[str] | None) -> tuple[str, ...]:
     if sends is None:
         return ()
-    names = (sends,) if isinstance(sends, str) else tuple(sends)
+    names = (sends,) if isinstance(sends, str) else tuple(sends) if isinstance(sends, Iterable) else ()
     require(
         bool(names) and all(isinstance(name, str) and name for name in names),
         f"sends must name the claims that the service is sent, such as ('sub', 'tid'), not {sends!r}",

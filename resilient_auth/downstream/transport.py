@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import httpx
 
 from .._engine.steps import run, run_async
 from .._policy.breaker import BreakerStatus
-from .._policy.checks import require
+from .._policy.checks import awaits, require, require_clock, require_function
 from .._policy.endpoint import origin_from
 from .._process import forks
 from .connections import NO_HTTP2, after_fork, bound, limits_for, speaks_http2
@@ -44,18 +43,26 @@ class _Resilient:
         sleep: Callable[[float], Any] | None = None,
     ) -> None:
         self._options = chosen(options)
-        require(key is None or callable(key), f"key must be a function of a request, not {key!r}")
+        if key is not None:
+            require_function("key", key, of="a request")
+        require_clock(self._options.clock)
         require(
             fallback is None or callable(fallback),
             f"fallback must be a function of request and error, not {fallback!r}",
         )
         require(
-            self._awaits or not inspect.iscoroutinefunction(fallback),
+            self._awaits or not awaits(fallback),
             "an async fallback in a sync transport: use AsyncResilientTransport, or a plain function",
         )
         plain = getattr(self._dialect.library, self._plain)
         if wrapped is None:
             wrapped = plain(limits=limits_for(self._dialect.library, self._options.concurrency))
+        way = "handle_async_request" if self._awaits else "handle_request"
+        given = wrapped.__name__ if isinstance(wrapped, type) else type(wrapped).__name__
+        require(
+            callable(getattr(wrapped, way, None)) and not isinstance(wrapped, type),
+            f"wrapped, or an api_client's transport, must have {way}, such as {plain.__name__}() has, not {given}",
+        )
         require(not speaks_http2(wrapped), NO_HTTP2)
         self._wrapped = wrapped
         self._by_origin = key is None

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ..._engine.threads import submit
 from ..._engine.timers import Timer, timers_of
-from ..._policy.checks import require, require_number
+from ..._policy.checks import require, require_clock, require_number, require_store
 from ..._process import forks
 from ..._process.living import LiveObjects
 from ...clock import Clock, SystemClock
@@ -70,6 +70,8 @@ class Revocations:
     ) -> None:
         require_number("look_every", look_every, low=0.1, high=1.5)
         require_number("keep", keep, low=60.0, high=90 * 24 * 3600.0)
+        require_store(store)
+        require_clock(clock)
         require(deny is None or isinstance(deny, DenyList), f"deny must be a DenyList, not {type(deny).__name__}")
         self.deny = deny or DenyList()
         self._store = store
