@@ -7,10 +7,8 @@ says what happens when it can't be asked (G11, G19, G20). `decide` decides; thes
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, ClassVar, Literal
@@ -128,8 +126,6 @@ class _Verifier:
             "follow_redirects": False,
         }
         self._closed = False
-        #: Of tasks: the client of each event loop.
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self.after_fork()
         forks.renew_in_children(self)
         # What is wrong with the arguments is told here, and not to the first user.
@@ -281,7 +277,7 @@ class AsyncRemoteClaimsVerifier(_Verifier):
     async def close(self) -> None:
         """Close the connections that belong to this event loop; nothing can be asked any more."""
         self._closed = True
-        await self._of_this_loop().aclose()
+        await self._http.aclose()
 
     async def __aenter__(self) -> AsyncRemoteClaimsVerifier:
         return self
@@ -289,20 +285,9 @@ class AsyncRemoteClaimsVerifier(_Verifier):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _of_this_loop(self) -> Any:
-        # A connection belongs to the loop that made it; a framework that runs each request in a loop of its own must
-        # not find another one's.
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            client = self._loops.get(loop)
-            if client is None:
-                client = self._loops[loop] = self._http or self._client()
-                self._http = None
-            return client
-
     async def _ask(self, body: bytes) -> ServiceAnswer:
         read = b""
-        async with self._of_this_loop().stream(**self._sending(body)) as response:
+        async with self._http.stream(**self._sending(body)) as response:
             if _is_readable(response):
                 async for part in response.aiter_bytes():
                     read += part

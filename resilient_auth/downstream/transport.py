@@ -14,7 +14,7 @@ from .._policy.breaker import BreakerStatus
 from .._policy.checks import awaits, require, require_clock, require_function
 from .._policy.endpoint import origin_from
 from .._process import forks
-from .connections import NO_HTTP2, after_fork, bound, limits_for, speaks_http2
+from .connections import NO_HTTP2, EachLoops, after_fork, bound, limits_for, speaks_http2
 from .options import TransportOptions, chosen
 from .pipeline.call import Pipeline
 from .pipeline.failure import HTTPX, Dialect
@@ -64,6 +64,10 @@ class _Resilient:
             f"wrapped, or an api_client's transport, must have {way}, such as {plain.__name__}() has, not {given}",
         )
         require(not speaks_http2(wrapped), NO_HTTP2)
+        own = type(wrapped) is plain
+        bounded = bound(wrapped)
+        if own and self._awaits:
+            wrapped = EachLoops(wrapped)
         self._wrapped = wrapped
         self._by_origin = key is None
         self._pipeline = Pipeline(
@@ -73,8 +77,8 @@ class _Resilient:
             sleep=sleep or type(self)._pause,
             wrapped=wrapped,
             body=type(self)._body,
-            bounded=bound(wrapped),
-            nests=fallback is not None or type(wrapped) is not plain,
+            bounded=bounded,
+            nests=fallback is not None or not own,
             dialect=self._dialect,
         )
         forks.renew_in_children(self)
@@ -101,7 +105,10 @@ class _Resilient:
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, which keeps what is known of each API."""
-        after_fork(self._wrapped)
+        if isinstance(self._wrapped, EachLoops):
+            self._wrapped.after_fork()
+        else:
+            after_fork(self._wrapped)
         self._pipeline.after_fork()
 
     def _named(self, key: str) -> str:
