@@ -167,6 +167,9 @@ ROWS: list[tuple[Callable[..., object], str, tuple[Any, ...]]] = [
     (writes, "target", NO_FUNCTIONS),
     (writes, "breaker", NO_OPTIONS),
     (writes, "clock", NO_CLOCKS),
+    (ra.Settings.from_env, "environ", (5, ["RESILIENT_AUTH_WAIT=5"], "RESILIENT_AUTH_WAIT=5", object())),
+    (ra.Settings.from_env, "prefix", (None, 5, b"X_", ["X_"])),
+    (lambda **given: telemetry.service_levels().of(**given), "kind", (None, "tokens", 5, [])),
     (functools.partial(ra.FileStore, "unused.db"), "clock", NO_CLOCKS),
 ]
 
@@ -216,3 +219,43 @@ def test_what_may_be_awaited_still_may() -> None:
         default=callouts.Continue(),
     )
     assert asyncio.iscoroutinefunction(awaited)
+
+
+@pytest.mark.parametrize("seconds", [None, "5", math.nan, -1, HUGE, True], ids=lambda one: type(one).__name__)
+def test_a_flush_takes_seconds(store: ra.FileStore, seconds: Any) -> None:
+    """And nothing else."""
+    made = callouts.BackgroundWrites("flushed", lambda _: None, store=store)
+    with pytest.raises(ra.ConfigurationError, match="seconds must be"):
+        made.flush(seconds)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("whose", "before", "told"),
+    [
+        ([("sub", "https://id.example", "ada")], None, "before must be a number"),
+        ([("sub", "https://id.example", "ada")], "now", "before must be a number"),
+        ([("sub", "https://id.example", "ada")], math.nan, "before must be a number"),
+        ([("sub", "https://id.example", "ada")], HUGE, "before must be a number"),
+        ([("user", "https://id.example", "ada")], 5.0, "sub, sid, oid, mail alone"),
+        ([("sub", "https://id.example", None)], 5.0, "whose must be such as"),
+        ([("sub", "https://id.example")], 5.0, "whose must be such as"),
+        (["sub"], 5.0, "whose must be such as"),
+        ("sub", 5.0, "whose must be such as"),
+        (None, 5.0, "whose must be such as"),
+        ([5], 5.0, "whose must be such as"),
+    ],
+    ids=range(11),
+)
+def test_a_revocation_that_can_not_hold_leaves_no_trace(tmp_path: Path, whose: Any, before: Any, told: str) -> None:
+    """Written down, it would have each process of the fleet fail at its next look."""
+    with ra.FileStore(tmp_path / "store.db") as kept:
+        here = verify.Revocations(kept)
+        with pytest.raises(ra.ConfigurationError, match=told):
+            here.revoke(whose, before)
+        here.revoke([("sub", "https://id.example", "ada")], 5.0)
+        there = verify.Revocations(kept)
+        here.look()
+        there.look()
+        here.close()
+        there.close()

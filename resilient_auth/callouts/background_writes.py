@@ -101,8 +101,7 @@ class BackgroundWrites:
         require_number("timeout", timeout, low=1.0, high=3600.0)
         require_number("max_age", max_age, low=60.0, high=30 * 86_400.0)
         require_whole("concurrency", concurrency, low=1, high=256)
-        self.name = name
-        self._target, self._store = target, store
+        self.name, self._target, self._store = name, target, store
         self._kind = f"write-{name}"
         self._most, self._attempts = most, attempts
         self._delays = {"first": first_delay, "longest": longest_delay}
@@ -187,6 +186,7 @@ class BackgroundWrites:
 
     def flush(self, seconds: float) -> bool:
         """Wait until nothing waits that this process knows of, for at most so many seconds; tell whether that is so."""
+        require_number("seconds", seconds, low=0.0)
         over, ends = threading.Condition(), self._clock.monotonic() + seconds
         with over:
             while self._pending and (left := ends - self._clock.monotonic()) > 0:

@@ -91,7 +91,7 @@ def test_an_option_of_a_call_that_nothing_takes_is_told(idp: Emulator, daemon, o
         ),
         ({"token_cache": "cache.json"}, "token_cache must be a TokenCache.*not str"),
     ],
-    ids=str,
+    ids=lambda given: "-".join(given) if isinstance(given, dict) else "",
 )
 def test_what_could_not_be_used_is_told_at_construction(daemon, options, told) -> None:
     """By its name, and by nothing of ours."""
