@@ -90,12 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _nobody_reads(stream: TextIO) -> bool:
     """Return whether this is a pipe whose reader has gone; then nothing more is written there, at the end either."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # something of the caller's, which isn't a pipe
+        return False
     if hasattr(select, "poll"):  # else it can't be told
         poll = select.poll()
-        poll.register(stream, select.POLLOUT)
+        poll.register(number, select.POLLOUT)
         if not [state for _, state in poll.poll(0) if state & select.POLLERR]:
             return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return True
 
 

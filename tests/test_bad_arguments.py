@@ -27,6 +27,7 @@ URL = "https://api.example"
 NEITHER_TEXT_NOR_LIST = (5, True, None, object(), len, Path("x"))
 NO_PATHS = (0, True, 1.5, b"keys.json", "", [], object(), len)
 NO_CLOCKS = (5, "now", object(), math.nan, len)
+NO_BOOLS = (None, 0, 1, "", "false", "no", [], object())
 NO_OPTIONS = (5, "fast", {"consecutive_failures": 5}, object(), ra.BreakerOptions)
 NO_TENANTS = (None, "", 0, b"contoso", [], {}, " ", "a/b", Path("contoso"), len)
 
@@ -94,6 +95,8 @@ OVER_A_STORE = (writes, revocations, signals)
 #: What takes the argument, its name, and what is wrong for it.
 ROWS: list[tuple[Callable[..., object], str, tuple[Any, ...]]] = [
     (verifier, "pinned_keys", NO_PATHS),
+    (verifier, "audience", ("api://orders\n", " api://orders", ["api://orders", "x "], (), None, 5, b"x")),
+    (verifier, "clients", (["x\n"], "x", None, 5, [5])),
     (verifier, "leeway", (HUGE, math.nan, -1, "60")),
     (functools.partial(ra.aio.ClaimsVerifier, **ISSUER), "pinned_keys", NO_PATHS),
     (verify.DenyList, "file", NO_PATHS),
@@ -171,6 +174,12 @@ ROWS: list[tuple[Callable[..., object], str, tuple[Any, ...]]] = [
     (ra.Settings.from_env, "prefix", (None, 5, b"X_", ["X_"])),
     (lambda **given: telemetry.service_levels().of(**given), "kind", (None, "tokens", 5, [])),
     (functools.partial(ra.FileStore, "unused.db"), "clock", NO_CLOCKS),
+    (functools.partial(ra.FileStore, "unused.db"), "bound_to_path", NO_BOOLS),
+    (functools.partial(ra.api_client, URL, None), "allow_http_loopback", NO_BOOLS),
+    (functools.partial(ra.BearerAuth, lambda: "token"), "allow_http_loopback", NO_BOOLS),
+    (remote, "allow_http_loopback", NO_BOOLS),
+    (functools.partial(ra.BearerAuth, lambda: "token"), "cae", NO_BOOLS),
+    (functools.partial(ra.api_client, URL, ra.ResilientCredential(len), ["s"]), "tenant_id", ("", 5, b"x", [], len)),
 ]
 
 

@@ -74,6 +74,7 @@ class FileStore(SealedStore):
         jitter: Jitter = system_jitter,
     ) -> None:
         require_clock(clock)
+        require(isinstance(bound_to_path, bool), f"bound_to_path must be True or False, not {bound_to_path!r}")
         require(isinstance(path, (str, os.PathLike)) and bool(os.fspath(path)), "path must be that of a file")
         require_number("timeout", timeout, low=0.01, high=60.0)
         if trusted_group is not None:

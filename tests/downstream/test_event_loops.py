@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import ssl
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @pytest.fixture(params=["httpx", "httpx2", "transport"])
-def client(request: pytest.FixtureRequest, idp: Emulator, trust: ssl.SSLContext, credential: Any) -> Any:
+def client(request: pytest.FixtureRequest, idp: Emulator, trust: ssl.SSLContext, credential: Any) -> Iterator[Any]:
     """A client of each kind, made outside of any loop."""
     scope = "api://orders/.default"
+    made: Any
     if request.param == "httpx":
-        return ra.aio.api_client(idp.api_url, credential, scope, verify=trust)
-    if request.param == "httpx2":
-        return httpx2.async_api_client(idp.api_url, credential, scope, verify=trust)
-    auth = ra.BearerAuth(credential, scope, origins=idp.api_url)
-    transport = ra.AsyncResilientTransport(httpx.AsyncHTTPTransport(verify=trust))
-    return httpx.AsyncClient(base_url=idp.api_url, auth=auth, transport=transport)
+        made = ra.aio.api_client(idp.api_url, credential, scope, verify=trust)
+    elif request.param == "httpx2":
+        made = httpx2.async_api_client(idp.api_url, credential, scope, verify=trust)
+    else:
+        auth = ra.BearerAuth(credential, scope, origins=idp.api_url)
+        transport = ra.AsyncResilientTransport(httpx.AsyncHTTPTransport(verify=trust))
+        made = httpx.AsyncClient(base_url=idp.api_url, auth=auth, transport=transport)
+    yield made
+    asyncio.run(made.aclose())
+    gc.collect()  # asyncio's warnings come here, and not in another test
 
 
 async def status(client: Any, path: str = "/a") -> int:

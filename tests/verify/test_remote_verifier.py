@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import pickle
@@ -630,6 +631,7 @@ class TestConcurrency:
 
         assert [asyncio.run(ask()) for _ in range(3)] == [True] * 3
         asyncio.run(one.close())
+        gc.collect()  # asyncio warns of what its loops have left open
 
     def test_a_forked_child_asks_too(self, service: Service, trust: ssl.SSLContext) -> None:
         """Beside the parent, which goes on."""
