@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard, TypeVar, cast
 
@@ -30,6 +31,8 @@ __all__ = [
 
 #: From Python 3.12 on, `isinstance` sees nothing of what an owner's object hands on by `__getattr__`.
 _OF_STORES = tuple(name for name in vars(Store) if not name.startswith("_"))
+#: No finite number is larger, and a whole one may be: it is compared exactly, where `math.isfinite` would raise.
+_MOST = sys.float_info.max
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -109,18 +112,11 @@ def require_store(store: object) -> None:
 
 def require_number(name: str, value: object, *, low: float, high: float = math.inf, unit: str = " s") -> None:
     """Raise `ConfigurationError` unless `value` is a finite number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_MOST <= value <= _MOST:
         raise ConfigurationError(f"{name} must be a number, not {value!r}")
     if not low <= value <= high:
         span = f"at least {low:g}{unit}" if high == math.inf else f"from {low:g} to {high:g}{unit}"
         raise ConfigurationError(f"{name} must be {span}, not {value:g}")
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        return False
 
 
 def require_whole(name: str, value: object, *, low: int, high: int | None = None) -> None:

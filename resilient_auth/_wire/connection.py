@@ -34,6 +34,8 @@ __all__ = ["HttpxWire"]
 
 _log = logging.getLogger("resilient_auth")
 
+#: The bytes that a header's value may have: a tab, and all that isn't a control character.
+_SENDABLE = bytes([9, *range(32, 127), *range(128, 256)])
 #: What a request may be given, beside its method and its address.
 _OPTIONS = frozenset({"data", "headers", "largest", "params", "redirects", "timeout", "trail"})
 
@@ -332,13 +334,12 @@ def _encoded(headers: Mapping[str, Any]) -> dict[bytes, bytes]:
         if isinstance(value, str):
             with contextlib.suppress(UnicodeEncodeError):
                 raw = value.encode("latin-1")
-        sendable = isinstance(raw, bytes) and all(byte in (9, *range(32, 127), *range(128, 256)) for byte in raw)
-        # Not shown: it may be a secret.
-        require(
-            sendable,
-            f"the header {name!r} can't be sent, since it must be one line of text in Latin-1: see app_name, "
-            "app_version and headers",
-        )
+        if not isinstance(raw, bytes) or raw.translate(None, _SENDABLE):
+            # Not shown: it may be a secret.
+            raise ConfigurationError(
+                f"the header {name!r} can't be sent, since it must be one line of text in Latin-1: see app_name, "
+                "app_version and headers"
+            )
         encoded[str(name).encode("ascii", "backslashreplace")] = raw.strip(b" \t")
     return encoded
 

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 from unittest import mock
 
+import httpx
 import msal as plain_msal
 import pytest
 import requests
@@ -84,6 +85,7 @@ def test_an_option_of_a_call_that_nothing_takes_is_told(idp: Emulator, daemon, o
     [
         ({"http_client": object()}, "http_client must have the methods get and post.*not object"),
         ({"http_client": requests.Session}, "http_client must have the methods.*not Session: make an object of it"),
+        ({"http_client": httpx.AsyncClient()}, "http_client must be one that blocks, not an asyncio one"),
         ({"http_cache": 5}, "http_cache must be a mapping, such as a dict, not int"),
         (
             {"token_cache": object()},
@@ -99,6 +101,18 @@ def test_what_could_not_be_used_is_told_at_construction(daemon, options, told) -
         daemon(**options)
     with pytest.raises(ra.ConfigurationError, match=told):
         msal.ManagedIdentityClient(msal.SystemAssignedManagedIdentity(), **options)
+
+
+def test_an_assertion_that_nobody_would_await_is_told(daemon) -> None:
+    """What MSAL would send is the text of a coroutine."""
+
+    async def assertion() -> str:
+        return "a.b.c"
+
+    with pytest.raises(ra.ConfigurationError, match="client_assertion must be a string or a plain function"):
+        daemon(client_credential={"client_assertion": assertion})
+    with pytest.raises(ra.ConfigurationError, match="client_credential must be a function that blocks"):
+        daemon(client_credential=assertion)
 
 
 @pytest.mark.parametrize("client_id", [5, [], b"id", {"id": 1}], ids=repr)
