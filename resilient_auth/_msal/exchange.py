@@ -103,7 +103,7 @@ class _HttpCache(MutableMapping[str, Any]):
 
 
 def _for_wire(http_cache: MutableMapping[str, Any], wire: WireIdentity) -> MutableMapping[str, Any]:
-    if not all(hasattr(http_cache, name) for name in ("__getitem__", "__setitem__", "__delitem__")):
+    if not all(hasattr(http_cache, name) for name in ("get", "__getitem__", "__setitem__", "__delitem__")):
         raise ConfigurationError(f"http_cache must be a mapping, such as a dict, not {type(http_cache).__name__}")
     # An owner may keep it in a file: where nothing names the wire in another process, nothing is shared.
     return {} if wire.fleet is None else _HttpCache(http_cache, wire.fleet)

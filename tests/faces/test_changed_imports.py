@@ -87,6 +87,7 @@ def test_an_option_of_a_call_that_nothing_takes_is_told(idp: Emulator, daemon, o
         ({"http_client": requests.Session}, "http_client must have the methods.*not Session: make an object of it"),
         ({"http_client": httpx.AsyncClient()}, "http_client must be one that blocks, not an asyncio one"),
         ({"http_cache": 5}, "http_cache must be a mapping, such as a dict, not int"),
+        ({"http_cache": []}, "http_cache must be a mapping, such as a dict, not list"),
         (
             {"token_cache": object()},
             r"token_cache must be a TokenCache, such as SerializableTokenCache\(\)",
