@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 from . import __version__
 from ._process.extras import MissingExtra
@@ -13,6 +17,9 @@ from ._process.extras import MissingExtra
 __all__ = ["main"]
 
 Program = Callable[[Sequence[str]], int]
+
+#: As of a program that SIGPIPE has ended.
+_NOBODY_READS = 141
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,37 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not [stream for stream in (sys.stdout, sys.stderr) if _nobody_reads(stream)]:
+            raise
+        return _NOBODY_READS
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(f"resilient-auth: what it says can't be written: {error.strerror}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Return whether this is a pipe whose reader has gone; then nothing more is written there, at the end either."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # something of the caller's, which isn't a pipe
+        return False
+    if hasattr(select, "poll"):  # else it can't be told
+        poll = select.poll()
+        poll.register(number, select.POLLOUT)
+        if not [state for _, state in poll.poll(0) if state & select.POLLERR]:
+            return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
+
+
+def _run(given: list[str]) -> int:
     parser = _parser()
     try:
         # What follows the command is its own parser's.

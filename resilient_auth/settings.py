@@ -160,6 +160,9 @@ class Settings:
             ConfigurationError: A variable with the prefix names no option, or its value is of the wrong kind or out of
                 range. Every problem names the variable.
         """
+        require(isinstance(prefix, str), f"prefix must be a text, not {type(prefix).__name__}")
+        fits = environ is None or isinstance(environ, Mapping)
+        require(fits, f"environ must be a mapping such as os.environ, not {type(environ).__name__}")
         given = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(prefix)}
         known = _variables(prefix)
         unknown = sorted(set(given) - set(known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -159,3 +160,14 @@ def test_the_modules_are_those_that_the_extras_bring() -> None:
     for extra, modules in MODULES.items():
         names = [Requirement(one).name for one in EXTRAS[extra]]
         assert modules == {_CALLED.get(name, name) for name in names}
+
+
+def test_the_readme_names_every_extra() -> None:
+    """In alphabetical order, the one that it shows left out."""
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r'pip install "resilient-auth\[(\w+)\]"', text)
+    listed = re.search(r"the others are ([\w\s,#]+):", text)
+    assert shown is not None
+    assert listed is not None
+    named = [word for word in re.findall(r"\w+", listed[1]) if word != "and"]
+    assert named == sorted(EXTRAS.keys() - {shown[1]})

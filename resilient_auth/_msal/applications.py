@@ -12,7 +12,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msal
 
@@ -51,6 +51,9 @@ __all__ = [
 ]
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
 def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Name the arguments of MSAL's constructor, which takes the first ones by position."""
     positional = [name for name in inspect.signature(msal.ClientApplication.__init__).parameters if name != "self"]
@@ -61,6 +64,23 @@ def _arguments(kind: type[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     if twice:
         raise TypeError(f"{kind.__name__} got {sorted(twice)[0]} twice")
     return {**named, **kwargs}
+
+
+def _shown_as(kind: type[Any]) -> Callable[[_F], _F]:
+    """Have an initialiser shown with the parameters of MSAL's and our own: to `inspect`, editors and mocks."""
+
+    def decorate(function: _F) -> _F:
+        theirs = inspect.signature(kind.__init__)
+        parameters = list(theirs.parameters.values())
+        ours = inspect.Parameter(
+            "resilience", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Settings | None"
+        )
+        rest = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+        parameters.insert(len(parameters) - rest, ours)
+        function.__dict__["__signature__"] = theirs.replace(parameters=parameters)
+        return function
+
+    return decorate
 
 
 class ClientApplication(ResilientApplication, originals.ClientApplication):
@@ -77,6 +97,7 @@ class ClientApplication(ResilientApplication, originals.ClientApplication):
 
     _ra_arguments: dict[str, Any]
 
+    @_shown_as(msal.ClientApplication)
     @called("resilience", elsewhere="settings")
     def __init__(
         self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Unpack[ClientArguments]
@@ -188,11 +209,11 @@ class PublicClientApplication(ClientApplication, originals.PublicClientApplicati
     Interactive sign-in and device-code polling run on the caller's thread, as MSAL has them.
     """
 
-    if TYPE_CHECKING:
-
-        def __init__(
-            self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Unpack[PublicArguments]
-        ) -> None: ...
+    @_shown_as(msal.PublicClientApplication)
+    def __init__(
+        self, client_id: str, *args: Any, resilience: Settings | None = None, **kwargs: Unpack[PublicArguments]
+    ) -> None:
+        super().__init__(client_id, *args, resilience=resilience, **kwargs)  # type: ignore[misc]
 
     def keep_fresh(self, scopes: list[str], account: dict[str, Any]) -> None:
         """Refresh a user's token ahead of need from now on, with or without traffic (G5).

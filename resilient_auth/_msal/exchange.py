@@ -24,7 +24,7 @@ from .._wire.answers import Wire
 from .._wire.exchange_context import ExchangeContext
 from .._wire.http_client import Transport
 from .._wire.owners_client import OwnersClient
-from ..errors import ProviderUnavailable, ServerFailed
+from ..errors import ConfigurationError, ProviderUnavailable, ServerFailed
 from ..token import TokenRequest, fingerprint
 from .late_binding import LateBound
 from .plans import Plan, plan_once
@@ -103,6 +103,8 @@ class _HttpCache(MutableMapping[str, Any]):
 
 
 def _for_wire(http_cache: MutableMapping[str, Any], wire: WireIdentity) -> MutableMapping[str, Any]:
+    if not all(hasattr(http_cache, name) for name in ("get", "__getitem__", "__setitem__", "__delitem__")):
+        raise ConfigurationError(f"http_cache must be a mapping, such as a dict, not {type(http_cache).__name__}")
     # An owner may keep it in a file: where nothing names the wire in another process, nothing is shared.
     return {} if wire.fleet is None else _HttpCache(http_cache, wire.fleet)
 
@@ -111,7 +113,9 @@ def original(app: Any, name: str) -> Callable[..., Any]:
     """Find MSAL's own method, past ours."""
     for kind in type(app).__mro__:
         if kind.__module__.partition(".")[0] == "msal" and name in kind.__dict__:
-            method: Callable[..., Any] = kind.__dict__[name].__get__(app)
+            found = kind.__dict__[name]
+            # What a test has put there by `unittest.mock` isn't bound, as it isn't for MSAL.
+            method: Callable[..., Any] = found.__get__(app) if hasattr(type(found), "__get__") else found
             return method
     raise AttributeError(name)
 

@@ -62,7 +62,7 @@ def identity_given(arguments: Mapping[str, Any]) -> Identity:
     """Return the identity of an application by its constructor's arguments, which is known in an outage too.
 
     Raises:
-        ConfigurationError: The authority can't name one.
+        ConfigurationError: The authority or the client's id can't name one.
     """
     oidc = arguments.get("oidc_authority")
     given = str(oidc or arguments.get("authority") or _DEFAULT_AUTHORITY)
@@ -91,8 +91,15 @@ def identity_given(arguments: Mapping[str, Any]) -> Identity:
         raise ConfigurationError(f"{name} is {len(given)} characters long: {_LONGEST} at most")
     # MSAL takes dSTS for an OpenID provider.
     openid = bool(oidc) or parts.path.startswith("/dstsv2")
-    capabilities = declared(arguments.get("client_capabilities"))
-    return Identity(_written(parts), str(arguments["client_id"]), capabilities, openid)
+    listed = arguments.get("client_capabilities")
+    if isinstance(listed, (str, bytes)) or not (listed is None or isinstance(listed, Iterable)):
+        # MSAL would declare the letters of a text.
+        raise ConfigurationError(f"client_capabilities must be a list such as ['cp1'], not {listed!r}")
+    capabilities = declared(listed)
+    client_id = arguments["client_id"]
+    if client_id is not None and not isinstance(client_id, str):
+        raise ConfigurationError(f"client_id must be the application's id, a string, not {type(client_id).__name__}")
+    return Identity(_written(parts), str(client_id), capabilities, openid)
 
 
 def identity_of(app: Any) -> Identity:

@@ -69,16 +69,21 @@ class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
     ) -> None:
         cache = msal.TokenCache() if token_cache is None else token_cache
         session = Session(resilience, self.__dict__, "_token_cache")
-        transport = transport_for(session, "", {"http_client": http_client})
+        arguments = {"http_client": http_client, "http_cache": http_cache}
+        transport = transport_for(session, "", arguments)
         # Service Fabric's certificates are pinned by MSAL, which insists on a requests.Session for that.
         wire = http_client if os.environ.get("IDENTITY_SERVER_THUMBPRINT") and http_client is not None else transport
-        super().__init__(managed_identity, http_client=wire, token_cache=cache, http_cache=http_cache, **kwargs)
+        super().__init__(
+            managed_identity, http_client=wire, token_cache=cache, http_cache=arguments["http_cache"], **kwargs
+        )
         self._token_cache = cache  # MSAL replaces one that is falsy
         identity = self._managed_identity.get("Id")
         if identity:  # the system-assigned one is another on each machine
             kind = self._managed_identity.get("ManagedIdentityIdType")
             capabilities = declared(self._client_capabilities)
             session.identify(Identity(f"managed identity by {kind}", str(identity), capabilities))
+        else:
+            session.look_at_cache()
         self._ra_take(session, transport)
         for scopes in session.settings.keep_fresh:
             if len(scopes) != 1:

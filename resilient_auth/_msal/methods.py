@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from msal.token_cache import _EXT_CACHE_KEY_EXCLUDED_FIELDS, _compute_ext_cache_
 from .._policy.checks import check_scopes
 from .._process import forks
 from .._wire.discovery import aliases_of
-from ..errors import ProviderUnavailable, StoreUnavailable
+from ..errors import ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import Exchanges, is_told_apart_by_msal, original
 from .identity import Identity, Ownership
@@ -262,6 +262,8 @@ class ResilientApplication(Exchanges):
             StoreUnavailable: There are none in memory, and the store can't tell whether it has any.
         """
         session = self._ra_session
+        if username is not None and not isinstance(username, str):
+            raise ConfigurationError(f"username must be a text, not {type(username).__name__}")
         if username:
             found = self._ra_accounts_among(session.accounts(username.lower()))
             if found:
@@ -301,7 +303,7 @@ class ResilientApplication(Exchanges):
         Raises:
             StoreUnavailable: They are signed out here, and the store doesn't know of it yet; it is tried again.
         """
-        session, subject = self._ra_session, account.get("home_account_id")
+        session, subject = self._ra_session, _checked(account).get("home_account_id")
         forks.notice()
         session.memory.drop_subject(subject, "removed")
         try:
@@ -348,4 +350,10 @@ def _none_for_error(result: Any) -> Any:
 
 
 def _from_cloud_shell(account: Any) -> bool:
-    return bool(account.get("authority_type") == "CLOUDSHELL")
+    return bool(_checked(account).get("authority_type") == "CLOUDSHELL")
+
+
+def _checked(account: Any) -> Any:
+    if not isinstance(account, Mapping):
+        raise ConfigurationError(f"account must be one that get_accounts returned, not {type(account).__name__}")
+    return account

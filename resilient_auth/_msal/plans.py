@@ -15,7 +15,7 @@ from .._policy.endpoint import Endpoint
 from .._policy.failure import Purpose
 from .._process import forks, observing
 from .._wire.exchange_context import ExchangeContext
-from ..errors import Closed, ProviderUnavailable
+from ..errors import Closed, ConfigurationError, ProviderUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from . import results
 from .session import Session
@@ -99,6 +99,8 @@ def plan_token(
     """
     if session.closed:
         raise Closed("this application object was closed: make a new one, or close it later")
+    if claims is not None and not isinstance(claims, str):
+        raise ConfigurationError(f"claims_challenge must be the JSON text of a challenge, not {type(claims).__name__}")
     cache = session.look_at_cache()
     entry = session.memory.entry(request, authorities, purpose)
     exchange = exchange_for(entry)

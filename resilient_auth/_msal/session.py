@@ -215,7 +215,15 @@ class Session:
         return bool(have_it) and all(e.identity == self.identity and e.shared_cache is not None for e in have_it)
 
     def share(self, cache: Any) -> None:
-        """Take a token cache, another application's, say, in place of the one there was."""
+        """Take a token cache, another application's, say, in place of the one there was.
+
+        Raises:
+            ConfigurationError: It isn't one.
+        """
+        if not callable(getattr(type(cache), "search", None)):
+            raise ConfigurationError(
+                f"token_cache must be a TokenCache, such as SerializableTokenCache(), not {type(cache).__name__}"
+            )
         first = self._watched is None
         self.home[self.cache_name] = self._watched = cache
         self.watchable = is_watchable(cache)

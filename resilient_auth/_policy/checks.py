@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from ..errors import ConfigurationError
 from ..store import Store
 
 __all__ = [
+    "awaits",
     "called",
     "check_scopes",
+    "is_path",
     "is_scope",
     "nearest",
     "require",
+    "require_clock",
+    "require_function",
     "require_number",
     "require_store",
     "require_whole",
@@ -24,6 +31,8 @@ __all__ = [
 
 #: From Python 3.12 on, `isinstance` sees nothing of what an owner's object hands on by `__getattr__`.
 _OF_STORES = tuple(name for name in vars(Store) if not name.startswith("_"))
+#: No finite number is larger, and a whole one may be: it is compared exactly, where `math.isfinite` would raise.
+_MOST = sys.float_info.max
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -58,6 +67,41 @@ def require(holds: bool, message: str) -> None:
         raise ConfigurationError(message)
 
 
+def awaits(function: object) -> bool:
+    """Return whether a call of it gives something that has to be awaited, as far as that can be told before."""
+    of_an_object = None if isinstance(function, type) else getattr(type(function), "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(of_an_object)
+
+
+def require_function(name: str, function: object, *, of: str) -> None:
+    """Raise `ConfigurationError` unless `function` is one that nobody has to await.
+
+    Args:
+        name: The argument's.
+        function: What was given.
+        of: What it takes, for people.
+    """
+    require(callable(function), f"{name} must be a function of {of}, not {type(function).__name__}")
+    require(
+        not awaits(function),
+        f"{name} must be a plain function of {of}, and this is a coroutine function, which nobody would await",
+    )
+
+
+def require_clock(clock: object) -> None:
+    """Raise `ConfigurationError` unless `clock` is one, or None."""
+    fits = clock is None or all(callable(getattr(clock, name, None)) for name in ("wall", "monotonic", "wait"))
+    require(fits, f"clock must be a Clock, such as resilient_auth.testing.ManualClock(), not {type(clock).__name__}")
+
+
+def is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether something can be a file's path; `open` would take a number for a file that is open already."""
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    path = os.fspath(value)
+    return isinstance(path, str) and bool(path)
+
+
 def require_store(store: object) -> None:
     """Raise `ConfigurationError` unless `store` is one, or hands all of one's methods on."""
     require(
@@ -68,7 +112,7 @@ def require_store(store: object) -> None:
 
 def require_number(name: str, value: object, *, low: float, high: float = math.inf, unit: str = " s") -> None:
     """Raise `ConfigurationError` unless `value` is a finite number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_MOST <= value <= _MOST:
         raise ConfigurationError(f"{name} must be a number, not {value!r}")
     if not low <= value <= high:
         span = f"at least {low:g}{unit}" if high == math.inf else f"from {low:g} to {high:g}{unit}"

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from .._policy.checks import require, require_number, require_whole
+from .._policy.checks import require, require_clock, require_number, require_whole
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import ConfigurationError, StoreUnavailable
 from ..store import BackendFailed
@@ -73,6 +73,8 @@ class FileStore(SealedStore):
         clock: Clock | None = None,
         jitter: Jitter = system_jitter,
     ) -> None:
+        require_clock(clock)
+        require(isinstance(bound_to_path, bool), f"bound_to_path must be True or False, not {bound_to_path!r}")
         require(isinstance(path, (str, os.PathLike)) and bool(os.fspath(path)), "path must be that of a file")
         require_number("timeout", timeout, low=0.01, high=60.0)
         if trusted_group is not None:

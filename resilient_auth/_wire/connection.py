@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -15,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 import httpcore
 import httpx
 
+from .._policy.checks import require, require_number
 from .._policy.endpoint import origin_of
 from .._process import forks
 from .._process.saying import say
@@ -30,6 +32,12 @@ from .network.connect import racing
 from .trail import Trail
 
 __all__ = ["HttpxWire"]
+
+
+#: The bytes that a header's value may have: a tab, and all that isn't a control character.
+_SENDABLE = bytes([9, *range(32, 127), *range(128, 256)])
+#: What a request may be given, beside its method and its address.
+_OPTIONS = frozenset({"data", "headers", "largest", "params", "redirects", "timeout", "trail"})
 
 
 class _Attempt(NamedTuple):
@@ -154,8 +162,7 @@ class HttpxWire:
         self._proxies = dict(proxies or {})
         #: What tells it from other wires; as it was built, whatever the environment becomes.
         self.identity = identity_of(verify, self._proxies)
-        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        self._timeout = httpx.Timeout(read, connect=connect_timeout if connect is None else connect)
+        self._timeout = _timeouts(timeout, connect_timeout)
         self.after_fork()
         if self._authorities.named:
             self._leave(self._enter())
@@ -171,7 +178,15 @@ class HttpxWire:
         """Send a request and read its whole answer.
 
         A GET goes where its answer leads, but only over https and to the same origin.
+
+        Raises:
+            ConfigurationError: It is asked for what can't be sent, or with an option that would have no effect.
         """
+        for unknown in sorted(options.keys() - _OPTIONS):
+            raise ConfigurationError(
+                f"{unknown} has no effect on a request: leave it out; verify, proxies and timeout are for the "
+                "constructor, and what else requests takes is for a session of your own, given as http_client"
+            )
         if (trail := options.get("trail")) is not None:
             trail.ours = True
         opened = self._enter()
@@ -183,11 +198,11 @@ class HttpxWire:
     def _send(
         self, opened: _Open, method: str, ends: float, options: dict[str, Any], url: str, first: bool
     ) -> tuple[WireResponse, str | None]:
-        headers = {k: v for k, v in (options.get("headers") or {}).items() if v is not None}
+        headers = _encoded(options.get("headers") or {})
         body = options.get("data")
         if isinstance(body, Mapping):
             body = _form(body)
-            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+            headers.setdefault(b"Content-Type", b"application/x-www-form-urlencoded")
         query = _form(options["params"]) if first and options.get("params") else ""
         if query:
             url = f"{url}{'&' if urlsplit(url).query else '?'}{query}"
@@ -196,7 +211,7 @@ class HttpxWire:
         proxy = proxy_for(url, self._proxies)
         trail.proxied, trail.layers = proxy is not None, int(trail.https) + str(proxy).startswith("https:")
         wanted, attempt = options.get("timeout"), _Attempt(ends, self._clock.monotonic, trail)
-        bounds = self._timeout if wanted is None else httpx.Timeout(wanted)
+        bounds = self._timeout if wanted is None else _timeouts(wanted, None)
         rest = _Traced.of(attempt, bounds.read, httpcore.ReadTimeout)
         to_connect = _Traced.of(attempt, bounds.connect, httpcore.ConnectTimeout)
         timeout = httpx.Timeout(connect=to_connect, read=rest, write=rest, pool=bounds.pool)
@@ -304,3 +319,45 @@ def _form(fields: Mapping[str, Any]) -> str:
     if None in fields.values():
         fields = {name: value for name, value in fields.items() if value is not None}
     return urlencode(fields, doseq=True)
+
+
+def _encoded(headers: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Encode headers as requests does, which MSAL is used to: without those that are None, texts as Latin-1.
+
+    Raises:
+        ConfigurationError: One can't be sent, such as an `app_name` with a line end.
+    """
+    encoded = {}
+    for name, value in headers.items():
+        if value is None:
+            continue
+        raw = value
+        if isinstance(value, str):
+            with contextlib.suppress(UnicodeEncodeError):
+                raw = value.encode("latin-1")
+        if not isinstance(raw, bytes) or raw.translate(None, _SENDABLE):
+            # Not shown: it may be a secret.
+            raise ConfigurationError(
+                f"the header {name!r} can't be sent, since it must be one line of text in Latin-1: see app_name, "
+                "app_version and headers"
+            )
+        encoded[str(name).encode("ascii", "backslashreplace")] = raw.strip(b" \t")
+    return encoded
+
+
+def _timeouts(timeout: object, connect: float | None) -> httpx.Timeout:
+    """Return the time-outs that requests would make of a number of seconds, a pair of them, or None.
+
+    Args:
+        timeout: What was given.
+        connect: Seconds for connecting where it doesn't say.
+
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+    given = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    require(len(given) == 2, "timeout must be a number of seconds, or a pair of them for connecting and reading")
+    for seconds in given:
+        if seconds is not None:
+            require_number("timeout", seconds, low=0.001)
+    return httpx.Timeout(given[1], connect=connect if given[0] is None else given[0])

@@ -17,6 +17,7 @@ import requests.utils
 
 from .._engine.single_flight import Flight, Outcome
 from .._engine.workers import pause_behind
+from .._policy.checks import awaits
 from .._policy.endpoint import WireIdentity, origin_of
 from .._process import forks
 from ..clock import Clock
@@ -72,9 +73,23 @@ class OwnersClient:
     Args:
         client: The owner's.
         clock: Bounds each request's duration.
+
+    Raises:
+        ConfigurationError: It is no HTTP client.
     """
 
     def __init__(self, client: Any, clock: Clock) -> None:
+        if isinstance(client, type) or not all(callable(getattr(client, name, None)) for name in ("get", "post")):
+            raise ConfigurationError(
+                "http_client must have the methods get and post, as a requests.Session has, "
+                f"not {client.__name__ if isinstance(client, type) else type(client).__name__}"
+                + (": make an object of it" if isinstance(client, type) else "")
+            )
+        if awaits(client.get) or awaits(client.post):
+            raise ConfigurationError(
+                f"http_client must be one that blocks, not an asyncio one such as {type(client).__name__}: MSAL awaits "
+                "nothing; resilient_auth.aio.wrap is for asyncio"
+            )
         self.client = client
         self._clock = clock
         self._number = number_of(client)

@@ -12,7 +12,6 @@ a process that is killed loses none, and a target may see a write twice: its key
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -25,8 +24,8 @@ from .._engine.threads import on_a_thread
 from .._engine.timers import timers_of
 from .._engine.workers import Workers
 from .._policy.breaker import Breaker, Dependency, prepare
-from .._policy.checks import require, require_number, require_store, require_whole
-from .._policy.circuit.options import BreakerOptions
+from .._policy.checks import require, require_clock, require_function, require_number, require_store, require_whole
+from .._policy.circuit.options import BreakerOptions, chosen_breaker
 from .._policy.retry import delay_before
 from .._process import forks
 from .._process.living import weakly
@@ -38,7 +37,7 @@ from ..store import Store
 from ..token import fingerprint
 from .handling import place_of
 from .waiting import Waiting
-from .write import UNREADABLE, DeadLetter, Kept, Target, Undeliverable, WritesFull, have_made
+from .write import UNREADABLE, DeadLetter, Kept, Target, Undeliverable, WritesFull, carry_out
 
 __all__ = ["BackgroundWrites"]
 
@@ -93,10 +92,9 @@ class BackgroundWrites:
     ) -> None:
         fits = isinstance(name, str) and 0 < len(name) <= 25 and not set(name) - set(ascii_lowercase + digits + "-")
         require(fits, f"name must be 1 to 25 small letters, digits and hyphens, not {name!r}")
-        require(callable(target), "target must be a function of a Write")
-        awaited = any(map(inspect.iscoroutinefunction, (target, getattr(target, "__call__", None))))  # noqa: B004
-        require(not awaited, "target is a coroutine function: give one that is called on a thread, and awaits nothing")
+        require_function("target", target, of="a Write")
         require_store(store)
+        require_clock(clock)
         require_whole("most", most, low=1, high=1_000_000)
         require_whole("attempts", attempts, low=1, high=1000)
         require_number("first_delay", first_delay, low=5.0, high=3600.0)
@@ -104,9 +102,7 @@ class BackgroundWrites:
         require_number("timeout", timeout, low=1.0, high=3600.0)
         require_number("max_age", max_age, low=60.0, high=30 * 86_400.0)
         require_whole("concurrency", concurrency, low=1, high=256)
-        self.name = name
-        self._target = target
-        self._store = store
+        self.name, self._target, self._store = name, target, store
         self._kind = f"write-{name}"
         self._most, self._attempts, self._timeout, self._max_age = most, attempts, timeout, max_age
         self._delays = {"first": first_delay, "longest": longest_delay}
@@ -117,7 +113,7 @@ class BackgroundWrites:
         self._closed = False
         prepare()
         about = Dependency(target=f"writes {name}", purpose="writes")
-        self._breaker = Breaker(about, breaker or BreakerOptions(), clock=self._clock, jitter=jitter)
+        self._breaker = Breaker(about, chosen_breaker(breaker), clock=self._clock, jitter=jitter)
         self._begin()
         write_reporters.add(self)
         forks.renew_in_children(self)
@@ -187,6 +183,7 @@ class BackgroundWrites:
 
     def flush(self, seconds: float) -> bool:
         """Wait until nothing waits that this process knows of, for at most so many seconds; tell whether that is so."""
+        require_number("seconds", seconds, low=0.0)
         over, ends = threading.Condition(), self._clock.monotonic() + seconds
         with over:
             while self._waiting and (left := ends - self._clock.monotonic()) > 0:
@@ -342,7 +339,7 @@ class BackgroundWrites:
         with permit:
             self._trying.add(key)
             try:
-                have_made(self._target, kept.write(key))
+                carry_out(self._target, kept.write(key))
             except Undeliverable as error:
                 permit.success()  # the target works, and said no
                 self._give_up(key, kept, version, error.code)

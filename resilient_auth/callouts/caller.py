@@ -170,10 +170,10 @@ class CertificateCaller:
     wall: Callable[[], float] = field(default=lambda: datetime.now(UTC).timestamp(), repr=False)
 
     def __post_init__(self) -> None:
-        prints = [] if isinstance(self.thumbprints, str) else [_bare(one) for one in self.thumbprints]
+        prints = [_bare(one) for one in _texts(self.thumbprints)]
         fits = bool(prints) and all(len(one) == 64 and not set(one) - set("0123456789abcdef") for one in prints)
         require(fits, "thumbprints must be SHA-256 thumbprints: 64 hexadecimal digits each")
-        networks = [] if isinstance(self.trusted_proxies, str) else list(self.trusted_proxies)
+        networks = _texts(self.trusted_proxies)
         try:
             for each in networks:
                 ipaddress.ip_network(each, strict=False)
@@ -280,6 +280,12 @@ def _within(steps: Verifying, left: Callable[[], float]) -> Steps[Claims]:
 
 def _digest(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
+
+
+def _texts(given: object) -> list[str]:
+    """Return the texts of a collection of nothing else; none of what is no such collection."""
+    texts = [] if isinstance(given, str) or not isinstance(given, Collection) else list(given)
+    return texts if all(isinstance(one, str) for one in texts) else []
 
 
 def _bare(thumbprint: str) -> str:

@@ -22,8 +22,8 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from .._engine.single_flight import Outcome, WaitFor
 from .._engine.steps import Invoke, Steps, run, run_async
-from .._policy.checks import require, require_number, require_whole
-from .._policy.circuit.options import BreakerOptions
+from .._policy.checks import require, require_clock, require_number, require_store, require_whole
+from .._policy.circuit.options import BreakerOptions, chosen_breaker
 from .._process import forks
 from ..clock import Clock, Jitter, SystemClock, system_jitter
 from ..errors import ResilientAuthError
@@ -125,6 +125,9 @@ class Callout(Generic[_R]):
             deadline <= timeout * 0.9,
             f"deadline of {deadline:g} s leaves nothing of the provider's {timeout:g} s for the network: lower it",
         )
+        if store is not None:
+            require_store(store)
+        require_clock(clock)
         require(when_store_fails in ("run", "default"), "when_store_fails must be 'run' or 'default'")
         require_whole("concurrency", concurrency, low=1, high=1024)
         require_whole("queue", queue, low=0, high=100_000)
@@ -156,7 +159,7 @@ class Callout(Generic[_R]):
             last_known=default if isinstance(default, LastKnown) else None,
             concurrency=concurrency,
             queue=queue,
-            breaker=breaker or BreakerOptions(),
+            breaker=chosen_breaker(breaker),
             clock=self._clock,
             jitter=jitter,
         )

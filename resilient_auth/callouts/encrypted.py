@@ -5,7 +5,7 @@ Few lines on `cryptography`, which is installed anyway; a JOSE library would be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +42,11 @@ def decryption(keys: KeyGiven | Sequence[KeyGiven]) -> Callable[[str], dict[str,
     Raises:
         ConfigurationError: One isn't an RSA key of 2,048 bits or more.
     """
+    several = isinstance(keys, Iterable)
+    require(
+        several or isinstance(keys, (Path, rsa.RSAPrivateKey)),
+        f"decryption_keys must be RSA private keys in PEM, their paths, or loaded, not {type(keys).__name__}",
+    )
     given = [keys] if isinstance(keys, (bytes, str, Path, rsa.RSAPrivateKey)) else list(keys)
     require(bool(given), "decryption_keys must hold a key")
     loaded = [_load(key) for key in given]

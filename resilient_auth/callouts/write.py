@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from ..errors import ConfigurationError, ResilientAuthError
 from ..store import Record
 
-__all__ = ["UNREADABLE", "DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull", "have_made"]
+__all__ = ["UNREADABLE", "DeadLetter", "Kept", "Target", "Undeliverable", "Write", "WritesFull", "carry_out"]
 
 _LARGEST: Final = 256 * 1024
 #: The code of a record that this release can't read: a later one's, say.
@@ -64,12 +64,16 @@ class Target(Protocol):
         """Make it; return when it is made. Whatever it raises has it tried again later, `Undeliverable` excepted."""
 
 
-def have_made(target: Target, write: Write) -> None:
-    """Have a target make a write; what it returns must not be what would make it, if somebody ran that."""
+def carry_out(target: Target, write: Write) -> None:
+    """Have a target make a write.
+
+    Raises:
+        ConfigurationError: It returned what would make it if somebody ran or awaited that, and so has made nothing yet.
+    """
     returned: Any = target(write)
     if inspect.isawaitable(returned) or inspect.isgenerator(returned) or inspect.isasyncgen(returned):
         getattr(returned, "close", int)()
-        raise TypeError("the target returned what would have to be run")
+        raise ConfigurationError("target returned something to be awaited, which nobody does: it must make the write")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

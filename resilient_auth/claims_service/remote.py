@@ -7,11 +7,8 @@ says what happens when it can't be asked (G11, G19, G20). `decide` decides; thes
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, ClassVar, Literal
@@ -19,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 
 from .._engine.steps import Steps, run, run_async
-from .._policy.checks import require, require_number, require_whole
+from .._policy.checks import awaits, require, require_function, require_number, require_whole
 from .._process import forks
 from ..downstream import TransportOptions, api_client, async_api_client
 from ..downstream.given import Verify
@@ -79,18 +76,20 @@ class _Verifier:
     ) -> None:
         self._origin = named_origin("url", url, allow_http_loopback=allow_http_loopback, bare=False)
         require((sends is None) != (request is None), "give either sends=('sub', ...), or request=, a function")
-        require(request is None or callable(request), "request must be a function of the claims")
-        require(parse is None or callable(parse), "parse must be a function of the service's JSON object")
+        if request is not None:
+            require_function("request", request, of="the claims")
+        if parse is not None:
+            require_function("parse", parse, of="the service's JSON object")
         require(
             when_unavailable in ("deny", "last_decision", "reduced"),
             f"when_unavailable must be 'deny', 'last_decision' or 'reduced', not {when_unavailable!r}",
         )
         require(
-            (when_unavailable == "reduced") == callable(reduced),
+            (when_unavailable == "reduced") == (reduced is not None) and (reduced is None or callable(reduced)),
             "when_unavailable='reduced' and reduced=, a function of the claims and what failed, go together",
         )
         require(
-            self._awaits or not inspect.iscoroutinefunction(reduced),
+            self._awaits or not awaits(reduced),
             "an async reduced in a sync verifier: use resilient_auth.aio.RemoteClaimsVerifier, or a plain function",
         )
         require(deadline is None or options is None, "deadline is one of the options: give it there")
@@ -127,8 +126,6 @@ class _Verifier:
             "follow_redirects": False,
         }
         self._closed = False
-        #: Of tasks: the client of each event loop.
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self.after_fork()
         forks.renew_in_children(self)
         # What is wrong with the arguments is told here, and not to the first user.
@@ -280,7 +277,7 @@ class AsyncRemoteClaimsVerifier(_Verifier):
     async def close(self) -> None:
         """Close the connections that belong to this event loop; nothing can be asked any more."""
         self._closed = True
-        await self._of_this_loop().aclose()
+        await self._http.aclose()
 
     async def __aenter__(self) -> AsyncRemoteClaimsVerifier:
         return self
@@ -288,20 +285,9 @@ class AsyncRemoteClaimsVerifier(_Verifier):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _of_this_loop(self) -> Any:
-        # A connection belongs to the loop that made it; a framework that runs each request in a loop of its own must
-        # not find another one's.
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            client = self._loops.get(loop)
-            if client is None:
-                client = self._loops[loop] = self._http or self._client()
-                self._http = None
-            return client
-
     async def _ask(self, body: bytes) -> ServiceAnswer:
         read = b""
-        async with self._of_this_loop().stream(**self._sending(body)) as response:
+        async with self._http.stream(**self._sending(body)) as response:
             if _is_readable(response):
                 async for part in response.aiter_bytes():
                     read += part
@@ -323,7 +309,7 @@ def _answer(response: httpx.Response, read: bytes) -> ServiceAnswer:
 def _names(sends: Iterable[str] | None) -> tuple[str, ...]:
     if sends is None:
         return ()
-    names = (sends,) if isinstance(sends, str) else tuple(sends)
+    names = (sends,) if isinstance(sends, str) else tuple(sends) if isinstance(sends, Iterable) else ()
     require(
         bool(names) and all(isinstance(name, str) and name for name in names),
         f"sends must name the claims that the service is sent, such as ('sub', 'tid'), not {sends!r}",

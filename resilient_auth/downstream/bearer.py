@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import httpx
 
 from .._engine.steps import Steps, run, run_async
-from .._policy.checks import require_number
+from .._policy.checks import require, require_number
 from .._policy.endpoint import origin_from
 from .._policy.subject import SubjectOf
 from ..clock import Clock, SystemClock
@@ -42,6 +42,15 @@ class Signer:
         clock: Clock = _SYSTEM,
     ) -> None:
         super().__init__()
+        require(isinstance(cae, bool), f"cae must be True or False, not {cae!r}")
+        require(
+            tenant_id is None or (isinstance(tenant_id, str) and bool(tenant_id)),
+            f"tenant_id must be a tenant's GUID or domain, not {tenant_id!r}",
+        )
+        require(
+            isinstance(allow_http_loopback, bool),
+            f"allow_http_loopback must be True or False, not {allow_http_loopback!r}",
+        )
         source = TokenSource(credential, scopes, cae=cae, tenant_id=tenant_id, unavailable=self._unavailable)
         self._origins = Origins(origins, allow_http_loopback=allow_http_loopback)
         self._rules = BearerRules(source, clock=clock, subject=subject)

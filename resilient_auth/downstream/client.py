@@ -141,6 +141,8 @@ def made_of(kind: Kind[_Client], given: Given) -> _Client:
     origins = given.origins
     require(isinstance(origins, Iterable), f"origins must be URLs such as 'https://api.example', not {origins!r}")
     given = given._replace(origins=(origins,) if isinstance(origins, str) else tuple(origins))
+    scopes = given.scopes
+    require(isinstance(scopes, Iterable), f"scopes must be such as ['api://orders/.default'], not {scopes!r}")
     options, client = _checked(given), dict(given.client)
     url = given.base_url
     base_url = str(url) if isinstance(url, (httpx.URL, kind.library.URL)) else url

@@ -1,18 +1,24 @@
-"""The connections of httpx's own transports: time-outs that end at a moment, and pools that don't outlive a fork."""
+"""The connections of httpx's own transports: time-outs that end at a moment, and pools that don't outlive a fork.
+
+Nor does a pool outlive its event loop, or serve another one.
+"""
 
 # ruff: noqa: ASYNC109 - the signatures are httpcore's
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
+import threading
+import weakref
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from .._wire.network.bounded import UNSAID, BoundedBackend, left_of
 from .._wire.network.connect import racing
 
-__all__ = ["NO_HTTP2", "after_fork", "bound", "limits_for", "proxy_of", "speaks_http2"]
+__all__ = ["NO_HTTP2", "EachLoops", "after_fork", "bound", "limits_for", "proxy_of", "speaks_http2"]
 
 #: httpcore reads one connection for all of its streams, in whichever call comes first: a time-out there ends them all,
 #: and a thread that waits for another one's read has no time-out.
@@ -113,6 +119,15 @@ def proxy_of(transport: Any) -> str | None:
     return None if url is None else str(url.origin)
 
 
+def _empty_pool(pool: Any) -> Any:
+    """Return a pool of httpcore's like another one, without its connections and the requests that wait there."""
+    fresh = copy.copy(pool)
+    fresh._optional_thread_lock = type(pool._optional_thread_lock)()
+    fresh._connections = []
+    fresh._requests = []
+    return fresh
+
+
 def after_fork(transport: Any) -> None:
     """Give a forked child a pool of its own, or parent and child would read each other's answers.
 
@@ -123,13 +138,72 @@ def after_fork(transport: Any) -> None:
     if pool is None or not hasattr(pool, "_optional_thread_lock"):
         return
     # The call that the forking thread is in the middle of ends on the old one.
-    transport._pool = fresh = copy.copy(pool)
-    for one in (pool, fresh):
-        one._optional_thread_lock = type(pool._optional_thread_lock)()
-    fresh._connections = []
-    fresh._requests = []
+    transport._pool = _empty_pool(pool)
+    pool._optional_thread_lock = type(pool._optional_thread_lock)()
     if not hasattr(pool, "handle_async_request"):
         for connection in pool._connections:
             if connection.is_idle():
                 with contextlib.suppress(Exception):
                     connection.close()
+
+
+class EachLoops:
+    """Have a transport's connections made anew in each event loop, such as those of jobs that are `asyncio.run` each.
+
+    A connection belongs to the loop that made it: in another one it can be neither used nor closed.
+
+    Args:
+        transport: One of httpx's or httpx2's own for asyncio, which is that of the first loop.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._given = False
+
+    @property
+    def _pool(self) -> Any:
+        return self._transport._pool
+
+    def handle_async_request(self, request: Any) -> Awaitable[Any]:
+        """Send a request over connections of this event loop's."""
+        answered: Awaitable[Any] = self._here().handle_async_request(request)
+        return answered
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop's; those of others end with them."""
+        await self._here().aclose()
+
+    def after_fork(self) -> None:
+        """Begin without connections in a forked child: the parent's loops aren't there."""
+        after_fork(self._transport)
+        self._begin()
+
+    def _here(self) -> Any:
+        loop = asyncio.get_running_loop()
+        over: list[Any] = []
+        with self._lock:
+            found = self._of.get(loop)
+            if found is None:
+                # What they hold refers to the loop, so that nothing else would let go of it.
+                over = [self._of.pop(one) for one in list(self._of) if one.is_closed()]
+                found = self._of[loop] = copy.copy(self._transport) if self._given else self._transport
+                if self._given:
+                    found._pool = _empty_pool(found._pool)
+                self._given = True
+        for transport in over:
+            _let_go(transport)
+        return found
+
+
+def _let_go(transport: Any) -> None:
+    """Close the sockets of a loop that is closed: its transports can't, and would wait for the collector."""
+    for connection in transport._pool._connections:
+        with contextlib.suppress(Exception):
+            held = connection._connection._network_stream.get_extra_info("socket")
+            getattr(held, "_sock", held).close()
+    transport._pool = _empty_pool(transport._pool)

@@ -26,6 +26,9 @@ def named_origin(name: str, value: object, *, allow_http_loopback: bool = False,
     Raises:
         ConfigurationError: It is no origin, or a token sent there could be read on the way.
     """
+    # A text such as "false", out of the environment, is true.
+    fits = isinstance(allow_http_loopback, bool)
+    require(fits, f"allow_http_loopback must be True or False, not {allow_http_loopback!r}")
     require(isinstance(value, (str, httpx.URL)), f"{name} must be a URL such as 'https://api.example', not {value!r}")
     try:
         url = httpx.URL(value)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
@@ -12,10 +11,10 @@ import httpx
 
 from .._engine.steps import run, run_async
 from .._policy.breaker import BreakerStatus
-from .._policy.checks import require
+from .._policy.checks import awaits, require, require_clock, require_function
 from .._policy.endpoint import origin_from
 from .._process import forks
-from .connections import NO_HTTP2, after_fork, bound, limits_for, speaks_http2
+from .connections import NO_HTTP2, EachLoops, after_fork, bound, limits_for, speaks_http2
 from .options import TransportOptions, chosen
 from .pipeline.call import Pipeline
 from .pipeline.failure import HTTPX, Dialect
@@ -44,19 +43,31 @@ class _Resilient:
         sleep: Callable[[float], Any] | None = None,
     ) -> None:
         self._options = chosen(options)
-        require(key is None or callable(key), f"key must be a function of a request, not {key!r}")
+        if key is not None:
+            require_function("key", key, of="a request")
+        require_clock(self._options.clock)
         require(
             fallback is None or callable(fallback),
             f"fallback must be a function of request and error, not {fallback!r}",
         )
         require(
-            self._awaits or not inspect.iscoroutinefunction(fallback),
+            self._awaits or not awaits(fallback),
             "an async fallback in a sync transport: use AsyncResilientTransport, or a plain function",
         )
         plain = getattr(self._dialect.library, self._plain)
         if wrapped is None:
             wrapped = plain(limits=limits_for(self._dialect.library, self._options.concurrency))
+        way = "handle_async_request" if self._awaits else "handle_request"
+        given = wrapped.__name__ if isinstance(wrapped, type) else type(wrapped).__name__
+        require(
+            callable(getattr(wrapped, way, None)) and not isinstance(wrapped, type),
+            f"wrapped, or an api_client's transport, must have {way}, such as {plain.__name__}() has, not {given}",
+        )
         require(not speaks_http2(wrapped), NO_HTTP2)
+        own = type(wrapped) is plain
+        bounded = bound(wrapped)
+        if own and self._awaits:
+            wrapped = EachLoops(wrapped)
         self._wrapped = wrapped
         self._by_origin = key is None
         self._pipeline = Pipeline(
@@ -66,8 +77,8 @@ class _Resilient:
             sleep=sleep or type(self)._pause,
             wrapped=wrapped,
             body=type(self)._body,
-            bounded=bound(wrapped),
-            nests=fallback is not None or type(wrapped) is not plain,
+            bounded=bounded,
+            nests=fallback is not None or not own,
             dialect=self._dialect,
         )
         forks.renew_in_children(self)
@@ -94,7 +105,10 @@ class _Resilient:
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, which keeps what is known of each API."""
-        after_fork(self._wrapped)
+        if isinstance(self._wrapped, EachLoops):
+            self._wrapped.after_fork()
+        else:
+            after_fork(self._wrapped)
         self._pipeline.after_fork()
 
     def _named(self, key: str) -> str:

@@ -37,10 +37,18 @@ _STYLES: Final = {
 }
 
 
+class _Screen(Console):
+    """One whose owner sees to it that nobody reads."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, as everything else that is printed."""
+        raise
+
+
 def console() -> Console:
     """Make a console on standard output."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=_WIDTH)
+    made = _Screen(highlight=False)
+    return made if made.is_terminal else _Screen(highlight=False, width=_WIDTH)
 
 
 class Progress:

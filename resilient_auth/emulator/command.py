@@ -66,8 +66,10 @@ def _serve(options: argparse.Namespace) -> int:
         with Emulator(options.token_lifetime, options.refresh_in, **ports) as emulator, announced(emulator.control_url):
             print(_greeting(emulator), flush=True)
             stopped.wait()
+    except BrokenPipeError:  # nobody reads where it is
+        raise
     except (OSError, ValueError) as error:
-        print(f"the emulator can't start: {error}", file=sys.stderr)
+        print(f"the emulator can't start: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1
     finally:
         for one, handler in previous.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from .commanded import Commanded
 from .control import Control
 from .runtime import Runtime
 from .wire.messages import Site
+
+_HIGHEST_PORT: Final = 65535
 
 
 class Emulator(Commanded):
@@ -22,6 +24,9 @@ class Emulator(Commanded):
         revocable: Give clients that declare `cp1` tokens of 20 to 28 hours, as Entra does.
         seed: Makes faults with a probability reproducible.
         port, api_port, metadata_port, proxy_port, control_port: Fixed ports; 0 takes free ones.
+
+    Raises:
+        ValueError: One of these is out of range.
     """
 
     def __init__(
@@ -39,6 +44,10 @@ class Emulator(Commanded):
     ) -> None:
         super().__init__()
         self.change({"token_lifetime": token_lifetime, "refresh_in": refresh_in, "revocable": revocable})
+        given = {"port": port, "api_port": api_port, "metadata_port": metadata_port, "proxy_port": proxy_port}
+        for name, number in (given | {"control_port": control_port}).items():
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= _HIGHEST_PORT:
+                raise ValueError(f"{name} must be a number from 0 to {_HIGHEST_PORT}, not {number!r}")
         self._ports = {
             "idp": port,
             "api": api_port,

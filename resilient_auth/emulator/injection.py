@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -91,6 +92,8 @@ class Injections:
 
     def add(self, injection: Injection, seconds: float | None = None) -> Injection:
         """Put a fault in force, for `seconds` if given."""
+        if seconds is not None and not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be a number from 0, not {seconds}")
         loop = asyncio.get_running_loop()
         self._active.append(injection)
         if seconds is not None:

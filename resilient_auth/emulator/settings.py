@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+#: Seconds; a hundred years, so that every moment is one that a clock can tell.
+_LONGEST: Final = 100 * 365 * 86400
 
 
 class Settings:
@@ -47,7 +50,7 @@ class Settings:
 
 
 def _checked(name: str, value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST
     match name:
         case "token_lifetime" | "device_code_interval" | "refresh_token_lifetime":
             valid = number

@@ -5,6 +5,7 @@ A listener's thread ends when there is nothing to tell; one that raises or block
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
@@ -207,10 +208,11 @@ def subscribe(listener: Listener) -> Callable[[], None]:
         A function that ends the subscription.
 
     Raises:
-        TypeError: `listener` can't be called.
+        TypeError: `listener` can't be called, or is a coroutine function, which nobody would await.
     """
-    if not callable(listener):
-        raise TypeError(f"listener must be a function that takes an event, not {type(listener).__name__}")
+    if not callable(listener) or inspect.iscoroutinefunction(listener):
+        kind = "a coroutine function" if callable(listener) else type(listener).__name__
+        raise TypeError(f"listener must be a plain function that takes an event, not {kind}")
     return subscribe_to((Event,), listener)
 
 

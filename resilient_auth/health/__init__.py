@@ -163,6 +163,10 @@ def reset(authority: str) -> None:
 
 
 def _breakers_of(authority: str) -> list[Breaker]:
+    if not isinstance(authority, str):
+        raise ConfigurationError(
+            f"authority must be an origin, such as https://login.microsoftonline.com, not {type(authority).__name__}"
+        )
     forks.notice()
     known = breakers()
     found = [breaker for breaker in known if breaker.dependency.whom == authority.rstrip("/")]

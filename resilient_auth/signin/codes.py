@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from .._policy.checks import require, require_number, require_whole
+from .._policy.checks import require, require_function, require_number, require_whole
 from ..clock import Clock
 from ..errors import StoreUnavailable
 from ..store import Store
@@ -47,7 +47,8 @@ class OneTimeCodes:
     per_hour: int = 1000
 
     def __post_init__(self) -> None:
-        require(callable(self.find) and callable(self.send), "find and send must be functions")
+        require_function("find", self.find, of="an address")
+        require_function("send", self.send, of="an address and a code")
         require_number("life", self.life, low=60.0, high=3600.0)
         require_whole("digits", self.digits, low=6, high=12)
         require_whole("tries", self.tries, low=1, high=10)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from .._policy.checks import require, require_number, require_whole
+from .._policy.checks import require, require_function, require_number, require_whole
 from ..verify import Revocations
 from .codes import OneTimeCodes
 from .pages import Page
@@ -44,7 +44,12 @@ class SignOutOptions:
         for name in ("at_provider", "typed"):
             require(isinstance(getattr(self, name), bool), f"{name} must be True or False")
         require(
-            self.next_path is None or own_path(self.next_path, "") == self.next_path,
+            self.next_path is None
+            or (
+                isinstance(self.next_path, str)
+                and bool(self.next_path)
+                and own_path(self.next_path, "") == self.next_path
+            ),
             f"next_path must be a path of the application's, not {self.next_path!r}",
         )
         require(
@@ -114,4 +119,5 @@ class SignInOptions:
         for name in ("silent_first", "incremental_consent", "guests"):
             require(isinstance(getattr(self, name), bool), f"{name} must be True or False")
         require(self.codes is None or isinstance(self.codes, OneTimeCodes), "codes must be OneTimeCodes(...)")
-        require(self.render is None or callable(self.render), "render must be a function that takes a Page")
+        if self.render is not None:
+            require_function("render", self.render, of="a Page")

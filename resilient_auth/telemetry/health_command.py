@@ -14,7 +14,7 @@ import httpx
 
 from .._policy.checks import require_number
 from .._wire.environment import Authorities
-from ..errors import printable
+from ..errors import ConfigurationError, printable
 
 __all__ = ["forecast", "main"]
 
@@ -106,15 +106,13 @@ def _ask(url: str, seconds: float, wanted: str) -> dict[str, Any]:
 
 
 def _seconds(text: str) -> float:
-    """Read a time-out.
-
-    Raises:
-        argparse.ArgumentTypeError: It is none.
-    """
+    """Return a number of seconds that can be waited for; argparse tells what isn't one as bad usage."""
     try:
-        require_number("it", seconds := float(text), low=0.01, high=3600.0)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        seconds = float(text)
+        require_number("it", seconds, low=0.1, high=3600.0)
+    except ValueError as error:  # a ConfigurationError is one
+        told = str(error) if isinstance(error, ConfigurationError) else f"it must be a number, not {text!r}"
+        raise argparse.ArgumentTypeError(told) from None
     return seconds
 
 

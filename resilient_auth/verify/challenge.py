@@ -39,8 +39,10 @@ def claims_challenge(
         The status, 401 or 403, and the `WWW-Authenticate` header.
 
     Raises:
-        ConfigurationError: `required` asks for nothing, or isn't JSON.
+        ConfigurationError: `required` asks for nothing, or isn't JSON; or another argument is none.
     """
+    if not isinstance(claims, Claims):
+        raise ConfigurationError(f"claims must be what a verifier returned, not {type(claims).__name__}")
     asked = _asked(required)
     if not _declared(claims):
         refusal = {"error": "insufficient_scope", "error_description": "the token lacks required claims"}

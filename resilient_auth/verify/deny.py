@@ -16,7 +16,7 @@ from typing import Final
 from .._engine.acquire import patience_of
 from .._engine.engine import Engine
 from .._engine.single_flight import Flight, Outcome, WaitFor
-from .._policy.checks import require, require_number
+from .._policy.checks import is_path, require, require_function, require_number
 from .._process import forks
 from ..errors import ConfigurationError, ProviderUnavailable
 from ..events import DenyListRejected, emit
@@ -122,7 +122,9 @@ class DenyList:
         check: Callable[[Mapping[str, object]], bool] | None = None,
     ) -> None:
         require_number("look_every", look_every, low=0.1, high=3600.0)
-        require(check is None or callable(check), "check must be a function that takes a token's claims")
+        if check is not None:
+            require_function("check", check, of="a token's claims")
+        require(file is None or is_path(file), f"file must be the path of a JSON file, not {type(file).__name__}")
         self.look_every = look_every
         self.check = check
         self.file = None if file is None else fspath(file)

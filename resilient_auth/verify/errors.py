@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ..errors import ProviderUnavailable, ResilientAuthError, printable
+from ..errors import ConfigurationError, ProviderUnavailable, ResilientAuthError, printable
 
 __all__ = ["CODES", "InvalidToken", "VerificationUnavailable", "bearer_challenge", "quoted"]
 
@@ -128,6 +128,8 @@ def bearer_challenge(realm: str | None, parameters: Mapping[str, str]) -> str:
 
 
 def _challenge(scheme: str, realm: str | None, parameters: Mapping[str, str]) -> str:
+    if realm is not None and not isinstance(realm, str):
+        raise ConfigurationError(f"realm must be a text, not {type(realm).__name__}")
     named = parameters if realm is None else {"realm": realm, **parameters}
     return f"{scheme} {', '.join(f'{name}={quoted(value)}' for name, value in named.items())}".rstrip()
 

@@ -19,7 +19,7 @@ from ..errors import Closed
 from ..events import ExpiredTokenAccepted, TokenOnDenyList, emit
 from ..settings import Settings
 from ..token import fingerprint
-from .bound.binding import Binding, BindingOptions, not_bound
+from .bound.binding import Binding, BindingOptions, came_bound, not_bound
 from .bound.confirmation import Confirmation
 from .claims import Claims
 from .counted import count, counted, refused
@@ -309,7 +309,7 @@ class Verification:
         """Check what came with a good token, and what the call asks of it."""
         if self._binding is not None:
             yield from self._binding.checking(token, confirmation, asked.presented)
-        elif asked.presented is not None and asked.presented.dpop:
+        elif came_bound(asked.presented):
             raise not_bound()
         check_asked(claims, asked.scopes, asked.roles, asked.app_only, asked.nonce, asked.any_scopes, asked.any_roles)
 

@@ -163,3 +163,19 @@ def test_a_payload_that_is_no_json_is_refused(make: Callable[..., BackgroundWrit
         writes.put({"at": object()}, key="c-1")
     with pytest.raises(ra.ConfigurationError, match="smaller than"):
         writes.put({"text": "x" * 300_000}, key="c-1")
+
+
+def test_what_a_target_only_promises_is_not_made(make: Callable[..., BackgroundWrites], pass_until: Any) -> None:
+    """A coroutine that nobody awaits makes no write: it is tried again, and isn't taken for made."""
+    database = Database()
+
+    async def later(write: Write) -> None:
+        database(write)
+
+    with capture_events() as events:
+        writes = make(lambda write: later(write))
+        writes.put({"user": "ada"}, key="k")
+        pass_until(lambda: events.of(WriteFailed))
+    assert events.of(WriteFailed)[0].code == "configuration"
+    assert not database.made
+    assert ra.health().writes[0].pending == 1

@@ -230,6 +230,28 @@ def test_other_arguments_are_told(idp: Emulator, daemon, desktop):
     assert not idp.ledger.calls
 
 
+@pytest.mark.parametrize(
+    "account", ["ann@contoso.com", ["ann"], 5, object(), True], ids=lambda account: type(account).__name__
+)
+def test_an_account_that_is_none_is_told_by_its_name(idp: Emulator, desktop, account):
+    """By each method that takes one, and nobody is asked; so are a name and claims that aren't texts."""
+    app = desktop()
+    idp.ledger.clear()
+    for call in (
+        lambda: app.acquire_token_silent(SCOPE, account),
+        lambda: app.acquire_token_silent_with_error(SCOPE, account),
+        lambda: app.remove_account(account),
+        lambda: app.keep_fresh(SCOPE, account),
+    ):
+        with pytest.raises(ra.ConfigurationError, match=r"^account must be one that get_accounts returned, not "):
+            call()
+    with pytest.raises(ra.ConfigurationError, match="username must be a text"):
+        app.get_accounts(5)
+    with pytest.raises(ra.ConfigurationError, match="claims_challenge must be the JSON text of a challenge, not list"):
+        app.acquire_token_silent(SCOPE, {"home_account_id": "a.b"}, claims_challenge=["x"])
+    assert not idp.ledger.calls
+
+
 def test_an_account_that_is_no_dict_is_told_or_raises_what_msal_raises(idp: Emulator, desktop, plain_desktop):
     """A user name in place of an account never gets anybody's token."""
     for app in (plain_desktop(), desktop()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,14 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def idp() -> Iterator[Emulator]:
     with Emulator() as emulator:
         yield emulator
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on loopback that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
 
 
 def status_of(idp: Emulator) -> int:
@@ -126,3 +135,92 @@ def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path, capsys: pytest
     (tmp_path / f"resilient-auth-emulator-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
     assert main(["emulator", "heal"]) == 1
     assert "is somebody else's" in capsys.readouterr().err
+
+
+def ended(*arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str]:
+    """Run the program and return its status, and what it said beside its output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "resilient_auth", *arguments],
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, ended.stderr or ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("doctor", "--timeout", "0.2"),
+        ("doctor", "--timeout", "0.2", "--json"),
+        ("emulator",),
+        ("drill", "--fault", "http_503", "--no-report"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_whose_output_nobody_reads_ends_quietly(arguments: tuple[str, ...]) -> None:
+    """As behind `| head`: by the status of SIGPIPE, which no finding has; and no emulator goes on unseen."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert ended(*arguments, stdout=writing) == (141, "")
+    finally:
+        os.close(writing)
+
+
+def test_an_error_that_nobody_reads_is_no_verdict(unused_port: int) -> None:
+    """The same with standard error in that pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        status, _ = ended("health", f"http://127.0.0.1:{unused_port}/health", stdout=writing, stderr=writing)
+    finally:
+        os.close(writing)
+    assert status == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_findings_that_cannot_be_written_are_no_verdict() -> None:
+    """A traceback would end with 1, which says that there are warnings."""
+    with open("/dev/full", "w") as full:
+        status, said = ended("doctor", "--timeout", "0.2", stdout=full.fileno())
+    assert (status, said) == (2, "resilient-auth: what it says can't be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "0", "1e300", "soon", ""])
+@pytest.mark.parametrize("command", ["health", "forecast"])
+def test_a_time_that_is_none_is_bad_usage(command: str, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not the verdict 1, `at risk`, of a traceback, or 3."""
+    assert main([command, "http://127.0.0.1:9/health", f"--timeout={seconds}"]) == 2
+    assert "argument --timeout: it must be" in capsys.readouterr().err
+
+
+def test_an_emulator_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str], unused_port: int) -> None:
+    """Which of its ports is taken, and what is out of range."""
+
+    def told(*arguments: str) -> str:
+        assert main(["emulator", *arguments]) == 1
+        return capsys.readouterr().err
+
+    with socket.create_server(("127.0.0.1", unused_port)):
+        for option in ("--port", "--control-port"):
+            told_of = told(option, str(unused_port))
+            assert told_of == f"the emulator can't start: port {unused_port}: Address already in use\n"
+    for number in ("65536", "-1"):
+        assert f"api_port must be a number from 0 to 65535, not {number}" in told("--api-port", number)
+    for seconds in ("inf", "nan", "-1", "1e300"):
+        assert "isn't a value for token_lifetime" in told("--token-lifetime", seconds)
+        assert "isn't a value for refresh_in" in told("--refresh-in", seconds)
+
+
+@pytest.mark.usefixtures("own_directory")
+def test_a_fault_for_a_time_that_is_none_is_told(idp: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before it is in force."""
+    with announced(idp.control_url):
+        for seconds in ("nan", "inf", "-1"):
+            assert main(["emulator", "fail", "503", f"--for={seconds}"]) == 1
+            assert "seconds must be a number from 0" in capsys.readouterr().err
+    assert not idp.state()["faults"]

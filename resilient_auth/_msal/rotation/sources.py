@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..._policy.checks import require
+from ..._policy.checks import awaits, require
 from ..._process.small_file import Reading, read_anew
 from .certificate import Unusable, end_of, load_cryptography, parse
 
@@ -172,6 +172,12 @@ def source_of(credential: Any) -> CredentialSource | None:
             credential is None or isinstance(credential, (str, bytes, Mapping)),
             "client_credential must be a secret, a dict as MSAL takes it, the Path of a certificate's file, a "
             f"CertificateFile or a function, not {type(credential).__name__}",
+        )
+        made = credential.get("client_assertion") if isinstance(credential, Mapping) else None
+        require(
+            not awaits(made),
+            "client_assertion must be a string or a plain function, and this is a coroutine function, which nobody "
+            "would await",
         )
         return None
     # What it returns would be taken for a secret.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..checks import require, require_number, require_whole
 
-__all__ = ["FLOOR", "BreakerOptions"]
+__all__ = ["FLOOR", "BreakerOptions", "chosen_breaker"]
 
 #: Seconds after a failure within which nothing is asked again (G9, G10).
 FLOOR = 5.0
@@ -66,3 +66,14 @@ class BreakerOptions:
                 f"{name} of {seconds:g} s exceeds longest_break of {self.longest_break:g} s: "
                 "lower the one or raise the other",
             )
+
+
+def chosen_breaker(options: BreakerOptions | None) -> BreakerOptions:
+    """Return what an owner chose, or the defaults.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    fits = options is None or isinstance(options, BreakerOptions)
+    require(fits, f"breaker must be BreakerOptions(...), not {type(options).__name__}")
+    return options or BreakerOptions()

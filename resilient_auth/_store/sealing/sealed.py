@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
-from ..._policy.checks import require, require_number
+from ..._policy.checks import require, require_clock, require_number
 from ...clock import Clock, Jitter, SystemClock, system_jitter
 from ...errors import ConfigurationError, StoreUnavailable
 from ...store import ANY, NONE_READABLE, Backend, Expected, Lease, Record, _Whatever
@@ -87,6 +87,7 @@ class SealedStore:
         """
         require(owner is None or (isinstance(owner, str) and bool(owner)), f"owner must be a string, not {owner!r}")
         require(isinstance(purpose, str) and bool(purpose), f"purpose must be a string, not {purpose!r}")
+        require_clock(clock)
         clock = clock or SystemClock()
         self._backend = backend
         self._now = clock.monotonic

@@ -105,9 +105,9 @@ def _reserved(port: int) -> socket.socket:
         # Only now may a socket share the port, and only one that says so and has this user's rights.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    except OSError:
+    except OSError as error:
         reserved.close()
-        raise
+        raise OSError(error.errno, f"port {port}: {error.strerror}") from None
     return reserved
 
 

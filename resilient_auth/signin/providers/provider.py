@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from ..._policy.checks import check_scopes, require
 from ...errors import ConfigurationError
 from ...verify import ClaimsVerifier
-from ...verify.trust import is_https
+from ...verify.trust import b2c, entra, external_id, of_issuers
 from ..sessions.record import GUEST
 from ..user import ONE_TIME_CODE
 
@@ -79,6 +80,7 @@ class IdentityProvider:
         Raises:
             ConfigurationError: An argument is wrong.
         """
+        entra(tenant, authority)
 
         def verifier(**wire: Any) -> ClaimsVerifier:
             return ClaimsVerifier.for_entra(
@@ -113,9 +115,14 @@ class IdentityProvider:
             authority: A custom domain, such as `https://login.contoso.com`.
             options: As for `for_entra`.
         """
-        name = str(tenant).lower().removesuffix(".onmicrosoft.com")
-        base = f"{(authority or f'https://{name}.b2clogin.com').rstrip('/')}/{name}.onmicrosoft.com"
         policies: dict[Use, str | None] = {"sign_in": sign_in, "edit": edit, "reset": reset}
+        for use, policy in policies.items():
+            absent = policy is None and use != "sign_in"
+            require(absent or isinstance(policy, str), f"{use} must be the name of a policy, not {policy!r}")
+            if not absent:
+                b2c(tenant, (policy,), authority=authority)
+        name = tenant.lower().removesuffix(".onmicrosoft.com")
+        base = f"{(authority or f'https://{name}.b2clogin.com').rstrip('/')}/{name}.onmicrosoft.com"
         authorities: dict[Use, str] = {use: f"{base}/{policy}" for use, policy in policies.items() if policy}
 
         def verifier(**wire: Any) -> ClaimsVerifier:
@@ -143,7 +150,8 @@ class IdentityProvider:
             authority: A custom domain, such as `https://login.contoso.com`.
             options: As for `for_entra`.
         """
-        name = str(tenant).lower().removesuffix(".onmicrosoft.com")
+        external_id(tenant, authority=authority)
+        name = tenant.lower().removesuffix(".onmicrosoft.com")
         base = (authority or f"https://{name}.ciamlogin.com").rstrip("/")
 
         def verifier(**wire: Any) -> ClaimsVerifier:
@@ -159,11 +167,23 @@ class IdentityProvider:
         """Describe any OpenID provider.
 
         Args:
-            issuer: Its `iss`, below which its discovery document is.
+            issuer: Its `iss`, below which its discovery document is. MSAL, which asks for the tokens, takes one with a
+                path alone, such as `https://id.example/realms/shop`.
             client_id: The application's.
             client_credential: As for `for_entra`.
             options: As for `for_entra`.
+
+        Raises:
+            ConfigurationError: An argument is wrong.
         """
+        require(isinstance(issuer, str), f"issuer must be an https address, not {issuer!r}")
+        of_issuers(issuer)
+        parts = urlsplit(issuer)
+        require(
+            bool(parts.path.strip("/")) or (parts.hostname or "").endswith(".ciamlogin.com"),
+            f"issuer must have a path, such as https://id.example/realms/shop: MSAL doesn't take {issuer!r}, and so "
+            "nobody can sign in there by this package; tokens of it are verified by ClaimsVerifier",
+        )
 
         def verifier(**wire: Any) -> ClaimsVerifier:
             return ClaimsVerifier(issuer=issuer, audience=client_id, accepts="id", **wire)
@@ -191,8 +211,6 @@ class IdentityProvider:
         # Sessions that came in without a provider have these in its place.
         require(name not in (GUEST, ONE_TIME_CODE), f"name must be another one than {name!r}: that is no provider's")
         require(isinstance(client_id, str) and bool(client_id), f"client_id must be a text, not {client_id!r}")
-        for authority in authorities.values():
-            require(is_https(authority), f"the authority must be an https address, not {authority!r}")
         mode = given.pop("response_mode", "form_post")
         require(mode in ("form_post", "query"), f'response_mode must be "form_post" or "query", not {mode!r}')
         provider = cls(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 from ..._engine.steps import Steps
-from ..._policy.checks import require, require_number, require_store
+from ..._policy.checks import require, require_clock, require_function, require_number, require_store
 from ...clock import Clock, SystemClock
 from ...errors import ProviderUnavailable, StoreUnavailable, printable
 from ...events import SecurityEventReceived, SignOutRefused, emit
@@ -103,12 +103,35 @@ class SignalsReceiver:
             sign_in is not None or revocations is not None,
             "give sign_in=, where there are sessions to end, revocations=, where there are tokens to refuse, or both",
         )
+        require(
+            sign_in is None or hasattr(sign_in, "engine"),
+            f"sign_in must be the application's SignIn(...), not {type(sign_in).__name__}",
+        )
+        require(
+            revocations is None or isinstance(revocations, Revocations),
+            f"revocations must be Revocations(...), not {type(revocations).__name__}",
+        )
+        require(isinstance(bearer, Collection), f"bearer must be a token, or several, not {type(bearer).__name__}")
+        require(
+            isinstance(applications, Collection) and not isinstance(applications, (str, bytes)),
+            f"applications must be a collection of applications of MSAL's, not {type(applications).__name__}",
+        )
+        require(isinstance(typed, bool), f"typed must be True or False, not {typed!r}")
+        require_clock(clock)
+        if verified is not None:
+            require_function("verified", verified, of="the state of a verification event")
         bearers = (bearer,) if isinstance(bearer, str) else tuple(bearer)
         require(all(isinstance(one, str) and len(one) >= 16 for one in bearers), "bearer must be 16 characters or more")
         require_path("path", path, "/signals")
         require(
-            not isinstance(speaks_for, str) and all(isinstance(one, str) and one for one in speaks_for),
+            isinstance(speaks_for, Collection)
+            and not isinstance(speaks_for, str)
+            and all(isinstance(one, str) and one for one in speaks_for),
             f"speaks_for must be a collection of issuers, not {speaks_for!r}",
+        )
+        require(
+            actions is None or isinstance(actions, Mapping),
+            f"actions must be a mapping by the URIs of events, not {type(actions).__name__}",
         )
         require(
             all(action in ("end", "tokens", "nothing") for action in (actions or {}).values()),

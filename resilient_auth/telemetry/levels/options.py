@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..._policy.checks import require, require_number, require_store, require_whole
+from ..._policy.checks import require, require_clock, require_function, require_number, require_store, require_whole
 from ...clock import Clock, Jitter, SystemClock, system_jitter
 from ...store import Store
 from .endings import SecretExpires
@@ -31,6 +31,9 @@ class WatchOptions:
     def __post_init__(self) -> None:
         if self.store is not None:
             require_store(self.store)
+        require_clock(self.clock)
+        if callable(self.secret_expires):
+            require_function("secret_expires", self.secret_expires, of="no argument")
         named = isinstance(self.name, str) and 0 < len(self.name) <= 100 and self.name.isprintable()
         require(named, f"name must be up to 100 printable characters, not {self.name!r}")
         require(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Literal, get_args
 
+from ..._policy.checks import require
+
 __all__ = [
     "FINE",
     "HOUR",
@@ -111,7 +113,12 @@ class ServiceLevels:
     since: float | None = None
 
     def of(self, kind: Kind) -> ServiceLevel:
-        """Return those of one kind."""
+        """Return those of one kind.
+
+        Raises:
+            ConfigurationError: There is no such kind.
+        """
+        require(kind in KINDS, f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
         return self.levels[KINDS.index(kind)]
 
     def to_dict(self) -> dict[str, Any]:

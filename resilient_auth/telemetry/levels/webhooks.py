@@ -10,6 +10,8 @@ import base64
 import binascii
 import hmac
 import logging
+import os
+import ssl
 import threading
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -50,7 +52,9 @@ class Webhook:
     def __init__(self, url: str, *, secret: str | Sequence[str], deadline: float = 10.0, verify: Verify = True) -> None:
         require(isinstance(url, str), f"url must be a string, not {type(url).__name__}")
         require_number("deadline", deadline, low=0.1, high=60.0)
-        given = (secret,) if isinstance(secret, str) else tuple(secret)
+        given = (secret,) if isinstance(secret, str) else tuple(secret) if isinstance(secret, Sequence) else ()
+        fits = verify is None or isinstance(verify, (bool, str, os.PathLike, ssl.SSLContext))
+        require(fits, f"verify must be True, False, the path of a CA bundle, or an SSL context, not {verify!r}")
         require(bool(given), "secret must be one that begins with whsec_, or several of them")
         #: The URL's, which is what is shown of it.
         self.origin = named_origin("url", url, allow_http_loopback=True, bare=False)

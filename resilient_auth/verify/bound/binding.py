@@ -203,6 +203,19 @@ class Binding:
         )
 
 
+def came_bound(presented: object) -> bool:
+    """Return whether a token came as one that is bound to a key.
+
+    Raises:
+        ConfigurationError: What came with it is something else.
+    """
+    require(
+        presented is None or isinstance(presented, Presented),
+        f"presented must be what read_request returns, or Presented(...), not {type(presented).__name__}",
+    )
+    return isinstance(presented, Presented) and bool(presented.dpop)
+
+
 def not_bound() -> InvalidToken:
     """Return the error for a token that its client takes to be bound, and that isn't (RFC 9449, section 7.1)."""
     return InvalidToken("sender_constrained", "the token came as DPoP, and is bound to no key that is verified here")

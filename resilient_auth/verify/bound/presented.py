@@ -102,8 +102,9 @@ def read_request(
         InvalidToken: There is no token, more than one, or something else.
         ConfigurationError: The headers aren't texts.
     """
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    fits = all(
+    listed = isinstance(headers, Iterable)
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers) if listed else []
+    fits = listed and all(
         isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(one, str) for one in pair) for pair in pairs
     )
     require(fits, "headers must be pairs of texts, such as request.headers.items()")

@@ -65,6 +65,8 @@ def refused(error: ResilientAuthError, *, realm: str | None = None) -> Refusal:
     Raises:
         ConfigurationError: The error is one: a mistake of the application's, which its log must show.
     """
+    if not isinstance(error, ResilientAuthError):
+        raise ConfigurationError(f"error must be one of this package's, not {type(error).__name__}")
     if isinstance(error, InvalidToken):
         message = _MESSAGES.get(error.code) or _OF_STATUS[error.status]
         headers = {"WWW-Authenticate": error.www_authenticate(realm), **error.headers}

@@ -96,7 +96,8 @@ class TokenCookie:
 
     def __post_init__(self) -> None:
         _check_name("cookie", self.name)
-        fits = not isinstance(self.origins, str) and all(_is_origin(one) for one in self.origins)
+        listed = isinstance(self.origins, Collection) and not isinstance(self.origins, str)
+        fits = listed and all(_is_origin(one) for one in self.origins)
         require(fits, f"origins must be origins such as ('https://shop.example',), not {self.origins!r}")
 
     def find(self, arrived: Arrived) -> str | None:
@@ -219,7 +220,14 @@ def bearer_token(values: Sequence[str]) -> str:
 
     Raises:
         InvalidToken: There is none, more than one, or something else.
+        ConfigurationError: The values aren't a list of texts.
     """
+    fits = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
+    # One of them alone would be read letter by letter, and seen as many headers.
+    require(
+        fits and all(isinstance(value, str) for value in values),
+        "values must be a list of the texts of all Authorization headers, such as request.headers.getlist(...)",
+    )
     token = _in_authorization(values)
     if token is None:
         raise InvalidToken("missing", "the request has no bearer token")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeGuard
 
+from ..._policy.checks import is_path
 from ...errors import ConfigurationError
 from ..errors import InvalidToken
 from ..jose.compact import LONGEST_KID, strict_json
@@ -129,6 +130,10 @@ def pinned_from(
     Raises:
         ConfigurationError: It can't be read, or one of its keys can't be used: a pinned file has no bad keys.
     """
+    if not isinstance(given, Mapping) and not is_path(given):
+        raise ConfigurationError(
+            f"pinned_keys must be the path of a key set, or a mapping like one, not {type(given).__name__}"
+        )
     try:
         raw = json.dumps(dict(given)).encode() if isinstance(given, Mapping) else read_owners(given, largest)
         found = keys_in(raw.decode(), algorithms, most)

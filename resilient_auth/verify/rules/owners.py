@@ -88,5 +88,7 @@ def _names(what: str, given: object, *, empty: bool = True) -> frozenset[str]:
     require(isinstance(given, Collection) and not isinstance(given, (str, bytes)), hint)
     found = frozenset(given) if isinstance(given, Collection) else frozenset()
     require(all(isinstance(one, str) and one for one in found), hint)
+    # As out of a file with a line end: no token would ever have it.
+    require(all(one == one.strip() for one in found), f"{what} must have no blanks around it, not {given!r}")
     require(empty or bool(found), f"{what} must not be empty: a token for any API would be accepted")
     return found

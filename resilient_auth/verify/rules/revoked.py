@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from ..claims import Claims
 
-__all__ = ["Revocation", "Revoked"]
+__all__ = ["Revocation", "Revoked", "What"]
 
 #: How many are held; beyond it an issuer's oldest one becomes one for all that the issuer gave up to then.
 _MOST: Final = 100_000

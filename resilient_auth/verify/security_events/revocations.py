@@ -12,14 +12,14 @@ import json
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import astuple
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ..._engine.threads import submit
 from ..._engine.timers import Timer, timers_of
-from ..._policy.checks import require, require_number
+from ..._policy.checks import require, require_clock, require_number, require_store
 from ..._process import forks
 from ..._process.living import LiveObjects
 from ...clock import Clock, SystemClock
@@ -28,7 +28,7 @@ from ...events import RemovalPostponed, RemovalWritten, emit
 from ...store import Store
 from ...token import fingerprint
 from ..deny import DenyList
-from ..rules.revoked import Revocation
+from ..rules.revoked import Revocation, What
 
 __all__ = ["Revocations"]
 
@@ -70,6 +70,8 @@ class Revocations:
     ) -> None:
         require_number("look_every", look_every, low=0.1, high=1.5)
         require_number("keep", keep, low=60.0, high=90 * 24 * 3600.0)
+        require_store(store)
+        require_clock(clock)
         require(deny is None or isinstance(deny, DenyList), f"deny must be a DenyList, not {type(deny).__name__}")
         self.deny = deny or DenyList()
         self._store = store
@@ -105,7 +107,16 @@ class Revocations:
 
         Raises:
             StoreUnavailable: It holds here, and the store doesn't know of it yet; it is tried again.
+            ConfigurationError: An argument is wrong; nothing is refused by it, here or elsewhere.
         """
+        require_number("before", before, low=0.0)
+        hint = 'whose must be such as [("sub", "https://id.example", "the id")]'
+        require(isinstance(whose, Iterable) and not isinstance(whose, (str, bytes, Mapping)), hint)
+        whose = list(whose)
+        for one in whose:
+            fits = isinstance(one, (tuple, list)) and len(one) == 3
+            require(fits and all(isinstance(part, str) and part for part in one), hint)
+            require(one[0] in get_args(What), f"{hint}; it knows {', '.join(get_args(What))} alone")
         forks.notice()
         until = self._clock.wall() + self._keep
         several = [Revocation(what, where, id_, before, until) for what, where, id_ in whose]  # type: ignore[arg-type]
