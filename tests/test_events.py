@@ -309,7 +309,7 @@ class TestDelivery:
 
     def test_what_cant_be_called_is_refused(self) -> None:
         """With what it should be."""
-        with pytest.raises(TypeError, match="listener must be a function"):
+        with pytest.raises(TypeError, match="listener must be a plain function"):
             subscribe("print")  # type: ignore[arg-type]
 
     def test_threads_emit_together(self) -> None:
