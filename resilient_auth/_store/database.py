@@ -53,7 +53,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         #: Device and number of the file that the connection is to, and of all that it has open.
         self._file: tuple[int, int] | None = None
-        self._opened: frozenset[tuple[int, int] | None] = frozenset()
+        self._opened: frozenset[tuple[int, int]] = frozenset()
         self._read_only = False
         #: The file that the last complaint is about.
         self._suspect: tuple[int, int] | None = None
@@ -222,9 +222,8 @@ class Database:
             except MalformedError:
                 raise BackendFailed("corrupt", "and it can't be set aside now") from None
             self._read_only = True
-        self._connection, self._file = db, self._suspect
-        self._opened = frozenset(self._there(suffix) for suffix in ("", *_COMPANIONS)) - {None}
-        if self._there() != self._file:  # another one was put there meanwhile, and the log may be that one's
+        self._connection, self._file, self._opened = db, self._suspect, self._all_there()
+        if self._file not in self._opened:  # another one was put there meanwhile, and the log may be that one's
             self._disconnect()
             raise _DoubtfulError
         return db
@@ -272,12 +271,21 @@ class Database:
         plain = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
         return plain and os.access(self.path, os.W_OK)
 
-    def _there(self, suffix: str = "") -> tuple[int, int] | None:
+    def _there(self) -> tuple[int, int] | None:
         try:
-            status = os.stat(self._beside(suffix))
+            status = os.stat(self.path)
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
+
+    def _all_there(self) -> frozenset[tuple[int, int]]:
+        """Return what is at the path, and what belongs to it."""
+        found = set()
+        for suffix in ("", *_COMPANIONS):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(f"{self.path}{suffix}")
+                found.add((status.st_dev, status.st_ino))
+        return frozenset(found)
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix) if suffix else self.path

@@ -25,7 +25,7 @@ __all__ = ["abandon", "close_detached", "is_abandoned"]
 #: Descriptors that are looked at where the system doesn't list those that are open.
 _MOST_LOOKED_AT: Final = 65_536
 
-_File = tuple[int, int] | None
+_File = tuple[int, int]
 
 #: Connections that can't be closed, and the files that these have open.
 _abandoned: list[sqlite3.Connection] = []
@@ -65,7 +65,7 @@ def abandon(db: sqlite3.Connection, opened: Collection[_File]) -> None:
     _files.update(opened)
 
 
-def is_abandoned(file: _File) -> bool:
+def is_abandoned(file: _File | None) -> bool:
     """Return whether a file can't be opened in this process."""
     return file in _files
 
