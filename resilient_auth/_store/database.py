@@ -58,6 +58,8 @@ class Database:
         #: The file that the last complaint is about.
         self._suspect: tuple[int, int] | None = None
         self._closed = False
+        #: A thread is at work with it, and holds the lock.
+        self._working = False
         #: The thread that forks, while it does.
         self._forking: int | None = None
         _databases.add(self)
@@ -87,9 +89,11 @@ class Database:
         forks.notice()
         self._closed = True
         if self._lock.acquire(timeout=self._timeout):
+            self._working = True
             try:
                 self._disconnect()
             finally:
+                self._working = False
                 self._lock.release()
 
     def refuse(self, reason: str) -> None:
@@ -133,9 +137,11 @@ class Database:
     def after_fork(self) -> None:
         """Begin without a connection in a forked child; see `detached` for one that the parent hasn't closed."""
         db, self._connection = self._connection, None
-        if db is not None:
-            (abandon if self._lock.locked() else close_detached)(db, self._opened)
-        self._lock, self._forking = threading.Lock(), None
+        if self._working:
+            abandon(db, {*self._opened, *([] if self._suspect is None else [self._suspect])})
+        elif db is not None:
+            close_detached(db, self._opened)
+        self._lock, self._forking, self._working = threading.Lock(), None, False
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
@@ -148,6 +154,7 @@ class Database:
     def _run_locked(self, work: Callable[[sqlite3.Connection], _T], writes: bool) -> _T:
         if not self._lock.acquire(timeout=self._timeout):
             raise BackendFailed("busy", "other threads hold it")
+        self._working = True
         try:
             for _ in range(4):
                 try:
@@ -164,6 +171,7 @@ class Database:
         except ConfigurationError as error:
             raise BackendFailed("insecure", str(error)) from None
         finally:
+            self._working = False
             self._lock.release()
 
     def _attempt(self, work: Callable[[sqlite3.Connection], _T], writes: bool) -> _T:

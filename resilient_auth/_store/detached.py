@@ -27,8 +27,8 @@ _MOST_LOOKED_AT: Final = 65_536
 
 _File = tuple[int, int]
 
-#: Connections that can't be closed, and the files that these have open.
-_abandoned: list[sqlite3.Connection] = []
+#: Connections that couldn't be closed, and the files that these have open.
+_abandoned: list[sqlite3.Connection | None] = []
 _files: set[_File] = set()
 
 
@@ -56,10 +56,12 @@ def close_detached(db: sqlite3.Connection, opened: Collection[_File]) -> None:
         db.close()
 
 
-def abandon(db: sqlite3.Connection, opened: Collection[_File]) -> None:
-    """Leave a connection as it is; its files can't be opened in this process any more.
+def abandon(db: sqlite3.Connection | None, opened: Collection[_File]) -> None:
+    """Leave a connection as it is: a thread of the parent's was at work with it, and SQLite's own lock may be held.
 
-    A thread of the parent's was in the middle of a call to it, and SQLite's own locks may be held.
+    Args:
+        db: The connection; None where it was about to be opened or closed.
+        opened: Device and number of each file that it has open. They can't be opened in this process any more.
     """
     _abandoned.append(db)
     _files.update(opened)
