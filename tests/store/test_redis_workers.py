@@ -43,8 +43,8 @@ def test_a_store_answers_again_though_its_first_calls_never_return() -> None:
         thread.join()
     time.sleep(1.1)
     assert backend.get("name") is None
-    (lane,) = [lane for lane in ra.health().lanes if lane.name == backend.label]
-    assert lane.overdue == CALLS_AT_ONCE
+    # Another test's may be alive in this process, too.
+    assert CALLS_AT_ONCE in [lane.overdue for lane in ra.health().lanes if lane.name == backend.label]
     client.free.set()
 
 
