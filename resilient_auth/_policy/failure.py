@@ -174,9 +174,11 @@ def json_object(text: str | bytes) -> dict[str, Any] | None:
 
 def _shape(purpose: Purpose, status: int, body: dict[str, Any] | None, wall: float) -> str | None:
     # A tenant that doesn't exist, or a realm that isn't known, is said with a 4xx and any body.
-    # What a managed identity's endpoint says with one varies: its status is what counts.
     if purpose not in (Purpose.TOKEN, Purpose.ALIASES) and 400 <= status < 500:
-        return None
+        # What a managed identity's endpoint says with one varies. MSAL reads it as JSON, but for Azure Arc's challenge:
+        # what isn't is a page of something before the endpoint.
+        page = purpose is Purpose.MANAGED_IDENTITY and status != 401 and body is None
+        return "what isn't a JSON object" if page else None
     if body is None:
         return "what isn't a JSON object"
     if status < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY):

@@ -14,7 +14,6 @@ from .._fleet.write_back import removals_pending
 from .._policy.blame.sightings import blames
 from .._policy.blame.verdict import Blame
 from .._policy.breaker import Breaker, breakers
-from .._policy.endpoint import PLAIN, Endpoint, origin_of
 from .._policy.freshness import assess
 from .._policy.key_reports import KeysHealth, reporters
 from .._process import credential_ends, forks, session_ends
@@ -24,7 +23,7 @@ from ..errors import ConfigurationError
 from ..token import fingerprint
 from .foreseen import Advice, Forecast, GoesDark, foresee
 from .standing import Health, TokenHealth
-from .survival import holdings_of, stores_age, take_stock
+from .survival import holdings_of, stores_age, take_stock, whom
 from .verdict import Seen, beside_stores, judge
 
 __all__ = [
@@ -60,7 +59,7 @@ def health() -> Health:
             token, request = entry.token, entry.request
             if token is None and entry.last_error is None:
                 continue
-            flight, (authority, tenant) = under_way(engine, entry), _whom(request.authority)
+            flight, (authority, tenant) = under_way(engine, entry), whom(request.authority)
             remaining = 0.0 if token is None else max(0.0, token.remaining(wall, now))
             wanted = entry.pinned or now - entry.asked_at <= engine.settings.keep_trying
             tokens.append(
@@ -116,11 +115,6 @@ def health() -> Health:
         ),
         writes=seen.writes,
     )
-
-
-def _whom(authority: str) -> tuple[str, str]:
-    """Return an authority's origin, and the tenant there; what is no URL is the name of an owner's own credential."""
-    return (origin_of(authority), Endpoint.of(authority, PLAIN).realm) if "://" in authority else (authority, "")
 
 
 def forecast() -> Forecast:

@@ -21,7 +21,7 @@ from ..errors import StoreUnavailable
 from ..token import TokenRequest
 from .foreseen import Holding
 
-__all__ = ["holdings_of", "stores_age", "take_stock"]
+__all__ = ["holdings_of", "stores_age", "take_stock", "whom"]
 
 #: Of one application's tokens, those that end first are looked for in its store, so many at most.
 _MOST_LOOKED_FOR: Final = 1024
@@ -152,12 +152,13 @@ def _holding(memory: Memory, entry: CacheEntry, stock: _Stock | None, wall: floa
 
 
 @lru_cache(maxsize=256)
-def _whom(authority: str) -> tuple[str, str]:
-    return origin_of(authority), Endpoint.of(authority, PLAIN).realm
+def whom(authority: str) -> tuple[str, str]:
+    """Return an authority's origin, and the tenant there; what is no URL is the name of an owner's own credential."""
+    return (origin_of(authority), Endpoint.of(authority, PLAIN).realm) if "://" in authority else (authority, "")
 
 
 def _described(request: TokenRequest, **known: Any) -> Holding:
-    authority, tenant = _whom(request.authority)
+    authority, tenant = whom(request.authority)
     return Holding(
         authority=authority,
         tenant=tenant,

@@ -76,6 +76,7 @@ def test_results_are_those_of_msal(idp: Emulator, client, plain, identity):
         Fault.black_hole(),
         Fault.http_503(),
         Fault.status(410),
+        Fault.status(403, "<html>The proxy says no</html>"),
         Fault.html_200(),
         Fault.json_array(),
         Fault.http_429(),

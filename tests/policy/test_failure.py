@@ -130,6 +130,12 @@ class TestBody:
         """`{}` with 200 is a malformed answer from this endpoint too."""
         assert type(verdict(200, {}, purpose=Purpose.MANAGED_IDENTITY)) is MalformedAnswer
 
+    @pytest.mark.parametrize(("status", "body"), [(403, HTML), (400, ""), (407, HTML), (400, "[]")])
+    def test_a_page_before_a_managed_identitys_endpoint_is_malformed(self, status: int, body: str) -> None:
+        """MSAL reads it as JSON, and raises what no caller expects; Azure Arc's challenge has its own."""
+        assert type(verdict(status, body, purpose=Purpose.MANAGED_IDENTITY)) is MalformedAnswer
+        assert verdict(401, body, purpose=Purpose.MANAGED_IDENTITY) is None
+
     @pytest.mark.parametrize("name", ["expires_in", "expires_on"])
     @pytest.mark.parametrize("value", NO_SECONDS)
     def test_a_lifetime_that_isnt_seconds_is_malformed(self, name: str, value: object) -> None:
