@@ -137,10 +137,8 @@ class Database:
     def after_fork(self) -> None:
         """Begin without a connection in a forked child; see `detached` for one that the parent hasn't closed."""
         db, self._connection = self._connection, None
-        if self._working:
-            abandon(db, {*self._opened, *([] if self._suspect is None else [self._suspect])})
-        elif db is not None:
-            close_detached(db, self._opened)
+        if db is not None and (is_abandoned() or not close_detached(db, self._opened)):
+            abandon(db)
         self._lock, self._forking, self._working = threading.Lock(), None, False
 
     def __del__(self) -> None:
@@ -211,11 +209,10 @@ class Database:
             if not stale and self._there() == self._file:
                 return self._connection
             self._disconnect()
+        if is_abandoned():
+            raise BackendFailed("denied", "this process was forked while another thread of its parent's used a store")
         self.check()
-        there = self._there()
-        if is_abandoned(there):
-            raise BackendFailed("denied", "this process was forked while another thread of its parent's used the file")
-        if there is None:
+        if self._there() is None:
             with exclusive(self._beside(".lock"), self._timeout, self._group):
                 make_private(self.path, self._group)
         self._suspect = self._there()
@@ -357,6 +354,12 @@ def _code(error: sqlite3.Error) -> str:
 
 
 _databases: LiveObjects[Database] = LiveObjects()
+
+
+@forks.renewed
+def _after_fork() -> None:
+    if any(database._working for database in _databases.all()):
+        abandon()
 
 
 def _before_fork() -> None:

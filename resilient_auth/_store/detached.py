@@ -14,6 +14,7 @@ Both must lock the file first. They can't where their descriptors lead nowhere b
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sqlite3
 from collections.abc import Collection, Iterable
@@ -25,25 +26,25 @@ __all__ = ["abandon", "close_detached", "is_abandoned"]
 #: Descriptors that are looked at where the system doesn't list those that are open.
 _MOST_LOOKED_AT: Final = 65_536
 
-_File = tuple[int, int]
-
-#: Connections that couldn't be closed, and the files that these have open.
-_abandoned: list[sqlite3.Connection | None] = []
-_files: set[_File] = set()
+#: Whether SQLite can't be used in this process.
+_abandoned = False
 
 
-def close_detached(db: sqlite3.Connection, opened: Collection[_File]) -> None:
+def close_detached(db: sqlite3.Connection, opened: Collection[tuple[int, int]]) -> bool:
     """Close a connection, and whatever else this process has its files open by, without a trace for others.
 
     Args:
         db: The connection; no thread is in the middle of a call to it.
         opened: Device and number of each file that it has open.
+
+    Returns:
+        Whether it is closed; it is kept as it is where there is no descriptor left.
     """
     try:
         nowhere = os.open(os.devnull, os.O_RDONLY)
-    except OSError:  # there may be no descriptor left
-        abandon(db, opened)
-        return
+    except OSError:
+        _keep(db)
+        return False
     try:
         for descriptor in _descriptors():
             with suppress(OSError):  # closed meanwhile
@@ -54,22 +55,29 @@ def close_detached(db: sqlite3.Connection, opened: Collection[_File]) -> None:
         os.close(nowhere)
     with suppress(sqlite3.Error):
         db.close()
+    return True
 
 
-def abandon(db: sqlite3.Connection | None, opened: Collection[_File]) -> None:
-    """Leave a connection as it is: a thread of the parent's was at work with it, and SQLite's own lock may be held.
+def abandon(db: sqlite3.Connection | None = None) -> None:
+    """Use SQLite no more in this forked child: a thread of its parent's was in it, whose locks nobody gives back.
 
     Args:
-        db: The connection; None where it was about to be opened or closed.
-        opened: Device and number of each file that it has open. They can't be opened in this process any more.
+        db: An inherited connection, which is kept as it is.
     """
-    _abandoned.append(db)
-    _files.update(opened)
+    global _abandoned
+    _abandoned = True
+    if db is not None:
+        _keep(db)
 
 
-def is_abandoned(file: _File | None) -> bool:
-    """Return whether a file can't be opened in this process."""
-    return file in _files
+def _keep(db: sqlite3.Connection) -> None:
+    """Have a connection never be closed: not even as the interpreter ends, which would do so to whatever it finds."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
+
+
+def is_abandoned() -> bool:
+    """Return whether SQLite can't be used in this process."""
+    return _abandoned
 
 
 def _descriptors() -> Iterable[int]:
