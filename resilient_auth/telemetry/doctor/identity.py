@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ... import msal
-from ...errors import ProviderUnavailable
+from ...errors import MalformedAnswer, ProviderUnavailable
 from .finding import Finding, error, ok
 from .patient import Patient, address_of
 from .provider import patience
@@ -50,16 +50,16 @@ def check_managed_identity(patient: Patient) -> Iterator[Finding]:
     )
     try:
         result = client.acquire_token_for_client(resource=scope.removesuffix("/.default"))
-    except ProviderUnavailable as failure:
-        yield error("endpoint_fails", f"{where} gives no token: {failure}", "wait: the platform is to mend it")
-        return
-    except ValueError:  # MSAL's, of what isn't JSON: other clouds answer at that address, too
+    except (MalformedAnswer, ValueError):  # what isn't JSON: other clouds answer at that address, too
         yield error(
             "endpoint_foreign",
             f"{where} answers, and not as Azure's does: this machine is another cloud's, or something stands before it",
             "run it where Azure gives an identity, or use a federated credential here",
             rule="G12",
         )
+        return
+    except ProviderUnavailable as failure:
+        yield error("endpoint_fails", f"{where} gives no token: {failure}", "wait: the platform is to mend it")
         return
     finally:
         client.close()
