@@ -56,8 +56,8 @@ ifdef TEST
 else # each part, whatever became of the one before
 	failed=; \
 	$(PYTEST) -n 2 $(addprefix --ignore=,$(CROWDED) $(SERVED)) || failed=yes; \
-	$(PYTEST) -n 5 $(SERVED) || failed=yes; \
-	$(PYTEST) -n 5 $(CROWDED) || failed=yes; \
+	$(PYTEST) -n 4 $(SERVED) || failed=yes; \
+	$(PYTEST) -n 4 $(CROWDED) || failed=yes; \
 	[ -z "$$failed" ]
 endif
 
