@@ -159,7 +159,9 @@ def test_a_request_of_a_process_that_died_is_not_run_again(handler: Handler, tmp
     """Nobody knows whether it has had its effect."""
     body = event()
     stores = [ra.FileStore(tmp_path / "shared.db") for _ in range(2)]
-    died, restarted = (of_entra(handler, store=store, deadline=0.4) for store in stores)
+    died, restarted = (of_entra(handler, store=store) for store in stores)
+    for store in stores:
+        store.read("callout", "none")  # so that a busy disk doesn't take the store's share of the deadline
     handler.may_go_on.clear()
     assert claims_in(posed(died, body)) == {}
     with capture_events() as seen:
