@@ -25,6 +25,7 @@ __all__ = [
     "require_clock",
     "require_function",
     "require_number",
+    "require_path",
     "require_store",
     "require_whole",
 ]
@@ -108,6 +109,20 @@ def require_store(store: object) -> None:
         all(hasattr(store, name) for name in _OF_STORES),
         f"store must be a FileStore, a RedisStore or a SealedStore, not {type(store).__name__}",
     )
+
+
+def require_path(name: str, path: object, example: str, *, slash: bool = False) -> None:
+    """Raise `ConfigurationError` unless `path` can be a route's, and means itself in every framework.
+
+    Args:
+        name: The argument's.
+        path: What was given.
+        example: What could be given.
+        slash: Whether it may end with a slash.
+    """
+    fits = isinstance(path, str) and path.startswith("/") and path.isprintable() and not set(path) & set("<>{}?#")
+    whole = fits and (slash or not str(path).endswith("/"))
+    require(whole, f'{name} must be a path such as "{example}", not {path!r}')
 
 
 def require_number(name: str, value: object, *, low: float, high: float = math.inf, unit: str = " s") -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from .._policy.checks import require, require_function, require_number, require_whole
+from .._policy.checks import require, require_function, require_number, require_path, require_whole
 from ..verify import Revocations
 from .codes import OneTimeCodes
 from .pages import Page
-from .paths import own_path, require_path
+from .paths import own_path
 from .sessions.options import SessionOptions
 
 __all__ = ["SIGN_IN", "SignInOptions", "SignOutOptions"]

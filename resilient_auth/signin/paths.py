@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
-from .._policy.checks import require
-
-__all__ = ["below", "own_path", "require_path"]
+__all__ = ["below", "own_path"]
 
 _LONGEST: Final = 1024
 
@@ -46,13 +44,3 @@ def below(path: str, prefix: str) -> bool:
         if not {".", ".."}.isdisjoint(bare.split("/")):
             return False
     return True
-
-
-def require_path(name: str, path: Any, example: str) -> None:
-    """Check the path of a route.
-
-    Raises:
-        ConfigurationError: It can't be one.
-    """
-    fits = isinstance(path, str) and path.startswith("/") and path.strip("/") != "" and path[-1] != "/"
-    require(fits and path.isprintable(), f'{name} must be a path such as "{example}", not {path!r}')

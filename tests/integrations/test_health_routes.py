@@ -10,12 +10,15 @@ from typing import Any
 
 import django_site
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resilient_auth import ConfigurationError
 from resilient_auth.cli import main
 from resilient_auth.health import Health
 from resilient_auth.health.foreseen import foresee
 from resilient_auth.integrations.health_routes import routes
+from resilient_auth.integrations.route_names import route_name
 
 assert django_site.settings.configured
 
@@ -176,11 +179,29 @@ def test_a_flood_of_requests_is_one_look(standing: Callable[..., list[int]]) -> 
     assert len(looks) <= 3
 
 
-@pytest.mark.parametrize("path", ["health", "/health/", "", 3, "/a\n"])
+@pytest.mark.parametrize("path", ["health", "/health/", "", 3, "/a\n", "/<who>", "/{who}", "/a?b"])
 def test_a_path_that_is_none_is_refused(path: Any) -> None:
     """When the routes are mounted."""
-    with pytest.raises(ConfigurationError, match="path must begin with a slash"):
+    with pytest.raises(ConfigurationError, match="path must be a path"):
         routes.health_routes(path, details=False)
+
+
+@given(st.text("ab/._%-2E"), st.text("ab/._%-2E"))
+def test_routes_at_paths_that_are_alike_have_names_of_their_own(one: str, other: str) -> None:
+    """Flask refuses a second one of a name, and a name with a dot."""
+    assert (route_name(one) == route_name(other)) is (one == other)
+    assert "." not in route_name(one)
+
+
+def test_flask_has_them_side_by_side() -> None:
+    from flask import Flask
+
+    from resilient_auth.integrations.flask import mount_health
+
+    app = Flask(__name__)
+    for path in ("/a.b", "/a_b", "/a/b"):
+        mount_health(app, path)
+    assert all(app.test_client().get(path).status_code == 200 for path in ("/a.b/live", "/a_b/live", "/a/b/live"))
 
 
 def test_django_takes_its_list() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from ..._policy.checks import require
+from ..._policy.checks import require, require_path
 from ...callouts import Callout
+from ..route_names import route_name
 
 __all__ = ["CONTENT_TYPE", "check"]
 
@@ -18,8 +19,6 @@ def check(path: object, callout: object) -> str:
     Raises:
         ConfigurationError: The path can't be one, or there is no callout.
     """
-    fits = isinstance(path, str) and path.startswith("/") and path.isprintable()
-    require(fits, f'path must begin with a slash, such as "/callouts/token", not {path!r}')
+    require_path("path", path, "/callouts/token", slash=True)
     require(isinstance(callout, Callout), f"callout must be a Callout, not {type(callout).__name__}")
-    shown: Any = path
-    return f"resilient_auth{shown.replace('/', '_').replace('.', '_')}"
+    return route_name(str(path))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flask import Flask, Response
 
+from ..route_names import route_name
 from .routes import HEADERS, HealthAnswer, health_routes
 
 __all__ = ["mount_health"]
@@ -32,4 +33,4 @@ def mount_health(app: Flask, path: str = "/health", *, details: bool = False) ->
         return answered
 
     for at, answer in health_routes(path, details=details):
-        app.add_url_rule(at, f"resilient_auth{at.replace('/', '_').replace('.', '_')}", view(answer))
+        app.add_url_rule(at, route_name(at), view(answer))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..._policy.checks import require
+from ..._policy.checks import require_path
 from ...health import Forecast, Health, forecast, health
 from ...health.looking import Look
 
@@ -48,10 +48,7 @@ def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], 
     Raises:
         ConfigurationError: The path can't be one.
     """
-    require(
-        isinstance(path, str) and path.startswith("/") and not path.endswith("/") and path.isprintable(),
-        f'path must begin with a slash and end without one, such as "/health", not {path!r}',
-    )
+    require_path("path", path, "/health")
     look: Look[Health] = Look(lambda: health(), _KEPT, _OLD)
     ahead: Look[Forecast] = Look(lambda: forecast(), _FORECAST_KEPT, _FORECAST_OLD)
 

@@ -9,6 +9,7 @@ from flask import Flask, Response
 
 from ..._policy.checks import require
 from ...telemetry.page.serving import Answer, StatusPage
+from ..route_names import route_name
 from .guarded import check_guard
 
 __all__ = ["mount_status_page"]
@@ -50,4 +51,4 @@ def mount_status_page(
         return guarded
 
     for at, answer in ((path, page.document), (f"{path}/now", page.now), (f"{path}/events", page.event)):
-        app.add_url_rule(at, f"resilient_auth{at.replace('/', '_').replace('.', '_')}", view(answer))
+        app.add_url_rule(at, route_name(at), view(answer))

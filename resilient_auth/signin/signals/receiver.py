@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 from ..._engine.steps import Steps
-from ..._policy.checks import require, require_clock, require_function, require_number, require_store
+from ..._policy.checks import require, require_clock, require_function, require_number, require_path, require_store
 from ...clock import Clock, SystemClock
 from ...errors import ProviderUnavailable, StoreUnavailable, printable
 from ...events import SecurityEventReceived, SignOutRefused, emit
@@ -23,7 +23,6 @@ from ...verify import InvalidToken, Revocations
 from ...verify.security_events.rules import EventToken, security_event
 from ...verify.security_events.tokens import AnyVerifier, EventTokens
 from ..messages import Answer, Arrival, Route
-from ..paths import require_path
 from ..sessions.calls import StoreCall
 from ..sign_out.back_channel import form_type, untold
 from ..sign_out.ending import Ending, Once, Whom

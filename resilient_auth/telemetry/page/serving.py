@@ -24,7 +24,7 @@ from time import monotonic
 from time import time as _time
 from typing import Final
 
-from ..._policy.checks import require
+from ..._policy.checks import require, require_path
 from ...health import health
 from ...health.looking import Look
 from ...health.survival import take_stock
@@ -114,10 +114,7 @@ class StatusPage:
     """
 
     def __init__(self, path: str, title: str) -> None:
-        require(
-            isinstance(path, str) and path.startswith("/") and not path.endswith("/") and path.isprintable(),
-            f'path must begin with a slash and end without one, such as "/status", not {path!r}',
-        )
+        require_path("path", path, "/status")
         require(isinstance(title, str) and title.strip() != "", f"title must be a text, not {title!r}")
         self.path = path
         self._title = title
