@@ -54,7 +54,8 @@ class BackgroundWrites:
     """Take writes at once, keep them in a store, and make them in the background, each at least once (G21).
 
     Args:
-        name: What they are called in the store, in events and in health: small letters, digits and hyphens.
+        name: What they are called in the store, in events and in health: small letters, digits and hyphens. One for
+            each target: any process may make any of the writes of a name.
         target: Makes a write: called with a `Write` on a worker thread, `concurrency` at a time. It isn't awaited.
         store: Where they are kept: a `FileStore`, `RedisStore` or `SealedStore`. Processes that share it share
             the work.
@@ -103,14 +104,17 @@ class BackgroundWrites:
         require_number("max_age", max_age, low=60.0, high=30 * 86_400.0)
         require_whole("concurrency", concurrency, low=1, high=256)
         self.name, self._target, self._store = name, target, store
+        alike = [one for one in write_reporters.all() if isinstance(one, BackgroundWrites) and one.name == name]
+        fits = all(one._store is not store or one._target == target for one in alike)
+        require(
+            fits, f"name: the writes {name} over this store have another target; close those first, or rename these"
+        )
         self._kind = f"write-{name}"
         self._most, self._attempts, self._timeout, self._max_age = most, attempts, timeout, max_age
         self._delays = {"first": first_delay, "longest": longest_delay}
         self._farthest = 2.0 * max(timeout, longest_delay)  # so many seconds ahead a write may be due
-        self._concurrency = concurrency
-        self._clock = clock or SystemClock()
-        self._jitter = jitter
-        self._closed = False
+        self._concurrency, self._closed = concurrency, False
+        self._clock, self._jitter = clock or SystemClock(), jitter
         prepare()
         about = Dependency(target=f"writes {name}", purpose="writes")
         self._breaker = Breaker(about, chosen_breaker(breaker), clock=self._clock, jitter=jitter)
@@ -206,8 +210,7 @@ class BackgroundWrites:
             StoreUnavailable: The store fails.
         """
         record = self._store.read(self._kind, key)
-        letter = None if record is None else Kept.of(record)
-        if record is None or letter is None or letter.dead in ("", UNREADABLE):
+        if record is None or (letter := Kept.of(record)).dead in ("", UNREADABLE):
             return False
         now = self._clock.wall()
         kept = letter.with_(dead="", attempts=0, blamed=0, begun=False, due=now, taken_at=now)

@@ -445,6 +445,20 @@ def test_letters_that_nobody_looks_at_have_a_bound_too(make: Make, pass_until: A
     assert writes.put({}, key="c-2")
 
 
+def test_one_name_has_one_target(manual: ManualClock, backend: FailingBackend) -> None:
+    """Else each would be given the other's writes, once they are due again; over another store it is another name."""
+    store, other = (ra.SealedStore(backend, key=KEY, clock=manual, jitter=no_jitter) for _ in range(2))
+    first, second = Database(), Database()
+    writes = BackgroundWrites("audit", first, store=store, clock=manual)
+    with pytest.raises(ra.ConfigurationError, match="another target"):
+        BackgroundWrites("audit", second, store=store, clock=manual)
+    same = BackgroundWrites("audit", first, store=store, clock=manual)
+    elsewhere = BackgroundWrites("audit", second, store=other, clock=manual)
+    for one in (writes, same, elsewhere):
+        one.close()
+    BackgroundWrites("audit", second, store=store, clock=manual).close()
+
+
 def test_writes_of_two_names_over_one_store_have_nothing_in_common(
     manual: ManualClock, backend: FailingBackend, pass_until: Any
 ) -> None:
