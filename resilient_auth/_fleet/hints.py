@@ -18,7 +18,7 @@ from ..clock import Clock
 from ..errors import StoreUnavailable
 from ..store import Record, Store
 from ..token import TokenRequest, fingerprint
-from .bodies import body_in, body_of
+from .bodies import body_in, body_of, finite
 from .user_record import token_key
 
 __all__ = ["HINT", "Hint", "HintNames", "Hints", "hint_names", "request_digest", "throttled"]
@@ -120,7 +120,7 @@ class Hints:
             if record is None or body is None:
                 continue
             try:
-                posted, seconds = float(body["posted"]), float(body["seconds"])
+                posted, seconds = finite(body["posted"]), finite(body["seconds"])
                 code, detail = str(body["code"]), str(body["detail"])
             except (KeyError, TypeError, ValueError):
                 continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..token import Token, TokenRequest, fingerprint
+from .bodies import finite, whole
 
 __all__ = [
     "TOMBSTONE_LIFE",
@@ -210,9 +211,9 @@ def decode(value: bytes, version: str, name: str) -> UserRecord | None:
             tokens={str(key): _token(fields) for key, fields in body["tokens"].items()},
             spent=tuple(str(mark) for mark in body["spent"]),
             removed=bool(body["removed"]),
-            removed_on=float(body["removed_on"]),
-            fence=int(body.get("fence", 0)),
-            named_on=float(body.get("named_on", 0.0)),
+            removed_on=finite(body["removed_on"]),
+            fence=whole(body.get("fence", 0)),
+            named_on=finite(body.get("named_on", 0.0)),
             version=version,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -224,12 +225,12 @@ def _token(fields: Any) -> StoredToken:
     return StoredToken(
         secret=str(secret),
         token_type=str(token_type),
-        obtained_on=float(obtained_on),
-        life=float(life),
-        due_after=float(due_after),
-        refresh_on=None if refresh_on is None else int(refresh_on),
+        obtained_on=finite(obtained_on),
+        life=finite(life),
+        due_after=finite(due_after),
+        refresh_on=None if refresh_on is None else whole(refresh_on),
         extras=dict(extras),
-        fence=int(fence[0]) if fence else 0,
+        fence=whole(fence[0]) if fence else 0,
     )
 
 
@@ -333,7 +334,7 @@ def _ends(entry: Entry) -> int:
 def _seconds(value: Any) -> int:
     try:
         return int(value or 0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import cachetools
 
+from .._fleet.bodies import finite
 from ..clock import Clock
 from ..store import Store
 from .answers import Continue, LastKnown
@@ -139,7 +140,7 @@ def _read(value: bytes) -> _Kept | None:
     """Read what the store has; None where another release has written something else."""
     try:
         said = json.loads(value)
-        claims, at = said["claims"], float(said["at"])
-    except (ValueError, TypeError, KeyError):
+        claims, at = said["claims"], finite(said["at"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return _Kept(json.dumps(claims) if isinstance(claims, dict) and all(claims) else None, at)

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any, Final
 
 from .._engine.single_flight import Flight
+from .._policy.failure import json_object
 from ..clock import Clock
 from ..store import ANY, Store
 from .contract import Reply
@@ -128,10 +129,13 @@ class Once:
         record = self._store.read(_KIND, key)
         if record is None:  # it has just run out
             return Claimed.RUNS
-        said = json.loads(record.value)
-        if said["is"] == "answered":
-            return Reply(said["status"], said["body"].encode())
-        return Claimed.FAILED if said["is"] == "failed" else Claimed.RUNS
+        match json_object(record.value):
+            case {"is": "answered", "status": int(status), "body": str(body)} if 200 <= status < 600:
+                return Reply(status, body.encode("utf-8", "replace"))
+            case {"is": "runs"}:
+                return Claimed.RUNS
+        # It failed, or a newer release has run it and says so in its own words.
+        return Claimed.FAILED
 
     def note(self, key: str, reply: Reply | None) -> None:
         """Tell other processes how a run ended.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
+from .._fleet.bodies import finite, unreadable, whole
 from .._policy.checks import require, require_function, require_number, require_whole
 from ..clock import Clock
 from ..errors import StoreUnavailable
@@ -108,16 +109,15 @@ class CodeBook:
         """
         name = _named(address)
         for _ in range(_RETRIES):
-            record = self._store.read(KIND, self._key(name))
-            body = {} if record is None else json.loads(record.value)
-            entry = body.get("entry") or {}
-            if record is None or not entry or entry["left"] < 1 or self._clock.wall() >= entry["until"]:
+            body, version = self._read(name)
+            entry = body["entry"]
+            if not entry or entry["left"] < 1 or self._clock.wall() >= entry["until"]:
                 return None
             good = hmac.compare_digest(entry["hash"], _hashed(entry["salt"], code))
             left = {**body, "entry": None if good else {**entry, "left": entry["left"] - 1}}
             # A guess counts before it is judged: of many at the same time, each takes one away.
             value = json.dumps(left).encode()
-            if self._store.write(KIND, self._key(name), value, ttl=3600.0, expected=record.version) is None:
+            if self._store.write(KIND, self._key(name), value, ttl=3600.0, expected=version) is None:
                 continue
             claims: Mapping[str, Any] | None = entry["claims"] if good else None
             return claims
@@ -127,16 +127,36 @@ class CodeBook:
         """Count one more within the hour, and keep what belongs to it; return whether there may be one."""
         for _ in range(_RETRIES):
             now = self._clock.wall()
-            record = self._store.read(KIND, self._key(name))
-            body = {} if record is None else json.loads(record.value)
-            sent = [at for at in body.get("sent", ()) if now - at < 3600.0]
+            body, version = self._read(name)
+            sent = [at for at in body["sent"] if now - at < 3600.0]
             if len(sent) >= most:
                 return False
             value = json.dumps({"sent": [*sent, now], "entry": entry}).encode()
-            version = None if record is None else record.version
             if self._store.write(KIND, self._key(name), value, ttl=3600.0, expected=version) is not None:
                 return True
         raise StoreUnavailable(self._store.label, "busy", "others write there all the time")
+
+    def _read(self, name: str) -> tuple[dict[str, Any], str | None]:
+        """Return what is kept under a name, and its version.
+
+        Raises:
+            StoreUnavailable: The store can't tell, or a newer release wrote it: whoever guesses at that isn't let in.
+        """
+        record = self._store.read(KIND, self._key(name))
+        if record is None:
+            return {"sent": [], "entry": {}}, None
+        try:
+            body = json.loads(record.value)
+            entry = body["entry"] or {}
+            if entry:
+                fits = all(isinstance(entry[each], str) for each in ("hash", "salt")) and dict(entry["claims"])
+                entry = {**entry, "until": finite(entry["until"]), "left": whole(entry["left"])} if fits else None
+            sent = [finite(at) for at in body["sent"]]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            entry = None
+        if entry is None:
+            raise unreadable(self._store)
+        return {"sent": sent, "entry": entry}, record.version
 
     def _key(self, name: str) -> str:
         return f"{name} {self._application}"

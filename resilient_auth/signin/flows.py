@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
+from .._fleet.bodies import finite, unreadable
 from .._process import forks
 from .._store.sealing.keys import load_keys
 from .._store.sealing.seal import Sealer, UnsealableError
@@ -26,6 +27,7 @@ __all__ = ["Flows"]
 
 KIND: Final = "sign-in-key"
 _DAY: Final = 86_400.0
+_KEY_LENGTH: Final = 32
 #: Characters of a cookie with its name, which browsers take in any case.
 _LARGEST: Final = 3_800
 
@@ -111,9 +113,10 @@ class Flows:
                 # A store that was emptied has been given another key by another process.
                 opened = self._sealer(int(day), anew=True).open("sign-in", name, sealed)
             body: dict[str, Any] = json.loads(opened)
-        except (ValueError, UnsealableError):
+            age = now - finite(body["at"])
+        except (ValueError, TypeError, KeyError, UnsealableError):
             return None
-        return body if -60.0 <= now - body["at"] < self._life else None
+        return body if -60.0 <= age < self._life else None
 
     def _sealer(self, day: int, *, make: bool = False, anew: bool = False) -> Sealer:
         """Return what seals on a day.
@@ -153,7 +156,7 @@ class Flows:
         record = self._store.read(KIND, name)
         key = None if record is None else record.value
         if key is None and make:
-            made = known or os.urandom(32)
+            made = known or os.urandom(_KEY_LENGTH)
             if self._store.write(KIND, name, made, ttl=3 * _DAY, expected=None) is not None:
                 key = made
             else:
@@ -161,6 +164,8 @@ class Flows:
                 key = None if record is None else record.value
             if key is None:
                 raise StoreUnavailable(self._store.label, "busy", "the key of sign-ins can't be kept")
+        if key is not None and len(key) != _KEY_LENGTH:
+            raise unreadable(self._store)
         return key
 
     def _name(self, label: str) -> str:

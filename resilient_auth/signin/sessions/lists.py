@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ..._fleet.bodies import finite, unreadable
 from ...errors import StoreUnavailable
 from ...store import Store
 
@@ -53,7 +54,7 @@ class Lists:
         """Read a list; an empty one where there is none.
 
         Raises:
-            StoreUnavailable: The store can't tell.
+            StoreUnavailable: The store can't tell, or a newer release wrote it.
         """
         return self._read(name)[0]
 
@@ -95,8 +96,12 @@ class Lists:
         record = self._store.read(KIND, self._name(name))
         if record is None:
             return Listed(), None
-        sessions, ended = json.loads(record.value)
-        return Listed(dict(sessions), float(ended)), record.version
+        try:
+            sessions, ended = json.loads(record.value)
+            return Listed({str(id_): finite(end) for id_, end in sessions}, finite(ended)), record.version
+        except (ValueError, TypeError, RecursionError):
+            # It says which sessions were ended: nobody goes by half of it.
+            raise unreadable(self._store) from None
 
     def _name(self, name: str) -> str:
         return f"{name} {self._application}".rstrip()

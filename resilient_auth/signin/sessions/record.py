@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
+from ..._fleet.bodies import finite
 from .options import SessionOptions
 
 __all__ = [
@@ -169,9 +170,24 @@ class Session:
             body = json.loads(value)
             if body.pop("v") != _VERSION:
                 return None
-            return cls(**{**body, "who": Who(**body["who"])})
-        except (ValueError, TypeError, KeyError, AttributeError):
+            session = cls(**{**body, "who": Who(**body["who"])})
+            return session if session.is_whole() else None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
+
+    def is_whole(self) -> bool:
+        """Return whether all of it is of the form that it says.
+
+        Raises:
+            ValueError: A time is none.
+        """
+        who = self.who
+        for at in (self.started, self.seen, self.given, self.until or 0.0, self.extended or 0.0):
+            finite(at)
+        texts = (self.id, self.current, self.previous or "", who.provider, who.issuer, who.subject, who.name)
+        more = (who.username, who.sid or "", who.oid or "", who.tenant or "")
+        known = isinstance(who.claims, Mapping) and isinstance(who.account or {}, Mapping)
+        return known and all(isinstance(text, str) for text in (*texts, *more))
 
 
 def new_cookie(session_id: str | None = None) -> tuple[str, str]:

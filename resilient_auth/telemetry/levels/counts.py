@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .values import FINE, HOUR, KINDS, Bucket, Comparison, Kind, ServiceLevel, Totals, finite, whole
+from ..._fleet.bodies import finite, whole
+from .values import FINE, HOUR, KINDS, Bucket, Comparison, Kind, ServiceLevel, Totals
 
 __all__ = ["DAY", "WEEK", "Counts"]
 

@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..._fleet.bodies import body_in, body_of
+from ..._fleet.bodies import body_in, body_of, finite, whole
 from ...errors import StoreUnavailable
 from ...events import StoreRejected, emit
 from ...store import Lease, Record, Store
 from .clocks import Clocks, Report
 from .counts import Counts
 from .state import State
-from .values import finite, whole
 
 __all__ = ["Fleet"]
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..._fleet.bodies import finite, whole
 from .rules import Key
-from .values import KINDS, Alert, finite, whole
+from .values import KINDS, Alert
 
 __all__ = ["Item", "State"]
 

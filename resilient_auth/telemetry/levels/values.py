@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..._policy.checks import require
 
@@ -18,8 +18,6 @@ __all__ = [
     "ServiceLevel",
     "ServiceLevels",
     "Totals",
-    "finite",
-    "whole",
 ]
 
 Kind = Literal["acquisitions", "verifications", "downstream"]
@@ -27,8 +25,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Seconds of a bucket: of those that reach back a day, and of those that reach back two weeks.
 FINE, HOUR = 300, 3600
-#: What a count, or a time in seconds, may be at most: whatever is made of it is a number still.
-_MOST: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,25 +134,3 @@ def _json(value: object) -> Any:
     if isinstance(value, Comparison):
         found["change"] = value.change
     return found
-
-
-def finite(value: object) -> float:
-    """Return a time or a length of a record, of which nobody knows who wrote it.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_MOST <= value <= _MOST:
-        raise ValueError("this is no number of seconds")
-    return float(value)
-
-
-def whole(value: object) -> int:
-    """Return a count of a record.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
-        raise ValueError("this is no count")
-    return value

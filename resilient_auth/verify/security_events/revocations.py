@@ -15,10 +15,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import astuple
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 from ..._engine.threads import submit
 from ..._engine.timers import Timer, timers_of
+from ..._fleet.bodies import finite, whole
 from ..._policy.checks import require, require_clock, require_number, require_store
 from ..._process import forks
 from ..._process.living import LiveObjects
@@ -35,6 +36,8 @@ __all__ = ["Revocations"]
 _KIND: Final = "revocation"
 #: The record that each process reads, and how many it holds: further ones are found by a look at all.
 _LATEST_KIND, _LATEST, _HELD = "revocations", "latest", 128
+#: Instead of how many were told, where another release says so in its own words: then every look is at all of them.
+_UNKNOWN: Final = -1
 #: Writers at the same time that one waits for, and revocations that wait for a store, at most.
 _TRIES, _PENDING = 32, 10_000
 
@@ -134,7 +137,7 @@ class Revocations:
             StoreUnavailable: The store can't tell.
         """
         told, latest, _ = self._latest()
-        if told == self._told:
+        if told == self._told != _UNKNOWN:
             return
         if self._told is not None and 0 < told - self._told <= len(latest):
             new = latest[self._told - told :]
@@ -206,7 +209,10 @@ class Revocations:
                 store.write(_KIND, one.name, value, ttl=max(1.0, one.until - now))
         for _ in range(_TRIES):
             told, latest, version = self._latest()
-            body = {"told": told + len(several), "latest": [astuple(one) for one in [*latest, *several][-_HELD:]]}
+            body = {
+                "told": max(told, 0) + len(several),
+                "latest": [astuple(one) for one in [*latest, *several][-_HELD:]],
+            }
             if store.write(_LATEST_KIND, _LATEST, json.dumps(body).encode(), ttl=self._keep, expected=version):
                 return
         raise StoreUnavailable(store.label, "busy", "others revoke all the time")
@@ -217,16 +223,26 @@ class Revocations:
             return 0, [], None
         try:
             body: Any = json.loads(record.value)
-            return int(body["told"]), [Revocation(*one) for one in body["latest"]], record.version
-        except (ValueError, TypeError, KeyError):  # another release's
-            return 0, [], record.version
+            latest = [_revocation(one) for one in body["latest"]]
+            return whole(body["told"]), [one for one in latest if one is not None], record.version
+        except (ValueError, TypeError, KeyError, RecursionError):  # another release's
+            return _UNKNOWN, [], record.version
 
 
 def _read(value: bytes) -> Revocation | None:
     try:
-        return Revocation(*json.loads(value))
-    except (ValueError, TypeError):  # another release's
+        return _revocation(json.loads(value))
+    except (ValueError, RecursionError):  # another release's
         return None
+
+
+def _revocation(told: object) -> Revocation | None:
+    """Return what a record tells, also where a newer release tells more of it; None where it tells nothing."""
+    match told:
+        case [str(what), str(where), str(id_), before, until, *_]:
+            with suppress(ValueError):
+                return Revocation(cast("What", what), where, id_, finite(before), finite(until))
+    return None
 
 
 @forks.resumed
