@@ -98,11 +98,16 @@ blame: $(VENV)/.test $(VENV)/.network ## Break providers and networks, and count
 search: $(VENV)/.test ## Go through all interleavings of what runs at once, for long
 	$(BIN)/python -m tests.search $(SEARCH)
 
+# As whoever copies one checks it; Django and Valkey's server have no types.
+SAMPLES := --strict --no-error-summary --cache-dir=../../.mypy_cache \
+	--disable-error-code=import-untyped --disable-error-code=untyped-decorator
+
 lint: $(VENV)/.lint $(VENV)/.test ## Style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing
+	for sample in examples/*/; do (cd $$sample && MYPYPATH=../:../../ $(abspath $(BIN))/mypy $(SAMPLES) *.py) || exit 1; done
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 

@@ -46,10 +46,16 @@ def tell(event: events.Event) -> None:
         print(f"  {type(event).__name__}", flush=True)
 
 
+def stop_when_told(stopping: threading.Event) -> None:
+    """Wait for the end of what comes in."""
+    sys.stdin.read()
+    stopping.set()
+
+
 def main() -> int:
     ra.subscribe(tell)
     stopping = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stopping.set()), daemon=True).start()
+    threading.Thread(target=stop_when_told, args=(stopping,), daemon=True).start()
     number = 0
     with (
         make_credential() as credential,

@@ -63,6 +63,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 @auth.login_required(scopes=[os.environ["API_SCOPE"]])
 def profile(request: HttpRequest) -> HttpResponse:
+    assert auth.user is not None  # who isn't signed in doesn't come here
     fresh = True
     try:
         profiles.keep(auth.user, api.get("/api/me").raise_for_status().json()["claims"])
@@ -76,6 +77,7 @@ def profile(request: HttpRequest) -> HttpResponse:
 # An authentication context, which Entra's conditional access gives a meaning: here it is one more proof.
 @auth.login_required(acrs="c1")
 def account(request: HttpRequest) -> HttpResponse:
+    assert auth.user is not None  # who isn't signed in doesn't come here
     return shown(*contoso.account_page(auth.user))
 
 

@@ -109,7 +109,8 @@ class Caller:
             raise RuntimeError(f"not a claims challenge: {challenge.status_code}, {header}")
         claims = b64decode(found[1]).decode()
         account = self._app.get_accounts()[0]
-        self._token = self._app.acquire_token_silent(SCOPES, account, claims_challenge=claims)["access_token"]
+        result = self._app.acquire_token_silent(SCOPES, account, claims_challenge=claims)
+        self._token = (result or {})["access_token"]
         return claims
 
     def close(self) -> None:

@@ -62,6 +62,7 @@ def create_app(environ: Mapping[str, str] = os.environ, *, settings: ra.Settings
     @app.get("/profile")
     @auth.login_required(scopes=[environ["API_SCOPE"]])
     def profile() -> Any:
+        assert auth.user is not None  # who isn't signed in doesn't come here
         fresh = True
         try:
             profiles.keep(auth.user, api.get("/api/me").raise_for_status().json()["claims"])
@@ -74,6 +75,7 @@ def create_app(environ: Mapping[str, str] = os.environ, *, settings: ra.Settings
     # An authentication context, which Entra's conditional access gives a meaning: here it is one more proof.
     @auth.login_required(acrs="c1")
     def account() -> Any:
+        assert auth.user is not None  # who isn't signed in doesn't come here
         return contoso.account_page(auth.user)
 
     # For probes: /health/ready fails where nobody would be served, /health/live never for the provider's sake.
@@ -102,7 +104,8 @@ def create_app(environ: Mapping[str, str] = os.environ, *, settings: ra.Settings
     @app.errorhandler(HTTPException)
     def tell_of_an_error(error: HTTPException) -> Any:
         # No page for another host's name: no link of ours could be made.
-        return "Bad request" if isinstance(error, SecurityError) else contoso.error_page(error.code), error.code
+        status = error.code or 500
+        return "Bad request" if isinstance(error, SecurityError) else contoso.error_page(status), status
 
     @app.errorhandler(Exception)
     def tell_of_a_fault(error: Exception) -> Any:

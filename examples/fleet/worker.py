@@ -31,6 +31,12 @@ def make_app() -> msal.ConfidentialClientApplication:
     )
 
 
+def stop_when_told(stopping: threading.Event) -> None:
+    """Wait for the end of what comes in."""
+    sys.stdin.read()
+    stopping.set()
+
+
 def main() -> int:
     scopes = [os.environ["SCOPE"]]
     asked: Counter[str] = Counter()
@@ -43,7 +49,7 @@ def main() -> int:
 
     ra.subscribe(listen)
     stopping = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stopping.set()), daemon=True).start()
+    threading.Thread(target=stop_when_told, args=(stopping,), daemon=True).start()
     with make_app() as app:
         while not stopping.wait(INTERVAL):
             try:

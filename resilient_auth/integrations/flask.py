@@ -15,7 +15,7 @@ Needs the extra: `pip install 'resilient-auth[flask]'`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .._policy.checks import require
@@ -23,7 +23,7 @@ from .._process.extras import raise_missing
 from ..claims_service.decision import Decision
 from ..errors import ResilientAuthError
 from ..verify.claims import Claims
-from ..verify.http import Arrived, Guard, Refusal, TokenPlace, challenged, refused
+from ..verify.http import Arrived, Decorator, Guard, Refusal, TokenPlace, challenged, refused
 
 try:
     from flask import Blueprint, Flask, current_app, g, jsonify, request
@@ -84,7 +84,7 @@ def authenticated(
     grace: bool = False,
     realm: str | None = None,
     token_in: TokenPlace | Sequence[TokenPlace] | None = None,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Decorator:
     """Let only requests with a verified token into a view (G16). Put it below the route's decorator.
 
     Args:
@@ -108,7 +108,7 @@ def authenticated(
     guard = Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
     require(not guard.asynchronous, "an asyncio verifier in Flask: use resilient_auth.ClaimsVerifier")
 
-    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(view: Any) -> Any:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             try:

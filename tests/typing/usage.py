@@ -15,6 +15,7 @@ from flask import Flask
 
 import resilient_auth as ra
 from resilient_auth import aio, callouts, events, msal, testing, verify
+from resilient_auth.integrations import fastapi as in_fastapi
 from resilient_auth.integrations import flask as in_flask
 from resilient_auth.store import Backend
 
@@ -175,6 +176,36 @@ def web_frameworks(verifier: ra.ClaimsVerifier, claims: ra.Claims, decision: ra.
 
     in_flask.authenticated(verifier, token_in="cookie")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ra.api_client("https://api.example", None, verify=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def views(verifier: ra.ClaimsVerifier, auth: in_flask.SignIn, loop_auth: in_fastapi.SignIn, app: Flask) -> None:
+    @app.get("/orders")
+    @in_flask.authenticated(verifier, scopes="orders.read")
+    def orders(number: int) -> str:
+        return str(number)
+
+    @app.get("/profile")
+    @auth.login_required
+    def profile() -> str:
+        return "" if auth.user is None else auth.user.name
+
+    @app.get("/account")
+    @auth.login_required(acrs="c1")
+    def account() -> str:
+        return profile()
+
+    @loop_auth.login_required
+    async def home() -> str:
+        return "" if loop_auth.user is None else loop_auth.user.name
+
+    assert_type(orders(1), str)
+    assert_type(account(), str)
+    in_flask.mount_status_page(app, guard=in_flask.authenticated(verifier, roles="Ops"))
+    in_flask.mount_status_page(app, guard=auth.login_required)
+    home()
+
+    orders("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    auth.login_required(scope=["a"])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
 def callouts_of_providers(app: Flask, store: ra.FileStore) -> None:

@@ -15,7 +15,7 @@ from ..._policy.checks import require
 from ...errors import ConfigurationError, ResilientAuthError
 from ...verify.claims import Claims
 from ...verify.errors import InvalidToken
-from ...verify.http import Arrived, Guard, TokenPlace, challenged, public_paths, refused
+from ...verify.http import Arrived, Decorator, Guard, TokenPlace, challenged, public_paths, refused
 from ...verify.http.guard import names
 from ...verify.rules.asked import check_asked
 from .errors import response
@@ -39,7 +39,7 @@ def authenticated(
     realm: str | None = None,
     token_in: TokenPlace | Sequence[TokenPlace] | None = None,
     user: UserOf | None = None,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Decorator:
     """Let only requests with a verified token into a view; their claims are in `request.claims` (G16).
 
     A class-based view is decorated as a whole: `authenticated(verifier)(View.as_view())`.
@@ -68,7 +68,7 @@ def authenticated(
     """
     guard = Guard(verifier, scopes, roles, any_scopes, any_roles, app_only, grace, realm, token_in)
 
-    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(view: Any) -> Any:
         return functools.wraps(view)(_guarded(guard, view, user))
 
     return decorate
@@ -128,7 +128,7 @@ def requires(
     any_roles: str | Collection[str] = (),
     app_only: bool | None = None,
     realm: str | None = None,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Decorator:
     """Ask more of a token behind `claims_middleware` or `authenticated`: in one view, or in one method of a view's.
 
     It takes no time, so that `method_decorator` takes it for methods of async views too.
@@ -165,7 +165,7 @@ def requires(
             return response(refused(error, realm=realm))
         return None
 
-    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(view: Any) -> Any:
         if iscoroutinefunction(view):
 
             @functools.wraps(view)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
 from ...signin.messages import Arrival, Cookie
@@ -16,8 +16,6 @@ _FORM: Final = "application/x-www-form-urlencoded"
 #: Bytes of a body that is read: an ID token or a code fits in often.
 LARGEST_BODY: Final = 128 * 1024
 _MOST_FIELDS: Final = 200
-
-_V = TypeVar("_V", bound=Callable[..., Any])
 
 
 class Serving:
@@ -94,6 +92,6 @@ def headers_beside(given: Callable[[str], str | None], *, cookies: bool) -> list
     return [*missing.items(), ("Vary", ", ".join(vary))]
 
 
-def decorating(decorate: Callable[[_V], _V], view: _V | None) -> Any:
+def decorating(decorate: Callable[[Any], Any], view: Any) -> Any:
     """Return a decorator's result, whether it was given options or the view itself."""
     return decorate if view is None else decorate(view)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import httpx
 from asgiref.sync import iscoroutinefunction
@@ -27,9 +27,12 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
+from ...verify.http import Decorator
 from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside
 
 __all__ = ["SignIn", "made"]
+
+_V = TypeVar("_V", bound=Callable[..., Any])
 
 
 class SignIn:
@@ -72,6 +75,12 @@ class SignIn:
             # Before a pattern that takes every path.
             urlpatterns[:0] = self.urlpatterns
 
+    @overload
+    def login_required(self, view: _V, /) -> _V: ...
+    @overload
+    def login_required(
+        self, *, scopes: Sequence[str] = (), acrs: str | None = None, guests: bool = False
+    ) -> Decorator: ...
     def login_required(
         self,
         view: Callable[..., Any] | None = None,
@@ -96,7 +105,7 @@ class SignIn:
         """
         return decorating(self._guarding(self.engine.wanted(scopes, acrs, guests=guests)), view)
 
-    def login_optional(self, view: Callable[..., Any]) -> Any:
+    def login_optional(self, view: _V) -> _V:
         """Let everybody into a view, in which `user` is who is signed in, or None.
 
         Args:
@@ -163,8 +172,8 @@ class SignIn:
     def _subject(self) -> str:
         return self.engine.subject_of(self._current.get())
 
-    def _guarding(self, wanted: Wanted) -> Callable[[Callable[..., Any]], Any]:
-        def decorate(view: Callable[..., Any]) -> Any:
+    def _guarding(self, wanted: Wanted) -> Decorator:
+        def decorate(view: Any) -> Any:
             if iscoroutinefunction(view):
 
                 @functools.wraps(view)

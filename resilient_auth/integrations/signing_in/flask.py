@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import httpx
 from flask import Flask, Response, current_app, request
@@ -20,9 +20,12 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
+from ...verify.http import Decorator
 from .arrivals import LARGEST_BODY, Serving, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 __all__ = ["SignIn", "add_route"]
+
+_V = TypeVar("_V", bound=Callable[..., Any])
 
 
 class SignIn:
@@ -65,6 +68,12 @@ class SignIn:
             add_route(app, route)
         app.after_request(self._protected)
 
+    @overload
+    def login_required(self, view: _V, /) -> _V: ...
+    @overload
+    def login_required(
+        self, *, scopes: Sequence[str] = (), acrs: str | None = None, guests: bool = False
+    ) -> Decorator: ...
     def login_required(
         self,
         view: Callable[..., Any] | None = None,
@@ -89,7 +98,7 @@ class SignIn:
         """
         wanted = self.engine.wanted(scopes, acrs, guests=guests)
 
-        def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(view: Any) -> Any:
             @functools.wraps(view)
             def guarded(*args: Any, **kwargs: Any) -> Any:
                 arrival = _arrival()

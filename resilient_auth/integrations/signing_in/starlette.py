@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import httpx
 from starlette.applications import Starlette
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["SignIn", "made"]
+
+_Endpoint = Callable[..., Awaitable[Any]]
 
 
 class _Serving(Serving):
@@ -87,6 +89,12 @@ class SignIn:
         # Before a route that takes every path; they are in no OpenAPI document.
         app.router.routes[:0] = [made(route) for route in self.engine.routes]
 
+    @overload
+    def login_required(self, view: Callable[..., Any], /) -> _Endpoint: ...
+    @overload
+    def login_required(
+        self, *, scopes: Sequence[str] = (), acrs: str | None = None, guests: bool = False
+    ) -> Callable[[Callable[..., Any]], _Endpoint]: ...
     def login_required(
         self,
         view: Callable[..., Any] | None = None,
@@ -111,7 +119,7 @@ class SignIn:
         """
         wanted = self.engine.wanted(scopes, acrs, guests=guests)
 
-        def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(view: Callable[..., Any]) -> _Endpoint:
             @functools.wraps(view)
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 visit = await self._admit(wanted)

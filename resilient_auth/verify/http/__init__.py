@@ -5,11 +5,12 @@ request ──▶ one bearer token? ──▶ verified, with what the route asks
 """
 
 from .answers import Refusal, challenged, refused
-from .guard import Guard, public_paths
+from .guard import Decorator, Guard, public_paths
 from .places import Arrived, TokenCookie, TokenHeader, TokenPlace, TokenQuery, TokenSubprotocol, bearer_token
 
 __all__ = [
     "Arrived",
+    "Decorator",
     "Guard",
     "Refusal",
     "TokenCookie",

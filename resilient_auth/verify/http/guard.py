@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar
 
 from ..._policy.checks import require
 from ...errors import ResilientAuthError
@@ -13,7 +13,16 @@ from ..claims import Claims
 from .answers import Refusal, refused
 from .places import Arrived, TokenHeader, TokenPlace, checked_places, token_of
 
-__all__ = ["Guard", "names", "public_paths"]
+__all__ = ["Decorator", "Guard", "names", "public_paths"]
+
+_V = TypeVar("_V", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """A view's guard: the guarded view has the view's own type."""
+
+    def __call__(self, view: _V, /) -> _V:
+        """Guard a view."""
 
 
 class Guard:
