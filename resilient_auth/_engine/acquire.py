@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import copy
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -41,8 +41,9 @@ __all__ = [
 _SUCCESSOR_WAIT = 2.0
 
 _patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("resilient_auth_patience", default=None)
-#: Seconds that whatever is done around a wait has left.
-_time_left: contextvars.ContextVar[float | None] = contextvars.ContextVar("resilient_auth_time_left", default=None)
+#: Gives the seconds that whatever is done around a wait has left.
+_time_left: contextvars.ContextVar[Callable[[], float] | None]
+_time_left = contextvars.ContextVar("resilient_auth_time_left", default=None)
 
 
 @contextmanager
@@ -68,13 +69,13 @@ def wait_at_most(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def wait_within(seconds: float) -> Iterator[None]:
-    """Have the calls in this block wait for no more than `seconds`, and for no more than they would without it.
+def wait_within(left: Callable[[], float]) -> Iterator[None]:
+    """Have the calls in this block wait for no more than `left` gives, and for no more than they would without it.
 
     For what has a deadline and waits for a token on its way: the shorter of the deadline and `Settings.wait` holds.
     """
     outer = _time_left.get()
-    token = _time_left.set(seconds if outer is None else min(seconds, outer))
+    token = _time_left.set(left if outer is None else lambda: min(left(), outer()))
     try:
         yield
     finally:
@@ -93,7 +94,7 @@ def restore(variable: contextvars.ContextVar[Any], token: contextvars.Token[Any]
 def patience_of(seconds: float) -> float:
     """Return for how many seconds this caller waits: `seconds`, or what `wait_at_most` says; or what time is left."""
     patience, left = _patience.get() or seconds, _time_left.get()
-    return patience if left is None or patience < left else left
+    return patience if left is None else min(patience, max(0.001, left()))
 
 
 class Source(StrEnum):

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from cryptography.x509 import load_der_x509_certificate
 
-from .._engine.single_flight import WaitFor
+from .._engine.acquire import wait_within
 from .._engine.steps import Steps
 from .._policy.checks import require
 from ..errors import ResilientAuthError
@@ -29,7 +29,6 @@ from ..verify.claims import Claims
 from ..verify.errors import InvalidToken
 from ..verify.http import bearer_token
 from ..verify.rules.asked import Expected
-from ..verify.verification import Verifying
 from ..verify.verifier import Face
 
 __all__ = [
@@ -249,33 +248,14 @@ class EntraCaller:
         token = bearer_token(list(arriving.header("Authorization")))
         claims = self.verifier._core.seen(token)
         if claims is None:
-            claims = yield from _within(self.verifier._core.verifying(token, Expected()), left)
+            with wait_within(left):
+                claims = yield from self.verifier._core.verifying(token, Expected())
         return self._tenant(claims)
 
     def _tenant(self, claims: Claims) -> str | None:
         if (claims.client_id or "").lower() != AUTHENTICATION_EVENTS:
             raise InvalidToken("client", "the token isn't one of the application that authentication events come from")
         return claims.tenant_id
-
-
-def _within(steps: Verifying, left: Callable[[], float]) -> Steps[Claims]:
-    """Carry steps on, none of which waits for longer than there is time."""
-    try:
-        step = next(steps)
-        while True:
-            if isinstance(step, WaitFor):
-                step = WaitFor(step.flight, max(0.0, min(step.seconds, left())))
-            try:
-                result = yield step
-            except BaseException as error:  # noqa: BLE001 - the steps decide about it
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
-    except StopIteration as end:
-        claims: Claims = end.value
-        return claims
-    finally:
-        steps.close()
 
 
 def _digest(text: bytes) -> bytes:

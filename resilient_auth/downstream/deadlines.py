@@ -52,9 +52,10 @@ def deadline(seconds: float) -> Iterator[None]:
     require_number("seconds", seconds, low=0.001, high=3600.0)
     outer = inherited.get()
     mine = min(seconds, outer.left()) if outer is not None else seconds
-    token = inherited.set(Deadline(_SYSTEM.monotonic, _SYSTEM.monotonic() + mine))
+    limit = Deadline(_SYSTEM.monotonic, _SYSTEM.monotonic() + mine)
+    token = inherited.set(limit)
     try:
-        with wait_within(max(mine, 0.001)):
+        with wait_within(limit.left):
             yield
     finally:
         restore(inherited, token)

@@ -75,7 +75,7 @@ class _GetToken(NamedTuple):
             raise self.source.too_late() from error
 
     def _patience(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.seconds == _NEVER else wait_within(max(self.seconds, 0.001))
+        return nullcontext() if self.seconds == _NEVER else wait_within(lambda: self.seconds)
 
 
 def _bounded(seconds: float) -> float:
