@@ -28,6 +28,8 @@ __all__ = ["Flows"]
 KIND: Final = "sign-in-key"
 _DAY: Final = 86_400.0
 _KEY_LENGTH: Final = 32
+#: Of what the cookies hold. Whoever began at a process of another form begins again.
+_FORM: Final = 1
 #: Characters of a cookie with its name, which browsers take in any case.
 _LARGEST: Final = 3_800
 
@@ -74,7 +76,7 @@ class Flows:
         now = self._clock.wall()
         name = self._name(label)
         day = int(now // _DAY)
-        text = json.dumps({**body, "at": now}, separators=(",", ":")).encode()
+        text = json.dumps({**body, "at": now, "form": _FORM}, separators=(",", ":")).encode()
         sealed = self._sealer(day, make=True).seal("sign-in", name, text)
         value = f"{day}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
         if len(name) + len(value) > _LARGEST:
@@ -114,6 +116,8 @@ class Flows:
                 opened = self._sealer(int(day), anew=True).open("sign-in", name, sealed)
             body: dict[str, Any] = json.loads(opened)
             age = now - finite(body["at"])
+            if body["form"] != _FORM:
+                return None
         except (ValueError, TypeError, KeyError, UnsealableError):
             return None
         return body if -60.0 <= age < self._life else None

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from test_sessions import Medium
 
 import resilient_auth as ra
+from resilient_auth.signin import flows
 from resilient_auth.signin.flows import Flows
 from resilient_auth.signin.messages import Arrival
 from resilient_auth.testing import ManualClock
@@ -53,6 +55,19 @@ def test_a_store_that_was_emptied_divides_nobody() -> None:
     fleet.medium.close()
     everybody = [fleet.process(), *old, fleet.process()]
     assert all(crosses(one, other) for one, other in itertools.permutations(everybody, 2))
+
+
+def test_a_sign_in_of_another_release_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a rolling upgrade: what its cookie holds may have other names."""
+    fleet = Fleet()
+    older, newer = fleet.process(), fleet.process()
+    begun = older.begin(NOTHING, "state", {})
+    assert begun is not None
+    arrival = Arrival("GET", "/", cookies={begun[0].name: begun[0].value})
+    with monkeypatch.context() as upgraded:
+        upgraded.setattr(flows, "_FORM", flows._FORM + 1)
+        assert newer.open(arrival, "state")[0] is None
+    assert older.open(arrival, "state")[0] is not None
 
 
 def test_whoever_comes_first_then_brings_the_key_back() -> None:
