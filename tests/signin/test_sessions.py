@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import resilient_auth as ra
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.errors import ConfigurationError, StoreUnavailable
 from resilient_auth.signin import DevelopmentStore, SessionOptions, Sessions, Who
+from resilient_auth.signin.sessions.ending import SKEW, PendingEnds
 from resilient_auth.store import BackendFailed
 from resilient_auth.testing import ManualClock
 
@@ -583,6 +585,24 @@ class TestStores:
         _, cookie = sessions.create(who())
         assert sessions.find(cookie) is not None
 
+    def test_an_end_that_cannot_be_written_holds_up_no_other(self, fleet: Fleet) -> None:
+        """A list that a newer release has written is for that one to change; whose it is, is out here all the same."""
+        cookies = {name: fleet.one.create(who(name))[1] for name in ("ada", "bob")}
+        fleet.one._store.write("session-list", f"sub {ISSUER} ada", b'{"v": 2}', ttl=HOUR)
+        with pytest.raises(StoreUnavailable, match="newer_schema"):
+            fleet.one.end_where(ISSUER, subject="ada")
+        fleet.medium.down = True
+        with pytest.raises(StoreUnavailable):
+            fleet.one.end_where(ISSUER, subject="bob")
+        fleet.medium.down = False
+        pause, tries = threading.Event(), 0
+        while fleet.other.find(cookies["bob"]) is not None:
+            tries += 1
+            assert tries < 1000
+            fleet.clock.advance(1.1)
+            pause.wait(0.005)
+        assert fleet.one.find(cookies["ada"]) is None
+
     def test_a_record_that_is_none_is_nobody(self, fleet: Fleet) -> None:
         """A newer release's, or one that was damaged."""
         session, cookie = fleet.one.create(who())
@@ -615,6 +635,79 @@ class TestStores:
             finally:
                 go_on.set()
                 thread.join()
+
+
+class TestTimesThatAreYetToCome:
+    """A clock was wrong: nobody is let in for longer by that, and an end finds whom it means."""
+
+    @pytest.mark.parametrize("name", ["started", "seen", "given"])
+    def test_each_is_taken_back(self, fleet: Fleet, name: str) -> None:
+        session, _ = fleet.one.create(who())
+        now = fleet.clock.wall()
+        assert replace(session, **{name: now + 61.0}).dated(now) == session
+        assert getattr(replace(session, **{name: now + 59.0}).dated(now), name) == now + 59.0
+
+    def test_what_is_yet_to_begin_had_begun_by_any_time(self, fleet: Fleet) -> None:
+        session, _ = fleet.one.create(who())
+        now = fleet.clock.wall()
+        assert replace(session, started=now + 61.0).begun_by(now - 10.0, now)
+        assert not replace(session, started=now + 59.0).begun_by(now - 10.0, now)
+
+
+class TestWhatIsOver:
+    """It is forgotten, and takes along nothing of the user's other sessions."""
+
+    def test_lists_forget_it(self, fleet: Fleet) -> None:
+        first, second = (fleet.one.create(who())[0] for _ in range(2))
+        fleet.one.end(first.id)
+        assert [one.id for one in fleet.one.listed((f"sub {ISSUER} ada",))] == [second.id]
+        assert list(fleet.one._lists.read(f"sub {ISSUER} ada").sessions) == [second.id]
+        before = fleet.medium.calls
+        fleet.one._lists.remove(f"sub {ISSUER} ada", first.id)
+        assert fleet.medium.calls - before == 1  # it is looked for, and nothing is written
+
+    def test_the_process_remembers_the_users_others(self, fleet: Fleet) -> None:
+        """By the user's names: who is ended at another process is over here at once, too."""
+        recent = fleet.one._recent
+        first, second = (fleet.one.create(who())[0] for _ in range(2))
+        recent.end(first.id)
+        recent.end_all((f"sub {ISSUER} ada",))
+        assert recent.get(second.id, HOUR) is None
+        assert not recent._listed
+
+    def test_an_end_by_a_clock_that_is_behind_covers_it(self, fleet: Fleet) -> None:
+        """Within the seconds by which clocks differ; by its id, whatever clock it was begun by."""
+        session, _ = fleet.one.create(who())
+        now = fleet.clock.wall()
+        pending = PendingEnds(fleet.clock, lambda *_: None, HOUR)
+        with pytest.raises(StoreUnavailable), pending.until_done(f"sub {ISSUER} ada"):
+            raise StoreUnavailable("memory", "timeout")
+        assert pending.cover(replace(session, started=now + SKEW))
+        assert not pending.cover(replace(session, started=now + SKEW + 0.1))
+        with pytest.raises(StoreUnavailable), pending.until_done(session.id):
+            raise StoreUnavailable("memory", "timeout")
+        assert pending.cover(replace(session, started=now + 50.0))
+
+    def test_what_was_ended_once_more_meanwhile_is_written_once_more(self, fleet: Fleet) -> None:
+        """The end that is written mustn't take the later one along."""
+        session, _ = fleet.one.create(who())
+        name, written = f"sub {ISSUER} ada", list[float]()
+
+        def write(names: tuple[str, ...], at: float, begun_by: float, proved: bool) -> None:
+            if not written:
+                fleet.clock.advance(30.0)
+                with suppress(StoreUnavailable), pending.until_done(name):
+                    raise StoreUnavailable("memory", "timeout")
+            written.append(at)
+
+        pending = PendingEnds(fleet.clock, write, HOUR)
+        with suppress(StoreUnavailable), pending.until_done(name):
+            raise StoreUnavailable("memory", "timeout")
+        pending._try()
+        assert pending.cover(replace(session, started=fleet.clock.wall()))
+        pending._try()
+        assert written == [1_000_000_000.0, 1_000_000_030.0]
+        assert not pending.cover(session)
 
 
 def _commands(valkey: Any) -> int:

@@ -22,6 +22,8 @@ __all__ = ["SKEW", "PendingEnds"]
 #: Ends that wait for a store at the same time; further ones take the place of the oldest. Those that anybody may ask
 #: for take none of the others'.
 _MOST, _MOST_UNPROVED = 10_000, 1_000
+#: Why an end can't be written though others can: a newer release has written its list, or others do all the time.
+_OF_ONE_RECORD: Final = frozenset({"busy", "newer_schema"})
 #: Seconds between two tries.
 _EVERY: Final = 0.5
 #: Seconds by which the clocks of two machines may differ: what began so shortly after an end may have begun before it.
@@ -119,8 +121,10 @@ class PendingEnds:
             if self._clock.wall() - at < self._life:
                 try:
                     self._write(names, at, at + SKEW, proved)
-                except StoreUnavailable:
+                except StoreUnavailable as error:
                     self._again()
+                    if error.reason in _OF_ONE_RECORD:
+                        continue  # it holds up no other end
                     return
             with self._lock, suppress(KeyError):
                 if pending[names] == at:
