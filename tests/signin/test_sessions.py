@@ -96,6 +96,7 @@ class TestEnds:
         found = fleet.one.find(cookie)
         assert found is not None
         assert found.standing == "extendable"
+        assert not fleet.one.is_due(found), "a request doesn't renew what is past its end"
 
     def test_an_idle_one_ends(self, fleet: Fleet) -> None:
         _, cookie = fleet.one.create(who())
@@ -466,6 +467,13 @@ class TestBounds:
         with pytest.raises(StoreUnavailable, match="full"):
             fill()
         assert 1 <= next(numbers) - 1 <= 32
+        # What the store has lost makes room too, though lists name it still; and as many as before, no more.
+        for record in list(fleet.one._store.scan("session")):
+            fleet.one._store.erase("session", record.name)
+        for number in range(1000):
+            with suppress(StoreUnavailable):
+                fleet.one.create(who(f"after a loss {number}"))
+        assert len(list(fleet.one._store.scan("session"))) == 32
         fleet.clock.advance(fleet.options.idle + fleet.options.extension + 1.0)
         fleet.one.create(who("one more"))
 
