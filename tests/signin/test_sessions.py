@@ -674,6 +674,14 @@ class TestWhatIsOver:
         fleet.one._lists.remove(f"sub {ISSUER} ada", first.id)
         assert fleet.medium.calls - before == 1  # it is looked for, and nothing is written
 
+    def test_what_is_on_all_of_several_lists_is_listed_and_nothing_else(self, fleet: Fleet) -> None:
+        """And nothing that can't be read."""
+        first, second, unreadable = (fleet.one.create(who(sid=sid))[0] for sid in ("1", "2", "1"))
+        fleet.one._store.write("session", unreadable.id, b"{}", ttl=HOUR)
+        whole, one = f"sub {ISSUER} ada", f"sid {ISSUER} 1"
+        assert [found.id for found in fleet.one.listed((whole, one))] == [first.id]
+        assert {found.id for found in fleet.one.listed((whole,))} == {first.id, second.id}
+
     def test_the_process_remembers_the_users_others(self, fleet: Fleet) -> None:
         """By the user's names: who is ended at another process is over here at once, too."""
         recent = fleet.one._recent
