@@ -125,9 +125,12 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
         if self._keep():
             self._write(self._real.add, event, **kwargs)
 
-    def modify(self, *args: Any, **kwargs: Any) -> None:
-        """Change or remove an entry: refresh tokens that rotate."""
-        self._write(self._real.modify, *args, **kwargs)
+    def modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> None:
+        """Change or remove an entry; one that can't be removed, for who signs a user out, isn't left there unsaid."""
+        if new_key_value_pairs:
+            self._write(self._real.modify, credential_type, old_entry, new_key_value_pairs)
+        else:
+            self._real.modify(credential_type, old_entry)
 
     def _write(self, write: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:
