@@ -30,7 +30,7 @@ from ..events import RetryScheduled, emit
 from .answers import Wire, WireResponse
 from .documents import DOCUMENTS, DocumentRequest
 from .exchange_context import ExchangeContext, current, has_another_source
-from .failures import as_failure
+from .failures import Unsendable, as_failure
 from .trail import Trail, shown_by_answer, shown_by_failure, shown_by_setting
 
 __all__ = ["Transport"]
@@ -293,7 +293,8 @@ class Transport:
             try:
                 answer = self.wire.send(method, url, ends=ends, trail=trail, **options)
             except ConfigurationError as error:
-                wrong, shown = ConfigurationError(str(error)), shown_by_setting(error, trail)
+                wrong = ConfigurationError(str(error))
+                shown = None if isinstance(error, Unsendable) else shown_by_setting(error, trail)
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
                 shown = shown_by_failure(error, failure, trail, engine.clock.monotonic() - ends)
@@ -308,9 +309,9 @@ class Transport:
                     exchange_context.flight.in_http += engine.clock.monotonic() - now
                 if end_part is not None:
                     end_part()
-            if operation is not None and (wrong is not None or failure is not None):
-                operation.end(error=wrong or failure)
-            if shown is not None:
+            if wrong is not None or failure is not None:
+                if operation is not None:
+                    operation.end(error=wrong or failure)
                 engine.sightings.ended(asked, trail, shown)
             if wrong is not None:  # this machine's, which says nothing of the provider
                 leave.none()

@@ -23,7 +23,7 @@ from .._process import forks
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
 from .answers import LARGEST_ANSWER, WireResponse, followed, read
-from .failures import fault_of_answer
+from .failures import Unsendable, fault_of_answer
 from .identity import identity_of_client, number_of, said_by
 
 __all__ = ["OwnersClient", "built_by_msal"]
@@ -181,10 +181,10 @@ class OwnersClient:
 
             return followed(method, url, send, options)
         except Exception as error:
-            fault = _fault_of_this_machine(error)
-            if fault is None:
+            wrong = _fault_of_this_machine(error)
+            if wrong is None:
                 raise
-        raise ConfigurationError(fault)
+        raise wrong
 
     def _ask_unknown(self, method: str, url: str, options: Mapping[str, Any], given: dict[str, Any]) -> WireResponse:
         response = (self.client.get if method == "GET" else self.client.post)(url, **given)
@@ -255,8 +255,16 @@ def _has_no_timeout(client: Any) -> bool:
     return keywords.get("timeout") is None
 
 
-def _fault_of_this_machine(error: Exception) -> str | None:
-    """Return what is wrong with how this machine is set up, where the owner's client says so; else None."""
+def _fault_of_this_machine(error: Exception) -> ConfigurationError | None:
+    """Return what is wrong with the request or how this machine is set up, where the owner's client says so."""
+    if isinstance(error, (UnicodeEncodeError, requests.exceptions.InvalidHeader)):
+        # Not quoted: it may be a secret.
+        return Unsendable("a header or a field of this request can't be encoded by this application's http_client")
+    told = _setting_at_fault(error)
+    return None if told is None else ConfigurationError(told)
+
+
+def _setting_at_fault(error: Exception) -> str | None:
     text = str(error)
     if type(error) is OSError and "invalid path:" in text:
         return f"{text}: see REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, and the http_client's verify and cert"
