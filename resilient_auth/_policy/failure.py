@@ -211,15 +211,17 @@ def _token_shape(body: dict[str, Any], wall: float) -> str | None:
 
 
 def readable(text: str) -> str:
-    """Return a token endpoint's answer with its times as MSAL can read them: whole seconds, or left out.
+    """Return a token endpoint's answer as MSAL can read it: its times in whole seconds or left out, and without nulls.
 
-    MSAL raises on `"3599.0"` and on null, and on a `refresh_in` that is text.
+    MSAL raises on `"3599.0"`, on a `refresh_in` that is text, and on null for a time, a scope or an ID token.
     """
     body = json_object(text)
     if body is None or not body.keys() & {"access_token", "device_code"}:
         return text
-    odd = False
-    for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in"):
+    odd = None in body.values()
+    if odd:
+        body = {name: value for name, value in body.items() if value is not None}
+    for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in", "interval"):
         if name not in body or (type(body[name]) is int and 0 <= body[name] < _MOST_SECONDS):
             continue
         odd = True

@@ -165,6 +165,19 @@ class TestBody:
         assert verdict(200, body) is None
         assert json.loads(readable(json.dumps(body))) == {"access_token": "t"}
 
+    @pytest.mark.parametrize("name", ["id_token", "client_info", "scope", "refresh_token", "foci", "token_type"])
+    def test_null_is_not_there(self, name: str) -> None:
+        """As some JSON writers say it of what they leave out; MSAL would take it for a text."""
+        body = {"access_token": "t", "expires_in": 3600}
+        assert json.loads(readable(json.dumps({**body, name: None}))) == body
+
+    @pytest.mark.parametrize(("value", "read"), [("5", 5), ("5.0", 5), (5.0, 5), (None, None), ("soon", None)])
+    def test_how_often_to_poll_may_be_written_so_too(self, value: object, read: int | None) -> None:
+        """A device flow begins, with MSAL's own interval where there is none that could be read."""
+        body = {"device_code": "d", "expires_in": 900}
+        more = {} if read is None else {"interval": read}
+        assert json.loads(readable(json.dumps({**body, "interval": value}))) == {**body, **more}
+
     @pytest.mark.parametrize(
         "text", [GOOD, "", "[1]", '{"error": "invalid_grant", "expires_in": "soon"}', '{"access_token": "t"}']
     )
