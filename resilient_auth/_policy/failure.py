@@ -112,6 +112,9 @@ def judge(
     retry_after = retry_after_of(headers, wall)
     if status == 429:
         return _throttled(authority, "429", retry_after)
+    # AD FS says 500 to a wrong password too, in SOAP, which knows whose fault it is (SOAP 1.2, part 1, section 5.4.6).
+    if purpose is Purpose.WS_TRUST and ":Sender<" in text:
+        return None
     # An instance metadata service says 404 and 410 while it is being updated, and means "ask again".
     if status >= 500 or status == 408 or (purpose is Purpose.MANAGED_IDENTITY and status in (404, 410)):
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)

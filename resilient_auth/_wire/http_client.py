@@ -87,7 +87,9 @@ class Transport:
         options.update(params=params, data=data, headers=headers)
         asked = self.request_for(purpose, url, exchange_context, grant)
         if grant != _DEVICE_CODE:
-            return self.ask(asked, "POST", url, options, exchange_context, replayable=grant not in _NOT_REPLAYABLE)
+            # By WS-Trust it is a password that is sent.
+            replayable = purpose is Purpose.TOKEN and grant not in _NOT_REPLAYABLE
+            return self.ask(asked, "POST", url, options, exchange_context, replayable=replayable)
         try:
             exchange_context.attempts = 1
             return self.ask(asked, "POST", url, options, exchange_context, replayable=True)
@@ -368,9 +370,11 @@ class Transport:
 def _as_msal_reads_it(purpose: Purpose, answer: WireResponse) -> WireResponse:
     """Make of an answer what MSAL takes well.
 
-    `Retry-After` is hidden: MSAL replays any answer that carries it, one user's token to another. So is how a provider
-    writes its numbers.
+    `Retry-After` is hidden: MSAL replays any answer that carries it, one user's token to another. So are how a provider
+    writes its numbers, and a 500 by which AD FS says no: that would be replayed to all users of the domain.
     """
+    if purpose is Purpose.WS_TRUST and answer.status_code >= 500:
+        return WireResponse(400, answer.text, {})
     tokens = answer.status_code < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY)
     text = readable(answer.text) if tokens else answer.text
     if text is answer.text and "retry-after" not in answer.headers:

@@ -120,6 +120,13 @@ class TestBody:
         """The instance's region is plain text, WS-Trust is XML."""
         assert verdict(200, body, purpose=purpose) is None
 
+    @pytest.mark.parametrize("purpose", list(Purpose))
+    def test_a_fault_of_the_senders_is_a_denial_where_soap_is_spoken(self, purpose: Purpose) -> None:
+        """AD FS tells a wrong password with 500, and its own faults too."""
+        fault = "<s:Fault><s:Code><s:Value>s:{}</s:Value></s:Code></s:Fault>"
+        assert (verdict(500, fault.format("Sender"), purpose=purpose) is None) is (purpose is Purpose.WS_TRUST)
+        assert type(verdict(500, fault.format("Receiver"), purpose=purpose)) is ServerFailed
+
     @pytest.mark.parametrize("body", [{}, {"access_token": ""}, {"access_token": None}, {"access_token": 5},
                                       {"access_token": ["t"]}, {"token": "t"}])  # fmt: skip
     def test_a_success_without_a_token_is_malformed(self, body: dict[str, Any]) -> None:
