@@ -68,7 +68,7 @@ class Transport:
         self._client_id = client_id
         self._server_failed = server_failed
         self._propagation = Propagation()
-        self._closed = False
+        self.closed = False
         self.after_fork()
         forks.renew_in_children(self)
 
@@ -180,7 +180,7 @@ class Transport:
     def close(self) -> None:
         """End back-offs, and close idle connections."""
         with self._closing:
-            self._closed = True
+            self.closed = True
             self._closing.notify_all()
         self.wire.close()
 
@@ -189,7 +189,7 @@ class Transport:
         clock = self.engine.clock
         ends = clock.monotonic() + seconds
         with self._closing:
-            while not self._closed and (left := ends - clock.monotonic()) > 0:
+            while not self.closed and (left := ends - clock.monotonic()) > 0:
                 clock.wait(self._closing, left)
 
     def _context(self) -> ExchangeContext:
@@ -273,7 +273,7 @@ class Transport:
     ) -> WireResponse:
         """Send one request through the breakers, and judge the answer."""
         engine, authority, purpose = self.engine, asked.endpoint.origin, asked.purpose
-        if self._closed:
+        if self.closed:
             raise Closed("this application object was closed: make a new one, or close it later")
         # A document spends nothing, and others may wait for it: the lease is kept meanwhile, and found lost afterwards.
         asks_first = None if exchange_context.flight is None else exchange_context.flight.before_attempt
