@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -198,6 +199,24 @@ class Application(_Face):
         """Begin a device flow."""
         return await self._planned("_ra_initiate_device_flow", scopes, claims_challenge=claims_challenge, **kwargs)
 
+    async def acquire_token_by_device_flow(
+        self, flow: dict[str, Any], claims_challenge: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Poll until the user has signed in, or this task is cancelled."""
+        left, is_over = False, kwargs.pop("exit_condition", _has_expired)
+        poll = functools.partial(
+            self._app.acquire_token_by_device_flow,
+            flow,
+            claims_challenge,
+            exit_condition=lambda flow: left or is_over(flow),
+            **kwargs,
+        )
+        try:
+            result: dict[str, Any] = await on_a_thread(poll)
+        finally:
+            left = True
+        return result
+
     async def _planned(self, name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         result: dict[str, Any] = await _carry_out(functools.partial(getattr(self._app, name), *args, **kwargs))
         return result
@@ -212,9 +231,6 @@ class Application(_Face):
         authority: Any
         http_client: Any
 
-        async def acquire_token_by_device_flow(
-            self, flow: dict[str, Any], claims_challenge: str | None = None, **kwargs: Any
-        ) -> dict[str, Any]: ...
         async def acquire_token_interactive(
             self,
             scopes: list[str],
@@ -279,6 +295,11 @@ def _of_msal(self: Application, name: str) -> Any:
 
 # Not in the class itself: to type checkers, it would have every attribute that anybody asks for.
 Application.__getattr__ = _of_msal  # type: ignore[attr-defined]
+
+
+def _has_expired(flow: dict[str, Any]) -> bool:
+    """Return whether a device flow is over: MSAL's own `exit_condition`, by whatever the application makes of it."""
+    return bool(flow.get("expires_at", 0) < time.time())
 
 
 class ManagedIdentity(_Face):
