@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msal
+from msal.managed_identity import _get_arc_endpoint
 
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange
@@ -38,10 +39,10 @@ _IMDS = "http://169.254.169.254"
 
 def _endpoint() -> str:
     """Return which endpoint MSAL is going to ask, by the environment, as it does."""
-    for name in ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST"):
-        if os.environ.get(name):
+    for name, besides in (("IDENTITY_ENDPOINT", "IDENTITY_HEADER"), ("MSI_ENDPOINT", "MSI_SECRET")):
+        if {name, besides} <= os.environ.keys():
             return origin_of(os.environ[name])
-    return _IMDS
+    return origin_of(_get_arc_endpoint() or os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _IMDS))
 
 
 class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
