@@ -174,7 +174,7 @@ class Exchanges(LateBound):
         origin = self._ra_origin
         shadow = object.__new__(self._ra_kind)
         shadow.__dict__.update(origin.__dict__)
-        seen = {"environment": origin.authority.instance, "unverified": not self._ra_transport.wire.identity.verified}
+        view.unverified = not self._ra_transport.wire.identity.verified
         throttled = shadow.__dict__["http_client"] = self.__dict__["http_client"]
         if origin is not self:
             shadow.authority = copy.copy(origin.authority)
@@ -187,7 +187,7 @@ class Exchanges(LateBound):
                 client._http_client = throttled
                 if flight is not None and callable(client.client_assertion):
                     client.client_assertion = told(client.client_assertion, flight)
-                client.on_obtaining_tokens = lambda event: view.add({**event, **seen})
+                client.on_obtaining_tokens = lambda event: view.add({**event, "environment": origin.authority.instance})
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
 

@@ -111,6 +111,8 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
         self.response: dict[str, Any] = {}
         #: The cache couldn't take it.
         self.unkept = False
+        #: Whether it comes over a wire that nobody verifies. MSAL brings some of it here by ways of its own.
+        self.unverified = False
 
     def search(self, credential_type: str, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Find what is the application's, access tokens excepted."""
@@ -123,7 +125,7 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
         """Keep what was obtained."""
         self.response = event.get("response") or {}
         if self._keep():
-            self._write(self._real.add, event, **kwargs)
+            self._write(self._real.add, {**event, "unverified": self.unverified}, **kwargs)
 
     def modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> None:
         """Change or remove an entry; one that can't be removed, for who signs a user out, isn't left there unsaid."""

@@ -422,3 +422,22 @@ def test_who_signs_out_is_signed_out_in_all_tenants_of_the_cloud(idp: Emulator, 
     assert [app.acquire_token_silent(USER_SCOPE, account) for app in apps] == [None, None]
     for app in apps:
         app.close()
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_what_a_refresh_brings_stays_on_its_side_of_a_verified_wire(
+    idp: Emulator, settings: Any, verified: bool
+) -> None:
+    """A token that anybody may have made up, since nobody verified who gave it, is served to who verifies as little."""
+    about = {"authority": idp.authority("contoso"), "instance_discovery": False, "token_cache": msal.TokenCache()}
+    trust = [idp.ca_file, False] if verified else [False, idp.ca_file]
+    mine, mine_too = (_drop_in(about | {"verify": trust[0]}, settings()) for _ in range(2))
+    others = _drop_in(about | {"verify": trust[1]}, settings())
+    _sign_in(mine, (idp,))
+    (account,) = mine.get_accounts()
+    refreshed = mine.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["access_token"]
+    assert mine_too.acquire_token_silent(USER_SCOPE, account)["access_token"] == refreshed
+    assert others.get_accounts() == []
+    assert others.acquire_token_silent(USER_SCOPE, account) is None
+    for app in (mine, mine_too, others):
+        app.close()
