@@ -175,6 +175,7 @@ class Exchanges(LateBound):
         shadow = object.__new__(self._ra_kind)
         shadow.__dict__.update(origin.__dict__)
         view.unverified = not self._ra_transport.wire.identity.verified
+        view.capabilities = origin._client_capabilities
         throttled = shadow.__dict__["http_client"] = self.__dict__["http_client"]
         if origin is not self:
             shadow.authority = copy.copy(origin.authority)
