@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from .._engine import schedule
 from .._engine.single_flight import Outcome, carrying
+from .._engine.threads import submit
 from .._policy.endpoint import Endpoint, origin_of
 from .._process import forks
 from .._process.living import LiveObjects
@@ -42,10 +43,20 @@ class Resilient:
         entry = plan.entry
         if entry is None or entry.renew is None:
             raise ConfigurationError("keep_fresh takes a token that can be renewed without a caller")
-        if plan.load is not None:
-            plan.load()
+        session, load = self._ra_session, plan.load
+
+        def pin() -> None:
+            if load is not None:
+                load()
+            schedule.keep_fresh(session.engine, entry)
+            if session.closed:  # meanwhile
+                schedule.release(entry)
+
         plan.acquisition.close()
-        schedule.keep_fresh(self._ra_session.engine, entry)
+        if load is None or session.watchable:
+            pin()
+        else:  # a cache of the owner's may be a file, and an event loop's thread may call this
+            submit("keep_fresh", pin)
 
     def close(self) -> None:
         """Forget the tokens held in memory, end refreshes ahead, and close idle connections.
