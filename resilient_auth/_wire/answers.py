@@ -22,6 +22,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
 #: What nearly everybody says, and needs no reading.
 _UTF_8 = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
+#: What the names begin with that are read: those of providers, in Python's spelling.
+_CHARSETS = ("utf-", "iso8859-", "cp12")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -134,6 +136,8 @@ def _charset(content_type: str) -> str:
     message = Message()
     message["Content-Type"] = content_type
     try:
-        return codecs.lookup(message.get_content_charset() or "utf-8").name
+        found = codecs.lookup(message.get_content_charset() or "utf-8").name
     except (LookupError, ValueError):
         return "utf-8"
+    # Python has some that aren't for texts, and one that takes minutes.
+    return found if found.startswith(_CHARSETS) else "utf-8"

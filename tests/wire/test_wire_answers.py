@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import encodings.aliases
 import gzip
 import json
 import ssl
+import time
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import requests
 
 from resilient_auth import errors
-from resilient_auth._wire.answers import LARGEST_ANSWER, Wire
+from resilient_auth._wire.answers import LARGEST_ANSWER, Wire, read
 from resilient_auth._wire.connection import HttpxWire
 from resilient_auth._wire.failures import as_failure
 from resilient_auth._wire.owners_client import OwnersClient
@@ -189,3 +191,15 @@ def test_a_form_that_any_client_has_sent_on_at_its_origin_is_not_taken(serve, ca
     server.answers["/here"] = moved("/there")
     with pytest.raises(errors.MalformedAnswer, match="redirected"):
         OwnersClient(Anything(ca_file), CLOCK).send("POST", f"{server.url}/here", ends=soon(), data=FORM)
+
+
+@pytest.mark.parametrize(
+    "charset", sorted({*encodings.aliases.aliases.values(), "idna", "punycode", "undefined", "no such thing"})
+)
+def test_whatever_charset_is_claimed_an_answer_is_read(charset):
+    """In time that grows as it does, though it be one that isn't for texts at all; JSON is UTF-8 anyway (RFC 8259)."""
+    body = b"-" + b"a0" * 100_000
+    began = time.process_time()
+    answer, _ = read(200, {"content-type": f'application/json; charset="{charset}"'}, [body], {})
+    assert answer.text
+    assert time.process_time() - began < 0.5
