@@ -55,8 +55,10 @@ def parse_retry_after(value: str | None, wall: float, date: str | None = None) -
     if value is None:
         return None
     value = value.strip()
-    if value.isascii() and value.replace(".", "", 1).isdigit():
-        seconds = float(value)
+    # A header that is there twice, the provider's and a proxy's, say, arrives as one: then none is to be early.
+    numbers = value.split(", ")
+    if value.isascii() and all(number.replace(".", "", 1).isdigit() for number in numbers):
+        seconds = max(map(float, numbers))
     else:
         until, sent = http_date(value), http_date(date)
         if until is None:

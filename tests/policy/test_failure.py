@@ -272,7 +272,13 @@ class TestRetryAfter:
         """From nothing to one hour."""
         assert parse_retry_after(text, WALL) == seconds
 
+    @pytest.mark.parametrize("text", ["120, 5", "5, 120", "120, 120", "1, 2, 120"])
+    def test_the_longest_of_several_holds(self, text: str) -> None:
+        """A header that is there twice arrives as one: no attempt is made before any of them allows it (G8)."""
+        assert parse_retry_after(text, WALL) == 120.0
+
     @pytest.mark.parametrize("text", [None, "", " ", "-5", "-0.1", "soon", "1e3", "inf", "nan", "٣٠", "1,5", "1 2",
+                                      "5, soon", "5, ",
                                       "Wed, 99 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 99999 22:13:20 GMT"])  # fmt: skip
     def test_what_cant_be_read_counts_as_none(self, text: str | None) -> None:
         """Garbage and negative seconds leave the wait to our own back-off."""
