@@ -20,6 +20,7 @@ from .._engine.workers import pause_behind
 from .._policy.checks import awaits
 from .._policy.endpoint import WireIdentity, origin_of
 from .._process import forks
+from .._process.living import LiveObjects
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
 from .answers import LARGEST_ANSWER, WireResponse, followed, read
@@ -97,6 +98,7 @@ class OwnersClient:
         self._known: tuple[object, WireIdentity] = said_by(client), identity_of_client(client, self._number)
         self.after_fork()
         forks.renew_in_children(self)
+        _open.add(self)
 
     def after_fork(self) -> None:
         """Forget the calls that are out: a child hasn't got its parent's threads."""
@@ -205,11 +207,15 @@ class OwnersClient:
                 raise AttemptTimeout("the answer didn't end in time")
 
     def close(self) -> None:
-        """Close the owner's client, as MSAL would."""
+        """Close the owner's client, as MSAL would, with the last application that has it."""
+        _open.discard(self)
         close = getattr(self.client, "close", None)
-        if close is not None:
+        if close is not None and all(one.client is not self.client for one in _open.all()):
             close()
 
+
+#: Those that are in use.
+_open: LiveObjects[OwnersClient] = LiveObjects()
 
 _Bound = Callable[[Iterable[bytes]], Iterable[bytes]]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
+import ssl
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import msal as plain_msal
 import pytest
 import requests
@@ -164,6 +166,18 @@ def test_closing_an_application_closes_the_owners_client(idp: Emulator, daemon):
     assert client.closed == 1
     with pytest.raises(ra.Closed):
         app.acquire_token_for_client(SCOPE)
+
+
+def test_an_application_leaves_others_the_client_that_they_share(idp: Emulator, daemon):
+    """One for each tenant, say, over one client: the last to be closed closes it, or nobody where it was dropped."""
+    client = httpx.Client(verify=ssl.create_default_context(cafile=idp.ca_file))
+    first, second = (daemon(name, http_client=client) for name in ("first", "second"))
+    assert first.acquire_token_for_client(SCOPE)["access_token"]
+    first.close()
+    first.close()
+    assert second.acquire_token_for_client(SCOPE)["access_token"]
+    second.close()
+    assert client.is_closed
 
 
 def test_an_owners_client_may_raise_anything(idp: Emulator, daemon, settings):
