@@ -609,6 +609,34 @@ class TestHedging:
                 threading.Event().wait(0.01)
             assert (late.closed > 0, bulkhead.in_use) == (True, 0)
 
+    @pytest.mark.parametrize("to_be_had", [0, 1])
+    def test_where_no_thread_is_to_be_had_the_caller_does_it(
+        self, to_be_had: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A process at its limit loses no call for the sake of a second one."""
+        started: list[threading.Thread] = []
+        start = threading.Thread.start
+
+        def limited(thread: threading.Thread) -> None:
+            if thread.name == "resilient-auth-hedge":
+                if len(started) == to_be_had:
+                    raise RuntimeError("can't start new thread")
+                started.append(thread)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            threading.Event().wait(0.1)
+            return httpx.Response(200)
+
+        transport = ResilientTransport(httpx.MockTransport(answer), options=TransportOptions(hedge_after=0.02))
+        assert transport.handle_request(httpx.Request("GET", API)).status_code == 200
+        assert len(started) == to_be_had
+        for thread in started:
+            thread.join(5)
+        assert transport._pipeline.circuits.find(API).bulkhead.in_use == 0
+
     async def test_and_by_tasks(self) -> None:
         """The loser is cancelled; a POST is never doubled."""
         seen: list[str] = []
