@@ -169,10 +169,11 @@ def _documents(store: Any) -> list[bytes]:
         ({}, 1),
         ({"verify": False}, 0),
         ({"http_client": session(False), "verify": True}, 0),
+        ({"http_client": session(""), "verify": True}, 0),
         ({"http_client": "wrapped", "verify": True}, 0),
         ({"http_client": "session", "verify": True}, 1),
     ],
-    ids=["verified", "unverified", "unverified session", "somebody's client", "verified session"],
+    ids=["verified", "unverified", "unverified session", "no path", "somebody's client", "verified session"],
 )
 def test_a_store_keeps_what_came_verified(idp: Emulator, build: Any, store: Any, options: Any, kept: int) -> None:
     """Of a client of the owner's own that is known to be; nothing can be said of one that isn't."""
