@@ -9,8 +9,6 @@ from email.message import Message
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
-import requests
-
 from .._policy.endpoint import WireIdentity
 from ..errors import MalformedAnswer
 
@@ -34,11 +32,6 @@ class WireResponse:
     text: str
     #: With lower-case names.
     headers: Mapping[str, str]
-
-    def raise_for_status(self) -> None:
-        """Raise for a 4xx or 5xx status, as requests does."""
-        if self.status_code >= 400:
-            raise requests.HTTPError(f"HTTP status {self.status_code}")
 
     def __repr__(self) -> str:
         return f"Answer({self.status_code})"

@@ -75,6 +75,15 @@ def test_a_get_that_is_led_away_ends_there(serve, wire, status, tls):
     assert elsewhere.seen == []
 
 
+def test_another_host_is_another_origin_at_the_same_port_too(serve, wire):
+    """Though it shows a certificate that is trusted."""
+    server = serve()
+    server.answers["/here"] = moved(f"{server.url.replace('localhost', '127.0.0.1')}/there")
+    with pytest.raises(errors.MalformedAnswer, match="leads away"):
+        wire.send("GET", f"{server.url}/here", ends=soon(), headers=SECRET)
+    assert server.paths() == ["/here"]
+
+
 def test_what_is_asked_over_http_is_led_nowhere(serve, wire):
     """A managed identity's endpoint on this machine answers itself, or not at all."""
     server = serve(tls=False)
