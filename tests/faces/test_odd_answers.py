@@ -246,3 +246,13 @@ def test_a_date_to_retry_after_is_read_by_the_providers_clock(idp: Emulator, dae
     with pytest.raises(ra.Throttled) as caught:
         app.acquire_token_for_client(SCOPE)
     assert caught.value.retry_after <= 7
+
+
+@pytest.mark.parametrize("credential", ["s3cret", lambda: "s3cret"], ids=["given once", "renewed"])
+@pytest.mark.parametrize("error", [{"code": "AudienceNotSupported", "message": "no"}, ["no"], 5], ids=str)
+def test_an_error_that_is_no_word_is_a_denial_as_msal_gives_it(idp: Emulator, daemon, plain_daemon, credential, error):
+    """Azure's own services and gateways write an object, such as Cloud Shell's endpoint."""
+    app, plain = daemon(client_credential=credential), plain_daemon()
+    idp.fail(Fault.status(400, json.dumps({"error": error})), "token")
+    assert app.acquire_token_for_client(SCOPE) == plain.acquire_token_for_client(SCOPE) == {"error": error}
+    assert app._ra_session.engine.sightings.out == {}
