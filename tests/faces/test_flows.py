@@ -507,9 +507,13 @@ def test_device_code_slows_down_when_the_provider_fails(idp: Emulator, desktop):
     app = desktop()
     flow = app.initiate_device_flow(USER_SCOPE)
     idp.fail(Fault.http_503(), "token")
-    result = app.acquire_token_by_device_flow(flow, exit_condition=lambda flow: True)
+    with capture_events() as events:
+        result = app.acquire_token_by_device_flow(flow, exit_condition=lambda flow: True)
     assert result["error"] == "slow_down"
     assert flow["interval"] == 6
+    # MSAL's polls are the retries.
+    assert len(idp.ledger.token_calls()) == 1
+    assert not events.of(ra.events.RetryScheduled)
 
 
 def test_a_denied_device_code_ends_the_flow(idp: Emulator, both_desktops):

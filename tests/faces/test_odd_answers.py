@@ -218,6 +218,17 @@ def test_two_short_throttlings_in_a_row_end_in_a_token(idp: Emulator, daemon, cl
     assert len(idp.ledger.token_calls()) == 3
 
 
+def test_throttling_for_no_time_at_all_is_a_cool_down_all_the_same(idp: Emulator, daemon, hasty):
+    """Whoever asks next isn't sent on at once to a provider that has just said that it is too much."""
+    app = daemon(resilience=hasty)
+    idp.fail(Fault.http_429(0), "token")
+    for _ in range(2):
+        with pytest.raises(ra.Throttled) as caught:
+            app.acquire_token_for_client(SCOPE)
+        assert caught.value.retry_after > 3.0
+    assert len(idp.ledger.token_calls()) == 1
+
+
 def test_a_cool_down_that_another_request_made_longer_costs_no_attempt(idp: Emulator, daemon, settings, clock):
     """The retry waits for that too, as long as its exchange has time."""
     app = daemon(resilience=settings(retry=ra.RetryOptions(attempts=2)))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth._wire import documents
+from resilient_auth._wire.exchange_context import ExchangeContext
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.emulator.provider.realms import tenant_id
 from resilient_auth.events import DiscoveryRejected
@@ -393,3 +395,34 @@ def test_another_process_steers_nobody_unless_it_verifies(
         assert "access_token" in app.acquire_token_for_client(SCOPE)
         app.close()
     assert not [call for call in idp.ledger.calls if "impostor" in call.path]
+
+
+def test_a_session_that_verifies_no_more_has_nothing_kept_as_verified(
+    idp: Emulator, build: Any, store: Any, clock: Any, eventually: Callable[..., None]
+) -> None:
+    """Though the document was asked for while it did: its second attempt went out when it didn't."""
+    own, got = session(idp.ca_file), list[Any]()
+    idp.fail(Fault.reset(), "discovery")
+    retries = {"store": store(), "retry": ra.RetryOptions(), "wait": 30.0}
+    app = build(settings=retries, http_client=own, verify=True)
+    thread = threading.Thread(target=lambda: got.append(app.acquire_token_for_client(SCOPE)))
+    thread.start()
+    eventually(lambda: clock.waiting_workers == 2)
+    own.verify = False
+    idp.heal()
+    clock.skip(11)
+    thread.join(10)
+    assert "access_token" in got[0]
+    app.close()
+    assert _documents(store) == []
+
+
+def test_an_attempt_ends_with_its_exchange(idp: Emulator, build: Any, clock: Any) -> None:
+    """One that begins late has what is left, and not all of an attempt's time."""
+    app = build()
+    app._ra_bind()
+    idp.fail(Fault.slow(5))
+    began = time.monotonic()
+    with pytest.raises(ra.AttemptTimeout), ExchangeContext(clock.monotonic() + 0.3).under_way():
+        app._ra_transport.get(f"{idp.url}/somewhere")
+    assert time.monotonic() - began < 2.0
