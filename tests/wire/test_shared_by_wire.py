@@ -236,6 +236,20 @@ def test_an_owner_may_name_another_host(idp: Emulator, build: Any) -> None:
         build().acquire_token_for_client(SCOPE)
 
 
+def test_a_host_that_another_owner_has_named_comes_out_of_no_store(idp: Emulator, build: Any, store: Any) -> None:
+    """The document that those settings let into it is no document to others: a secret would be posted there."""
+    elsewhere = idp.url.replace("localhost", "127.0.0.1")
+    idp.fail(document(idp, token_endpoint=f"{elsewhere}/{tenant_id('contoso')}/oauth2/v2.0/token"), "discovery")
+    settings = {"store": store(), "discovery_hosts": (elsewhere.partition("//")[2],)}
+    assert "access_token" in build(settings=settings).acquire_token_for_client(SCOPE)
+    assert _documents(store)
+    another_process()
+    idp.heal()
+    app = build(client="another", settings={"store": store()})
+    assert "access_token" in app.acquire_token_for_client(SCOPE)
+    assert app.authority.token_endpoint.startswith(idp.url)
+
+
 BROKEN: dict[str, Callable[[str], dict[str, Any]]] = {
     "another authority": lambda ca: {"verify": ca},
     "own client": lambda ca: {"http_client": session(ca), "verify": True},
