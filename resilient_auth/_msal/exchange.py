@@ -12,6 +12,7 @@ from typing import Any
 
 import msal.telemetry
 from msal.exceptions import MsalServiceError
+from msal.throttled_http_client import ThrottledHttpClientBase
 
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange, Flight, Outcome
@@ -52,6 +53,8 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
         arguments: MSAL's `http_client`, `verify`, `proxies`, `timeout` and `http_cache`, which is replaced.
     """
     owners = arguments.get("http_client")
+    if isinstance(owners, ThrottledHttpClientBase):  # another application's, around which MSAL looks too
+        owners = owners.http_client
     settings = session.settings
     wire: Wire
     own: HttpxWire | None = None

@@ -180,6 +180,24 @@ def test_an_application_leaves_others_the_client_that_they_share(idp: Emulator, 
     assert client.is_closed
 
 
+@pytest.mark.parametrize("inner", [False, True], ids=["MSAL's", "ours"])
+def test_another_applications_http_client_is_its_wire(idp: Emulator, daemon, clock, inner):
+    """Retried once, and behind one breaker: within another, the probe of the outer one would be refused for ever."""
+    first = daemon("first")
+    given = first.http_client.http_client if inner else first.http_client
+    second = daemon("second", http_client=given)
+    idp.fail(Fault.http_503(), "token")
+    clock.hurries = True
+    with pytest.raises(ra.ServerFailed):
+        second.acquire_token_for_client(SCOPE)
+    assert len(idp.ledger.token_calls()) == 3
+    idp.heal()
+    clock.skip(100)
+    assert second.acquire_token_for_client(SCOPE)["access_token"]
+    first.close()
+    assert second.acquire_token_for_client(["api://other/.default"])["access_token"]
+
+
 def test_an_owners_client_may_raise_anything(idp: Emulator, daemon, settings):
     """What a client of the owner's own raises becomes a typed error that callers of MSAL catch."""
 
