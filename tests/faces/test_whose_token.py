@@ -225,6 +225,26 @@ def test_what_was_in_a_cache_before_us_isnt_guessed_at(kind: str, idp: Emulator,
     mine.close()
 
 
+def test_what_was_in_a_cache_before_us_is_nobodys_where_two_ports_share_it(
+    idp: Emulator, other_idp: Emulator, settings: Any
+) -> None:
+    """MSAL's keys know no ports: once two are known to give tokens that come there, neither takes what says nothing."""
+    abouts = [
+        {"authority": where.authority("contoso"), "verify": where.ca_file, "instance_discovery": False}
+        for where in (idp, other_idp)
+    ]
+    cache = msal.SerializableTokenCache()
+    plain = _plain(abouts[0], token_cache=cache)
+    plain.acquire_token_for_client(SCOPE)
+    _sign_in(plain, (idp,))
+    (account,) = plain.get_accounts()
+    apps = [_wrapped(about, settings(), token_cache=cache) for about in abouts]
+    assert apps[1].acquire_token_silent(USER_SCOPE, account) is None
+    for about, app in zip(abouts, apps, strict=True):
+        assert _is_from(about, app.acquire_token_for_client(SCOPE)["access_token"])
+        app.close()
+
+
 def test_a_token_of_another_tenant_isnt_the_applications_afterwards(idp: Emulator, settings: Any, store: Any) -> None:
     """`get_token(tenant_id=...)`, to which an API's challenge can lead, changes nothing for the own tenant."""
     about = {"authority": idp.authority("contoso"), "verify": idp.ca_file, "instance_discovery": False}
