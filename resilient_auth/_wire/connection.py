@@ -183,7 +183,7 @@ class HttpxWire:
             ConfigurationError: It is asked for what can't be sent, or with an option that would have no effect.
         """
         for unknown in sorted(options.keys() - _OPTIONS):
-            raise ConfigurationError(
+            raise Unsendable(
                 f"{unknown} has no effect on a request: leave it out; verify, proxies and timeout are for the "
                 "constructor, and what else requests takes is for a session of your own, given as http_client"
             )
@@ -211,7 +211,10 @@ class HttpxWire:
         proxy = proxy_for(url, self._proxies)
         trail.proxied, trail.layers = proxy is not None, int(trail.https) + str(proxy).startswith("https:")
         wanted, attempt = options.get("timeout"), _Attempt(ends, self._clock.monotonic, trail)
-        bounds = self._timeout if wanted is None else _timeouts(wanted, None)
+        try:
+            bounds = self._timeout if wanted is None else _timeouts(wanted, None)
+        except ConfigurationError as error:
+            raise Unsendable(str(error)) from None
         rest = _Traced.of(attempt, bounds.read, httpcore.ReadTimeout)
         to_connect = _Traced.of(attempt, bounds.connect, httpcore.ConnectTimeout)
         timeout = httpx.Timeout(connect=to_connect, read=rest, write=rest, pool=bounds.pool)

@@ -34,7 +34,7 @@ _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 
 
 class Unsendable(ConfigurationError):
-    """A request can't be written, such as a user's name in a header: that shows nothing of this machine or others."""
+    """A request can't be made as it is asked for, by a user's name in a header, say: that shows nothing of others."""
 
 
 class FaultOfProxy(NamedTuple):

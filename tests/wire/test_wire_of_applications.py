@@ -181,6 +181,22 @@ def test_what_a_user_writes_and_nobody_can_send_is_nobody_elses_fault(serve, bui
     assert "access_token" in ask(SCOPE, "a.b.c", username="ann@contoso.com")
 
 
+@pytest.mark.parametrize("options", [{"allow_redirects": True}, {"timeout": "soon"}, {"timeout": (1, 2, 3)}], ids=str)
+def test_an_option_that_no_request_takes_is_nobody_elses_fault(serve, ca_file, settings, options):
+    """It is told, and neither a proxy nor a bundle is blamed for it."""
+    server = provider(serve)
+    with (
+        capture_events() as events,
+        msal.ConfidentialClientApplication(
+            "d", client_credential=SECRET, oidc_authority=server.issuer, verify=ca_file, resilience=settings()
+        ) as app,
+    ):
+        with pytest.raises(ra.ConfigurationError, match=next(iter(options))):
+            app.acquire_token_for_client(SCOPE, **options)
+        assert app.acquire_token_for_client(SCOPE)["access_token"] == "T"
+    assert "BlameChanged" not in {type(event).__name__ for event in events}
+
+
 def test_a_fault_of_this_machine_takes_no_valid_token_away(serve, build, settings, monkeypatch, clock):
     """What is held is served to its end."""
     server = provider(serve)
