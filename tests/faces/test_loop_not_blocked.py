@@ -63,6 +63,30 @@ async def test_to_keep_a_token_fresh_stops_no_loop(daemon: Callable[..., Any], e
     assert (await app.acquire_token_for_client(SCOPE))["access_token"] == held
 
 
+def test_what_is_closed_meanwhile_is_kept_fresh_no_more(
+    daemon: Callable[..., Any], eventually: Callable[..., None]
+) -> None:
+    """While the slow cache was looked into, the application was closed."""
+
+    class Closing(AnyCache):
+        app: Any = None
+
+        def search(self, *args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread() and self.app is not None:
+                self.app.close()
+            return super().search(*args, **kwargs)
+
+    cache = Closing()
+    app = daemon(token_cache=cache)
+    plan = app._ra_for_client(SCOPE, None, None, None, {})
+    plan.acquisition.close()
+    cache.app = app
+    with capture_events() as events:
+        app.keep_fresh(SCOPE)
+        events.wait_for(RefreshScheduled)
+        eventually(lambda: plan.entry.reschedule is None and plan.entry.timer is None)
+
+
 async def test_a_copy_works(daemon: Callable[..., Any]) -> None:
     """Around the same application."""
     app = ra.aio.wrap(daemon())
