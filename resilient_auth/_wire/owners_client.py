@@ -225,7 +225,18 @@ def _ask_session(
 ) -> tuple[WireResponse, str | None]:
     send = session.get if method == "GET" else session.post
     with send(url, allow_redirects=False, stream=True, **given) as response:
-        return read(response.status_code, response.headers, bound(response.iter_content(_CHUNK)), options)
+        return read(response.status_code, response.headers, bound(_arriving(response)), options)
+
+
+def _arriving(response: requests.Response) -> Iterator[bytes]:
+    """Read an answer as it arrives: requests waits for a whole chunk, however long each byte of it takes."""
+    read_some = getattr(response.raw, "read1", None)
+    # A hook of the owner's may have read it already.
+    if read_some is None or response._content_consumed:  # type: ignore[attr-defined]
+        yield from response.iter_content(_CHUNK)
+        return
+    while part := read_some(_CHUNK):
+        yield part
 
 
 def _ask_streaming(

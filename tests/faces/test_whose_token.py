@@ -16,7 +16,7 @@ import pytest
 import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth._store.memory import MemoryBackend
-from resilient_auth.emulator import Emulator
+from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.emulator.faults import WrongAnswer
 
 SCOPE = ["https://graph.microsoft.com/.default"]
@@ -461,3 +461,23 @@ def test_what_a_refresh_brings_stays_on_its_side_of_a_verified_wire(
     assert others.acquire_token_silent(USER_SCOPE, account) is None
     for app in (mine, mine_too, others):
         app.close()
+
+
+def test_accounts_of_another_authority_are_nobodys_in_an_outage_too(
+    idp: Emulator, other_idp: Emulator, settings: Any
+) -> None:
+    """While discovery hasn't told yet what is whose, what says that another one gave it isn't listed."""
+    cache = msal.TokenCache()
+    abouts = [
+        {"authority": where.authority("contoso"), "verify": where.ca_file, "instance_discovery": False}
+        for where in (idp, other_idp)
+    ]
+    first = _drop_in(abouts[0], settings(), token_cache=cache)
+    _sign_in(first, (idp,))
+    other_idp.fail(Fault.refuse())
+    second = _drop_in(abouts[1], settings(wait=0.5, discovery_wait=0.5), token_cache=cache)
+    for username in (None, "ann@contoso.com"):
+        assert [a["username"] for a in first.get_accounts(username)] == ["ann@contoso.com"]
+        assert second.get_accounts(username) == []
+    first.close()
+    second.close()

@@ -1,4 +1,4 @@
-"""Managed identity where the emulator has no endpoint: Service Fabric, pinned by a certificate, and Machine Learning."""
+"""Managed identity where the emulator has no endpoint: Service Fabric, whose certificate is pinned, and another."""
 
 from __future__ import annotations
 
