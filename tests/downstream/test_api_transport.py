@@ -437,6 +437,22 @@ class TestDeadline:
         assert 4.5 < left[0] <= 5.0
         assert inner.ask().status_code == 200
 
+    def test_what_a_fallback_asks_has_no_more_time_than_its_call(self) -> None:
+        """By the call's own deadline, and no longer than that is out."""
+        left: list[float] = []
+
+        def fallback(request: httpx.Request, error: httpx.TransportError) -> httpx.Response:
+            around = inherited.get()
+            assert around is not None
+            left.append(around.left())
+            return httpx.Response(200)
+
+        options = TransportOptions(deadline=4.0, attempt_timeout=2.0, connect_timeout=1.0, attempts=1)
+        transport = ResilientTransport(Script(500), options=options, fallback=fallback)
+        assert transport.handle_request(httpx.Request("GET", API)).status_code == 200
+        assert 3.0 < left[0] <= 4.0
+        assert inherited.get() is None
+
     def test_a_time_out_in_a_hurry_is_not_blamed_on_the_api(self, bench: Any, clock: Any) -> None:
         """An API that got 100 ms to answer hasn't failed."""
 
