@@ -100,8 +100,8 @@ class Application(_Face):
     ) -> dict[str, Any]:
         """Get the application's own token."""
         app = self._app
-        if not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
-            answer: dict[str, Any] | None = app._ra_client_hit(scopes)
+        if scopes.__class__ is list and not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
+            answer: dict[str, Any] | None = app._ra_hit(tuple(scopes))
             if answer is not None:
                 return answer
         planned = functools.partial(
@@ -122,8 +122,9 @@ class Application(_Face):
         **kwargs: Any,
     ) -> dict[str, Any] | None:
         """Get a user's token without interaction; None when that can't be."""
-        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
-            answer: dict[str, Any] | None = self._app._ra_hit_for(scopes, account)
+        special = authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs
+        if not special and scopes.__class__ is list and isinstance(account, dict):
+            answer: dict[str, Any] | None = self._app._ra_hit((account.get("home_account_id"), tuple(scopes)))
             if answer is not None:
                 return answer
         given = authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme
@@ -141,8 +142,9 @@ class Application(_Face):
         **kwargs: Any,
     ) -> dict[str, Any] | None:
         """Get a user's token without interaction, with the error dict of a denial."""
-        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
-            answer: dict[str, Any] | None = self._app._ra_hit_for(scopes, account)
+        special = authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs
+        if not special and scopes.__class__ is list and isinstance(account, dict):
+            answer: dict[str, Any] | None = self._app._ra_hit((account.get("home_account_id"), tuple(scopes)))
             if answer is not None:
                 return answer
         given = authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme
@@ -314,8 +316,8 @@ class ManagedIdentity(_Face):
 
     async def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]:
         """Get the managed identity's token."""
-        if claims_challenge is None:
-            answer = self._app._ra_client_hit(resource)
+        if claims_challenge is None and resource.__class__ is str:
+            answer = self._app._ra_hit(resource)
             if answer is not None:
                 return answer
         planned = functools.partial(self._app._ra_for_client, resource=resource, claims_challenge=claims_challenge)
