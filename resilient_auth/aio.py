@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -99,8 +100,8 @@ class Application(_Face):
     ) -> dict[str, Any]:
         """Get the application's own token."""
         app = self._app
-        if not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
-            answer: dict[str, Any] | None = app._ra_client_hit(scopes)
+        if scopes.__class__ is list and not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
+            answer: dict[str, Any] | None = app._ra_hit(tuple(scopes))
             if answer is not None:
                 return answer
         planned = functools.partial(
@@ -121,8 +122,9 @@ class Application(_Face):
         **kwargs: Any,
     ) -> dict[str, Any] | None:
         """Get a user's token without interaction; None when that can't be."""
-        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
-            answer: dict[str, Any] | None = self._app._ra_hit_for(scopes, account)
+        special = authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs
+        if not special and scopes.__class__ is list and isinstance(account, dict):
+            answer: dict[str, Any] | None = self._app._ra_hit((account.get("home_account_id"), tuple(scopes)))
             if answer is not None:
                 return answer
         given = authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme
@@ -140,8 +142,9 @@ class Application(_Face):
         **kwargs: Any,
     ) -> dict[str, Any] | None:
         """Get a user's token without interaction, with the error dict of a denial."""
-        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
-            answer: dict[str, Any] | None = self._app._ra_hit_for(scopes, account)
+        special = authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs
+        if not special and scopes.__class__ is list and isinstance(account, dict):
+            answer: dict[str, Any] | None = self._app._ra_hit((account.get("home_account_id"), tuple(scopes)))
             if answer is not None:
                 return answer
         given = authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme
@@ -198,6 +201,24 @@ class Application(_Face):
         """Begin a device flow."""
         return await self._planned("_ra_initiate_device_flow", scopes, claims_challenge=claims_challenge, **kwargs)
 
+    async def acquire_token_by_device_flow(
+        self, flow: dict[str, Any], claims_challenge: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Poll until the user has signed in, or this task is cancelled."""
+        left, is_over = False, kwargs.pop("exit_condition", _has_expired)
+        poll = functools.partial(
+            self._app.acquire_token_by_device_flow,
+            flow,
+            claims_challenge,
+            exit_condition=lambda flow: left or is_over(flow),
+            **kwargs,
+        )
+        try:
+            result: dict[str, Any] = await on_a_thread(poll)
+        finally:
+            left = True
+        return result
+
     async def _planned(self, name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         result: dict[str, Any] = await _carry_out(functools.partial(getattr(self._app, name), *args, **kwargs))
         return result
@@ -212,9 +233,6 @@ class Application(_Face):
         authority: Any
         http_client: Any
 
-        async def acquire_token_by_device_flow(
-            self, flow: dict[str, Any], claims_challenge: str | None = None, **kwargs: Any
-        ) -> dict[str, Any]: ...
         async def acquire_token_interactive(
             self,
             scopes: list[str],
@@ -281,6 +299,11 @@ def _of_msal(self: Application, name: str) -> Any:
 Application.__getattr__ = _of_msal  # type: ignore[attr-defined]
 
 
+def _has_expired(flow: dict[str, Any]) -> bool:
+    """Return whether a device flow is over: MSAL's own `exit_condition`, by whatever the application makes of it."""
+    return bool(flow.get("expires_at", 0) < time.time())
+
+
 class ManagedIdentity(_Face):
     """A managed identity client whose methods are coroutines; see `wrap`."""
 
@@ -293,8 +316,8 @@ class ManagedIdentity(_Face):
 
     async def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]:
         """Get the managed identity's token."""
-        if claims_challenge is None:
-            answer = self._app._ra_client_hit(resource)
+        if claims_challenge is None and resource.__class__ is str:
+            answer = self._app._ra_hit(resource)
             if answer is not None:
                 return answer
         planned = functools.partial(self._app._ra_for_client, resource=resource, claims_challenge=claims_challenge)

@@ -277,31 +277,11 @@ class ConfidentialClientApplication(ClientApplication, originals.ConfidentialCli
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Get the application's own token, as MSAL's method of this name; a held one is served in a microsecond."""
-        if not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
-            answer = self._ra_client_hit(scopes)
+        if scopes.__class__ is list and not (claims_challenge or fmi_path or forwarded_client_claims or kwargs):
+            answer = self._ra_hit(tuple(scopes))
             if answer is not None:
                 return answer
         return self._ra_for_client(scopes, claims_challenge, fmi_path, forwarded_client_claims, kwargs).run()
-
-    def _ra_client_hit(self, scopes: Any) -> dict[str, Any] | None:
-        """Answer from memory, if nothing but the time needs a look."""
-        if scopes.__class__ is not list:
-            return None
-        find, monotonic, wall, home = self._ra_fast
-        try:
-            hit = find(tuple(scopes))
-        except TypeError:
-            return None
-        if hit is not None:
-            now = monotonic()
-            if now < hit.due_at and wall() < hit.due_on and home["token_cache"] is hit.cache:
-                given = hit.given
-                if given is not None:
-                    given.count += 1
-                answer: dict[str, Any] = hit.answer.copy()
-                answer["expires_in"] = int(hit.expires_at - now)
-                return answer
-        return None
 
     def _ra_for_client(
         self,

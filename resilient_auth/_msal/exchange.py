@@ -12,6 +12,7 @@ from typing import Any
 
 import msal.telemetry
 from msal.exceptions import MsalServiceError
+from msal.throttled_http_client import ThrottledHttpClientBase
 
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange, Flight, Outcome
@@ -52,6 +53,8 @@ def transport_for(session: Session, client_id: str, arguments: dict[str, Any]) -
         arguments: MSAL's `http_client`, `verify`, `proxies`, `timeout` and `http_cache`, which is replaced.
     """
     owners = arguments.get("http_client")
+    if isinstance(owners, ThrottledHttpClientBase):  # another application's, around which MSAL looks too
+        owners = owners.http_client
     settings = session.settings
     wire: Wire
     own: HttpxWire | None = None
@@ -174,7 +177,8 @@ class Exchanges(LateBound):
         origin = self._ra_origin
         shadow = object.__new__(self._ra_kind)
         shadow.__dict__.update(origin.__dict__)
-        seen = {"environment": origin.authority.instance, "unverified": not self._ra_transport.wire.identity.verified}
+        view.unverified = not self._ra_transport.wire.identity.verified
+        view.capabilities = origin._client_capabilities
         throttled = shadow.__dict__["http_client"] = self.__dict__["http_client"]
         if origin is not self:
             shadow.authority = copy.copy(origin.authority)
@@ -187,7 +191,7 @@ class Exchanges(LateBound):
                 client._http_client = throttled
                 if flight is not None and callable(client.client_assertion):
                     client.client_assertion = told(client.client_assertion, flight)
-                client.on_obtaining_tokens = lambda event: view.add({**event, **seen})
+                client.on_obtaining_tokens = lambda event: view.add({**event, "environment": origin.authority.instance})
                 client.on_removing_rt, client.on_updating_rt = view.remove_rt, view.update_rt
         return shadow
 

@@ -29,6 +29,8 @@ _ID_TOKEN = "IdToken"  # noqa: S105 - the name of a kind
 _ENDPOINT = "token_endpoint"
 _CAPABILITIES = "client_capabilities"
 _UNVERIFIED = "unverified"
+#: MSAL's name of the grant by which a broker gives tokens.
+_BROKERS = "broker"
 _MANAGED_IDENTITY = "https://localhost/managed_identity"
 #: MSAL asks for these in every user's grant, and in none of the application's own.
 _USERS_SCOPES = frozenset({"openid", "profile", "offline_access"})
@@ -149,12 +151,15 @@ def marks_of(event: Mapping[str, Any]) -> dict[str, str]:
     """Return what MSAL's entries are to say of the exchange that brought them.
 
     Args:
-        event: As MSAL gives it to `TokenCache.add`; with `unverified` where it came over such a wire.
+        event: As MSAL gives it to `TokenCache.add`; with `unverified` where it came over such a wire, and with the
+            application's `client_capabilities`.
     """
     endpoint = event.get("token_endpoint")
     if not endpoint:
         return {}
-    marks = {_ENDPOINT: _written(urlsplit(endpoint)), _CAPABILITIES: ",".join(_declared_in(event.get("data")))}
+    brokered = event.get("grant_type") == _BROKERS
+    capabilities = declared(event.get(_CAPABILITIES)) if brokered else _declared_in(event.get("data"))
+    marks = {_ENDPOINT: _written(urlsplit(endpoint)), _CAPABILITIES: ",".join(capabilities)}
     return marks | ({_UNVERIFIED: "yes"} if event.get(_UNVERIFIED) else {})
 
 

@@ -8,13 +8,14 @@ from typing import Any, Self
 
 from .._engine import schedule
 from .._engine.single_flight import Outcome, carrying
+from .._engine.threads import submit
 from .._policy.endpoint import Endpoint, origin_of
 from .._process import forks
 from .._process.living import LiveObjects
 from .._wire.exchange_context import time_left
 from .._wire.http_client import Transport
 from ..errors import AttemptTimeout, ConfigurationError
-from .plans import Plan
+from .plans import Hit, Plan
 from .rotation.trial import Rotation
 from .session import Session
 
@@ -26,7 +27,7 @@ class Resilient:
 
     _ra_session: Session
     _ra_transport: Transport
-    _ra_fast: tuple[Callable[[Any], Any], Callable[[], float], Callable[[], float], dict[str, Any]]
+    _ra_fast: tuple[Callable[[Any], Hit | None], Callable[[], float], Callable[[], float], dict[str, Any], str]
 
     def _ra_take(self, session: Session, transport: Transport) -> None:
         clock = session.engine.clock
@@ -34,18 +35,46 @@ class Resilient:
             _ra_session=session,
             _ra_transport=transport,
             # All that the way of a held token touches, one look-up away.
-            _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home),
+            _ra_fast=(session.memory.hits.get, clock.monotonic, clock.wall, session.home, session.cache_name),
         )
+
+    def _ra_hit(self, call: Any) -> dict[str, Any] | None:
+        """Answer a call from memory, by what tells it from others, if nothing but the time needs a look."""
+        find, monotonic, wall, home, cache_name = self._ra_fast
+        try:
+            hit = find(call)
+        except TypeError:
+            return None
+        if hit is not None:
+            now = monotonic()
+            if now < hit.due_at and wall() < hit.due_on and home[cache_name] is hit.cache:
+                given = hit.given
+                if given is not None:
+                    given.count += 1
+                answer = hit.answer.copy()
+                answer["expires_in"] = int(hit.expires_at - now)
+                return answer
+        return None
 
     def _ra_keep_fresh(self, plan: Plan) -> None:
         """Pin the token of a plan, which the caller need not wait for."""
         entry = plan.entry
         if entry is None or entry.renew is None:
             raise ConfigurationError("keep_fresh takes a token that can be renewed without a caller")
-        if plan.load is not None:
-            plan.load()
+        session, load = self._ra_session, plan.load
+
+        def pin() -> None:
+            if load is not None:
+                load()
+            schedule.keep_fresh(session.engine, entry)
+            if session.closed:  # meanwhile
+                schedule.release(entry)
+
         plan.acquisition.close()
-        schedule.keep_fresh(self._ra_session.engine, entry)
+        if load is None or session.watchable:
+            pin()
+        else:  # a cache of the owner's may be a file, and an event loop's thread may call this
+            submit("keep_fresh", pin)
 
     def close(self) -> None:
         """Forget the tokens held in memory, end refreshes ahead, and close idle connections.

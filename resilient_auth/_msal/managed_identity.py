@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msal
+from msal.managed_identity import _get_arc_endpoint
 
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange
@@ -38,10 +39,10 @@ _IMDS = "http://169.254.169.254"
 
 def _endpoint() -> str:
     """Return which endpoint MSAL is going to ask, by the environment, as it does."""
-    for name in ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST"):
-        if os.environ.get(name):
+    for name, besides in (("IDENTITY_ENDPOINT", "IDENTITY_HEADER"), ("MSI_ENDPOINT", "MSI_SECRET")):
+        if {name, besides} <= os.environ.keys():
             return origin_of(os.environ[name])
-    return _IMDS
+    return origin_of(_get_arc_endpoint() or os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _IMDS))
 
 
 class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
@@ -94,26 +95,11 @@ class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
 
     def acquire_token_for_client(self, *, resource: str, claims_challenge: str | None = None) -> dict[str, Any]:
         """Get the managed identity's token, as MSAL's method of this name; a held one is served in a microsecond."""
-        if claims_challenge is None:
-            answer = self._ra_client_hit(resource)
+        if claims_challenge is None and resource.__class__ is str:
+            answer = self._ra_hit(resource)
             if answer is not None:
                 return answer
         return self._ra_for_client(resource=resource, claims_challenge=claims_challenge).run()
-
-    def _ra_client_hit(self, resource: Any) -> dict[str, Any] | None:
-        """Answer from memory, if nothing but the time needs a look."""
-        find, monotonic, wall, home = self._ra_fast
-        hit = find(resource) if resource.__class__ is str else None
-        if hit is not None:
-            now = monotonic()
-            if now < hit.due_at and wall() < hit.due_on and home["_token_cache"] is hit.cache:
-                given = hit.given
-                if given is not None:
-                    given.count += 1
-                answer: dict[str, Any] = hit.answer.copy()
-                answer["expires_in"] = int(hit.expires_at - now)
-                return answer
-        return None
 
     def keep_fresh(self, *, resource: str) -> None:
         """Get a token and refresh it ahead of need from now on, with or without traffic (G5). Returns at once."""

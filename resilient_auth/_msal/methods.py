@@ -18,7 +18,7 @@ from ..errors import ConfigurationError, ProviderUnavailable, StoreUnavailable
 from ..token import Token, TokenRequest, fingerprint
 from .exchange import Exchanges, is_told_apart_by_msal, original
 from .identity import Identity, Ownership
-from .plans import Hit, Plan, plan_token
+from .plans import Plan, plan_token
 from .results import read
 
 __all__ = ["ResilientApplication", "variant_of"]
@@ -203,8 +203,9 @@ class ResilientApplication(Exchanges):
         **kwargs: Any,
     ) -> dict[str, Any] | None:
         """Get a user's token without interaction, as MSAL's method of this name; a held one is served at once."""
-        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
-            answer = self._ra_hit_for(scopes, account)
+        special = authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs
+        if not special and scopes.__class__ is list and isinstance(account, dict):
+            answer = self._ra_hit((account.get("home_account_id"), tuple(scopes)))
             if answer is not None:
                 return answer
         plan = self._ra_silent(
@@ -225,8 +226,9 @@ class ResilientApplication(Exchanges):
         **kwargs: Any,
     ) -> dict[str, Any] | None:
         """Get a user's token without interaction, as MSAL's method of this name, with the error dict of a denial."""
-        if not (authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs):
-            answer = self._ra_hit_for(scopes, account)
+        special = authority or force_refresh or claims_challenge or forwarded_client_claims or auth_scheme or kwargs
+        if not special and scopes.__class__ is list and isinstance(account, dict):
+            answer = self._ra_hit((account.get("home_account_id"), tuple(scopes)))
             if answer is not None:
                 return answer
         plan = self._ra_silent(
@@ -234,26 +236,6 @@ class ResilientApplication(Exchanges):
             silent=False,
         )  # fmt: skip
         return None if plan is None else plan.run()
-
-    def _ra_hit_for(self, scopes: Any, account: Any) -> dict[str, Any] | None:
-        """Answer from memory, if nothing but the time needs a look."""
-        if scopes.__class__ is not list or not isinstance(account, dict):
-            return None
-        find, monotonic, wall, home = self._ra_fast
-        try:
-            hit: Hit | None = find((account.get("home_account_id"), tuple(scopes)))
-        except TypeError:
-            return None
-        if hit is not None:
-            now = monotonic()
-            if now < hit.due_at and wall() < hit.due_on and home["token_cache"] is hit.cache:
-                given = hit.given
-                if given is not None:
-                    given.count += 1
-                answer = hit.answer.copy()
-                answer["expires_in"] = int(hit.expires_at - now)
-                return answer
-        return None
 
     def get_accounts(self, username: str | None = None) -> list[dict[str, Any]]:
         """List the accounts in the cache, as MSAL's method of this name; by user name at a cost that doesn't grow.

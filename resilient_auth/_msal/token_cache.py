@@ -6,7 +6,7 @@ import errno
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,6 +111,10 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
         self.response: dict[str, Any] = {}
         #: The cache couldn't take it.
         self.unkept = False
+        #: Whether it comes over a wire that nobody verifies. MSAL brings some of it here by ways of its own.
+        self.unverified = False
+        #: What the application declares, which a broker is told and doesn't tell.
+        self.capabilities: Iterable[str] | None = None
 
     def search(self, credential_type: str, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Find what is the application's, access tokens excepted."""
@@ -123,11 +127,15 @@ class ExchangeView(TokenCache):  # type: ignore[misc]
         """Keep what was obtained."""
         self.response = event.get("response") or {}
         if self._keep():
-            self._write(self._real.add, event, **kwargs)
+            marks = {"unverified": self.unverified, "client_capabilities": self.capabilities}
+            self._write(self._real.add, {**event, **marks}, **kwargs)
 
-    def modify(self, *args: Any, **kwargs: Any) -> None:
-        """Change or remove an entry: refresh tokens that rotate."""
-        self._write(self._real.modify, *args, **kwargs)
+    def modify(self, credential_type: str, old_entry: Any, new_key_value_pairs: Any = None) -> None:
+        """Change or remove an entry; one that can't be removed, for who signs a user out, isn't left there unsaid."""
+        if new_key_value_pairs:
+            self._write(self._real.modify, credential_type, old_entry, new_key_value_pairs)
+        else:
+            self._real.modify(credential_type, old_entry)
 
     def _write(self, write: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:

@@ -87,10 +87,7 @@ def _wrapped(app: Any, resilience: Settings | None) -> Any:
     session.check_cache(app.token_cache, identity)
     wrapped = object.__new__(kind)
     # A fresh throttle: what MSAL's has seen was returned to it, and would be replayed.
-    seconds = 60 if isinstance(app, msal.PublicClientApplication) else 5
-    wire = wrapped.__dict__["http_client"] = ThrottledHttpClient(
-        transport, http_cache=None, default_throttle_time=seconds
-    )
+    wire = wrapped.__dict__["http_client"] = ThrottledHttpClient(transport)
     # What MSAL does on the caller's thread goes over our transport too.
     for name in ("client", "_regional_client", "authority"):
         part = copy.copy(app.__dict__.get(name))

@@ -55,8 +55,10 @@ def parse_retry_after(value: str | None, wall: float, date: str | None = None) -
     if value is None:
         return None
     value = value.strip()
-    if value.isascii() and value.replace(".", "", 1).isdigit():
-        seconds = float(value)
+    # A header that is there twice, the provider's and a proxy's, say, arrives as one: then none is to be early.
+    numbers = value.split(", ")
+    if value.isascii() and all(number.replace(".", "", 1).isdigit() for number in numbers):
+        seconds = max(map(float, numbers))
     else:
         until, sent = http_date(value), http_date(date)
         if until is None:
@@ -112,6 +114,9 @@ def judge(
     retry_after = retry_after_of(headers, wall)
     if status == 429:
         return _throttled(authority, "429", retry_after)
+    # AD FS says 500 to a wrong password too, in SOAP, which knows whose fault it is (SOAP 1.2, part 1, section 5.4.6).
+    if purpose is Purpose.WS_TRUST and ":Sender<" in text:
+        return None
     # An instance metadata service says 404 and 410 while it is being updated, and means "ask again".
     if status >= 500 or status == 408 or (purpose is Purpose.MANAGED_IDENTITY and status in (404, 410)):
         return ServerFailed(f"{authority} answered {status}", authority=authority, retry_after=retry_after)
@@ -211,15 +216,17 @@ def _token_shape(body: dict[str, Any], wall: float) -> str | None:
 
 
 def readable(text: str) -> str:
-    """Return a token endpoint's answer with its times as MSAL can read them: whole seconds, or left out.
+    """Return a token endpoint's answer as MSAL can read it: its times in whole seconds or left out, and without nulls.
 
-    MSAL raises on `"3599.0"` and on null, and on a `refresh_in` that is text.
+    MSAL raises on `"3599.0"`, on a `refresh_in` that is text, and on null for a time, a scope or an ID token.
     """
     body = json_object(text)
     if body is None or not body.keys() & {"access_token", "device_code"}:
         return text
-    odd = False
-    for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in"):
+    odd = None in body.values()
+    if odd:
+        body = {name: value for name, value in body.items() if value is not None}
+    for name in ("expires_in", "expires_on", "ext_expires_in", "refresh_in", "interval"):
         if name not in body or (type(body[name]) is int and 0 <= body[name] < _MOST_SECONDS):
             continue
         odd = True

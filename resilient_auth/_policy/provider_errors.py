@@ -158,7 +158,7 @@ def refusal_of(body: Mapping[str, Any]) -> Refusal | None:
         body: The error dict.
     """
     refusal = _REFUSALS.get(_code_of(body) or 0)
-    return refusal or (Refusal.CREDENTIAL if body.get("error") in _REFUSAL_WORDS else None)
+    return refusal or (Refusal.CREDENTIAL if str(body.get("error")) in _REFUSAL_WORDS else None)
 
 
 def name_of(body: Mapping[str, Any]) -> str:

@@ -9,8 +9,6 @@ from email.message import Message
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
-import requests
-
 from .._policy.endpoint import WireIdentity
 from ..errors import MalformedAnswer
 
@@ -22,6 +20,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
 #: What nearly everybody says, and needs no reading.
 _UTF_8 = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
+#: What the names begin with that are read: those of providers, in Python's spelling.
+_CHARSETS = ("utf-", "iso8859-", "cp12")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -32,11 +32,6 @@ class WireResponse:
     text: str
     #: With lower-case names.
     headers: Mapping[str, str]
-
-    def raise_for_status(self) -> None:
-        """Raise for a 4xx or 5xx status, as requests does."""
-        if self.status_code >= 400:
-            raise requests.HTTPError(f"HTTP status {self.status_code}")
 
     def __repr__(self) -> str:
         return f"Answer({self.status_code})"
@@ -134,6 +129,8 @@ def _charset(content_type: str) -> str:
     message = Message()
     message["Content-Type"] = content_type
     try:
-        return codecs.lookup(message.get_content_charset() or "utf-8").name
+        found = codecs.lookup(message.get_content_charset() or "utf-8").name
     except (LookupError, ValueError):
         return "utf-8"
+    # Python has some that aren't for texts, and one that takes minutes.
+    return found if found.startswith(_CHARSETS) else "utf-8"

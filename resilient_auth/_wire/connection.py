@@ -25,7 +25,7 @@ from ..clock import Clock
 from ..errors import ConfigurationError
 from .answers import WireResponse, followed, read
 from .environment import Authorities, check_proxies, proxy_for, proxy_setting
-from .failures import fault_of_proxy
+from .failures import Unsendable, fault_of_proxy
 from .identity import identity_of
 from .network.bounded import UNSAID, BoundedBackend, BoundedStream, Until, left_of
 from .network.connect import racing
@@ -183,7 +183,7 @@ class HttpxWire:
             ConfigurationError: It is asked for what can't be sent, or with an option that would have no effect.
         """
         for unknown in sorted(options.keys() - _OPTIONS):
-            raise ConfigurationError(
+            raise Unsendable(
                 f"{unknown} has no effect on a request: leave it out; verify, proxies and timeout are for the "
                 "constructor, and what else requests takes is for a session of your own, given as http_client"
             )
@@ -211,7 +211,10 @@ class HttpxWire:
         proxy = proxy_for(url, self._proxies)
         trail.proxied, trail.layers = proxy is not None, int(trail.https) + str(proxy).startswith("https:")
         wanted, attempt = options.get("timeout"), _Attempt(ends, self._clock.monotonic, trail)
-        bounds = self._timeout if wanted is None else _timeouts(wanted, None)
+        try:
+            bounds = self._timeout if wanted is None else _timeouts(wanted, None)
+        except ConfigurationError as error:
+            raise Unsendable(str(error)) from None
         rest = _Traced.of(attempt, bounds.read, httpcore.ReadTimeout)
         to_connect = _Traced.of(attempt, bounds.connect, httpcore.ConnectTimeout)
         timeout = httpx.Timeout(connect=to_connect, read=rest, write=rest, pool=bounds.pool)
@@ -315,17 +318,24 @@ class HttpxWire:
 
 
 def _form(fields: Mapping[str, Any]) -> str:
-    """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are."""
+    """Encode fields as requests does, which MSAL is used to: without those that are None, bytes as they are.
+
+    Raises:
+        Unsendable: One can't be encoded, such as a password that holds half of a character.
+    """
     if None in fields.values():
         fields = {name: value for name, value in fields.items() if value is not None}
-    return urlencode(fields, doseq=True)
+    with contextlib.suppress(UnicodeEncodeError):
+        return urlencode(fields, doseq=True)
+    # Not shown, nor raised from that: it may be a secret.
+    raise Unsendable(f"one of {', '.join(map(repr, fields))} can't be sent, since it isn't text: it has no UTF-8")
 
 
 def _encoded(headers: Mapping[str, Any]) -> dict[bytes, bytes]:
     """Encode headers as requests does, which MSAL is used to: without those that are None, texts as Latin-1.
 
     Raises:
-        ConfigurationError: One can't be sent, such as an `app_name` with a line end.
+        Unsendable: One can't be sent, such as an `app_name` with a line end.
     """
     encoded = {}
     for name, value in headers.items():
@@ -337,9 +347,9 @@ def _encoded(headers: Mapping[str, Any]) -> dict[bytes, bytes]:
                 raw = value.encode("latin-1")
         if not isinstance(raw, bytes) or raw.translate(None, _SENDABLE):
             # Not shown: it may be a secret.
-            raise ConfigurationError(
+            raise Unsendable(
                 f"the header {name!r} can't be sent, since it must be one line of text in Latin-1: see app_name, "
-                "app_version and headers"
+                "app_version and headers, and the user's name"
             )
         encoded[str(name).encode("ascii", "backslashreplace")] = raw.strip(b" \t")
     return encoded

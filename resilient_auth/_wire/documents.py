@@ -20,6 +20,7 @@ from .._process import forks
 from ..errors import (
     AttemptTimeout,
     CircuitOpen,
+    Closed,
     ConfigurationError,
     MalformedAnswer,
     ProviderUnavailable,
@@ -82,6 +83,8 @@ class Requests(Protocol):
 
     engine: Engine
     wire: Wire
+    #: Whether its owner has closed it.
+    closed: bool
 
     def request_for(
         self, purpose: Purpose, url: str, exchange_context: ExchangeContext | None = None
@@ -165,10 +168,15 @@ class DocumentRequest:
                 finally:
                     engine.flights.land(flight, outcome)
 
-        flight = engine.join(("document", self.key), ends, f"{asked.endpoint.lane} {self.purpose}", fetch)
-        outcome = flight.wait(wait)
-        if outcome is None:
-            raise AttemptTimeout(f"{authority} gave no discovery document within {wait:g} s", authority=authority)
+        until = engine.clock.monotonic() + wait
+        while True:
+            flight = engine.join(("document", self.key), ends, f"{asked.endpoint.lane} {self.purpose}", fetch)
+            outcome = flight.wait(until - engine.clock.monotonic())
+            if outcome is None:
+                raise AttemptTimeout(f"{authority} gave no discovery document within {wait:g} s", authority=authority)
+            # Another application, which was closed while it asked for both, has closed nothing of this one's.
+            if not isinstance(outcome.error, Closed) or self.transport.closed:
+                break
         if outcome.error is not None:
             raise outcome.error
         answer: WireResponse = outcome.result

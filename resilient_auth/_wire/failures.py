@@ -13,6 +13,7 @@ from .._process.causes import causes_of
 from .._process.resources import exhausted
 from ..errors import (
     AttemptTimeout,
+    ConfigurationError,
     ConnectionFailed,
     LocalResourcesExhausted,
     NameNotResolved,
@@ -21,7 +22,7 @@ from ..errors import (
 )
 from .network.connect import NO_SUCH_NAME, LookupTimeout
 
-__all__ = ["FaultOfProxy", "as_failure", "fault_of_answer", "fault_of_proxy", "is_unknown_name"]
+__all__ = ["FaultOfProxy", "Unsendable", "as_failure", "fault_of_answer", "fault_of_proxy", "is_unknown_name"]
 
 #: Statuses below 500 with which a proxy says that it can't now.
 _NOT_NOW = frozenset({"408", "429"})
@@ -30,6 +31,10 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_
 
 #: OpenSSL's X509_V_ERR_*: self-signed, and no issuer to be found.
 _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
+
+
+class Unsendable(ConfigurationError):
+    """A request can't be made as it is asked for, by a user's name in a header, say: that shows nothing of others."""
 
 
 class FaultOfProxy(NamedTuple):

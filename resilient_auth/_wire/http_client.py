@@ -30,7 +30,7 @@ from ..events import RetryScheduled, emit
 from .answers import Wire, WireResponse
 from .documents import DOCUMENTS, DocumentRequest
 from .exchange_context import ExchangeContext, current, has_another_source
-from .failures import as_failure
+from .failures import Unsendable, as_failure
 from .trail import Trail, shown_by_answer, shown_by_failure, shown_by_setting
 
 __all__ = ["Transport"]
@@ -68,7 +68,7 @@ class Transport:
         self._client_id = client_id
         self._server_failed = server_failed
         self._propagation = Propagation()
-        self._closed = False
+        self.closed = False
         self.after_fork()
         forks.renew_in_children(self)
 
@@ -87,7 +87,9 @@ class Transport:
         options.update(params=params, data=data, headers=headers)
         asked = self.request_for(purpose, url, exchange_context, grant)
         if grant != _DEVICE_CODE:
-            return self.ask(asked, "POST", url, options, exchange_context, replayable=grant not in _NOT_REPLAYABLE)
+            # By WS-Trust it is a password that is sent.
+            replayable = purpose is Purpose.TOKEN and grant not in _NOT_REPLAYABLE
+            return self.ask(asked, "POST", url, options, exchange_context, replayable=replayable)
         try:
             exchange_context.attempts = 1
             return self.ask(asked, "POST", url, options, exchange_context, replayable=True)
@@ -178,7 +180,7 @@ class Transport:
     def close(self) -> None:
         """End back-offs, and close idle connections."""
         with self._closing:
-            self._closed = True
+            self.closed = True
             self._closing.notify_all()
         self.wire.close()
 
@@ -187,7 +189,7 @@ class Transport:
         clock = self.engine.clock
         ends = clock.monotonic() + seconds
         with self._closing:
-            while not self._closed and (left := ends - clock.monotonic()) > 0:
+            while not self.closed and (left := ends - clock.monotonic()) > 0:
                 clock.wait(self._closing, left)
 
     def _context(self) -> ExchangeContext:
@@ -271,7 +273,7 @@ class Transport:
     ) -> WireResponse:
         """Send one request through the breakers, and judge the answer."""
         engine, authority, purpose = self.engine, asked.endpoint.origin, asked.purpose
-        if self._closed:
+        if self.closed:
             raise Closed("this application object was closed: make a new one, or close it later")
         # A document spends nothing, and others may wait for it: the lease is kept meanwhile, and found lost afterwards.
         asks_first = None if exchange_context.flight is None else exchange_context.flight.before_attempt
@@ -293,7 +295,8 @@ class Transport:
             try:
                 answer = self.wire.send(method, url, ends=ends, trail=trail, **options)
             except ConfigurationError as error:
-                wrong, shown = ConfigurationError(str(error)), shown_by_setting(error, trail)
+                wrong = ConfigurationError(str(error))
+                shown = None if isinstance(error, Unsendable) else shown_by_setting(error, trail)
             except Exception as error:  # noqa: BLE001 - an owner's client may raise anything
                 failure = as_failure(error, authority)
                 shown = shown_by_failure(error, failure, trail, engine.clock.monotonic() - ends)
@@ -308,9 +311,9 @@ class Transport:
                     exchange_context.flight.in_http += engine.clock.monotonic() - now
                 if end_part is not None:
                     end_part()
-            if operation is not None and (wrong is not None or failure is not None):
-                operation.end(error=wrong or failure)
-            if shown is not None:
+            if wrong is not None or failure is not None:
+                if operation is not None:
+                    operation.end(error=wrong or failure)
                 engine.sightings.ended(asked, trail, shown)
             if wrong is not None:  # this machine's, which says nothing of the provider
                 leave.none()
@@ -367,9 +370,11 @@ class Transport:
 def _as_msal_reads_it(purpose: Purpose, answer: WireResponse) -> WireResponse:
     """Make of an answer what MSAL takes well.
 
-    `Retry-After` is hidden: MSAL replays any answer that carries it, one user's token to another. So is how a provider
-    writes its numbers.
+    `Retry-After` is hidden: MSAL replays any answer that carries it, one user's token to another. So are how a provider
+    writes its numbers, and a 500 by which AD FS says no: that would be replayed to all users of the domain.
     """
+    if purpose is Purpose.WS_TRUST and answer.status_code >= 500:
+        return WireResponse(400, answer.text, {})
     tokens = answer.status_code < 400 and purpose in (Purpose.TOKEN, Purpose.MANAGED_IDENTITY)
     text = readable(answer.text) if tokens else answer.text
     if text is answer.text and "retry-after" not in answer.headers:

@@ -85,8 +85,10 @@ def _trust_of(session: requests.Session) -> bool | str | None:
     if verify is False:
         return False
     if session.trust_env:
-        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
-    return certifi.where() if verify is True else verify
+        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
+    if verify == "":  # nobody, to requests
+        return False
+    return certifi.where() if verify is True and not session.trust_env else verify
 
 
 def _is_plain(client: Any) -> bool:

@@ -20,10 +20,11 @@ from .._engine.workers import pause_behind
 from .._policy.checks import awaits
 from .._policy.endpoint import WireIdentity, origin_of
 from .._process import forks
+from .._process.living import LiveObjects
 from ..clock import Clock
 from ..errors import AttemptTimeout, ConfigurationError, MalformedAnswer, Overloaded
 from .answers import LARGEST_ANSWER, WireResponse, followed, read
-from .failures import fault_of_answer
+from .failures import Unsendable, fault_of_answer
 from .identity import identity_of_client, number_of, said_by
 
 __all__ = ["OwnersClient", "built_by_msal"]
@@ -97,6 +98,7 @@ class OwnersClient:
         self._known: tuple[object, WireIdentity] = said_by(client), identity_of_client(client, self._number)
         self.after_fork()
         forks.renew_in_children(self)
+        _open.add(self)
 
     def after_fork(self) -> None:
         """Forget the calls that are out: a child hasn't got its parent's threads."""
@@ -181,10 +183,10 @@ class OwnersClient:
 
             return followed(method, url, send, options)
         except Exception as error:
-            fault = _fault_of_this_machine(error)
-            if fault is None:
+            wrong = _fault_of_this_machine(error)
+            if wrong is None:
                 raise
-        raise ConfigurationError(fault)
+        raise wrong
 
     def _ask_unknown(self, method: str, url: str, options: Mapping[str, Any], given: dict[str, Any]) -> WireResponse:
         response = (self.client.get if method == "GET" else self.client.post)(url, **given)
@@ -205,11 +207,15 @@ class OwnersClient:
                 raise AttemptTimeout("the answer didn't end in time")
 
     def close(self) -> None:
-        """Close the owner's client, as MSAL would."""
+        """Close the owner's client, as MSAL would, with the last application that has it."""
+        _open.discard(self)
         close = getattr(self.client, "close", None)
-        if close is not None:
+        if close is not None and all(one.client is not self.client for one in _open.all()):
             close()
 
+
+#: Those that are in use.
+_open: LiveObjects[OwnersClient] = LiveObjects()
 
 _Bound = Callable[[Iterable[bytes]], Iterable[bytes]]
 
@@ -219,7 +225,18 @@ def _ask_session(
 ) -> tuple[WireResponse, str | None]:
     send = session.get if method == "GET" else session.post
     with send(url, allow_redirects=False, stream=True, **given) as response:
-        return read(response.status_code, response.headers, bound(response.iter_content(_CHUNK)), options)
+        return read(response.status_code, response.headers, bound(_arriving(response)), options)
+
+
+def _arriving(response: requests.Response) -> Iterator[bytes]:
+    """Read an answer as it arrives: requests waits for a whole chunk, however long each byte of it takes."""
+    read_some = getattr(response.raw, "read1", None)
+    # A hook of the owner's may have read it already.
+    if read_some is None or response._content_consumed:  # type: ignore[attr-defined]
+        yield from response.iter_content(_CHUNK)
+        return
+    while part := read_some(_CHUNK):
+        yield part
 
 
 def _ask_streaming(
@@ -255,8 +272,16 @@ def _has_no_timeout(client: Any) -> bool:
     return keywords.get("timeout") is None
 
 
-def _fault_of_this_machine(error: Exception) -> str | None:
-    """Return what is wrong with how this machine is set up, where the owner's client says so; else None."""
+def _fault_of_this_machine(error: Exception) -> ConfigurationError | None:
+    """Return what is wrong with the request or how this machine is set up, where the owner's client says so."""
+    if isinstance(error, (UnicodeEncodeError, requests.exceptions.InvalidHeader)):
+        # Not quoted: it may be a secret.
+        return Unsendable("a header or a field of this request can't be encoded by this application's http_client")
+    told = _setting_at_fault(error)
+    return None if told is None else ConfigurationError(told)
+
+
+def _setting_at_fault(error: Exception) -> str | None:
     text = str(error)
     if type(error) is OSError and "invalid path:" in text:
         return f"{text}: see REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, and the http_client's verify and cert"

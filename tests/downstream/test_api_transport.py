@@ -437,6 +437,22 @@ class TestDeadline:
         assert 4.5 < left[0] <= 5.0
         assert inner.ask().status_code == 200
 
+    def test_what_a_fallback_asks_has_no_more_time_than_its_call(self) -> None:
+        """By the call's own deadline, and no longer than that is out."""
+        left: list[float] = []
+
+        def fallback(request: httpx.Request, error: httpx.TransportError) -> httpx.Response:
+            around = inherited.get()
+            assert around is not None
+            left.append(around.left())
+            return httpx.Response(200)
+
+        options = TransportOptions(deadline=4.0, attempt_timeout=2.0, connect_timeout=1.0, attempts=1)
+        transport = ResilientTransport(Script(500), options=options, fallback=fallback)
+        assert transport.handle_request(httpx.Request("GET", API)).status_code == 200
+        assert 3.0 < left[0] <= 4.0
+        assert inherited.get() is None
+
     def test_a_time_out_in_a_hurry_is_not_blamed_on_the_api(self, bench: Any, clock: Any) -> None:
         """An API that got 100 ms to answer hasn't failed."""
 
@@ -608,6 +624,34 @@ class TestHedging:
                     break
                 threading.Event().wait(0.01)
             assert (late.closed > 0, bulkhead.in_use) == (True, 0)
+
+    @pytest.mark.parametrize("to_be_had", [0, 1])
+    def test_where_no_thread_is_to_be_had_the_caller_does_it(
+        self, to_be_had: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A process at its limit loses no call for the sake of a second one."""
+        started: list[threading.Thread] = []
+        start = threading.Thread.start
+
+        def limited(thread: threading.Thread) -> None:
+            if thread.name == "resilient-auth-hedge":
+                if len(started) == to_be_had:
+                    raise RuntimeError("can't start new thread")
+                started.append(thread)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            threading.Event().wait(0.1)
+            return httpx.Response(200)
+
+        transport = ResilientTransport(httpx.MockTransport(answer), options=TransportOptions(hedge_after=0.02))
+        assert transport.handle_request(httpx.Request("GET", API)).status_code == 200
+        assert len(started) == to_be_had
+        for thread in started:
+            thread.join(5)
+        assert transport._pipeline.circuits.find(API).bulkhead.in_use == 0
 
     async def test_and_by_tasks(self) -> None:
         """The loser is cancelled; a POST is never doubled."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
+import json
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -153,3 +156,55 @@ def test_a_stream_that_is_gone_has_the_token_replaced_for_the_next_one(kind: str
             assert b"".join(answer.iter_raw()) == b"no"
         assert client.post(f"{API}/orders", content=iter([b"x"])).status_code == 200
     assert [token for _, token, _ in api.seen] == ["T1", "T2"]
+
+
+@pytest.mark.parametrize("below", [True, False], ids=["pipeline", "auth"])
+@pytest.mark.parametrize("how", ["another origin", "another token"])
+def test_a_401_to_what_we_did_not_send_there_replaces_no_token(below: bool, how: str) -> None:
+    """A hook may send our token on to where a redirect leads, or another one in its place: that is its own affair."""
+    seen: list[tuple[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.host, request.headers["Authorization"]))
+        if how == "another origin" and request.url.host == "api.example":
+            return httpx.Response(307, headers={"Location": "https://elsewhere.example/orders"})
+        return httpx.Response(401)
+
+    def hook(request: httpx.Request) -> None:
+        request.headers["Authorization"] = "Bearer T1" if how == "another origin" else "Bearer mine"
+
+    credential, plain = Tokens(), httpx.MockTransport(answer)
+    with httpx.Client(
+        transport=ra.ResilientTransport(plain) if below else plain,
+        auth=ra.BearerAuth(credential, "api://x/.default", origins="https://api.example"),
+        event_hooks={"request": [hook]},
+        follow_redirects=True,
+    ) as client:
+        assert client.get("https://api.example/orders").status_code == 401
+    assert credential.number == 1
+    assert len(seen) == (2 if how == "another origin" else 1)
+
+
+@pytest.mark.parametrize("below", [True, False], ids=["pipeline", "auth"])
+def test_an_api_that_always_asks_for_something_else_is_asked_three_times(below: bool) -> None:
+    """Each challenge with claims of its own is met, for two successors at most (G17)."""
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"])
+        assert len(seen) < 9
+        claims = base64.b64encode(json.dumps({"access_token": {"nbf": {"value": str(len(seen))}}}).encode()).decode()
+        challenge = f'Bearer error="insufficient_claims", claims="{claims}"'
+        return httpx.Response(401, headers={"WWW-Authenticate": challenge})
+
+    given = itertools.count(1)
+
+    def credential(claims: str | None = None) -> str:
+        return f"T{next(given)}"
+
+    plain = httpx.MockTransport(answer)
+    with httpx.Client(
+        transport=ra.ResilientTransport(plain) if below else plain, auth=ra.BearerAuth(credential)
+    ) as client:
+        assert client.get("https://api.example/orders").status_code == 401
+    assert len(set(seen)) == len(seen) == 3

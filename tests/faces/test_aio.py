@@ -232,6 +232,31 @@ async def test_wrap_takes_applications_of_msals_and_of_ours(
         await confidential.acquire_token_for_client(SCOPE)
 
 
+async def test_a_cancelled_device_flow_is_polled_no_more(idp: Emulator, desktop):
+    """No thread goes on for a quarter of an hour for a task that is gone; the flow can be taken up again."""
+    app = ra.aio.wrap(desktop())
+    idp.device_code_interval = 2
+    flow = await app.initiate_device_flow(USER_SCOPE)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(app.acquire_token_by_device_flow(flow), 0.5)
+    await asyncio.sleep(2.6)
+    assert len(idp.ledger.token_calls()) == 1
+    idp.approve_device(flow["user_code"], "bob@contoso.com")
+    assert (await app.acquire_token_by_device_flow(flow))["access_token"]
+
+
+async def test_an_awaited_device_flow_ends_when_msals_does(idp: Emulator, desktop):
+    """By its `expires_at`, or by the condition that the caller gives."""
+    app = ra.aio.wrap(desktop())
+    asked: list[dict[str, Any]] = []
+    flow = await app.initiate_device_flow(USER_SCOPE)
+    pending = await app.acquire_token_by_device_flow(flow, exit_condition=lambda given: asked.append(given) or True)
+    assert pending["error"] == "authorization_pending"
+    assert asked == [flow]
+    over = await app.initiate_device_flow(USER_SCOPE) | {"expires_at": 0}
+    assert (await app.acquire_token_by_device_flow(over))["error"] == "authorization_pending"
+
+
 async def test_context_variables_travel_with_an_exchange(idp: Emulator, daemon):
     """The function that makes assertions sees its caller's context variables."""
     import contextvars

@@ -68,3 +68,31 @@ def test_who_is_refused_a_document_is_told_so(
         app.authority  # noqa: B018
     assert time.monotonic() - began < 1.0
     first.join()
+
+
+def test_closing_an_application_takes_no_document_from_another(
+    idp: Emulator, daemon: Callable[..., Any], settings: Callable[..., ra.Settings], clock: Any, eventually: Any
+) -> None:
+    """Who waits for one that a closed application was fetching has it fetched: it isn't theirs that was closed."""
+    own = settings(discovery_wait=20)
+    idp.fail(Fault.reset(), "discovery")
+    closing, got = daemon("closing", resilience=own), []
+
+    def ask() -> None:
+        with pytest.raises(ra.Closed):
+            closing.acquire_token_for_client(SCOPE)
+
+    def build() -> None:
+        got.append(daemon("going on", resilience=own).acquire_token_for_client(SCOPE))
+
+    # By this name the clock counts it among those who wait.
+    threads = [threading.Thread(target=ask), threading.Thread(target=build, name="resilient-auth-worker of the test")]
+    threads[0].start()
+    eventually(lambda: clock.waiting_workers == 2)  # for the document, and to ask for it again
+    threads[1].start()
+    eventually(lambda: clock.waiting_workers == 3)
+    idp.heal()
+    closing.close()
+    for thread in threads:
+        thread.join(10)
+    assert got[0]["access_token"]

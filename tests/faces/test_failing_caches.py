@@ -205,3 +205,32 @@ def test_a_sign_in_survives_a_cache_that_cant_be_written(idp: Emulator, desktop,
     app = desktop(token_cache=cache)
     cache.at = {"add", "modify"}
     assert sign_in(app)["access_token"]
+
+
+def test_a_sign_out_that_a_cache_does_not_take_is_told(idp: Emulator, desktop, sign_in):
+    """As in MSAL: the user's tokens are still there, and would be served to whoever takes them for signed out."""
+    cache = Raising()
+    app = desktop(token_cache=cache)
+    sign_in(app)
+    account = app.get_accounts()[0]
+    cache.at = {"modify"}
+    with pytest.raises(RuntimeError, match="SECRET"):
+        app.remove_account(account)
+    assert app.get_accounts() == [account]
+    cache.at = set()
+    app.remove_account(account)
+    assert app.get_accounts() == []
+    assert app.acquire_token_silent(USER_SCOPE, account) is None
+
+
+def test_tokens_that_a_cache_does_not_let_go_are_told(idp: Emulator, daemon):
+    """As in MSAL: `remove_tokens_for_client` raises what the cache does."""
+    cache = Raising()
+    app = daemon(token_cache=cache)
+    held = app.acquire_token_for_client(SCOPE)["access_token"]
+    cache.at = {"modify"}
+    with pytest.raises(RuntimeError, match="SECRET"):
+        app.remove_tokens_for_client()
+    cache.at = set()
+    app.remove_tokens_for_client()
+    assert app.acquire_token_for_client(SCOPE)["access_token"] != held

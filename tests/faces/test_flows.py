@@ -507,9 +507,13 @@ def test_device_code_slows_down_when_the_provider_fails(idp: Emulator, desktop):
     app = desktop()
     flow = app.initiate_device_flow(USER_SCOPE)
     idp.fail(Fault.http_503(), "token")
-    result = app.acquire_token_by_device_flow(flow, exit_condition=lambda flow: True)
+    with capture_events() as events:
+        result = app.acquire_token_by_device_flow(flow, exit_condition=lambda flow: True)
     assert result["error"] == "slow_down"
     assert flow["interval"] == 6
+    # MSAL's polls are the retries.
+    assert len(idp.ledger.token_calls()) == 1
+    assert not events.of(ra.events.RetryScheduled)
 
 
 def test_a_denied_device_code_ends_the_flow(idp: Emulator, both_desktops):
@@ -524,6 +528,16 @@ def test_a_denied_device_code_ends_the_flow(idp: Emulator, both_desktops):
 
 
 # On behalf of
+
+
+def test_an_assertion_and_a_challenge_are_kept_no_longer_than_their_call(idp: Emulator, daemon):
+    """Nothing asks again by them with nobody calling: not after an outage, nor ahead of need."""
+    app = daemon()
+    app.acquire_token_on_behalf_of("of-ann", USER_SCOPE)
+    app.acquire_token_for_client(SCOPE, claims_challenge='{"access_token": {}}')
+    assert [entry.renew for entry in app._ra_session.memory] == [None, None]
+    app.acquire_token_for_client(SCOPE)
+    assert sum(entry.renew is not None for entry in app._ra_session.memory) == 1
 
 
 def test_on_behalf_of_as_in_msal(idp: Emulator, both):

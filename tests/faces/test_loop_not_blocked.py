@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import threading
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 import msal as plain_msal
 
 import resilient_auth as ra
+from resilient_auth.events import RefreshScheduled
+from resilient_auth.testing import capture_events
 
 SCOPE = ["https://graph.microsoft.com/.default"]
 CHALLENGE = '{"access_token":{"nbf":{"essential":true,"value":"1"}}}'
@@ -43,6 +46,45 @@ async def test_a_claims_challenge_stops_no_loop(daemon: Callable[..., Any]) -> N
         await call(held)
         assert cache.searched_on
         assert threading.current_thread() not in cache.searched_on
+
+
+async def test_to_keep_a_token_fresh_stops_no_loop(daemon: Callable[..., Any], eventually: Callable[..., None]) -> None:
+    """What a slow cache has is looked for on a thread, and kept fresh as if it had been asked for."""
+    cache = AnyCache()
+    held = daemon(token_cache=cache).acquire_token_for_client(SCOPE)["access_token"]
+    app = ra.aio.wrap(daemon(token_cache=cache))
+    cache.searched_on.clear()
+    with capture_events() as events:
+        app.keep_fresh(SCOPE)
+        await asyncio.to_thread(events.wait_for, RefreshScheduled)
+    assert cache.searched_on
+    assert threading.current_thread() not in cache.searched_on
+    assert events.of(RefreshScheduled)[0].seconds > 1000
+    assert (await app.acquire_token_for_client(SCOPE))["access_token"] == held
+
+
+def test_what_is_closed_meanwhile_is_kept_fresh_no_more(
+    daemon: Callable[..., Any], eventually: Callable[..., None]
+) -> None:
+    """While the slow cache was looked into, the application was closed."""
+
+    class Closing(AnyCache):
+        app: Any = None
+
+        def search(self, *args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread() and self.app is not None:
+                self.app.close()
+            return super().search(*args, **kwargs)
+
+    cache = Closing()
+    app = daemon(token_cache=cache)
+    plan = app._ra_for_client(SCOPE, None, None, None, {})
+    plan.acquisition.close()
+    cache.app = app
+    with capture_events() as events:
+        app.keep_fresh(SCOPE)
+        events.wait_for(RefreshScheduled)
+        eventually(lambda: plan.entry.reschedule is None and plan.entry.timer is None)
 
 
 async def test_a_copy_works(daemon: Callable[..., Any]) -> None:

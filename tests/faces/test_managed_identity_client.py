@@ -12,6 +12,8 @@ import requests
 import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth.emulator import Emulator, Fault
+from resilient_auth.events import ExchangeDenied, TokenAcquired
+from resilient_auth.testing import capture_events
 
 RESOURCE = "https://vault.azure.net"
 WHO = msal.SystemAssignedManagedIdentity()
@@ -176,3 +178,35 @@ def test_the_owners_client_is_the_wire_and_subclasses_hold(idp: Emulator, client
         assert isinstance(app, plain_msal.ManagedIdentityClient)
         assert app.acquire_token_for_client(resource=RESOURCE)["access_token"]
         assert seen
+
+
+@pytest.mark.parametrize(
+    "left_over",
+    [
+        {"MSI_ENDPOINT": "http://localhost:50342/oauth2/token"},
+        {"MSI_SECRET": "s", "IMDS_ENDPOINT": "http://localhost:1"},
+    ],
+    ids=["cloud shell's", "halves"],
+)
+def test_the_endpoint_that_is_asked_is_the_one_that_is_named(idp: Emulator, client, monkeypatch, left_over):
+    """MSAL takes an endpoint with what belongs to it alone; who reads of an outage is to look at the right one."""
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    with capture_events() as events:
+        client().acquire_token_for_client(resource=RESOURCE)
+        told = events.wait_for(TokenAcquired)[0]
+    assert told.request.authority == idp.metadata_url
+
+
+@pytest.mark.parametrize("besides", ["MSI_SECRET", "IMDS_ENDPOINT"])
+def test_other_platforms_endpoints_are_named_too(idp: Emulator, client, monkeypatch, platform, besides):
+    """Those of Azure Machine Learning and of Azure Arc, which answers what is no challenge here: a denial."""
+    for name in ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "IDENTITY_HEADER"):
+        monkeypatch.delenv(name, raising=False)
+    ours = "MSI_ENDPOINT" if besides == "MSI_SECRET" else "IDENTITY_ENDPOINT"
+    monkeypatch.setenv(ours, f"{idp.metadata_url}/metadata/identity/oauth2/token")
+    monkeypatch.setenv(besides, "http://localhost:1")
+    with capture_events() as events:
+        assert "error" in client().acquire_token_for_client(resource=RESOURCE)
+        told = events.wait_for(ExchangeDenied)[0]
+    assert told.request.authority == idp.metadata_url

@@ -218,6 +218,17 @@ def test_two_short_throttlings_in_a_row_end_in_a_token(idp: Emulator, daemon, cl
     assert len(idp.ledger.token_calls()) == 3
 
 
+def test_throttling_for_no_time_at_all_is_a_cool_down_all_the_same(idp: Emulator, daemon, hasty):
+    """Whoever asks next isn't sent on at once to a provider that has just said that it is too much."""
+    app = daemon(resilience=hasty)
+    idp.fail(Fault.http_429(0), "token")
+    for _ in range(2):
+        with pytest.raises(ra.Throttled) as caught:
+            app.acquire_token_for_client(SCOPE)
+        assert caught.value.retry_after > 3.0
+    assert len(idp.ledger.token_calls()) == 1
+
+
 def test_a_cool_down_that_another_request_made_longer_costs_no_attempt(idp: Emulator, daemon, settings, clock):
     """The retry waits for that too, as long as its exchange has time."""
     app = daemon(resilience=settings(retry=ra.RetryOptions(attempts=2)))
@@ -246,3 +257,13 @@ def test_a_date_to_retry_after_is_read_by_the_providers_clock(idp: Emulator, dae
     with pytest.raises(ra.Throttled) as caught:
         app.acquire_token_for_client(SCOPE)
     assert caught.value.retry_after <= 7
+
+
+@pytest.mark.parametrize("credential", ["s3cret", lambda: "s3cret"], ids=["given once", "renewed"])
+@pytest.mark.parametrize("error", [{"code": "AudienceNotSupported", "message": "no"}, ["no"], 5], ids=str)
+def test_an_error_that_is_no_word_is_a_denial_as_msal_gives_it(idp: Emulator, daemon, plain_daemon, credential, error):
+    """Azure's own services and gateways write an object, such as Cloud Shell's endpoint."""
+    app, plain = daemon(client_credential=credential), plain_daemon()
+    idp.fail(Fault.status(400, json.dumps({"error": error})), "token")
+    assert app.acquire_token_for_client(SCOPE) == plain.acquire_token_for_client(SCOPE) == {"error": error}
+    assert app._ra_session.engine.sightings.out == {}

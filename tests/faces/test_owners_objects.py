@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
+import ssl
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import msal as plain_msal
 import pytest
 import requests
@@ -164,6 +166,36 @@ def test_closing_an_application_closes_the_owners_client(idp: Emulator, daemon):
     assert client.closed == 1
     with pytest.raises(ra.Closed):
         app.acquire_token_for_client(SCOPE)
+
+
+def test_an_application_leaves_others_the_client_that_they_share(idp: Emulator, daemon):
+    """One for each tenant, say, over one client: the last to be closed closes it, or nobody where it was dropped."""
+    client = httpx.Client(verify=ssl.create_default_context(cafile=idp.ca_file))
+    first, second = (daemon(name, http_client=client) for name in ("first", "second"))
+    assert first.acquire_token_for_client(SCOPE)["access_token"]
+    first.close()
+    first.close()
+    assert second.acquire_token_for_client(SCOPE)["access_token"]
+    second.close()
+    assert client.is_closed
+
+
+@pytest.mark.parametrize("inner", [False, True], ids=["MSAL's", "ours"])
+def test_another_applications_http_client_is_its_wire(idp: Emulator, daemon, clock, inner):
+    """Retried once, and behind one breaker: within another, the probe of the outer one would be refused for ever."""
+    first = daemon("first")
+    given = first.http_client.http_client if inner else first.http_client
+    second = daemon("second", http_client=given)
+    idp.fail(Fault.http_503(), "token")
+    clock.hurries = True
+    with pytest.raises(ra.ServerFailed):
+        second.acquire_token_for_client(SCOPE)
+    assert len(idp.ledger.token_calls()) == 3
+    idp.heal()
+    clock.skip(100)
+    assert second.acquire_token_for_client(SCOPE)["access_token"]
+    first.close()
+    assert second.acquire_token_for_client(["api://other/.default"])["access_token"]
 
 
 def test_an_owners_client_may_raise_anything(idp: Emulator, daemon, settings):

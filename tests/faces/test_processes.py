@@ -47,6 +47,18 @@ def test_a_child_forked_while_an_exchange_is_out_acquires(idp: Emulator, daemon)
     parents.join()
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["drop-in", "wrapped"])
+def test_a_child_waits_for_no_lock_of_msals(idp: Emulator, daemon, plain_daemon, settings, wrapped):
+    """Those of its throttle and its telemetry, which another thread of the parent's held."""
+    plain = plain_daemon() if wrapped else None
+    app = ra.wrap(plain, resilience=settings()) if wrapped else daemon()
+    app._ra_bind()
+    state = app._ra_origin.__dict__
+    with app.http_client._expiring_mapping._lock, state["_telemetry_lock"]:
+        assert in_a_child(lambda: app.acquire_token_for_client(SCOPE)) < 2
+    app.close()
+
+
 def test_children_forked_amid_traffic_acquire(idp: Emulator, daemon):
     """Ten children, forked at any moment while eight threads ask without pause, all get a token."""
     app, over = daemon(), threading.Event()

@@ -16,7 +16,7 @@ import pytest
 import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth._store.memory import MemoryBackend
-from resilient_auth.emulator import Emulator
+from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.emulator.faults import WrongAnswer
 
 SCOPE = ["https://graph.microsoft.com/.default"]
@@ -225,6 +225,26 @@ def test_what_was_in_a_cache_before_us_isnt_guessed_at(kind: str, idp: Emulator,
     mine.close()
 
 
+def test_what_was_in_a_cache_before_us_is_nobodys_where_two_ports_share_it(
+    idp: Emulator, other_idp: Emulator, settings: Any
+) -> None:
+    """MSAL's keys know no ports: once two are known to give tokens that come there, neither takes what says nothing."""
+    abouts = [
+        {"authority": where.authority("contoso"), "verify": where.ca_file, "instance_discovery": False}
+        for where in (idp, other_idp)
+    ]
+    cache = msal.SerializableTokenCache()
+    plain = _plain(abouts[0], token_cache=cache)
+    plain.acquire_token_for_client(SCOPE)
+    _sign_in(plain, (idp,))
+    (account,) = plain.get_accounts()
+    apps = [_wrapped(about, settings(), token_cache=cache) for about in abouts]
+    assert apps[1].acquire_token_silent(USER_SCOPE, account) is None
+    for about, app in zip(abouts, apps, strict=True):
+        assert _is_from(about, app.acquire_token_for_client(SCOPE)["access_token"])
+        app.close()
+
+
 def test_a_token_of_another_tenant_isnt_the_applications_afterwards(idp: Emulator, settings: Any, store: Any) -> None:
     """`get_token(tenant_id=...)`, to which an API's challenge can lead, changes nothing for the own tenant."""
     about = {"authority": idp.authority("contoso"), "verify": idp.ca_file, "instance_discovery": False}
@@ -422,3 +442,42 @@ def test_who_signs_out_is_signed_out_in_all_tenants_of_the_cloud(idp: Emulator, 
     assert [app.acquire_token_silent(USER_SCOPE, account) for app in apps] == [None, None]
     for app in apps:
         app.close()
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_what_a_refresh_brings_stays_on_its_side_of_a_verified_wire(
+    idp: Emulator, settings: Any, verified: bool
+) -> None:
+    """A token that anybody may have made up, since nobody verified who gave it, is served to who verifies as little."""
+    about = {"authority": idp.authority("contoso"), "instance_discovery": False, "token_cache": msal.TokenCache()}
+    trust = [idp.ca_file, False] if verified else [False, idp.ca_file]
+    mine, mine_too = (_drop_in(about | {"verify": trust[0]}, settings()) for _ in range(2))
+    others = _drop_in(about | {"verify": trust[1]}, settings())
+    _sign_in(mine, (idp,))
+    (account,) = mine.get_accounts()
+    refreshed = mine.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["access_token"]
+    assert mine_too.acquire_token_silent(USER_SCOPE, account)["access_token"] == refreshed
+    assert others.get_accounts() == []
+    assert others.acquire_token_silent(USER_SCOPE, account) is None
+    for app in (mine, mine_too, others):
+        app.close()
+
+
+def test_accounts_of_another_authority_are_nobodys_in_an_outage_too(
+    idp: Emulator, other_idp: Emulator, settings: Any
+) -> None:
+    """While discovery hasn't told yet what is whose, what says that another one gave it isn't listed."""
+    cache = msal.TokenCache()
+    abouts = [
+        {"authority": where.authority("contoso"), "verify": where.ca_file, "instance_discovery": False}
+        for where in (idp, other_idp)
+    ]
+    first = _drop_in(abouts[0], settings(), token_cache=cache)
+    _sign_in(first, (idp,))
+    other_idp.fail(Fault.refuse())
+    second = _drop_in(abouts[1], settings(wait=0.5, discovery_wait=0.5), token_cache=cache)
+    for username in (None, "ann@contoso.com"):
+        assert [a["username"] for a in first.get_accounts(username)] == ["ann@contoso.com"]
+        assert second.get_accounts(username) == []
+    first.close()
+    second.close()

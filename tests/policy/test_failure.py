@@ -120,6 +120,13 @@ class TestBody:
         """The instance's region is plain text, WS-Trust is XML."""
         assert verdict(200, body, purpose=purpose) is None
 
+    @pytest.mark.parametrize("purpose", list(Purpose))
+    def test_a_fault_of_the_senders_is_a_denial_where_soap_is_spoken(self, purpose: Purpose) -> None:
+        """AD FS tells a wrong password with 500, and its own faults too."""
+        fault = "<s:Fault><s:Code><s:Value>s:{}</s:Value></s:Code></s:Fault>"
+        assert (verdict(500, fault.format("Sender"), purpose=purpose) is None) is (purpose is Purpose.WS_TRUST)
+        assert type(verdict(500, fault.format("Receiver"), purpose=purpose)) is ServerFailed
+
     @pytest.mark.parametrize("body", [{}, {"access_token": ""}, {"access_token": None}, {"access_token": 5},
                                       {"access_token": ["t"]}, {"token": "t"}])  # fmt: skip
     def test_a_success_without_a_token_is_malformed(self, body: dict[str, Any]) -> None:
@@ -164,6 +171,19 @@ class TestBody:
         body = {"access_token": "t", "expires_in": None, "expires_on": None}
         assert verdict(200, body) is None
         assert json.loads(readable(json.dumps(body))) == {"access_token": "t"}
+
+    @pytest.mark.parametrize("name", ["id_token", "client_info", "scope", "refresh_token", "foci", "token_type"])
+    def test_null_is_not_there(self, name: str) -> None:
+        """As some JSON writers say it of what they leave out; MSAL would take it for a text."""
+        body = {"access_token": "t", "expires_in": 3600}
+        assert json.loads(readable(json.dumps({**body, name: None}))) == body
+
+    @pytest.mark.parametrize(("value", "read"), [("5", 5), ("5.0", 5), (5.0, 5), (None, None), ("soon", None)])
+    def test_how_often_to_poll_may_be_written_so_too(self, value: object, read: int | None) -> None:
+        """A device flow begins, with MSAL's own interval where there is none that could be read."""
+        body = {"device_code": "d", "expires_in": 900}
+        more = {} if read is None else {"interval": read}
+        assert json.loads(readable(json.dumps({**body, "interval": value}))) == {**body, **more}
 
     @pytest.mark.parametrize(
         "text", [GOOD, "", "[1]", '{"error": "invalid_grant", "expires_in": "soon"}', '{"access_token": "t"}']
@@ -252,7 +272,13 @@ class TestRetryAfter:
         """From nothing to one hour."""
         assert parse_retry_after(text, WALL) == seconds
 
+    @pytest.mark.parametrize("text", ["120, 5", "5, 120", "120, 120", "1, 2, 120"])
+    def test_the_longest_of_several_holds(self, text: str) -> None:
+        """A header that is there twice arrives as one: no attempt is made before any of them allows it (G8)."""
+        assert parse_retry_after(text, WALL) == 120.0
+
     @pytest.mark.parametrize("text", [None, "", " ", "-5", "-0.1", "soon", "1e3", "inf", "nan", "٣٠", "1,5", "1 2",
+                                      "5, soon", "5, ",
                                       "Wed, 99 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 99999 22:13:20 GMT"])  # fmt: skip
     def test_what_cant_be_read_counts_as_none(self, text: str | None) -> None:
         """Garbage and negative seconds leave the wait to our own back-off."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient_auth._policy.failure import Purpose, judge
-from resilient_auth._policy.provider_errors import Fault, is_gone, kind_of, kind_of_text
+from resilient_auth._policy.provider_errors import Fault, is_gone, kind_of, kind_of_text, name_of, refusal_of
 from resilient_auth.errors import ServerFailed, Throttled
 
 HOST = "https://login.example"
@@ -171,3 +171,23 @@ def test_a_message_is_judged_by_the_same_table(text: str, kind: Fault | None) ->
 def test_a_denial_says_whether_what_is_held_is_gone(denial: dict[str, Any], gone: bool) -> None:
     """An account, a token or an application that is no more; a wrong secret isn't."""
     assert is_gone(denial) is gone
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["error", "error_codes", "error_description", "suberror", "claims"]), _JSON, min_size=1
+    )
+)
+def test_whatever_an_error_says_it_is_read(body: dict[str, Any]) -> None:
+    """Azure's own services give an object where OAuth has a word."""
+    assert kind_of(body) is None or isinstance(body["error"], str)
+    assert isinstance(name_of(body), str)
+    refusal_of(body)
+    is_gone(body)

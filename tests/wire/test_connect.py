@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import httpcore
+import httpx
 import httpx2
 import pytest
 from httpcore._backends.sync import SyncStream
@@ -63,6 +64,25 @@ def test_an_attempt_at_such_a_name_ends_in_time(swallowing, resolver):
     failure = as_failure(caught.value, "https://eight.example")
     assert type(failure) is errors.ConnectionFailed
     assert failure.sent is False
+    wire.close()
+
+
+@pytest.mark.parametrize("per_request", [False, True], ids=["constructor", "request"])
+def test_a_time_out_for_connecting_is_one_for_connecting(swallowing, resolver, per_request):
+    """The first of a pair, as in requests, in the constructor's `timeout` and in a request's."""
+    port = swallowing(2)
+    resolver("two.example", *EIGHT[:2])
+    pair = (0.4, 20.0)
+    wire = HttpxWire(CLOCK, 5.0, verify=False, timeout=None if per_request else pair)
+    began = time.monotonic()
+    with pytest.raises(httpx.ConnectTimeout):
+        wire.send(
+            "GET",
+            f"https://two.example:{port}/",
+            ends=CLOCK.monotonic() + 5.0,
+            **({"timeout": pair} if per_request else {}),
+        )
+    assert 0.3 < took(began) < 1.5
     wire.close()
 
 

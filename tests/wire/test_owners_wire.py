@@ -65,6 +65,29 @@ def session(idp: Emulator) -> Iterator[requests.Session]:
         yield made
 
 
+@pytest.mark.parametrize("fault", [Fault.trickle(20), Fault.slow(20)], ids=lambda fault: fault.name)
+def test_a_session_goes_on_no_longer_than_it_is_waited_for(idp: Emulator, session, fault, eventually):
+    """One without a time-out has the attempt's, and what it reads ends with that: no thread is left behind."""
+    wire = OwnersClient(session, CLOCK)
+    idp.fail(fault, "token")
+    with pytest.raises((errors.AttemptTimeout, requests.RequestException)):
+        wire.send("POST", f"{idp.authority('contoso')}/oauth2/v2.0/token", ends=soon(0.4), data=FORM)
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "resilient-auth-http-client"], 3.0)
+    idp.heal()
+
+
+def test_an_answer_in_chunks_or_read_by_a_hook_is_read_once(echo):
+    """A session's hook may have read it already; what is sent in chunks for ever is too large at some time."""
+    with requests.Session() as own:
+        wire = OwnersClient(own, CLOCK)
+        with pytest.raises(errors.MalformedAnswer, match="bytes"):
+            wire.send("GET", f"{echo}/huge", ends=soon())
+        read: list[str] = []
+        own.hooks["response"].append(lambda response, *_, **__: read.append(response.text))
+        assert wire.send("GET", f"{echo}/latin", ends=soon()).text == read[0]
+        assert "\u00e4" in read[0]
+
+
 @pytest.mark.parametrize("headers", [False, True], ids=["body", "headers"])
 @pytest.mark.parametrize("timeout", [None, 30.0], ids=["no time-out", "a long one"])
 def test_a_trickling_answer_holds_nobody(idp: Emulator, session, headers, timeout):

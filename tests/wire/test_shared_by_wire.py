@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import resilient_auth as ra
 from resilient_auth import msal
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth._wire import documents
+from resilient_auth._wire.exchange_context import ExchangeContext
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.emulator.provider.realms import tenant_id
 from resilient_auth.events import DiscoveryRejected
@@ -169,10 +171,11 @@ def _documents(store: Any) -> list[bytes]:
         ({}, 1),
         ({"verify": False}, 0),
         ({"http_client": session(False), "verify": True}, 0),
+        ({"http_client": session(""), "verify": True}, 0),
         ({"http_client": "wrapped", "verify": True}, 0),
         ({"http_client": "session", "verify": True}, 1),
     ],
-    ids=["verified", "unverified", "unverified session", "somebody's client", "verified session"],
+    ids=["verified", "unverified", "unverified session", "no path", "somebody's client", "verified session"],
 )
 def test_a_store_keeps_what_came_verified(idp: Emulator, build: Any, store: Any, options: Any, kept: int) -> None:
     """Of a client of the owner's own that is known to be; nothing can be said of one that isn't."""
@@ -231,6 +234,20 @@ def test_an_owner_may_name_another_host(idp: Emulator, build: Any) -> None:
     assert "access_token" in app.acquire_token_for_client(SCOPE)
     with pytest.raises(ra.MalformedAnswer):
         build().acquire_token_for_client(SCOPE)
+
+
+def test_a_host_that_another_owner_has_named_comes_out_of_no_store(idp: Emulator, build: Any, store: Any) -> None:
+    """The document that those settings let into it is no document to others: a secret would be posted there."""
+    elsewhere = idp.url.replace("localhost", "127.0.0.1")
+    idp.fail(document(idp, token_endpoint=f"{elsewhere}/{tenant_id('contoso')}/oauth2/v2.0/token"), "discovery")
+    settings = {"store": store(), "discovery_hosts": (elsewhere.partition("//")[2],)}
+    assert "access_token" in build(settings=settings).acquire_token_for_client(SCOPE)
+    assert _documents(store)
+    another_process()
+    idp.heal()
+    app = build(client="another", settings={"store": store()})
+    assert "access_token" in app.acquire_token_for_client(SCOPE)
+    assert app.authority.token_endpoint.startswith(idp.url)
 
 
 BROKEN: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -392,3 +409,34 @@ def test_another_process_steers_nobody_unless_it_verifies(
         assert "access_token" in app.acquire_token_for_client(SCOPE)
         app.close()
     assert not [call for call in idp.ledger.calls if "impostor" in call.path]
+
+
+def test_a_session_that_verifies_no_more_has_nothing_kept_as_verified(
+    idp: Emulator, build: Any, store: Any, clock: Any, eventually: Callable[..., None]
+) -> None:
+    """Though the document was asked for while it did: its second attempt went out when it didn't."""
+    own, got = session(idp.ca_file), list[Any]()
+    idp.fail(Fault.reset(), "discovery")
+    retries = {"store": store(), "retry": ra.RetryOptions(), "wait": 30.0}
+    app = build(settings=retries, http_client=own, verify=True)
+    thread = threading.Thread(target=lambda: got.append(app.acquire_token_for_client(SCOPE)))
+    thread.start()
+    eventually(lambda: clock.waiting_workers == 2)
+    own.verify = False
+    idp.heal()
+    clock.skip(11)
+    thread.join(10)
+    assert "access_token" in got[0]
+    app.close()
+    assert _documents(store) == []
+
+
+def test_an_attempt_ends_with_its_exchange(idp: Emulator, build: Any, clock: Any) -> None:
+    """One that begins late has what is left, and not all of an attempt's time."""
+    app = build()
+    app._ra_bind()
+    idp.fail(Fault.slow(5))
+    began = time.monotonic()
+    with pytest.raises(ra.AttemptTimeout), ExchangeContext(clock.monotonic() + 0.3).under_way():
+        app._ra_transport.get(f"{idp.url}/somewhere")
+    assert time.monotonic() - began < 2.0

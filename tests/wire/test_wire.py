@@ -204,12 +204,8 @@ def test_any_charset_is_read(echo, wire, path):
 
 
 def test_an_answer_tells_no_content():
-    """An answer's repr is its status, and `raise_for_status` raises as in requests."""
-    answer = WireResponse(503, "a secret", {})
-    assert "secret" not in repr(answer)
-    with pytest.raises(requests.HTTPError):
-        answer.raise_for_status()
-    WireResponse(200, "", {}).raise_for_status()
+    """An answer's repr is its status."""
+    assert repr(WireResponse(503, "a secret", {})) == "Answer(503)"
 
 
 def test_connections_are_kept_and_not_for_long(idp: Emulator, wire):

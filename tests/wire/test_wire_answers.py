@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import encodings.aliases
 import gzip
 import json
 import ssl
+import time
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import requests
 
 from resilient_auth import errors
-from resilient_auth._wire.answers import LARGEST_ANSWER, Wire
+from resilient_auth._wire.answers import LARGEST_ANSWER, Wire, read
 from resilient_auth._wire.connection import HttpxWire
 from resilient_auth._wire.failures import as_failure
 from resilient_auth._wire.owners_client import OwnersClient
@@ -71,6 +73,15 @@ def test_a_get_that_is_led_away_ends_there(serve, wire, status, tls):
         wire.send("GET", f"{server.url}/here", ends=soon(), headers=SECRET)
     assert str(status) in str(caught.value)
     assert elsewhere.seen == []
+
+
+def test_another_host_is_another_origin_at_the_same_port_too(serve, wire):
+    """Though it shows a certificate that is trusted."""
+    server = serve()
+    server.answers["/here"] = moved(f"{server.url.replace('localhost', '127.0.0.1')}/there")
+    with pytest.raises(errors.MalformedAnswer, match="leads away"):
+        wire.send("GET", f"{server.url}/here", ends=soon(), headers=SECRET)
+    assert server.paths() == ["/here"]
 
 
 def test_what_is_asked_over_http_is_led_nowhere(serve, wire):
@@ -189,3 +200,15 @@ def test_a_form_that_any_client_has_sent_on_at_its_origin_is_not_taken(serve, ca
     server.answers["/here"] = moved("/there")
     with pytest.raises(errors.MalformedAnswer, match="redirected"):
         OwnersClient(Anything(ca_file), CLOCK).send("POST", f"{server.url}/here", ends=soon(), data=FORM)
+
+
+@pytest.mark.parametrize(
+    "charset", sorted({*encodings.aliases.aliases.values(), "idna", "punycode", "undefined", "no such thing"})
+)
+def test_whatever_charset_is_claimed_an_answer_is_read(charset):
+    """In time that grows as it does, though it be one that isn't for texts at all; JSON is UTF-8 anyway (RFC 8259)."""
+    body = b"-" + b"a0" * 100_000
+    began = time.process_time()
+    answer, _ = read(200, {"content-type": f'application/json; charset="{charset}"'}, [body], {})
+    assert answer.text
+    assert time.process_time() - began < 0.5

@@ -17,6 +17,7 @@ from resilient_auth import msal
 from resilient_auth._wire.connection import HttpxWire
 from resilient_auth._wire.owners_client import OwnersClient
 from resilient_auth.clock import SystemClock
+from resilient_auth.testing import capture_events
 
 SCOPE = ["https://api.example/.default"]
 SECRET = "s3cret-of-the-daemon"
@@ -155,6 +156,45 @@ def test_a_fault_of_this_machine_is_told_and_opens_no_breaker(serve, build, sett
     assert [each for each in breakers if (each.failing_since or 0.0) >= began] == []
     monkeypatch.delenv("ALL_PROXY")
     assert app.acquire_token_for_client(["https://10.example/.default"])["access_token"] == "T"
+
+
+@pytest.mark.parametrize(
+    ("username", "more"),
+    [("\u0142uk@contoso.com", {}), ("ann\n@contoso.com", {}), ("ann@contoso.com", {"data": {"hint": "half \ud83d"}})],
+    ids=["no Latin-1", "two lines", "half a character"],
+)
+def test_what_a_user_writes_and_nobody_can_send_is_nobody_elses_fault(serve, build, settings, clock, username, more):
+    """It is told at once, and what they wrote isn't; neither the provider nor this machine's settings are blamed."""
+    server = provider(serve)
+    app, began = build(server, settings(wait=5.0)), clock.wall()
+    ask = app.acquire_token_by_user_federated_identity_credential
+    with capture_events() as events:
+        for _ in range(4):
+            with pytest.raises(ra.ConfigurationError) as caught:
+                ask(SCOPE, "a.b.c", username=username, **more)
+    assert caught.value.__context__ is None
+    assert not {type(event).__name__ for event in events} & {"BlameChanged", "RetryScheduled", "BreakerOpened"}
+    breakers = [each for each in ra.health().breakers if each.name.startswith(server.url)]
+    assert [each for each in breakers if (each.failing_since or 0.0) >= began] == []
+    assert app._ra_session.engine.sightings.out == {}
+
+    assert "access_token" in ask(SCOPE, "a.b.c", username="ann@contoso.com")
+
+
+@pytest.mark.parametrize("options", [{"allow_redirects": True}, {"timeout": "soon"}, {"timeout": (1, 2, 3)}], ids=str)
+def test_an_option_that_no_request_takes_is_nobody_elses_fault(serve, ca_file, settings, options):
+    """It is told, and neither a proxy nor a bundle is blamed for it."""
+    server = provider(serve)
+    with (
+        capture_events() as events,
+        msal.ConfidentialClientApplication(
+            "d", client_credential=SECRET, oidc_authority=server.issuer, verify=ca_file, resilience=settings()
+        ) as app,
+    ):
+        with pytest.raises(ra.ConfigurationError, match=next(iter(options))):
+            app.acquire_token_for_client(SCOPE, **options)
+        assert app.acquire_token_for_client(SCOPE)["access_token"] == "T"
+    assert "BlameChanged" not in {type(event).__name__ for event in events}
 
 
 def test_a_fault_of_this_machine_takes_no_valid_token_away(serve, build, settings, monkeypatch, clock):

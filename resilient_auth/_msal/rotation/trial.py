@@ -181,7 +181,7 @@ def mark_passed(left: float) -> int | None:
 
 def is_refusal(answer: Any) -> bool:
     """Return whether a provider's answer says that it doesn't take the credential."""
-    return isinstance(answer, dict) and answer.get("error") in _REFUSALS
+    return isinstance(answer, dict) and str(answer.get("error")) in _REFUSALS
 
 
 def rotation_for(credential: Any, client_id: str, authority: str, clock: Clock) -> Rotation | None:

@@ -70,7 +70,10 @@ def _on_a_thread(attempt: Attempt) -> concurrent.futures.Future[Result]:
             future.set_exception(error)
 
     # Not of a pool's: a process joins those at its exit.
-    threading.Thread(target=context.run, args=(carry_out,), name="resilient-auth-hedge", daemon=True).start()
+    try:
+        threading.Thread(target=context.run, args=(carry_out,), name="resilient-auth-hedge", daemon=True).start()
+    except RuntimeError:  # no thread is to be had: then this one makes it, and the other one waits
+        carry_out()
     return future
 
 
