@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msal
-from msal.managed_identity import _get_arc_endpoint
 
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Exchange
@@ -42,7 +41,9 @@ def _endpoint() -> str:
     for name, besides in (("IDENTITY_ENDPOINT", "IDENTITY_HEADER"), ("MSI_ENDPOINT", "MSI_SECRET")):
         if {name, besides} <= os.environ.keys():
             return origin_of(os.environ[name])
-    return origin_of(_get_arc_endpoint() or os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _IMDS))
+    # A release of MSAL's without this would look for it elsewhere: then it is named by the address that most have.
+    of_arc = getattr(msal.managed_identity, "_get_arc_endpoint", lambda: None)()
+    return origin_of(of_arc or os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _IMDS))
 
 
 class ManagedIdentityClient(Resilient, originals.ManagedIdentityClient):
