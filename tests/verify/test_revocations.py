@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from resilient_auth.verify.rules import revoked
 from resilient_auth.verify.security_events.revocations import Revocations
 
 ISSUER = f"{NOWHERE}/{TENANT}/v2.0"
+GUID = "6f6e2c3a-0000-4000-8000-00000000a22a"
 
 
 @pytest.fixture
@@ -151,6 +153,81 @@ def test_a_dead_store_changes_nothing_here_and_is_told_later(
         assert "pairwise-of-ann" not in str(captured)
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_store_that_has_lost_some_hides_none(store: Any, one: Any, judge: Any, clock: Any, seed: int) -> None:
+    """As one that is restarted empty, or whose replica was behind: what is revoked then is learned of as well."""
+    rng = random.Random(seed)
+    writer, reader = one(), one()
+    says, then = judge(reader), int(clock.wall())
+
+    def revoke(whose: str, number: int) -> None:
+        for each in range(number):
+            writer.revoke([("sub", ISSUER, f"{whose}-{each}")], clock.wall())
+
+    revoke("before", rng.randrange(4))
+    kept = store.read("revocations", "latest")
+    revoke("lost", rng.randrange(4))
+    reader.look()
+    if kept is None or rng.random() < 0.5:
+        for record in [*store.scan("revocation"), *store.scan("revocations")]:
+            store.erase(record.kind, record.name)
+    else:
+        store.write("revocations", "latest", kept.value, ttl=3600.0)
+    number = 130 if seed == 0 else rng.randrange(1, 5)
+    revoke("after", number)
+    reader.look()
+    assert [says(iat=then, sub=f"after-{each}") for each in range(number)] == ["denied"] * number
+
+
+class Full(Dying):
+    """A store whose disk is full: it tells what it holds, and takes nothing in."""
+
+    def write(self, *given: Any, **options: Any) -> Any:
+        if self.dead:
+            raise ra.StoreUnavailable(self.label, "unwritable", "there is no place")
+        return self._store.write(*given, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_who_cannot_write_goes_on_reading(store: Any, judge: Any, clock: Any, eventually: Any) -> None:
+    """What waits for a store that takes nothing in keeps nobody from what others have revoked."""
+    full = Full(store)
+    first, second = Revocations(full, look_every=0.1), Revocations(store, look_every=0.1)  # type: ignore[arg-type]
+    says, then = judge(first), int(clock.wall())
+    full.dead = True
+    with pytest.raises(ra.StoreUnavailable):
+        first.revoke([("sub", ISSUER, "pairwise-of-bob")], clock.wall())
+    assert says(iat=then) == ""
+    second.revoke([("sub", ISSUER, "pairwise-of-ann")], clock.wall())
+    eventually(lambda: says(iat=then) == "denied")
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("whose", "changes"),
+    [
+        (("mail", ISSUER, " Ann@Contoso.com "), {}),
+        (("oid", TENANT.upper(), "6f6e2c3a-ann"), {}),
+        (("oid", f"{{{TENANT}}}", f"{{{GUID.upper()}}}"), {"oid": GUID}),
+        (("oid", TENANT, GUID.replace("-", "")), {"oid": GUID}),
+        (("sub", ISSUER, GUID.upper()), {"sub": GUID}),
+        (("sid", ISSUER, GUID.upper()), {"sid": GUID}),
+    ],
+)
+def test_ids_are_compared_as_on_a_deny_list(
+    one: Any, judge: Any, clock: Any, whose: tuple[str, str, str], changes: dict[str, str]
+) -> None:
+    """However people, portals and scripts write them; in the process that revokes, and in the others."""
+    held, other = one(), one()
+    held.revoke([whose], clock.wall())
+    other.look()
+    for each in (held, other):
+        assert judge(each)(iat=int(clock.wall()), **changes) == "denied"
 
 
 def test_too_many_make_an_issuer_strict(one: Any, judge: Any, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
