@@ -93,6 +93,30 @@ def test_nobody_else_is_refused(one: Any, judge: Any, clock: Any) -> None:
     assert says() == ""
 
 
+def test_an_earlier_time_takes_nothing_back(one: Any, judge: Any, clock: Any) -> None:
+    """Events come in any order: what was issued between the two stays refused, in each process and in those to come."""
+    first, second = one(), one()
+    then = int(clock.wall())
+    for before in (then, then - 300.0):
+        first.revoke([("sub", ISSUER, "pairwise-of-ann")], before)
+        second.look()
+    for held in (first, second, one()):
+        assert judge(held)(iat=then - 100) == "denied"
+
+
+def test_what_is_over_is_forgotten(one: Any, judge: Any, clock: Any) -> None:
+    """Also where one that comes is over already, as from a process whose clock is behind."""
+    held = one()
+    for number in range(3):
+        held.revoke([("sub", ISSUER, f"user-{number}")], clock.wall())
+    clock.skip(31 * 3600.0)
+    now = clock.wall()
+    held.deny.revoke([revoked.Revocation("sub", ISSUER, "late", now - 1.0, now - 1.0)], now)
+    assert len(held.deny.revoked) == 0
+    held.revoke([("sub", ISSUER, "user-3")], now)
+    assert len(held.deny.revoked) == 1
+
+
 def test_another_process_learns_of_it(one: Any, judge: Any, clock: Any) -> None:
     """By the latest ones, by a look at all where it has missed some, and when it starts later."""
     first, second = one(), one()
