@@ -146,6 +146,34 @@ class TestDecision:
             again.attributes["tier"]["name"] = "lead"
 
 
+class Stop:
+    """Where a thread stops in the middle of a change: as it looks up a subject for the so manieth time."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.met, self.go_on = at, threading.Event(), threading.Event()
+
+    def look_up(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self.left -= 1
+            if not self.left:
+                self.met.set()
+                self.go_on.wait(10.0)
+
+    def change(self, make: Any) -> None:
+        make()
+        self.met.set()  # it was looked up less often
+
+
+class Subject(bytes):
+    stop: Stop
+
+    def __hash__(self) -> int:
+        self.stop.look_up()
+        return super().__hash__()
+
+    __eq__ = bytes.__eq__
+
+
 class TestLastDecisions:
     def test_one_is_found_for_the_same_subject_and_question(self) -> None:
         """And for no other, with its age."""
@@ -249,6 +277,44 @@ class TestLastDecisions:
 
         with last._lock:
             in_a_child(work)
+
+    @pytest.mark.parametrize("what", ["yes", "no", "refuse", "find"])
+    @pytest.mark.parametrize("at", range(1, 16))
+    def test_a_fork_amid_any_change(self, what: str, at: int) -> None:
+        """A child has what its parent had but for what was under way, and room for what comes."""
+        last, stop = LastDecisions(2, 60.0, ManualClock().monotonic), Stop(at)
+        ada, bob, cy, dee, eve = map(Subject, (b"ada", b"bob", b"cy", b"dee", b"eve"))
+        ada.stop = bob.stop = cy.stop = dee.stop = eve.stop = stop
+        early = last.begin()
+        for refused, let_in in ((ada, dee), (bob, eve)):
+            last.refuse(refused)
+            last.keep(let_in, b"q", YES, last.begin())
+        does = {
+            "yes": lambda: last.keep(cy, b"q", YES, last.begin()),
+            "no": lambda: last.keep(cy, b"q", NO, last.begin()),
+            "refuse": lambda: last.refuse(cy),
+            "find": lambda: last.find(dee, b"q"),
+        }
+        changing = threading.Thread(target=stop.change, args=(does[what],))
+        changing.start()
+        stop.met.wait(10.0)
+
+        def work() -> None:
+            for refused in (ada, bob):
+                last.keep(refused, b"q", YES, early)
+                assert last.find(refused, b"q") is None
+            for number in range(6):
+                subject = b"%d" % number
+                last.keep(subject, b"q", YES, last.begin())
+                assert last.find(subject, b"q") == (YES, 0.0)
+                last.refuse(subject)
+                assert last.find(subject, b"q") is None
+
+        try:
+            in_a_child(work)
+        finally:
+            stop.go_on.set()
+            changing.join()
 
     def test_it_stays_within_its_bounds(self) -> None:
         """Many subjects come; the newest are there."""
