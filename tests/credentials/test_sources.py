@@ -37,6 +37,19 @@ def test_the_second_source_serves_while_the_first_fails(idp, second_idp, app_at,
     assert switched.code != "recovered"
 
 
+@pytest.mark.parametrize("asked", [{"tenant_id": "fabrikam"}, {"enable_cae": True}, {}], ids=str)
+def test_a_source_has_its_time_once(idp, app_at, settings, scope, clock, asked):
+    """Though it has to find out first whom to ask: another tenant, a token under continuous access evaluation."""
+    hidden = app_at(idp, resilience=settings(discovery_wait=1.0))
+    credential = ra.ResilientCredential(
+        hidden, lambda scopes: ("second", clock.wall() + 3600), additionally_allowed_tenants=["*"], failover_after=1.0
+    )
+    idp.fail(Fault.black_hole())
+    begun = time.monotonic()
+    assert credential.get_token(scope, **asked).token == "second"
+    assert time.monotonic() - begun < 1.6
+
+
 def test_it_goes_back_when_the_first_has_recovered(idp, second_idp, app_at, scope, clock, eventually):
     """Found out behind, by the first one's own back-off, and told."""
     credential = ra.ResilientCredential(app_at(idp), app_at(second_idp))
