@@ -182,9 +182,8 @@ class CredentialCore:
         if options is not None and not isinstance(options, Mapping):
             raise ConfigurationError(f"options must be a mapping, not {type(options).__name__}")
         told = options or {}
-        enable_cae = told.get("enable_cae")
-        cae = False if enable_cae is None else enable_cae
-        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae)
+        cae = told.get("enable_cae")
+        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), False if cae is None else cae)
 
     def _ask(self, wanted: CredentialRequest) -> Steps[CachedAnswer]:
         failures: list[tuple[Source, ProviderUnavailable]] = []

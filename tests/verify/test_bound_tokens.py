@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -348,6 +349,21 @@ class TestReplays:
             assert replays.first(b"%d" % number, "another", now=13.0, until=20.0)
             replays.forget(b"%d" % number, "another")
         assert len(replays._ends) <= 2
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_forked_child_begins_with_none(self) -> None:
+        """Whatever a thread of its parent's was noting."""
+        from forked import in_a_child
+
+        replays = Replays(4)
+        assert replays.first(b"p", "key", now=0.0, until=10.0)
+
+        def work() -> None:
+            assert replays.first(b"p", "key", now=0.0, until=10.0)
+            assert not replays.first(b"p", "key", now=0.0, until=10.0)
+
+        with replays._lock:
+            in_a_child(work)
 
     def test_in_each_process_without_a_store_and_in_all_with_one(
         self, offline: Any, client: Client, bound: str, clock: Any
