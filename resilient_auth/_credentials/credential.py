@@ -81,7 +81,7 @@ class CredentialCore:
 
     def after_fork(self) -> None:
         """Start with locks of one's own in a forked child, in which none of the parent's calls are."""
-        self._lock = threading.Lock()
+        self._lock, self._challenged = threading.Lock(), forks.rebuilt(self._challenged)
         self._challenges = Flights(self._sources[0].session.engine.clock)
         for source in self._sources:
             source.after_fork()

@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from forked import in_a_child
+from forked import LookedUp, Stop, in_a_child
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -146,34 +146,6 @@ class TestDecision:
             again.attributes["tier"]["name"] = "lead"
 
 
-class Stop:
-    """Where a thread stops in the middle of a change: as it looks up a subject for the so manieth time."""
-
-    def __init__(self, at: int) -> None:
-        self.left, self.met, self.go_on = at, threading.Event(), threading.Event()
-
-    def look_up(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            self.left -= 1
-            if not self.left:
-                self.met.set()
-                self.go_on.wait(10.0)
-
-    def change(self, make: Any) -> None:
-        make()
-        self.met.set()  # it was looked up less often
-
-
-class Subject(bytes):
-    stop: Stop
-
-    def __hash__(self) -> int:
-        self.stop.look_up()
-        return super().__hash__()
-
-    __eq__ = bytes.__eq__
-
-
 class TestLastDecisions:
     def test_one_is_found_for_the_same_subject_and_question(self) -> None:
         """And for no other, with its age."""
@@ -283,8 +255,7 @@ class TestLastDecisions:
     def test_a_fork_amid_any_change(self, what: str, at: int) -> None:
         """A child has what its parent had but for what was under way, and room for what comes."""
         last, stop = LastDecisions(2, 60.0, ManualClock().monotonic), Stop(at)
-        ada, bob, cy, dee, eve = map(Subject, (b"ada", b"bob", b"cy", b"dee", b"eve"))
-        ada.stop = bob.stop = cy.stop = dee.stop = eve.stop = stop
+        ada, bob, cy, dee, eve = (LookedUp(name, stop) for name in (b"ada", b"bob", b"cy", b"dee", b"eve"))
         early = last.begin()
         for refused, let_in in ((ada, dee), (bob, eve)):
             last.refuse(refused)
