@@ -67,6 +67,23 @@ class TestIssuers:
                 code_of(verifier, signer.token(claims(iss=f"https://sts.windows.net/{OTHER}/", tid=OTHER))) == "tenant"
             )
 
+    @pytest.mark.parametrize("authority", ["https://Login.Contoso.COM", "https://login.contoso.com:443/"])
+    def test_an_authority_in_another_spelling(
+        self, settings: Any, signer: Signer, claims: Claims, authority: str
+    ) -> None:
+        """Is the same one: its tokens have the usual one."""
+        options: dict[str, Any] = {"pinned_keys": {"keys": [signer.jwk]}, "settings": settings()}
+        options |= {"authority": authority, "proxies": {"https": NOWHERE}}
+        own = {"tenant_id": TENANT}
+        for verifier, issuer in (
+            (ra.ClaimsVerifier.for_entra(TENANT, AUDIENCE, **options), f"{TENANT}/v2.0"),
+            (ra.ClaimsVerifier.for_external_id("contoso", AUDIENCE, **own, **options), f"{TENANT}/v2.0"),
+            (ra.ClaimsVerifier.for_b2c("contoso", ["b2c_1_in"], AUDIENCE, **own, **options), f"{TENANT}/v2.0/"),
+        ):
+            with verifier:
+                token = signer.token(claims(iss=f"https://login.contoso.com/{issuer}", tfp="b2c_1_in"))
+                assert not code_of(verifier, token)
+
     def test_all_tenants(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """For `common` any tenant may stand in the issuer, if it is the token's `tid` too."""
         verifier = offline(tenant="common")
