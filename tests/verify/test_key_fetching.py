@@ -281,6 +281,22 @@ class TestRollOver:
             assert outcome(verifier, mint({"kid": f"made-up-{n}"})) == "verification_unavailable"
         assert fetches() == 2
 
+    def test_a_token_that_ends_while_its_key_is_fetched(
+        self, site: Site, at_site: Any, signer: Signer, claims: Claims, clock: Any, eventually: Any
+    ) -> None:
+        """Is over when the key is there."""
+        site.provide({"keys": [signer.jwk]})
+        site.gate.clear()
+        verifier, ends = at_site(), list[str]()
+        token = signer.token(claims(iss=site.url, exp=int(clock.wall()) + 5))
+        caller = threading.Thread(target=lambda: ends.append(outcome(verifier, token)))
+        caller.start()
+        eventually(lambda: bool(site.asked))
+        clock.set_wall(100.0)
+        site.gate.set()
+        caller.join()
+        assert ends == ["expired"]
+
     def test_a_fetch_that_was_under_way_before(
         self, site: Site, at_site: Any, signer: Signer, claims: Claims, clock: Any, eventually: Any
     ) -> None:
