@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import Any
 
@@ -118,10 +119,11 @@ class ResilientCredential(Credential):
 
     def close(self) -> None:
         """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
-        for credential in self._core.close():
-            close = getattr(credential, "close", None)
-            if close is not None:
-                close()
+        with ExitStack() as stack:  # what one of them raises keeps no other open
+            for credential in reversed(self._core.close()):
+                close = getattr(credential, "close", None)
+                if close is not None:
+                    stack.callback(close)
 
     def __enter__(self) -> ResilientCredential:
         return self
@@ -198,21 +200,26 @@ class AsyncResilientCredential(Credential):
 
     async def close(self) -> None:
         """Forget the tokens held in memory, and close the credentials that were given; MSAL applications stay open."""
-        for credential in self._core.close():
-            close = getattr(credential, "close", None)
-            if close is not None:
-                if inspect.iscoroutinefunction(close):
-                    await where_it_belongs(close)
-                else:
-                    closing = await on_a_thread(close)
-                    if inspect.isawaitable(closing):
-                        await closing
+        async with AsyncExitStack() as stack:  # what one of them raises keeps no other open
+            for credential in reversed(self._core.close()):
+                close = getattr(credential, "close", None)
+                if close is not None:
+                    stack.push_async_callback(_close, close)
 
     async def __aenter__(self) -> AsyncResilientCredential:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+async def _close(close: Callable[[], Any]) -> None:
+    if inspect.iscoroutinefunction(close):
+        await where_it_belongs(close)
+    else:
+        closing = await on_a_thread(close)
+        if inspect.isawaitable(closing):
+            await closing
 
 
 def get_bearer_token_provider(credential: Any, *scopes: str) -> Callable[[], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -36,3 +37,39 @@ def in_a_child(work: Callable[[], object], seconds: float = 10.0) -> float:
     with os.fdopen(reading) as said:
         assert done[1] == 0, said.read()
     return took
+
+
+class Stop:
+    """Where a thread stops in the middle of a change: as it looks something up for the so manieth time."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.met, self.go_on = at, threading.Event(), threading.Event()
+
+    def look_up(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self.left -= 1
+            if not self.left:
+                self.met.set()
+                self.go_on.wait(10.0)
+
+    def change(self, make: Callable[[], object]) -> None:
+        """Make a change that may stop; one that looks up less often is over then."""
+        make()
+        self.met.set()
+
+
+class LookedUp(bytes):
+    """A name at which a thread may stop."""
+
+    def __new__(cls, name: bytes, stop: Stop) -> LookedUp:
+        made = super().__new__(cls, name)
+        made.stop = stop
+        return made
+
+    stop: Stop
+
+    def __hash__(self) -> int:
+        self.stop.look_up()
+        return super().__hash__()
+
+    __eq__ = bytes.__eq__

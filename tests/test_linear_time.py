@@ -91,7 +91,7 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
         "fullmatch", (*worst("dpop ", "bearer ", "a", "a="), ("dpop", " ", "\x00"), ("dpop a", "=", "\x00"))
     ),
     "verify.deny._BETWEEN": ("match", worst(" ", "\n,", ":")),
-    "verify.deny._GUID": ("fullmatch", worst("a", "-", "{", "urn:uuid:", "00000000-")),
+    "verify.rules.revoked._GUID": ("fullmatch", worst("a", "-", "{", "urn:uuid:", "00000000-")),
     "verify.http.places._BEARER": (
         "fullmatch", (*worst("bearer ", "a", "a="), ("bearer", " ", "\x00"), ("bearer a", "=", "\x00"))
     ),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import cachetools
 
-from .._engine.acquire import Served, patience_of, wait_at_most
+from .._engine.acquire import Served, patience_of, wait_at_most, wait_within
 from .._engine.cache import CacheEntry
 from .._engine.single_flight import Flights, Outcome, WaitFor
 from .._engine.steps import Steps
@@ -81,7 +81,7 @@ class CredentialCore:
 
     def after_fork(self) -> None:
         """Start with locks of one's own in a forked child, in which none of the parent's calls are."""
-        self._lock = threading.Lock()
+        self._lock, self._challenged = threading.Lock(), forks.rebuilt(self._challenged)
         self._challenges = Flights(self._sources[0].session.engine.clock)
         for source in self._sources:
             source.after_fork()
@@ -182,24 +182,22 @@ class CredentialCore:
         if options is not None and not isinstance(options, Mapping):
             raise ConfigurationError(f"options must be a mapping, not {type(options).__name__}")
         told = options or {}
-        enable_cae = told.get("enable_cae")
-        cae = False if enable_cae is None else enable_cae
-        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), cae)
+        cae = told.get("enable_cae")
+        return self.steps(scopes, told.get("claims"), told.get("tenant_id"), False if cae is None else cae)
 
     def _ask(self, wanted: CredentialRequest) -> Steps[CachedAnswer]:
         failures: list[tuple[Source, ProviderUnavailable]] = []
         suspect: tuple[int, CachedAnswer] | None = None
         last = len(self._sources) - 1
         for index, source in enumerate(self._sources):
-            # Whether there is something else than this source to go by.
-            spare = index < last or suspect is not None
-            patience = self._patience(source) if spare else None
+            spare = index < last or suspect is not None  # something else than this source to go by
+            left = self._time_for(source) if spare else None
             while (prepare := source.prepare(wanted)) is not None:
-                with _within(patience):
+                with _within(left):
                     yield OnThread(prepare)
             if wanted.claims and not isinstance(source, AnyCredential):
                 # The token that was refused goes out of MSAL's cache, which may be a file on a slow disk.
-                with _within(patience):
+                with _within(left):
                     plan: Plan = yield OnThread(partial(source.plan, wanted))
             else:
                 plan = source.plan(wanted)
@@ -209,7 +207,7 @@ class CredentialCore:
                 failures.append((source, error))
                 continue
             try:
-                with _within(patience):
+                with _within(left):
                     if plan.load is not None:
                         yield OnThread(plan.load)
                     served = yield from plan.acquisition
@@ -236,9 +234,11 @@ class CredentialCore:
         self._note(wanted, suspect[0], failures)
         return suspect[1]
 
-    def _patience(self, source: Source) -> float:
-        # Half of what the caller has is left for the sources behind.
-        return min(self._failover_after, patience_of(source.session.settings.wait) / 2)
+    def _time_for(self, source: Source) -> Callable[[], float]:
+        """Return what gives the seconds that a source has left; half of the caller's are for the sources behind."""
+        now = source.session.engine.clock.monotonic
+        ends = now() + min(self._failover_after, patience_of(source.session.settings.wait) / 2)
+        return lambda: ends - now()
 
     def _answer(self, wanted: CredentialRequest, source: Source, plan: Plan, served: Served) -> CachedAnswer:
         """Make the answer, and keep it ready if it may be served again."""
@@ -382,13 +382,13 @@ class Credential:
 
 
 @contextmanager
-def _within(patience: float | None) -> Iterator[None]:
+def _within(left: Callable[[], float] | None) -> Iterator[None]:
     """Give a source no more time, and no more attempts, than another one behind it leaves."""
-    if patience is None:
+    if left is None:
         yield
-        return
-    with wait_at_most(patience), once_then_elsewhere():
-        yield
+    else:
+        with wait_within(left), once_then_elsewhere():
+            yield
 
 
 cores: LiveObjects[CredentialCore] = LiveObjects()

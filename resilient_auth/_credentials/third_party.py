@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .._engine.single_flight import Exchange, Flight, Outcome
@@ -151,7 +152,7 @@ class AnyCredential(Source):
                 try:
                     outcome: Outcome | ProviderUnavailable = self._outcome(request, wanted, flight, asked_on, asked_at)
                 except Exception as error:
-                    verdict = verdict_on(error, self.name, engine.clock.wall(), self._propagating)
+                    verdict = verdict_on(error, self.name, engine.clock.wall(), partial(self._propagating, wanted))
                     if verdict is None:
                         raise
                     outcome = Outcome(result=verdict) if isinstance(verdict, dict) else verdict
@@ -172,7 +173,7 @@ class AnyCredential(Source):
                         leave.failure(outcome.code)
                     raise outcome
                 if outcome.token is not None:
-                    self._propagation.ended()
+                    self._propagation.ended((wanted.tenant_id, wanted.subject))
                     leave.success()
                     engine.answered(asked)
                     # Whom the context named may have signed out while it was asked.
@@ -200,7 +201,7 @@ class AnyCredential(Source):
         """Ask, and read the answer."""
         answer = self._answer(request, wanted, flight)
         if is_denial(answer):
-            verdict = denied(dict(answer), self.name, self._propagating)
+            verdict = denied(dict(answer), self.name, partial(self._propagating, wanted))
             return Outcome(result=verdict) if isinstance(verdict, dict) else verdict
         told = told_by(answer, self.name, asked_on)
         refresh_in = None if told.refresh_on is None else max(0.0, told.refresh_on - asked_on)
@@ -215,8 +216,9 @@ class AnyCredential(Source):
         )
         return Outcome(token, {"access_token": token.secret})
 
-    def _propagating(self) -> bool:
-        return not self._propagation.is_over(self.session.engine.clock.monotonic())
+    def _propagating(self, wanted: CredentialRequest) -> bool:
+        now = self.session.engine.clock.monotonic()
+        return not self._propagation.is_over((wanted.tenant_id, wanted.subject), now)
 
     def _pause(self, until: float) -> None:
         """Sleep on a worker.

@@ -72,6 +72,8 @@ def told_by(answer: Any, name: str, asked_on: float) -> TokenMetadata:
 def _fault_in(secret: object, life: float | None) -> str | None:
     if not isinstance(secret, str) or not secret:
         return "that isn't a string"
+    if not (secret.isascii() and secret.isprintable()):  # as from a file, with its line end
+        return "with a character that no header can hold"
     if life is None:
         return "without expires_on, in seconds since the epoch"
     if life <= 0:  # it must not take the place of one that is still valid

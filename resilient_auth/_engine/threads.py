@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._process import forks
@@ -43,12 +44,19 @@ def lasting_loop(name: str = "") -> asyncio.AbstractEventLoop:
         if loop is None:
             loop = asyncio.new_event_loop()
             try:
-                threading.Thread(target=loop.run_forever, name="resilient-auth-loop", daemon=True).start()
+                threading.Thread(target=_run, args=(loop,), name="resilient-auth-loop", daemon=True).start()
             except RuntimeError:
                 loop.close()
                 raise
             _loops[name] = loop
         return loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run it for good: a coroutine of an owner's that ends it, as with `SystemExit`, ends none of the others there."""
+    while True:
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
 
 
 def submit(lane: str, call: Callable[[], object]) -> None:

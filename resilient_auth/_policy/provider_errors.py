@@ -8,7 +8,7 @@ number that isn't listed here is a denial, as it is for MSAL, and OAuth's own wo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -98,23 +98,25 @@ _GONE_WORDS = frozenset({"bad_token", "token_expired"})
 
 #: Seconds for which a federated credential that the provider doesn't know may still be on its way through it.
 _PROPAGATION = 600.0
+_MOST_UNKNOWN = 4096
 
 
 class Propagation:
-    """Remember since when a federated credential isn't known: what stays so is a denial."""
+    """Remember since when each federated credential isn't known: what stays so is a denial."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
+        #: By whose it is, such as a tenant's.
+        self._since: dict[Hashable, float] = {}
 
-    def is_over(self, now: float) -> bool:
+    def is_over(self, whose: Hashable, now: float) -> bool:
         """Note that it isn't known, and return whether it has been so for too long to be on its way."""
-        if self._since is None:
-            self._since = now
-        return now - self._since > _PROPAGATION
+        if len(self._since) >= _MOST_UNKNOWN and whose not in self._since:
+            self._since.clear()
+        return now - self._since.setdefault(whose, now) > _PROPAGATION
 
-    def ended(self) -> None:
+    def ended(self, whose: Hashable) -> None:
         """Note that it is known."""
-        self._since = None
+        self._since.pop(whose, None)
 
 
 _LEADING = re.compile(r"\s*AADSTS(\d{5,9})\b")

@@ -332,12 +332,12 @@ class Transport:
             if operation is not None:
                 operation.end(answer, fault)
             unmatched = isinstance(fault, ServerFailed) and fault.of_request
-            if unmatched and self._propagation.is_over(engine.clock.monotonic()):
+            if unmatched and self._propagation.is_over(asked.kind, engine.clock.monotonic()):
                 fault = None
             if fault is None:
                 if answer.status_code < 400:
                     leave.success()
-                    self._propagation.ended()
+                    self._propagation.ended(asked.kind)
                     engine.answered(asked)
                 else:
                     leave.denied()

@@ -180,6 +180,11 @@ def _attributes(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or len(value) > _MOST_ATTRIBUTES:
         raise MalformedDecision(f"'attributes' isn't an object with at most {_MOST_ATTRIBUTES} members")
     frozen: Mapping[str, Any] = _frozen(value, 1)
+    try:
+        # An infinite number and half a character can be read, and can't be written anywhere.
+        json.dumps(frozen, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError):
+        raise MalformedDecision("'attributes' holds what isn't JSON") from None
     return frozen
 
 
@@ -192,9 +197,7 @@ def _frozen(value: Any, depth: int) -> Any:
         return FrozenDict((name, _frozen(member, depth + 1)) for name, member in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(member, depth + 1) for member in value)
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    raise MalformedDecision("'attributes' holds what isn't JSON")
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

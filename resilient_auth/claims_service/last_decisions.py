@@ -7,10 +7,9 @@ said no to that subject: neither to this question nor to another one, nor in a c
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
-
-import cachetools
 
 from .._process import forks
 from .decision import Decision
@@ -29,21 +28,6 @@ class _Kept(NamedTuple):
     began: int
 
 
-class _Refusals(cachetools.LRUCache[bytes, tuple[int, float]]):
-    """When each subject was last refused; one that is evicted in its time counts for everybody from then on."""
-
-    def __init__(self, most: int, is_over: Callable[[float], bool]) -> None:
-        super().__init__(most)
-        self._is_over = is_over
-        self.everybody = 0
-
-    def popitem(self) -> tuple[bytes, tuple[int, float]]:
-        subject, (place, at) = super().popitem()
-        if not self._is_over(at):
-            self.everybody = max(self.everybody, place)
-        return subject, (place, at)
-
-
 class LastDecisions:
     """Keep up to `most` decisions, each for `longest_age` seconds.
 
@@ -54,13 +38,16 @@ class LastDecisions:
     """
 
     def __init__(self, most: int, longest_age: float, now: Callable[[], float]) -> None:
+        self._most = most
         self._longest_age = longest_age
         self._now = now
         self.after_fork()
         self._place = 0
-        self._kept: cachetools.LRUCache[tuple[bytes, bytes], _Kept] = cachetools.LRUCache(most)
-        # Longer than a yes is kept, by as long as a call may take: one that began before may end after.
-        self._refusals = _Refusals(most, lambda at: now() - at > longest_age + _LONGEST_CALL)
+        # Each change of these is whole, and what is over goes last: a fork may come between any two steps.
+        self._kept: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
+        #: When each subject was refused last, in that order; one that goes in its time counts for everybody.
+        self._refusals: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._everybody = 0
         forks.renew_in_children(self)
 
     def after_fork(self) -> None:
@@ -81,6 +68,9 @@ class LastDecisions:
             elif began <= self._refused(subject):
                 return
             self._kept[subject, question] = _Kept(decision, self._now(), began)
+            self._kept.move_to_end((subject, question))
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
 
     def refuse(self, subject: bytes) -> None:
         """Note that the service refused a subject without a decision."""
@@ -90,19 +80,28 @@ class LastDecisions:
     def find(self, subject: bytes, question: bytes) -> tuple[Decision, float] | None:
         """Find what was last decided about a subject by the same question, and its age in seconds."""
         with self._lock:
-            kept: _Kept | None = self._kept.get((subject, question))
+            kept = self._kept.get((subject, question))
             if kept is None:
                 return None
             age = self._now() - kept.at
             if age > self._longest_age or (kept.decision.allowed and kept.began <= self._refused(subject)):
                 del self._kept[subject, question]
                 return None
+            self._kept.move_to_end((subject, question))
             return kept.decision, age
 
     def _refuse(self, subject: bytes) -> None:
         self._place += 1
-        self._refusals[subject] = (self._place, self._now())
+        now = self._now()
+        self._refusals[subject] = (self._place, now)
+        self._refusals.move_to_end(subject)
+        while len(self._refusals) > self._most:
+            first, (place, at) = next(iter(self._refusals.items()))
+            # Longer than a yes is kept, by as long as a call may take: one that began before may end after.
+            if now - at <= self._longest_age + _LONGEST_CALL:
+                self._everybody = place
+            del self._refusals[first]
 
     def _refused(self, subject: bytes) -> int:
         place, _ = self._refusals.get(subject, (0, 0.0))
-        return max(int(place), self._refusals.everybody)
+        return max(place, self._everybody)

@@ -23,22 +23,15 @@ from ..events import DenyListRejected, emit
 from .errors import InvalidToken
 from .jose.compact import LARGEST_TOKEN, LONGEST_KID
 from .keys.documents import read_owners
-from .rules.revoked import Revocation, Revoked
+from .rules.revoked import Revocation, Revoked, plain_id
 
 __all__ = ["Denied", "DenyFile", "DenyList"]
 
 #: Bytes of a file, at most.
 _LARGEST: Final = 64 * 1024 * 1024
 _NAMES: Final = ("kids", "oids", "sids", "token_ids")
-#: A GUID as people, portals and scripts write it.
-_GUID = re.compile(
-    r"(?:urn:uuid:)?[{(]?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})[)}]?",
-    re.ASCII | re.IGNORECASE,
-)
 #: What stands between two values of JSON that is well-formed.
 _BETWEEN = re.compile(r"[ \t\r\n,:]*")
-#: Blanks that `str.strip` leaves, and that come along when something is copied from a page.
-_INVISIBLE: Final = "\u200b\u2060\ufeff"
 #: Seconds for which a new file isn't known by its times: those may be too coarse to tell two writes apart.
 _SETTLED: Final = 2.0
 
@@ -69,7 +62,7 @@ class Denied:
 
 
 def _among(values: Iterable[object], listed: frozenset[str]) -> bool:
-    return bool(listed) and any(_plain(_id(value)) in listed for value in values if value is not None)
+    return bool(listed) and any(plain_id(_id(value)) in listed for value in values if value is not None)
 
 
 def _id(value: object) -> str:
@@ -79,13 +72,6 @@ def _id(value: object) -> str:
     if type(value) is int:
         return str(value)
     raise InvalidToken("malformed", "the token's session or token id can't be compared with the deny-list")
-
-
-def _plain(value: str) -> str:
-    """Return the one spelling in which ids are compared: without blanks around, a GUID in lower case with hyphens."""
-    bare = value.strip().strip(_INVISIBLE).strip()
-    guid = _GUID.fullmatch(bare)
-    return bare if guid is None else "-".join(guid.groups()).lower()
 
 
 class DenyList:
@@ -321,7 +307,7 @@ def _entry(name: str, value: object) -> str:
     """Check one id, which no message quotes: it may be a person's."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be strings, not {type(value).__name__}")
-    plain = _plain(value)
+    plain = plain_id(value)
     require(bool(plain), f"{name} has an entry that is blank")
     longest = LONGEST_KID if name == "kids" else LARGEST_TOKEN
     require(len(plain) <= longest, f"{name} has an entry of {len(plain)} characters, and no token has such a long one")

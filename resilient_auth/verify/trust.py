@@ -12,7 +12,7 @@ from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
 from .._policy.checks import require
-from .._policy.endpoint import host_of
+from .._policy.endpoint import host_of, origin_of
 from ..errors import ConfigurationError
 
 __all__ = [
@@ -289,7 +289,7 @@ def _origin(name: str, url: object) -> str:
         f"{name} must be an address without a path, such as 'https://{parts.netloc}', not {url!r}: the tenant isn't a "
         "part of it",
     )
-    return str(url).rstrip("/")
+    return origin_of(str(url))
 
 
 def _name(what: str, name: object) -> str:

@@ -289,7 +289,7 @@ class Verification:
             begins=accepted.begins,
             ends=accepted.ends,
             # Verified anew, as after a change of the deny-list's file, it was seen valid when it first was.
-            seen_at=self._clock.monotonic() if before is None or before.key is not key else before.seen_at,
+            seen_at=self._clock.monotonic() if before is None else before.seen_at,
             deny_version=-1,
             confirmation=accepted.confirmation,
         )

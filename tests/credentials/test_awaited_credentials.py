@@ -139,6 +139,29 @@ async def test_a_callers_loop_is_never_used_for_anothers_call(settings):
     waiting.cancel()
 
 
+@pytest.mark.parametrize("ends", [SystemExit(3), KeyboardInterrupt(), None], ids=["exit", "interrupt", "stop"])
+def test_one_that_ends_the_loop_ends_no_others(settings, ends):
+    """Each other credential of the process is awaited there as well, as long as it lives."""
+
+    async def odd(_):
+        if ends is not None:
+            raise ends
+        asyncio.get_running_loop().stop()
+        return "odd", time.time() + 3600
+
+    async def good(_):
+        return "good", time.time() + 3600
+
+    first, second = (ra.aio.ResilientCredential(each, settings=settings()) for each in (odd, good))
+    for number in range(3):
+        if ends is None:
+            assert asyncio.run(first.get_token(f"a{number}")).token == "odd"
+        else:
+            with pytest.raises(type(ends)):
+                asyncio.run(first.get_token(f"a{number}"))
+        assert asyncio.run(second.get_token(f"b{number}")).token == "good"
+
+
 def test_a_forked_childs_loop_is_its_own(settings):
     """The parent's thread isn't there."""
     from forked import in_a_child

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked import in_a_child
+from forked import LookedUp, Stop, in_a_child
 
 import resilient_auth as ra
 from resilient_auth.emulator import Fault
@@ -42,6 +42,30 @@ class TestFork:
         assert in_a_child(work) < 5
         assert credential.get_token(scope).token == held
         assert credential.get_token("https://vault.azure.net/.default").token
+
+    @pytest.mark.parametrize("at", range(1, 8))
+    def test_a_child_forked_as_a_challenge_is_noted(self, idp, app_at, scope, at):
+        """It meets challenges as its parent does, many of them too."""
+        credential, stop = ra.ResilientCredential(app_at(idp)), Stop(at)
+        noted = credential._core._challenged
+        first = credential.get_token(scope, claims='{"access_token":{"n":"first"}}').token
+        (one,) = noted.values()
+        noted.clear()
+        for number in range(noted.maxsize):
+            noted[LookedUp(b"%d" % number, stop)] = one
+        changing = threading.Thread(target=stop.change, args=(lambda: noted.update(new=one),))
+        changing.start()
+        stop.met.wait(10.0)
+
+        def work() -> None:
+            for number in range(3):
+                assert credential.get_token(scope, claims=f'{{"access_token":{{"n":"{number}"}}}}').token != first
+
+        try:
+            in_a_child(work)
+        finally:
+            stop.go_on.set()
+            changing.join()
 
     def test_a_child_forked_in_an_outage_asks_the_second_source(self, idp, second_idp, app_at, scope):
         """As the parent does."""

@@ -93,6 +93,33 @@ def test_a_federated_credential_on_its_way_opens_no_breaker(source, hasty, clock
     assert credential.get_token(scope).token
 
 
+@pytest.mark.parametrize("by", ["tenant_id", "subject"])
+def test_each_tenant_and_user_has_a_federated_credential_of_their_own(settings, clock, scope, by):
+    """One that is wrong for good is a denial, though others work; a new one is on its way, though others are wrong."""
+    user = [""]
+
+    def ask(scopes, tenant_id=None):
+        if (tenant_id or user[0]) != "works":
+            raise ClientAuthenticationError("AADSTS700213: No matching federated identity record found.")
+        return "t", clock.wall() + 30
+
+    who = {} if by == "tenant_id" else {"subject": lambda: user[0]}
+    credential = ra.ResilientCredential(ask, settings=settings(), **who)
+
+    def outcome(name):
+        user[0] = name
+        try:
+            return credential.get_token(scope, **({"tenant_id": name} if by == "tenant_id" else {})).token
+        except ra.ProviderUnavailable:
+            return "failed"
+        except ClientAuthenticationError:
+            return "denied"
+
+    assert (outcome("wrong"), outcome("works")) == ("failed", "t")
+    clock.skip(610.0)
+    assert (outcome("works"), outcome("wrong"), outcome("new")) == ("t", "denied", "failed")
+
+
 def test_one_odd_token_opens_no_breaker(source, hasty, clock, scope):
     """It was asked, and it answered: this answer alone can't be used."""
     credential = ra.ResilientCredential(source, settings=hasty)

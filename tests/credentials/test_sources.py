@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -34,6 +35,19 @@ def test_the_second_source_serves_while_the_first_fails(idp, second_idp, app_at,
     assert switched.previous == f"application daemon at {idp.url}"
     assert switched.source == f"application daemon at {second_idp.url}"
     assert switched.code != "recovered"
+
+
+@pytest.mark.parametrize("asked", [{"tenant_id": "fabrikam"}, {"enable_cae": True}, {}], ids=str)
+def test_a_source_has_its_time_once(idp, app_at, settings, scope, clock, asked):
+    """Though it has to find out first whom to ask: another tenant, a token under continuous access evaluation."""
+    hidden = app_at(idp, resilience=settings(discovery_wait=1.0))
+    credential = ra.ResilientCredential(
+        hidden, lambda scopes: ("second", clock.wall() + 3600), additionally_allowed_tenants=["*"], failover_after=1.0
+    )
+    idp.fail(Fault.black_hole())
+    begun = time.monotonic()
+    assert credential.get_token(scope, **asked).token == "second"
+    assert time.monotonic() - begun < 1.6
 
 
 def test_it_goes_back_when_the_first_has_recovered(idp, second_idp, app_at, scope, clock, eventually):
@@ -131,3 +145,60 @@ def test_a_function_takes_over_from_an_application(idp, app_at, scope, settings)
     idp.fail(Fault.http_503())
     credential = ra.ResilientCredential(app_at(idp), lambda _: ("spare", time.time() + 600), settings=settings())
     assert credential.get_token(scope).token == "spare"
+
+
+class Closing:
+    """A credential that is closed, and may fail at that."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.closed = 0
+
+    def get_token(self, *scopes, **options):
+        return "t", time.time() + 3600
+
+    def close(self):
+        self.closed += 1
+        if self.error is not None:
+            raise self.error
+
+
+class AwaitedClosing(Closing):
+    async def close(self):
+        await asyncio.sleep(0)
+        super().close()
+
+
+@pytest.mark.parametrize("kind", [Closing, AwaitedClosing])
+def test_each_source_is_closed_whatever_another_raises(kind):
+    """And what was raised is told."""
+    three = kind(RuntimeError("it hangs up")), kind(), kind(asyncio.CancelledError())
+    if kind is Closing:
+        three = *three[:2], kind(ValueError("no"))
+        with pytest.raises((RuntimeError, ValueError)):
+            ra.ResilientCredential(*three).close()
+        assert [each.closed for each in three] == [1, 1, 1]
+    with pytest.raises((RuntimeError, ValueError, asyncio.CancelledError)):
+        asyncio.run(ra.aio.ResilientCredential(*three).close())
+    assert all(each.closed for each in three)
+
+
+@pytest.mark.parametrize("secret", ["of-a-file\n", "of-a-file\r\n", "fïle", "two\x00", "\ud800", "a\tb"])
+def test_a_token_that_no_header_can_hold_is_none(settings, scope, clock, secret):
+    """The next source is asked, and what is held goes on being served: as from a file with a line end."""
+    given = ["good"]
+
+    def ask(scopes):
+        return given[0], clock.wall() + 3600
+
+    alone = ra.ResilientCredential(ask, settings=settings())
+    held = alone.get_token(scope).token
+    given[0] = secret
+    clock.skip(3000)
+    assert alone.get_token(scope).token == held
+    clock.skip(700)
+    with pytest.raises(ra.MalformedAnswer) as caught:
+        alone.get_token(scope)
+    assert secret.strip() not in str(caught.value)
+    both = ra.ResilientCredential(ask, lambda scopes: ("second", clock.wall() + 3600), settings=settings())
+    assert both.get_token(scope).token == "second"

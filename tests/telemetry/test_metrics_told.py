@@ -59,6 +59,23 @@ def test_hits_and_exchanges_are_told_apart(seen: Seen, daemon: Callable[..., Any
     assert seen.scraped("http_client_request_duration_seconds_count", resilient_auth_purpose="token") == 1
 
 
+async def test_tasks_that_are_served_from_memory_are_counted(seen: Seen, daemon: Callable[..., Any]) -> None:
+    """As threads are, by each face and each of its calls."""
+    app = daemon()
+    wrapped, credential = ra.aio.wrap(app), ra.aio.ResilientCredential(app)
+    await credential.get_token(*SCOPE)
+    told = [seen.scraped(ACQUISITIONS, resilient_auth_source="memory")]
+    for call in (
+        lambda: wrapped.acquire_token_for_client(SCOPE),
+        lambda: credential.get_token(*SCOPE),
+        lambda: credential.get_token_info(*SCOPE),
+    ):
+        for _ in range(3):
+            await call()
+        told.append(seen.scraped(ACQUISITIONS, resilient_auth_source="memory"))
+    assert told == [0, 3, 6, 9]
+
+
 def test_what_was_held_before_is_counted_too(idp: Emulator, daemon: Callable[..., Any]) -> None:
     """And nothing is, and nothing is left in the way, when it is off."""
     app = daemon()

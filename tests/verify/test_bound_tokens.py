@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -330,6 +331,40 @@ class TestReplays:
         assert not replays.first(bytes([0]), "key-0", now=9.0, until=10.0)
         assert len(replays) == 2
 
+    def test_a_note_that_is_taken_back(self) -> None:
+        """It leaves its place, and the proof may come once more; what is over is let go of once."""
+        replays = Replays(4)
+        for until in (10.0, 10.0, 12.0):
+            assert replays.first(b"p", "key", now=0.0, until=until)
+            replays.forget(b"p", "key")
+            replays.forget(b"p", "key")
+        assert replays.first(b"p", "key", now=0.0, until=11.0)
+        with pytest.raises(Full, match="this client"):
+            replays.first(b"other", "key", now=10.5, until=20.0)
+        assert not replays.first(b"p", "key", now=10.5, until=20.0)
+        assert replays.first(b"p", "key", now=11.0, until=20.0)
+        assert not replays.first(b"p", "key", now=13.0, until=20.0)
+        assert len(replays) == 1
+        for number in range(1000):
+            assert replays.first(b"%d" % number, "another", now=13.0, until=20.0)
+            replays.forget(b"%d" % number, "another")
+        assert len(replays._ends) <= 2
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_forked_child_begins_with_none(self) -> None:
+        """Whatever a thread of its parent's was noting."""
+        from forked import in_a_child
+
+        replays = Replays(4)
+        assert replays.first(b"p", "key", now=0.0, until=10.0)
+
+        def work() -> None:
+            assert replays.first(b"p", "key", now=0.0, until=10.0)
+            assert not replays.first(b"p", "key", now=0.0, until=10.0)
+
+        with replays._lock:
+            in_a_child(work)
+
     def test_in_each_process_without_a_store_and_in_all_with_one(
         self, offline: Any, client: Client, bound: str, clock: Any
     ) -> None:
@@ -369,6 +404,43 @@ class TestReplays:
         store.close()
         verifier = offline(binding=BindingOptions(dpop=True, store=store))
         assert code_of(verifier, bound, client.sent(client.proof(bound))) == "verification_unavailable"
+
+    def test_what_a_store_could_not_tell_is_asked_again(
+        self, offline: Any, client: Client, bound: str, clock: Any
+    ) -> None:
+        """Who was answered 503 sends the same request once more, and is let in once."""
+        store = Failing(ra.SealedStore(MemoryBackend(clock=clock), key=bytes(range(32)), clock=clock))
+        verifier = offline(binding=BindingOptions(dpop=True, store=store, most=8))
+        for _ in range(6):
+            sent = client.sent(client.proof(bound))
+            store.fails = True
+            assert [code_of(verifier, bound, sent) for _ in range(3)] == ["verification_unavailable"] * 3
+            store.fails = False
+            assert [code_of(verifier, bound, sent) for _ in range(2)] == ["", "dpop_replay"]
+            clock.skip(61.0)
+
+    def test_what_a_store_has_lost_is_known_here(self, offline: Any, client: Client, bound: str, clock: Any) -> None:
+        """As long as this process lives."""
+        store = ra.SealedStore(MemoryBackend(clock=clock), key=bytes(range(32)), clock=clock)
+        verifier = offline(binding=BindingOptions(dpop=True, store=store))
+        sent = client.sent(client.proof(bound))
+        assert not code_of(verifier, bound, sent)
+        for record in store.scan("dpop-proof"):
+            store.erase(record.kind, record.name)
+        assert code_of(verifier, bound, sent) == "dpop_replay"
+
+
+class Failing:
+    """A store that fails while it is told to."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.fails = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.fails:
+            raise ra.StoreUnavailable("memory", "timeout", "it is dead")
+        return getattr(self._store, name)
 
 
 class TestNonces:

@@ -106,6 +106,7 @@ def test_time_is_bounded_both_ways(reads: Any, signer: Signer, logout: Any, cloc
     now = int(clock.wall())
     assert reads(signer.token(logout(iat=now - 4000, exp=now + 10**6))) == "expired"
     assert reads(signer.token(logout(iat=now + 600, exp=now + 900))) == "not_yet_valid"
+    assert reads(signer.token(logout(nbf=now + 600, exp=now + 900))) == "not_yet_valid"
     told = reads(signer.token(logout(exp=now + 10**6)))
     assert told.until <= now + 3600 + 300
 

@@ -16,6 +16,7 @@ from resilient_auth._store.memory import MemoryBackend
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import KeysAnomaly, KeysRefreshed, KeysRefreshFailed, PinnedKeysInUse
 from resilient_auth.testing import capture_events
+from resilient_auth.verify.keys import sharing
 
 Claims = Callable[..., dict[str, Any]]
 Mint = Callable[..., str]
@@ -102,6 +103,20 @@ class TestAtAnEmulator:
         first.close()
         assert outcome(second, mint(aud="other")) == "fresh"
         assert fetches() == 1
+
+    def test_the_last_one_is_closed_while_another_is_made(self, at_idp: Any, mint: Mint, settings: Any) -> None:
+        """It has keys of its own then, and none that are closed in the next moment."""
+        same = settings()
+        last = at_idp(settings=same)
+        (source,) = last._core._sources.values()
+        with source._lock:  # as whoever looks at the keys holds it
+            closing = threading.Thread(target=last.close)
+            closing.start()
+            while sharing._users[source]:
+                time.sleep(0.001)
+            another = at_idp(settings=same)
+        closing.join()
+        assert outcome(another, mint()) == "fresh"
 
     def test_warming_up(self, at_idp: Any, mint: Mint, idp: Emulator, fetches: Any) -> None:
         """The first token needs no network then; and where it can't be done, that is told."""
@@ -265,6 +280,22 @@ class TestRollOver:
         for n in range(5):
             assert outcome(verifier, mint({"kid": f"made-up-{n}"})) == "verification_unavailable"
         assert fetches() == 2
+
+    def test_a_token_that_ends_while_its_key_is_fetched(
+        self, site: Site, at_site: Any, signer: Signer, claims: Claims, clock: Any, eventually: Any
+    ) -> None:
+        """Is over when the key is there."""
+        site.provide({"keys": [signer.jwk]})
+        site.gate.clear()
+        verifier, ends = at_site(), list[str]()
+        token = signer.token(claims(iss=site.url, exp=int(clock.wall()) + 5))
+        caller = threading.Thread(target=lambda: ends.append(outcome(verifier, token)))
+        caller.start()
+        eventually(lambda: bool(site.asked))
+        clock.set_wall(100.0)
+        site.gate.set()
+        caller.join()
+        assert ends == ["expired"]
 
     def test_a_fetch_that_was_under_way_before(
         self, site: Site, at_site: Any, signer: Signer, claims: Claims, clock: Any, eventually: Any

@@ -213,6 +213,9 @@ class TestDenyList:
         verifier, token = offline(deny=DenyList(check=check)), signer.token(claims())
         codes = [code_of(verifier, token) for _ in range(5)]
         assert codes == ["", "", "denied", "verification_unavailable", ""]
+        # What is listed needs no function to be refused.
+        listed = offline(deny=DenyList(oids=["6f6e2c3a-ann"], check=lambda raw: 1 // 0 > 0))
+        assert code_of(listed, token) == "denied"
 
     @pytest.mark.parametrize(
         "options", [{"kids": "own"}, {"oids": [1]}, {"sids": [""]}, {"check": 1}, {"look_every": 0}]

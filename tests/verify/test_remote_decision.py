@@ -9,11 +9,12 @@ import json
 import pickle
 import threading
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import pytest
-from forked import in_a_child
-from hypothesis import given, settings
+from forked import LookedUp, Stop, in_a_child
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from resilient_auth.claims_service.decision import Decision, MalformedDecision, read_answer, shaped
@@ -47,6 +48,11 @@ class TestShape:
             b'{"allowed": true, "attributes": []}',
             b'{"allowed": true, "attributes": {"score": NaN}}',
             b'{"allowed": true, "attributes": {"score": Infinity}}',
+            b'{"allowed": true, "attributes": {"score": 1e999}}',
+            b'{"allowed": true, "attributes": {"scores": [0.5, -1e999]}}',
+            b'{"allowed": true, "attributes": {"name": "Ann \\ud83d"}}',
+            b'{"allowed": true, "attributes": {"Ann \\ude00": 1}}',
+            b'{"allowed": true, "reason": "Ann \\ud83d"}',
             b'{"allowed": true, "reason": 5}',
             b'{"allowed": true, "reason": "two\\nlines"}',
             b'{"allowed": true, "reason": "' + b"x" * 501 + b'"}',
@@ -64,7 +70,16 @@ class TestShape:
             read_answer(answer, None)
         assert "Welcome" not in str(raised.value)
 
-    @pytest.mark.parametrize("rest", [{"reason": 5}, {"attributes": []}, {"reason": "two\nlines"}])
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            {"reason": 5},
+            {"attributes": []},
+            {"reason": "two\nlines"},
+            {"attributes": {"n": inf}},
+            {"attributes": {"n": "\ud83d"}},
+        ],
+    )
     def test_a_clear_no_stays_one(self, rest: dict[str, Any]) -> None:
         """Else a fallback could turn it into a yes."""
         assert shaped({"allowed": False, **rest}) == NO
@@ -84,6 +99,21 @@ class TestShape:
             read_answer(b"{}", lambda body: {"allowed": "yes"})
         with pytest.raises(MalformedDecision):
             read_answer(b"{}", lambda body: True)  # type: ignore[arg-type,return-value]
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        )
+    )
+    @example(inf)
+    @example("\ud83d")
+    @settings(max_examples=200, deadline=None)
+    def test_what_is_taken_can_be_written(self, value: Any) -> None:
+        """As JSON, in UTF-8: the application may answer with it, or keep it."""
+        with contextlib.suppress(MalformedDecision):
+            made = shaped({"allowed": True, "attributes": {"it": value}})
+            assert json.dumps(made.to_dict(), allow_nan=False, ensure_ascii=False).encode()
 
     @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
     @settings(max_examples=200, deadline=None)
@@ -219,6 +249,43 @@ class TestLastDecisions:
 
         with last._lock:
             in_a_child(work)
+
+    @pytest.mark.parametrize("what", ["yes", "no", "refuse", "find"])
+    @pytest.mark.parametrize("at", range(1, 16))
+    def test_a_fork_amid_any_change(self, what: str, at: int) -> None:
+        """A child has what its parent had but for what was under way, and room for what comes."""
+        last, stop = LastDecisions(2, 60.0, ManualClock().monotonic), Stop(at)
+        ada, bob, cy, dee, eve = (LookedUp(name, stop) for name in (b"ada", b"bob", b"cy", b"dee", b"eve"))
+        early = last.begin()
+        for refused, let_in in ((ada, dee), (bob, eve)):
+            last.refuse(refused)
+            last.keep(let_in, b"q", YES, last.begin())
+        does = {
+            "yes": lambda: last.keep(cy, b"q", YES, last.begin()),
+            "no": lambda: last.keep(cy, b"q", NO, last.begin()),
+            "refuse": lambda: last.refuse(cy),
+            "find": lambda: last.find(dee, b"q"),
+        }
+        changing = threading.Thread(target=stop.change, args=(does[what],))
+        changing.start()
+        stop.met.wait(10.0)
+
+        def work() -> None:
+            for refused in (ada, bob):
+                last.keep(refused, b"q", YES, early)
+                assert last.find(refused, b"q") is None
+            for number in range(6):
+                subject = b"%d" % number
+                last.keep(subject, b"q", YES, last.begin())
+                assert last.find(subject, b"q") == (YES, 0.0)
+                last.refuse(subject)
+                assert last.find(subject, b"q") is None
+
+        try:
+            in_a_child(work)
+        finally:
+            stop.go_on.set()
+            changing.join()
 
     def test_it_stays_within_its_bounds(self) -> None:
         """Many subjects come; the newest are there."""

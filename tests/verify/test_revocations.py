@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ from arriving import NOWHERE, TENANT, Signer
 
 import resilient_auth as ra
 from resilient_auth.testing import capture_events
+from resilient_auth.verify import DenyList
 from resilient_auth.verify.rules import revoked
 from resilient_auth.verify.security_events.revocations import Revocations
 
 ISSUER = f"{NOWHERE}/{TENANT}/v2.0"
+GUID = "6f6e2c3a-0000-4000-8000-00000000a22a"
 
 
 @pytest.fixture
@@ -91,6 +94,28 @@ def test_nobody_else_is_refused(one: Any, judge: Any, clock: Any) -> None:
     assert says() == ""
 
 
+def test_an_earlier_time_takes_nothing_back(one: Any, judge: Any, clock: Any) -> None:
+    """Events come in any order: what was issued between the two stays refused, in each process and in those to come."""
+    first, second = one(), one()
+    then = int(clock.wall())
+    for before in (then, then - 300.0):
+        first.revoke([("sub", ISSUER, "pairwise-of-ann")], before)
+        second.look()
+    for held in (first, second, one()):
+        assert judge(held)(iat=then - 100) == "denied"
+
+
+def test_what_is_over_is_forgotten() -> None:
+    """Also where one that comes is over already, as from a process whose clock is behind."""
+    deny = DenyList()
+    deny.revoke((revoked.Revocation("sub", ISSUER, f"user-{number}", 100.0, 200.0) for number in range(3)), 150.0)
+    assert len(deny.revoked) == 3
+    deny.revoke([revoked.Revocation("sub", ISSUER, "late", 100.0, 190.0)], 200.0)
+    assert len(deny.revoked) == 0
+    deny.revoke([revoked.Revocation("sub", ISSUER, "user-3", 200.0, 300.0)], 200.0)
+    assert len(deny.revoked) == 1
+
+
 def test_another_process_learns_of_it(one: Any, judge: Any, clock: Any) -> None:
     """By the latest ones, by a look at all where it has missed some, and when it starts later."""
     first, second = one(), one()
@@ -151,6 +176,81 @@ def test_a_dead_store_changes_nothing_here_and_is_told_later(
         assert "pairwise-of-ann" not in str(captured)
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_store_that_has_lost_some_hides_none(store: Any, one: Any, judge: Any, clock: Any, seed: int) -> None:
+    """As one that is restarted empty, or whose replica was behind: what is revoked then is learned of as well."""
+    rng = random.Random(seed)
+    writer, reader = one(), one()
+    says, then = judge(reader), int(clock.wall())
+
+    def revoke(whose: str, number: int) -> None:
+        for each in range(number):
+            writer.revoke([("sub", ISSUER, f"{whose}-{each}")], clock.wall())
+
+    revoke("before", rng.randrange(4))
+    kept = store.read("revocations", "latest")
+    revoke("lost", rng.randrange(4))
+    reader.look()
+    if kept is None or rng.random() < 0.5:
+        for record in [*store.scan("revocation"), *store.scan("revocations")]:
+            store.erase(record.kind, record.name)
+    else:
+        store.write("revocations", "latest", kept.value, ttl=3600.0)
+    number = 130 if seed == 0 else rng.randrange(1, 5)
+    revoke("after", number)
+    reader.look()
+    assert [says(iat=then, sub=f"after-{each}") for each in range(number)] == ["denied"] * number
+
+
+class Full(Dying):
+    """A store whose disk is full: it tells what it holds, and takes nothing in."""
+
+    def write(self, *given: Any, **options: Any) -> Any:
+        if self.dead:
+            raise ra.StoreUnavailable(self.label, "unwritable", "there is no place")
+        return self._store.write(*given, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_who_cannot_write_goes_on_reading(store: Any, judge: Any, clock: Any, eventually: Any) -> None:
+    """What waits for a store that takes nothing in keeps nobody from what others have revoked."""
+    full = Full(store)
+    first, second = Revocations(full, look_every=0.1), Revocations(store, look_every=0.1)  # type: ignore[arg-type]
+    says, then = judge(first), int(clock.wall())
+    full.dead = True
+    with pytest.raises(ra.StoreUnavailable):
+        first.revoke([("sub", ISSUER, "pairwise-of-bob")], clock.wall())
+    assert says(iat=then) == ""
+    second.revoke([("sub", ISSUER, "pairwise-of-ann")], clock.wall())
+    eventually(lambda: says(iat=then) == "denied")
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("whose", "changes"),
+    [
+        (("mail", ISSUER, " Ann@Contoso.com "), {}),
+        (("oid", TENANT.upper(), "6f6e2c3a-ann"), {}),
+        (("oid", f"{{{TENANT}}}", f"{{{GUID.upper()}}}"), {"oid": GUID}),
+        (("oid", TENANT, GUID.replace("-", "")), {"oid": GUID}),
+        (("sub", ISSUER, GUID.upper()), {"sub": GUID}),
+        (("sid", ISSUER, GUID.upper()), {"sid": GUID}),
+    ],
+)
+def test_ids_are_compared_as_on_a_deny_list(
+    one: Any, judge: Any, clock: Any, whose: tuple[str, str, str], changes: dict[str, str]
+) -> None:
+    """However people, portals and scripts write them; in the process that revokes, and in the others."""
+    held, other = one(), one()
+    held.revoke([whose], clock.wall())
+    other.look()
+    for each in (held, other):
+        assert judge(each)(iat=int(clock.wall()), **changes) == "denied"
 
 
 def test_too_many_make_an_issuer_strict(one: Any, judge: Any, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from arriving import AUDIENCE, NOWHERE, TENANT, Signer
 
 import resilient_auth as ra
+from resilient_auth.testing import ManualClock
 from resilient_auth.verify import DenyList, GraceOptions, SeenOptions
 
 Claims = Callable[..., dict[str, Any]]
@@ -65,6 +67,23 @@ class TestIssuers:
                 code_of(verifier, signer.token(claims(iss=f"https://sts.windows.net/{OTHER}/", tid=OTHER))) == "tenant"
             )
 
+    @pytest.mark.parametrize("authority", ["https://Login.Contoso.COM", "https://login.contoso.com:443/"])
+    def test_an_authority_in_another_spelling(
+        self, settings: Any, signer: Signer, claims: Claims, authority: str
+    ) -> None:
+        """Is the same one: its tokens have the usual one."""
+        options: dict[str, Any] = {"pinned_keys": {"keys": [signer.jwk]}, "settings": settings()}
+        options |= {"authority": authority, "proxies": {"https": NOWHERE}}
+        own = {"tenant_id": TENANT}
+        for verifier, issuer in (
+            (ra.ClaimsVerifier.for_entra(TENANT, AUDIENCE, **options), f"{TENANT}/v2.0"),
+            (ra.ClaimsVerifier.for_external_id("contoso", AUDIENCE, **own, **options), f"{TENANT}/v2.0"),
+            (ra.ClaimsVerifier.for_b2c("contoso", ["b2c_1_in"], AUDIENCE, **own, **options), f"{TENANT}/v2.0/"),
+        ):
+            with verifier:
+                token = signer.token(claims(iss=f"https://login.contoso.com/{issuer}", tfp="b2c_1_in"))
+                assert not code_of(verifier, token)
+
     def test_all_tenants(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """For `common` any tenant may stand in the issuer, if it is the token's `tid` too."""
         verifier = offline(tenant="common")
@@ -86,6 +105,15 @@ class TestIssuers:
         verifier = offline(tenant="common", tenants=[OTHER.upper()])
         assert not code_of(verifier, signer.token(claims(iss=f"{NOWHERE}/{OTHER}/v2.0", tid=OTHER)))
         assert code_of(verifier, signer.token(claims())) == "tenant"
+
+    def test_a_list_of_tenants_of_an_issuer_without_one(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """Goes by `tid` alone."""
+        issuer = "https://localhost:9/a"
+        verifier = offline(issuer=issuer, tenants=["acme"])
+        assert not code_of(verifier, signer.token(claims(iss=issuer, tid="acme")))
+        assert [code_of(verifier, signer.token(claims(iss=issuer, tid=tid))) for tid in ("other", None)] == [
+            "tenant"
+        ] * 2
 
     def test_several_issuers(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """Each by its exact name."""
@@ -118,7 +146,7 @@ class TestIssuers:
         """By `tfp`, or `acr` in older ones; one that isn't listed isn't accepted, though it has the same issuer."""
         options = {"pinned_keys": {"keys": [signer.jwk]}, "settings": settings(), "authority": NOWHERE}
         with ra.ClaimsVerifier.for_b2c(
-            "contoso", ["B2C_1_signin", "b2c_1_edit"], AUDIENCE, tenant_id=TENANT, **options
+            "contoso", ["B2C_1_signin", "b2c_1_edit"], AUDIENCE, tenant_id=TENANT, tenants=[TENANT], **options
         ) as verifier:
             issuer = f"{NOWHERE}/{TENANT}/v2.0/"
             found = verifier.verify(signer.token(claims(iss=issuer, tfp="B2C_1_SignIn", tid=None)))
@@ -193,6 +221,21 @@ class TestKinds:
         assert code_of(site, signer.token(claims(aud="shop"))) == "token_type"
         assert code_of(site, signer.token(claims(**self.ID), typ="at+jwt")) == "type"
         assert code_of(api, signer.token(claims(aud="shop", at_hash="x"))) == "token_type"
+
+    def test_a_header_says_what_no_claim_does(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """By its type (RFC 9068, section 2.1); null is none."""
+        api, bare = offline(audience="shop"), self.ID | {"nonce": None}
+        assert not code_of(api, signer.token(claims(**bare), typ="application/AT+JWT"))
+        null = {"alg": "RS256", "typ": None, "kid": signer.kid}
+        assert code_of(api, signer.sign(null, claims(**bare))) == "token_type"
+        assert not code_of(offline(audience="shop", accepts="id"), signer.sign(null, claims(**bare)))
+
+    def test_no_claim_of_access_tokens_names_the_client_of_an_id_token(
+        self, offline: Any, signer: Signer, claims: Claims
+    ) -> None:
+        """`cid` is Okta's, in access tokens; what stands there in an ID token is the owner's own."""
+        site = offline(audience="shop", accepts="id")
+        assert site.verify(signer.token(claims(**self.ID, cid="a-customer"))).client_id is None
 
     def test_an_access_token_may_have_a_nonce(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """B2C puts the sign-in's into both tokens."""
@@ -301,6 +344,16 @@ class TestTimes:
             token = signer.token(claims(**{name: now + offset}))
             assert (code_of(verifier, token), code_of(strict, token)) == (code, strict_code), (name, offset)
 
+    def test_the_very_moments(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """It is good from its beginning on, and no more at its end; seen before or not."""
+        now, clock = 1_800_000_000, ManualClock(1_800_000_000.0)
+        token = signer.token(claims(iat=now, nbf=now + 2, exp=now + 4))
+        before = offline(leeway=0.0, settings=ra.Settings(clock=clock))
+        for code in ("not_yet_valid", "not_yet_valid", "", "", "expired"):
+            after = offline(leeway=0.0, settings=ra.Settings(clock=clock))
+            assert (code_of(before, token), code_of(after, token)) == (code, code)
+            clock.advance(1.0)
+
 
 class TestWhatACallAsks:
     @pytest.mark.parametrize(
@@ -324,6 +377,24 @@ class TestWhatACallAsks:
         """All that is asked for must be there, on the first verification and on each one after."""
         verifier, token = offline(), signer.token(claims(roles=["Reader"]))
         assert [code_of(verifier, token, **asked) for _ in range(2)] == [code, code]
+
+    @pytest.mark.parametrize("argument", ["scopes", "roles", "any_scopes", "any_roles"])
+    @pytest.mark.parametrize("made", [iter, lambda names: map(str, names), lambda names: (n for n in names)])
+    def test_what_is_read_once_asks_for_nothing_the_next_time(
+        self, offline: Any, signer: Signer, claims: Claims, argument: str, made: Any
+    ) -> None:
+        """So it is refused at once: by the second call everybody would be let in."""
+        verifier, good = offline(), signer.token(claims(roles=["Orders.Read"]))
+        for token in (good, good, signer.token(claims(scp="Other"))):
+            with pytest.raises(ra.ConfigurationError, match=argument):
+                verifier.verify(token, **{argument: made(["Orders.Read"])})
+
+    def test_names_in_another_collection(self, offline: Any, signer: Signer, claims: Claims) -> None:
+        """Are as good as a list."""
+        verifier, token = offline(), signer.token(claims(roles=["Reader"]))
+        for names in (dict.fromkeys(["Reader"]), {"Reader": 1}.keys(), deque(["Reader"]), frozenset({"Reader"})):
+            assert not code_of(verifier, token, roles=names)
+            assert code_of(verifier, token, scopes=names) == "insufficient_scope"
 
     def test_a_role_with_a_blank_is_one_role(self, offline: Any, signer: Signer, claims: Claims) -> None:
         """Unlike scopes."""

@@ -178,6 +178,7 @@ class Binding:
                     yield OnThread(lambda: store.write(_KIND, name.hex(), b"1", ttl=ttl, expected=None))
                 ) is not None
             except (StoreUnavailable, ProviderUnavailable) as error:
+                self._replays.forget(name, key)  # who is told to try again may send the same once more
                 why = "nobody can tell whether the DPoP proof was used before"
                 raise VerificationUnavailable(f"{why} ({error.code})", retry_after=5.0) from None
         if not first:

@@ -35,8 +35,9 @@ class Replays:
     def after_fork(self) -> None:
         """Begin empty: at first, and in a forked child, whose copy may be half changed."""
         self._lock = threading.Lock()
-        self._seen: set[bytes] = set()
-        #: By when they end: the time, the proof, its key.
+        #: When each isn't good any more.
+        self._seen: dict[bytes, float] = {}
+        #: By when they end: the time, the proof, its key; those that were forgotten before too.
         self._ends: list[tuple[float, bytes, str]] = []
         self._keys: Counter[str] = Counter()
 
@@ -54,21 +55,33 @@ class Replays:
         """
         with self._lock:
             while self._ends and self._ends[0][0] <= now:
-                _, over, owner = heapq.heappop(self._ends)
-                self._seen.discard(over)
-                self._keys[owner] -= 1
-                if self._keys[owner] <= 0:
-                    del self._keys[owner]
+                ended, over, owner = heapq.heappop(self._ends)
+                if self._seen.get(over) == ended:
+                    self._drop(over, owner)
             if proof in self._seen:
                 return False
             if self._keys[key] >= self._of_one:
                 raise Full("this client has sent too many DPoP proofs")
             if len(self._seen) >= self._most:
                 raise Full("too many DPoP proofs are remembered")
-            self._seen.add(proof)
+            self._seen[proof] = until
             self._keys[key] += 1
             heapq.heappush(self._ends, (until, proof, key))
             return True
+
+    def forget(self, proof: bytes, key: str) -> None:
+        """Take a note back of a proof with which nobody was let in."""
+        with self._lock:
+            if proof in self._seen:
+                self._drop(proof, key)
+            if len(self._ends) > 2 * len(self._seen):
+                self._ends = sorted(end for end in self._ends if self._seen.get(end[1]) == end[0])
+
+    def _drop(self, proof: bytes, key: str) -> None:
+        del self._seen[proof]
+        self._keys[key] -= 1
+        if self._keys[key] <= 0:
+            del self._keys[key]
 
     def __len__(self) -> int:
         return len(self._seen)

@@ -60,7 +60,9 @@ def release(source: KeySource) -> None:
     """Close what no verifier needs any more."""
     with _lock:
         left = _users[source] = _users.get(source, 1) - 1
-    if left <= 0:
+        # Whoever makes a verifier before it is closed gets another one.
+        source.closed = left <= 0
+    if source.closed:
         source.close()
 
 

@@ -16,6 +16,8 @@ __all__ = ["NOTHING", "Expected", "check_asked"]
 
 #: What a call asks that says nothing; looking whether it is this very one costs a tenth of a comparison.
 NOTHING: Final[Collection[str]] = ()
+#: What holds the same whenever it is looked at; of an iterator nothing is left by the second call.
+_COLLECTIONS: Final = frozenset({tuple, list, set, frozenset})
 
 
 class Expected(NamedTuple):
@@ -75,7 +77,7 @@ def _check_any(claims: Claims, scopes: Collection[str], roles: Collection[str]) 
 
 def _has_all(held: frozenset[str], argument: str, asked: Collection[str]) -> bool:
     """Return whether all that is asked for is there; what can't be asked for is looked for where something isn't."""
-    if isinstance(asked, str):
+    if type(asked) not in _COLLECTIONS:
         asked = _names(argument, asked)
     with suppress(TypeError):
         if held.issuperset(asked):

@@ -5,6 +5,7 @@ Unlike an entry of the deny-list, which holds until it is taken off, this lets a
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,10 +14,17 @@ from typing import Final, Literal
 
 from ..claims import Claims
 
-__all__ = ["Revocation", "Revoked", "What"]
+__all__ = ["Revocation", "Revoked", "What", "plain_id"]
 
 #: How many are held; beyond it an issuer's oldest one becomes one for all that the issuer gave up to then.
 _MOST: Final = 100_000
+#: A GUID as people, portals and scripts write it.
+_GUID = re.compile(
+    r"(?:urn:uuid:)?[{(]?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})[)}]?",
+    re.ASCII | re.IGNORECASE,
+)
+#: Blanks that `str.strip` leaves, and that come along when something is copied from a page.
+_INVISIBLE: Final = "\u200b\u2060\ufeff"
 
 What = Literal["sub", "sid", "oid", "mail"]
 
@@ -42,7 +50,7 @@ class Revocation:
     @property
     def name(self) -> str:
         """Return what it is known by."""
-        return f"{self.what} {self.where} {self.id}"
+        return _name(self.what, self.where, self.id)
 
 
 class Revoked:
@@ -86,11 +94,25 @@ class Revoked:
 
 def _names(claims: Claims) -> Iterator[str]:
     issuer = claims.issuer
-    yield f"sub {issuer} {claims.subject}"
+    yield _name("sub", issuer, claims.subject)
     if claims.session_id:
-        yield f"sid {issuer} {claims.session_id}"
+        yield _name("sid", issuer, claims.session_id)
     if claims.object_id and claims.tenant_id:
-        yield f"oid {claims.tenant_id} {claims.object_id}"
+        yield _name("oid", claims.tenant_id, claims.object_id)
     for address in {claims.username, claims.raw.get("email")}:
         if isinstance(address, str) and "@" in address:
-            yield f"mail {issuer} {address.strip().lower()}"
+            yield _name("mail", issuer, address)
+
+
+def _name(what: What, where: str, id_: str) -> str:
+    """Return what a user or a session is known by, however their ids are written."""
+    if what == "mail":
+        return f"{what} {where} {id_.strip().lower()}"
+    return f"{what} {plain_id(where) if what == 'oid' else where} {plain_id(id_)}"
+
+
+def plain_id(value: str) -> str:
+    """Return the one spelling in which ids are compared: without blanks around, a GUID in lower case with hyphens."""
+    bare = value.strip().strip(_INVISIBLE).strip()
+    guid = _GUID.fullmatch(bare)
+    return bare if guid is None else "-".join(guid.groups()).lower()

@@ -19,8 +19,9 @@ from typing import Any, Final, cast, get_args
 
 from ..._engine.threads import submit
 from ..._engine.timers import Timer, timers_of
-from ..._fleet.bodies import finite, whole
+from ..._fleet.bodies import finite
 from ..._policy.checks import require, require_clock, require_number, require_store
+from ..._policy.failure import json_object
 from ..._process import forks
 from ..._process.living import LiveObjects
 from ...clock import Clock, SystemClock
@@ -36,8 +37,6 @@ __all__ = ["Revocations"]
 _KIND: Final = "revocation"
 #: The record that each process reads, and how many it holds: further ones are found by a look at all.
 _LATEST_KIND, _LATEST, _HELD = "revocations", "latest", 128
-#: Instead of how many were told, where another release says so in its own words: then every look is at all of them.
-_UNKNOWN: Final = -1
 #: Writers at the same time that one waits for, and revocations that wait for a store, at most.
 _TRIES, _PENDING = 32, 10_000
 
@@ -81,8 +80,8 @@ class Revocations:
         self._look_every = look_every
         self._keep = keep
         self._clock = clock or SystemClock()
-        #: How many the fleet had told when this process looked last; None before it could.
-        self._told: int | None = None
+        #: What the latest ones were when this process looked last, as they are written; None where it couldn't tell.
+        self._seen: list[Any] | None = None
         self._closed = False
         self._renew()
         forks.renew_in_children(self)
@@ -136,15 +135,16 @@ class Revocations:
         Raises:
             StoreUnavailable: The store can't tell.
         """
-        told, latest, _ = self._latest()
-        if told == self._told != _UNKNOWN:
+        latest, _ = self._latest()
+        seen = self._seen
+        if latest is not None and latest == seen:
             return
-        if self._told is not None and 0 < told - self._told <= len(latest):
-            new = latest[self._told - told :]
-        else:
-            new = [one for record in self._store.scan(_KIND) if (one := _read(record.value)) is not None]
-        self.deny.revoke(new, self._clock.wall())
-        self._told = told
+        told = [one for one in latest or () if one not in (seen or ())]
+        if latest is None or len(told) == len(latest):
+            # Nothing tells whether some came between: there were many, or the store has lost what it held.
+            told += [_json(record.value) for record in self._store.scan(_KIND)]
+        self.deny.revoke([one for each in told if (one := _revocation(each)) is not None], self._clock.wall())
+        self._seen = latest
 
     def close(self) -> None:
         """Look no more; what is held goes on being refused."""
@@ -170,15 +170,16 @@ class Revocations:
         self._timer = timers_of(self._clock).call_at(self._clock.monotonic() + self._look_every, due)
 
     def _look_and_write(self) -> None:
+        # What fails ends neither: what is held goes on being refused, and the store itself tells that it fails.
         try:
+            with suppress(StoreUnavailable):
+                self.look()
             with self._lock:
                 pending = list(self._pending.values())
             if pending:
-                self._write(pending)
-                self._written(pending)
-            self.look()
-        except StoreUnavailable:
-            pass  # what is held goes on being refused; the store itself tells that it fails
+                with suppress(StoreUnavailable):
+                    self._write(pending)
+                    self._written(pending)
         finally:
             self.begin()
 
@@ -203,35 +204,30 @@ class Revocations:
         now, store = self._clock.wall(), self._store
         for one in several:
             held = store.read(_KIND, one.name)
-            known = None if held is None else _read(held.value)
+            known = None if held is None else _revocation(_json(held.value))
             if known is None or known.before < one.before:
                 value = json.dumps(astuple(one)).encode()
                 store.write(_KIND, one.name, value, ttl=max(1.0, one.until - now))
         for _ in range(_TRIES):
-            told, latest, version = self._latest()
-            body = {
-                "told": max(told, 0) + len(several),
-                "latest": [astuple(one) for one in [*latest, *several][-_HELD:]],
-            }
+            latest, version = self._latest()
+            body = {"latest": [*(latest or ()), *map(astuple, several)][-_HELD:]}
             if store.write(_LATEST_KIND, _LATEST, json.dumps(body).encode(), ttl=self._keep, expected=version):
                 return
         raise StoreUnavailable(store.label, "busy", "others revoke all the time")
 
-    def _latest(self) -> tuple[int, list[Revocation], str | None]:
+    def _latest(self) -> tuple[list[Any] | None, str | None]:
+        """Return the latest ones as they are written, None where another release tells them in its own words."""
         record = self._store.read(_LATEST_KIND, _LATEST)
         if record is None:
-            return 0, [], None
-        try:
-            body: Any = json.loads(record.value)
-            latest = [_revocation(one) for one in body["latest"]]
-            return whole(body["told"]), [one for one in latest if one is not None], record.version
-        except (ValueError, TypeError, KeyError, RecursionError):  # another release's
-            return _UNKNOWN, [], record.version
+            return [], None
+        body = json_object(record.value)
+        latest = None if body is None else body.get("latest")
+        return (latest if isinstance(latest, list) else None), record.version
 
 
-def _read(value: bytes) -> Revocation | None:
+def _json(value: bytes) -> Any:
     try:
-        return _revocation(json.loads(value))
+        return json.loads(value)
     except (ValueError, RecursionError):  # another release's
         return None
 
