@@ -197,7 +197,9 @@ class SharedCache(WriteBack):
             held = self._held(who)
             held.read = True
             gone = held.erase or removed or held.is_over(user_record, wall)
-            follow = gone and not held.anew
+            follow = gone and held.sign_in is None
+            if removed and user_record is not None:
+                held.known = user_record.born
             lost = user_record is None and bool(held.keys) and not gone
             stale = held.keys - held.changes.keys()
             if follow:
@@ -273,7 +275,10 @@ class SharedCache(WriteBack):
             if self._users is not None and subject is not None:
                 self._users.save(subject, request, None, fence=fence)
         finally:
-            self._write(who, held)
+            try:
+                self._write(who, held)
+            finally:
+                self._are_late([held] if subject is not None else [])
         self._make_room()
 
     def note_token(self, request: TokenRequest, token: Token) -> None:

@@ -18,7 +18,8 @@ What was *acknowledged*: a call returned, and the store has taken what it brough
 - while keys are rotated, one step everywhere before the next ([old], [old, new], [new, old]): everything. When the old
   one is retired ([new]): who signed in after it had ceased to seal. Of others nothing is promised;
 - after a wall clock was set, by 45 s or 2 h in either direction, in one process or differently in each: everything, but
-  a sign-in that could only be written late counts as not acknowledged;
+  a sign-in that could only be written late counts as not acknowledged, and where clocks are hours apart so does a
+  sign-out after it;
 - after one record was edited: at most the one user whose record that was is lost;
 - after the store was torn, flipped in places or emptied: nothing of what was in it. But it never gives one user's token
   to another one, crashes nobody, and what is acknowledged from then on holds again;
@@ -70,6 +71,8 @@ class Person:
     since: float = 0.0
     #: What becomes of it, once this process has written it.
     pending: tuple[str, Process] | None = None
+    #: Whether a sign-in may wait to be written somewhere.
+    late: bool = False
 
     def becomes(self, status: str) -> None:
         """Note what was acknowledged."""
@@ -123,7 +126,8 @@ class Chaos:
         self._edits = 0
         #: From when on what was written may be gone.
         self._lapses: list[float] = []
-        self._skewed = False
+        #: Seconds by which a clock was off at most since the last check.
+        self._skewed = 0.0
         self._freezing = threading.Lock()
         self._root = root
         #: Those of the present step of a rotation, and since when all processes have sealed with the first of them.
@@ -185,7 +189,7 @@ class Chaos:
 
     def _start(self) -> Process:
         ahead = self._rng.choice(CLOCKS[:3]) if self._rng.random() < 0.3 else 0.0
-        self._skewed = self._skewed or bool(ahead)
+        self._skewed = max(self._skewed, abs(ahead))
         where = self._where | {"keys": self._keys, "ahead": ahead}
         # Few begin with nothing at all: that takes long, and most of it is Python's.
         if self._rng.random() < 0.1:
@@ -463,7 +467,6 @@ class Chaos:
                     if person.status == "out" or person.pending is not None or person.since < self._sealed_since:
                         person.is_unknown()
                 self._keys, self._sealed_since = self._keys[:1], None
-                self._edits = 0
                 told = "the old key is retired"
             behind = list(self.processes)
         else:
@@ -479,7 +482,7 @@ class Chaos:
 
     def _step_clock(self) -> str:
         process, ahead = self._rng.choice(self.processes), self._rng.choice(CLOCKS)
-        self._skewed = True
+        self._skewed = max(self._skewed, abs(ahead))
         self._answer(process.order("step", ahead=ahead), "step")
         process.ahead = ahead
         return f"to {ahead:+g} s"
@@ -540,6 +543,7 @@ class Chaos:
             said = self._answer(process.order("sign_in", code=code, back=BACK, scopes=SCOPES, wait=wait), "sign-in")
             if said is not None:
                 self._judge(person, said)
+            person.late = person.late or said is None or not said["settled"]
             if said is None or said.get("account") is None:
                 return "not acknowledged"
             person.account = said["account"]
@@ -548,6 +552,8 @@ class Chaos:
                 person.pending = ("unknown", process)  # which may still write it
             return "not acknowledged"
         status = "out" if out else "in"
+        if out and person.late and self._clocks_differ(by=60.0):
+            return "after a sign-in that may not be written yet"
         if late:
             return "after a removal that isn't written yet"
         if said["settled"]:
@@ -558,8 +564,8 @@ class Chaos:
             person.pending = (status, process)
         return "not written yet"
 
-    def _clocks_differ(self) -> bool:
-        return self._skewed or any(process.ahead for process in self.processes)
+    def _clocks_differ(self, *, by: float = 0.0) -> bool:
+        return self._skewed > by or any(abs(process.ahead) > by for process in self.processes)
 
     def _restore(self) -> None:
         """Have everybody signed in or out for sure whose status isn't known."""
@@ -594,7 +600,7 @@ class Chaos:
         self._raise()
         self._settle()
         for person in self.people:
-            person.pending = None  # its process was killed before it had written it
+            person.pending, person.late = None, False  # its process was killed before it had written it
         self.report.checks += 1
         new = self._start()
         self.processes.append(new)
@@ -621,7 +627,7 @@ class Chaos:
         self._edits = 0
         self._restore()
         self._lapses.clear()
-        self._skewed = False
+        self._skewed = 0.0
         self._log(f"checked: {dict(Counter(p.status for p in self.people))}, {self.report.fate} by fate")
         self._raise()
 

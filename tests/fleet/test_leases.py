@@ -88,10 +88,10 @@ def test_what_was_obtained_under_an_earlier_lease_doesnt_replace_what_came_later
     """Its clock is ahead, and it comes last: its token and its rotation are the older ones all the same."""
     between = {RT: Change(_rt("r1", 10), _rt("r2", 20))}
     later = merge(
-        UserRecord("b", {RT: _rt("r1", 10)}), "b", between, {"t": _token("t2", 20.0, fence=2)}, anew=0, fence=2
+        UserRecord("b", {RT: _rt("r1", 10)}), "b", between, {"t": _token("t2", 20.0, fence=2)}, anew=None, fence=2
     )
     late = {RT: Change(_rt("r1", 10), _rt("r9", 900))}
-    merged = merge(later, "b", late, {"t": _token("t9", 900.0, fence=1)}, anew=0, fence=1)
+    merged = merge(later, "b", late, {"t": _token("t9", 900.0, fence=1)}, anew=None, fence=1)
     assert merged is not None
     assert merged.entries[RT]["secret"] == "r2"
     assert merged.tokens["t"].secret == "t2"
@@ -100,8 +100,8 @@ def test_what_was_obtained_under_an_earlier_lease_doesnt_replace_what_came_later
 def test_a_rotation_that_nobody_else_has_made_is_kept_though_it_comes_late() -> None:
     """The other one was refused, since a refresh token works once: what the late one holds is all that there is."""
     rotated = {RT: Change(_rt("r1"), _rt("r2"))}
-    stored = merge(UserRecord("b", {RT: _rt("r1")}), "b", {RT: Change(_rt("r1"), None)}, {}, anew=0, fence=2)
-    merged = merge(stored, "b", rotated, {}, anew=0, fence=1)
+    stored = merge(UserRecord("b", {RT: _rt("r1")}), "b", {RT: Change(_rt("r1"), None)}, {}, anew=None, fence=2)
+    merged = merge(stored, "b", rotated, {}, anew=None, fence=1)
     assert merged is not None
     assert merged.entries[RT]["secret"] == "r2"
 
@@ -117,7 +117,7 @@ def test_the_latest_lease_has_the_last_word_in_any_order_of_writes(order: list[i
     stored: UserRecord | None = UserRecord("b")
     for fence in order:
         tokens = {"t": _token(f"t{fence}", 10_000.0 + clocks[fence - 1], fence)}
-        stored = merge(stored, "b", {}, tokens, anew=0, fence=fence)
+        stored = merge(stored, "b", {}, tokens, anew=None, fence=fence)
         assert stored is not None
         stored = decode(encode(stored, "p"), "v", "p")
     assert stored is not None

@@ -15,7 +15,7 @@ import pytest
 from fleet_world import USER_SCOPE, BreakableBackend
 
 import resilient_auth as ra
-from resilient_auth._fleet.user_record import Change
+from resilient_auth._fleet.user_record import Change, SignIn
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault
 
@@ -117,7 +117,7 @@ class TestByName:
             }  # fmt: skip
             changes = {("Account", f"{who}-{host}-t"): Change(None, account)}
             note = functools.partial(shared_cache._names.note, who)
-            shared_cache.stored.save(f"{shared_cache.label} {who}", None, "b", changes, {}, anew=1.0, note=note)
+            shared_cache.stored.save(f"{shared_cache.label} {who}", None, "b", changes, {}, anew=SignIn(), note=note)
         again = life()
         with ra.wait_at_most(0.01), pytest.raises(ra.StoreUnavailable, match="timeout"):
             again.get_accounts()
