@@ -21,8 +21,9 @@ What was *acknowledged*: a call returned, and the store has taken what it brough
   a sign-in that could only be written late counts as not acknowledged, and where clocks are hours apart so does a
   sign-out after it;
 - after one record was edited: at most the one user whose record that was is lost;
-- after the store was torn, flipped in places or emptied: nothing of what was in it. But it never gives one user's token
-  to another one, crashes nobody, and what is acknowledged from then on holds again;
+- after the store was torn, flipped in places or emptied: nothing of what was in it (where its log was torn off, it may
+  be of before a rotation: then a new process says that it was sealed with another key, and somebody moves it away). But
+  it never gives one user's token to another one, crashes nobody, and what is acknowledged from then on holds again;
 - a refresh token that the provider issued to a process which was killed before it acknowledged it is lost, and as it
   replaced the one before, so is its user: that is told as `fate`, and checked to be that.
 """
@@ -116,6 +117,8 @@ class Chaos:
     ) -> None:  # fmt: skip
         self._rng = random.Random(seed)
         self._log = log
+        #: Whether a key was ever retired.
+        self.retired = False
         self.report = Report()
         self._lock = threading.Lock()
         self._texts: deque[str] = deque(maxlen=300)
@@ -466,7 +469,7 @@ class Chaos:
                 for person in self.people:
                     if person.status == "out" or person.pending is not None or person.since < self._sealed_since:
                         person.is_unknown()
-                self._keys, self._sealed_since = self._keys[:1], None
+                self._keys, self._sealed_since, self.retired = self._keys[:1], None, True
                 told = "the old key is retired"
             behind = list(self.processes)
         else:
