@@ -278,7 +278,8 @@ class SharedCache(WriteBack):
             try:
                 self._write(who, held)
             finally:
-                self._are_late([held] if subject is not None else [])
+                if held.sign_in is not None and subject is not None:
+                    self._are_late([held])
         self._make_room()
 
     def note_token(self, request: TokenRequest, token: Token) -> None:
@@ -316,7 +317,7 @@ class SharedCache(WriteBack):
             return
         outcome = Outcome()
         try:
-            if clock.monotonic() - self._listed_at >= _LIST_AGAIN:
+            if not 0 <= clock.monotonic() - self._listed_at < _LIST_AGAIN:  # or the clock was set back
                 self._load_unknown(islice(self._names.all_subjects(), self._most))
                 self._listed_at = clock.monotonic()
         except StoreUnavailable as error:

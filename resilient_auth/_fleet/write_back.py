@@ -323,7 +323,7 @@ class WriteBack:
         failure: StoreUnavailable | None = None
         try:
             for place, held in pending:
-                if now < held.rests_until and not held.erase:
+                if 0 < held.rests_until - now <= _REST and not held.erase:  # later still: the clock was set back
                     self._try_again()
                     continue
                 try:

@@ -107,7 +107,7 @@ class NamesKey:
         held = self._found
         if held is None or held.generation != self._generation():
             return None, True
-        return held, self.now() >= held.good_until
+        return held, not 0 < held.good_until - self.now() <= _RECHECK  # later still: the clock was set back
 
     def confirmed(self, there: tuple[bytes, str] | None) -> bool:
         """Return whether what is in the medium now is the record that was found; if so, the key counts on."""
