@@ -75,7 +75,7 @@ class PendingWrites:
         """Return whether what is held of a user is another sign-in's, or too old for a removal of it to be known still.
 
         Args:
-            partition: What the store holds now.
+            user_record: What the store holds now.
             wall: Seconds since the epoch.
         """
         if not self.keys:
