@@ -25,8 +25,8 @@ class AccountNames:
         self._label = label
         self._cloud = cloud
 
-    def note(self, subject: str, accounts: Iterable[Entry], *, anew: bool, sign_in: SignIn | None) -> None:
-        """Note a user.
+    def note(self, subject: str, accounts: Iterable[Entry], *, anew: bool, sign_in: SignIn | None) -> bool:
+        """Note a user; return whether a sign-in counts: none, where it may be older than a removal in another tenant.
 
         Args:
             subject: The home account.
@@ -42,8 +42,8 @@ class AccountNames:
                 others = self._stored.note(TENANTS, f"{self._cloud} {subject}", self._label, anew=True)
                 # Whoever signs in here may use that in the other tenants again.
                 if sign_in is not None:
-                    for label in others:
-                        self._stored.clear_removal(f"{label} {subject}", sign_in)
+                    return self._stored.clear_removals([f"{label} {subject}" for label in others], sign_in)
+        return True
 
     def forget(self, changes: Mapping[Key, Change]) -> None:
         """Forget the user names of the accounts that were removed."""

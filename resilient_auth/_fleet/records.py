@@ -56,9 +56,9 @@ OF_ONE_RECORD = frozenset({UNREADABLE, _CONTENDED})
 
 
 class UserFound(Protocol):
-    """Has a user found whose partition is written."""
+    """Has a user found whose partition is written; see `AccountNames.note`."""
 
-    def __call__(self, accounts: Sequence[Entry], *, anew: bool, sign_in: SignIn | None) -> None: ...
+    def __call__(self, accounts: Sequence[Entry], *, anew: bool, sign_in: SignIn | None) -> bool: ...
 
 
 class Records:
@@ -191,7 +191,7 @@ class Records:
 
     def _named(
         self, current: UserRecord | None, merged: UserRecord, note: UserFound, sign_in: SignIn | None
-    ) -> UserRecord:
+    ) -> UserRecord | None:
         """Have the accounts of a partition noted that are new; all after a sign-in, or where that was a while ago.
 
         A note is sealed with the key of its day: without that, a user who signed in just before a key was retired
@@ -207,8 +207,8 @@ class Records:
             for key, entry in merged.entries.items()
             if key[0] == "Account" and (due or before.get(key, {}).get("username") != entry.get("username"))
         ]
-        if due or accounts:
-            note(accounts, anew=due, sign_in=sign_in)
+        if (due or accounts) and not note(accounts, anew=due, sign_in=sign_in):
+            return None
         return replace(merged, named_on=wall) if due else merged
 
     def erase(self, name: str, removed_on: float, removal: str) -> str:
@@ -235,11 +235,15 @@ class Records:
                 return removal
         raise self._contended()
 
-    def clear_removal(self, name: str, sign_in: SignIn) -> None:
-        """Take a tombstone that a sign-in surely followed out of a user's partition's place."""
-        current, version = self._found(_PARTITION, name)
-        if current is not None and current.removed and version is not None and sign_in.follows(current):
-            self.store.erase(_PARTITION, name, expected=version)
+    def clear_removals(self, names: Sequence[str], sign_in: SignIn) -> bool:
+        """Take tombstones out of partitions' places; False, and none is, where the sign-in may be older than one."""
+        found = zip(names, self.partitions(names), strict=True)
+        removals = {name: each for name, each in found if each is not None and each.removed}
+        if not all(sign_in.follows(each) for each in removals.values()):
+            return False
+        for name, each in removals.items():
+            self.store.erase(_PARTITION, name, expected=each.version)
+        return True
 
     def erase_own(self, prefix: str) -> None:
         """Remove an application's own tokens: all partitions whose names begin so."""

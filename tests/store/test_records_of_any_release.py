@@ -195,7 +195,7 @@ def tokens(store: Any, clock: ManualClock) -> Callable[[], object]:
             with suppress(StoreUnavailable):
                 records.save("user", known, "b", changes, {"k": token}, anew=SignIn())
         records.erase("other", clock.wall(), "removal")
-        records.clear_removal("other", SignIn())
+        records.clear_removals(["other"], SignIn())
         records.note(USERNAMES, "ada", "a.b")
         records.noted(USERNAMES, "ada")
         list(records.all_noted(USERNAMES, "a"))
