@@ -102,6 +102,20 @@ class TestByName:
         settled(app)
         assert life().get_accounts("ann@contoso.com") == [account]
 
+    def test_a_list_of_all_is_good_for_a_minute(
+        self, life: Callable[..., Any], sign_in: Callable[..., Any], backend: CountingBackend, clock: Any
+    ) -> None:
+        """Who asks for all at each request doesn't read all names each time."""
+        app = life()
+        sign_in(life())
+        assert len(app.get_accounts()) == 1
+        sign_in(life(), "bob@contoso.com")
+        before = backend.trips
+        assert len(app.get_accounts()) == 1
+        assert backend.trips == before
+        clock.skip(61)
+        assert len(app.get_accounts()) == 2
+
     def test_all_of_many_users_are_listed_in_few_round_trips(
         self, life: Callable[..., Any], backend: CountingBackend
     ) -> None:
