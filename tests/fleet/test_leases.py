@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet_world import SCOPE, BreakableBackend
+import requests
+from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
+from resilient_auth import msal
 from resilient_auth._fleet.user_record import Change, StoredToken, UserRecord, decode, encode, merge
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault, Slow
@@ -64,6 +66,51 @@ class Forgetful(BreakableBackend):
 
     def forget(self) -> None:
         self._locks.clear()
+
+
+class Interrupted(requests.Session):
+    """A wire on which something happens before the next request is sent."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def post(self, *args: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().post(*args, **options)
+
+
+def test_whoever_comes_with_a_refresh_token_that_was_used_meanwhile_goes_on_with_the_new_one(
+    idp: Emulator, sign_in: Callable[..., Any], backend: BreakableBackend, clock: Any
+) -> None:
+    """It stood still between its look and its request, for longer than its lease lasts: that is no denial."""
+    idp.one_time_refresh_tokens = True
+    store, wires = ra.SealedStore(backend, key=os.urandom(32), clock=clock), (Interrupted(), Interrupted())
+
+    def over(wire: Interrupted) -> Any:
+        wire.verify = str(idp.ca_file)
+        return msal.ConfidentialClientApplication(
+            "daemon",
+            client_credential="s3cret-of-the-daemon",
+            authority=idp.authority("contoso"),
+            instance_discovery=False,
+            http_client=wire,
+            resilience=ra.Settings(clock=clock, store=store),
+        )
+
+    (here, there), wire = map(over, wires), wires[0]
+    account = sign_in(there)
+
+    def rotate() -> None:
+        backend._locks.clear()
+        assert there.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["access_token"]
+
+    assert here.acquire_token_silent(USER_SCOPE, account) is not None
+    wire.meanwhile = rotate
+    assert here.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["access_token"]
+    assert wire.meanwhile is None
+    for app in (here, there):
+        app.close()
 
 
 def test_whoever_has_lost_its_lease_leaves_the_exchange_to_the_one_who_has_it(

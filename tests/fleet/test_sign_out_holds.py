@@ -260,3 +260,21 @@ def test_a_sign_out_in_all_tenants_isnt_taken_back_by_a_sign_in_in_the_middle_of
     assert len(set(written)) == 2
     assert one.finds("ann")
     assert not any(each.finds("ann") for each in (third, other, process(realm="t2")))
+
+
+def test_a_forked_child_has_no_sign_out_to_make_again(
+    process: Make, backend: BreakableBackend, manual: ManualClock
+) -> None:
+    """It is its parent's to write; who signs in after that is signed in in the child too."""
+    parent, other = process(), process()
+    assert other.sign_in("ann", "first")
+    backend.failing = True
+    assert not parent.sign_out("ann")
+    child = parent
+    child.shared_cache.after_fork()
+    backend.failing = False
+    assert other.sign_out("ann")
+    assert other.sign_in("ann", "second")
+    manual.advance(12.0)
+    assert child.finds("ann")
+    assert other.finds("ann")
