@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -90,15 +90,18 @@ class SharedCache(WriteBack):
             self._unwritten.add(subject)
         if mode is None:
             self.flush_soon()
+        else:
+            self._here.changed.add(subject)
 
     @contextmanager
-    def _on_this_thread(self, mode: str) -> Iterator[None]:
-        outer = getattr(self._here, "mode", None)
-        self._here.mode = mode
+    def _on_this_thread(self, mode: str) -> Iterator[Collection[Place]]:
+        """Set how changes are noted on this thread; gives whose they are."""
+        outer = getattr(self._here, "mode", None), getattr(self._here, "changed", None)
+        self._here.mode, self._here.changed = mode, set[Place]()
         try:
-            yield
+            yield self._here.changed
         finally:
-            self._here.mode = outer
+            self._here.mode, self._here.changed = outer
 
     @contextmanager
     def saving_later(self) -> Iterator[None]:
@@ -106,12 +109,15 @@ class SharedCache(WriteBack):
         with self._on_this_thread("later"), nullcontext() if self._users is None else self._users.saving_later():
             yield
 
-    def signing_in(self) -> AbstractContextManager[None]:
-        """Let changes on this thread wait for the `flush` that follows, and begin anew what was removed before."""
+    def signing_in(self) -> AbstractContextManager[Collection[Place]]:
+        """Let changes on this thread wait for the `flush` that follows, and begin anew what was removed before.
+
+        So it is with `importing`; they give whose changes there were.
+        """
         return self._on_this_thread("anew")
 
     @contextmanager
-    def importing(self, since: Mapping[str, float]) -> Iterator[None]:
+    def importing(self, since: Mapping[str, float]) -> Iterator[Collection[Place]]:
         """Let changes on this thread wait for the `flush` that follows, and give way to later removals.
 
         Args:
@@ -119,8 +125,8 @@ class SharedCache(WriteBack):
         """
         self._here.since = since
         try:
-            with self._on_this_thread("imported"):
-                yield
+            with self._on_this_thread("imported") as changed:
+                yield changed
         finally:
             del self._here.since
 

@@ -8,7 +8,7 @@ import json
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -311,15 +311,16 @@ class WriteBack:
                 emit(self._told_of(RemovalPostponed, who))
             raise
 
-    def flush(self) -> None:
-        """Write all that isn't written yet.
+    def flush(self, some: Collection[Place] | None = None) -> None:
+        """Write what isn't written yet: all of it, or of some.
 
         Raises:
             StoreUnavailable: It can't be written now.
         """
         now = self._engine.clock.monotonic()
         with self._lock:
-            pending = [(place, self._partitions[place]) for place in self._unwritten]
+            wanted = self._unwritten if some is None else self._unwritten.intersection(some)
+            pending = [(place, self._partitions[place]) for place in wanted]
         failure: StoreUnavailable | None = None
         try:
             for place, held in pending:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import msal
 import pytest
-from fleet_world import USER_SCOPE, BreakableBackend
+from fleet_world import USER_SCOPE, BreakableBackend, Process
 
 import resilient_auth as ra
 from resilient_auth._fleet.user_record import Change, SignIn
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault
+from resilient_auth.testing import ManualClock
 
 DAY = 24 * 3600.0
 
@@ -322,3 +324,27 @@ class TestRealStores:
         process(key).remove_tokens_for_client()
         fresh = process(key)
         assert not set(tokens) & {fresh.acquire_token_for_client(scopes)["access_token"] for scopes in apis}
+
+
+def test_who_signs_in_doesnt_wait_for_what_is_to_be_written_of_others() -> None:
+    """After an outage that may be thousands. What this sign-in has brought is written before anybody is told of it."""
+    clock, here = ManualClock(patience=2.0), threading.get_ident()
+    backend, busy, gate = BreakableBackend(clock), threading.Event(), threading.Event()
+    keys = [os.urandom(32)]
+    process = Process(backend, clock, keys)
+    put = backend.put
+
+    def slow(*args: Any, **options: Any) -> Any:
+        if threading.get_ident() != here:
+            busy.set()
+            gate.wait(10)
+        return put(*args, **options)
+
+    backend.put = slow  # type: ignore[method-assign]
+    for number in range(3):
+        process.add(f"user{number}", "any", grant="authorization_code")
+    assert busy.wait(5)
+    process.sign_in("last", "token")
+    assert Process(backend, clock, keys).finds("last")
+    gate.set()
+    process.die()
