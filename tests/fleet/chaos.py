@@ -20,7 +20,8 @@ What was *acknowledged*: a call returned, and the store has taken what it brough
 - after a wall clock was set, by 45 s or 2 h in either direction, in one process or differently in each: everything, but
   a sign-in that could only be written late counts as not acknowledged, and where clocks are hours apart so does a
   sign-out after it;
-- after one record was edited: at most the one user whose record that was is lost;
+- after one record was edited: at most the one user whose record that was is lost; or back, where it was the note of a
+  sign-out, and a process that hadn't looked since has the user in memory;
 - after the store was torn, flipped in places or emptied: nothing of what was in it (where its log was torn off, it may
   be of before a rotation: then a new process says that it was sealed with another key, and somebody moves it away). But
   it never gives one user's token to another one, crashes nobody, and what is acknowledged from then on holds again;
@@ -93,7 +94,7 @@ class Report:
     checks: int = 0
     #: Users that were lost with a process, as the module says.
     fate: int = 0
-    #: Users that were lost with a record that was edited.
+    #: Users that were lost, or back, with a record that was edited.
     edited: int = 0
     #: Users that were lost with writes that a replica or a copy of the disk didn't have.
     lapsed: int = 0
@@ -616,7 +617,13 @@ class Chaos:
                 for person in self.people
             ]
             lost = {person.name: person for person, verdict in told if person.status == "in" and verdict != "token"}
-            back = {person.name for person, verdict in told if person.status == "out" and verdict == "token"}
+            out = {person.name: person for person, verdict in told if person.status == "out" and verdict == "token"}
+            for person in list(out.values())[: self._edits]:  # what was edited is the note of a sign-out
+                del out[person.name]
+                person.is_unknown()
+                self._edits -= 1
+                self.report.edited += 1
+            back = set(out)
             if back:
                 clocks = {process.pid: process.ahead for process in (*self.processes, new)}
                 seen = {name: [verdict for each, verdict in told if each.name == name] for name in sorted(back)}
