@@ -24,6 +24,7 @@ from .user_record import (
     StoredToken,
     UserRecord,
     is_from_the_future,
+    is_over,
     stored_token,
     token_key,
 )
@@ -78,6 +79,8 @@ class SharedCache(WriteBack):
         subject = (old or new or {}).get("home_account_id") or NOBODY
         if subject == NOBODY:
             return  # the application's own tokens are kept with their requests
+        if new is None and old is not None and is_over(key, old, self._engine.clock.wall()):
+            return  # the record's next write leaves it out
         with self._lock:
             held = self._held(subject)
             known = held.changes.get(key)

@@ -23,6 +23,7 @@ __all__ = [
     "decode",
     "encode",
     "is_from_the_future",
+    "is_over",
     "merge",
     "new_name",
     "prune",
@@ -179,6 +180,11 @@ def is_from_the_future(entry: Entry, wall: float) -> bool:
     """Return whether a machine whose clock is ahead of ours wrote an access token, which would seem to live longer."""
     cached_at = entry.get("cached_at", "0")
     return _is_whole(cached_at) and int(cached_at) > wall + _SKEW
+
+
+def is_over(key: Key, entry: Entry, wall: float) -> bool:
+    """Return whether an entry is an access token that has expired."""
+    return key[0] == _ACCESS_TOKEN and _ends(entry) <= wall
 
 
 def _is_whole(value: object) -> bool:

@@ -348,3 +348,21 @@ def test_who_signs_in_doesnt_wait_for_what_is_to_be_written_of_others() -> None:
     assert Process(backend, clock, keys).finds("last")
     gate.set()
     process.die()
+
+
+def test_an_access_token_that_is_over_is_taken_out_without_a_write() -> None:
+    """MSAL sweeps those of all users out at once, in the middle of somebody's exchange; a record's next write does."""
+    clock = ManualClock()
+    backend = CountingBackend(clock)
+    process = Process(backend, clock, [os.urandom(32)])
+    for who in ("ann", "bob"):
+        process.sign_in(who, "any")
+    clock.advance(4000.0)
+    cache, before = process.session.look_at_cache(), len(backend.writes)
+    with process.shared_cache.saving_later():
+        for entry in list(cache.search("AccessToken", query={}, now=0)):
+            cache.remove_at(entry)
+    assert process.shared_cache.settled
+    assert len(backend.writes) == before
+    assert not list(cache.search("AccessToken", query={}, now=0))
+    process.die()
