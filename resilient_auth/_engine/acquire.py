@@ -169,7 +169,7 @@ def acquiring(
             return Served(Source.CACHE, token)
         if state is Freshness.DUE or (state is Freshness.EXPIRING and entry.rest_left(now) > 0):
             refresh_in_background(engine, entry, exchange)
-            return _serve_held(engine, entry, token, wall, now)
+            return _serve_held(entry, token, wall, now)
         elif state is Freshness.EXPIRING:
             margin = settings.freshness.margin_wait
             patience = min(patience, max(margin, _SUCCESSOR_WAIT) if token.suspect else margin)
@@ -230,7 +230,7 @@ def _after_failure(engine: Engine, entry: CacheEntry, token: Token | None, error
     down_for = _down_for(engine, entry) if token is not None and not blind else None
     match after_failure(token, wall, now, down_for=down_for, options=engine.settings.fallback):
         case Fallback.SERVE if token is not None:
-            return _serve_held(engine, entry, token, wall, now, error)
+            return _serve_held(entry, token, wall, now, error)
         case Fallback.GRACE if token is not None and not entry.denied and not token.suspect:
             past = -token.remaining(wall, now)
             emit(GraceServed(at=wall, request=entry.request, past_expiry=past, outage=down_for or 0.0))
@@ -241,7 +241,7 @@ def _after_failure(engine: Engine, entry: CacheEntry, token: Token | None, error
 
 
 def _serve_held(
-    engine: Engine, entry: CacheEntry, token: Token, wall: float, now: float, error: ProviderUnavailable | None = None
+    entry: CacheEntry, token: Token, wall: float, now: float, error: ProviderUnavailable | None = None
 ) -> Served:
     # What the provider did is told, and not that it is left alone since.
     known = entry.last_error or error

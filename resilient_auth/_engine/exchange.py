@@ -27,7 +27,7 @@ from ..errors import (
 from ..events import ExchangeDenied, ExchangeFailed, TokenAcquired, emit, told_later
 from .cache import CacheEntry
 from .engine import Engine
-from .shared import LOOK_AGAIN, SharedTokens
+from .shared import SharedTokens
 from .single_flight import Exchange, Flight, Outcome, carrying
 
 __all__ = [
@@ -101,7 +101,7 @@ def begin(
     known, first_delay = entry.last_error, engine.settings.retry.first_delay
     refusal = engine.refusal(entry.ways) or (known and _lasting(known, entry.failed_at + first_delay - now))
     # What another process has obtained can be had while the provider can't be asked.
-    if refusal is not None and not (looks_at is not None and now - entry.looked_at > LOOK_AGAIN):
+    if refusal is not None and (looks_at is None or entry.looked_lately(now)):
         engine.timers.revive()
         raise refusal
     flight, mine = engine.flights.join(key, now + engine.deadline)

@@ -53,6 +53,10 @@ class SharedEntry:
             self.authorities = authorities
             self.__post_init__()
 
+    def looked_lately(self, now: float) -> bool:
+        """Return whether it was looked a moment ago what others have."""
+        return 0 <= now - self.looked_at <= LOOK_AGAIN  # a time to come: the clock was set back
+
 
 class Shared(Protocol):
     """What an engine asks of those beside it. Calls may block for as long as a store allows, on a worker."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from .records import TENANTS, USERNAMES, Records
-from .user_record import Change, Entry, Key
+from .user_record import Change, Entry, Key, SignIn
 
 __all__ = ["AccountNames"]
 
@@ -25,22 +25,25 @@ class AccountNames:
         self._label = label
         self._cloud = cloud
 
-    def note(self, subject: str, accounts: Iterable[Entry], *, anew: bool) -> None:
-        """Note a user.
+    def note(self, subject: str, accounts: Iterable[Entry], *, anew: bool, sign_in: SignIn | None) -> bool:
+        """Note a user; return whether a sign-in counts: none, where it may be older than a removal in another tenant.
 
         Args:
             subject: The home account.
             accounts: Whose user names are to be noted.
             anew: Whether all that was noted is to live on though it is there.
+            sign_in: The sign-in by which they come, if it is one.
         """
         with suppress(ValueError):  # no record can have such a name: its user is found by their home account alone
             for entry in accounts:
                 if entry.get("username"):
                     self._stored.note(USERNAMES, self._username(str(entry["username"])), subject, anew=anew)
             if anew and self._cloud is not None:
-                for label in self._stored.note(TENANTS, f"{self._cloud} {subject}", self._label, anew=True):
-                    # Whoever is signed in here may use that in the other tenants again.
-                    self._stored.clear_removal(f"{label} {subject}")
+                others = self._stored.note(TENANTS, f"{self._cloud} {subject}", self._label, anew=True)
+                # Whoever signs in here may use that in the other tenants again.
+                if sign_in is not None:
+                    return self._stored.clear_removals([f"{label} {subject}" for label in others], sign_in)
+        return True
 
     def forget(self, changes: Mapping[Key, Change]) -> None:
         """Forget the user names of the accounts that were removed."""

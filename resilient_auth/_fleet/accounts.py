@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -24,6 +24,7 @@ from .user_record import (
     StoredToken,
     UserRecord,
     is_from_the_future,
+    is_over,
     stored_token,
     token_key,
 )
@@ -78,6 +79,8 @@ class SharedCache(WriteBack):
         subject = (old or new or {}).get("home_account_id") or NOBODY
         if subject == NOBODY:
             return  # the application's own tokens are kept with their requests
+        if new is None and old is not None and is_over(key, old, self._engine.clock.wall()):
+            return  # the record's next write leaves it out
         with self._lock:
             held = self._held(subject)
             known = held.changes.get(key)
@@ -90,15 +93,18 @@ class SharedCache(WriteBack):
             self._unwritten.add(subject)
         if mode is None:
             self.flush_soon()
+        else:
+            self._here.changed.add(subject)
 
     @contextmanager
-    def _on_this_thread(self, mode: str) -> Iterator[None]:
-        outer = getattr(self._here, "mode", None)
-        self._here.mode = mode
+    def _on_this_thread(self, mode: str) -> Iterator[Collection[Place]]:
+        """Set how changes are noted on this thread; gives whose they are."""
+        outer = getattr(self._here, "mode", None), getattr(self._here, "changed", None)
+        self._here.mode, self._here.changed = mode, set[Place]()
         try:
-            yield
+            yield self._here.changed
         finally:
-            self._here.mode = outer
+            self._here.mode, self._here.changed = outer
 
     @contextmanager
     def saving_later(self) -> Iterator[None]:
@@ -106,12 +112,15 @@ class SharedCache(WriteBack):
         with self._on_this_thread("later"), nullcontext() if self._users is None else self._users.saving_later():
             yield
 
-    def signing_in(self) -> AbstractContextManager[None]:
-        """Let changes on this thread wait for the `flush` that follows, and begin anew what was removed before."""
+    def signing_in(self) -> AbstractContextManager[Collection[Place]]:
+        """Let changes on this thread wait for the `flush` that follows, and begin anew what was removed before.
+
+        So it is with `importing`; they give whose changes there were.
+        """
         return self._on_this_thread("anew")
 
     @contextmanager
-    def importing(self, since: Mapping[str, float]) -> Iterator[None]:
+    def importing(self, since: Mapping[str, float]) -> Iterator[Collection[Place]]:
         """Let changes on this thread wait for the `flush` that follows, and give way to later removals.
 
         Args:
@@ -119,8 +128,8 @@ class SharedCache(WriteBack):
         """
         self._here.since = since
         try:
-            with self._on_this_thread("imported"):
-                yield
+            with self._on_this_thread("imported") as changed:
+                yield changed
         finally:
             del self._here.since
 
@@ -197,7 +206,9 @@ class SharedCache(WriteBack):
             held = self._held(who)
             held.read = True
             gone = held.erase or removed or held.is_over(user_record, wall)
-            follow = gone and not held.anew
+            follow = gone and held.sign_in is None
+            if removed and user_record is not None:
+                held.known = user_record.born
             lost = user_record is None and bool(held.keys) and not gone
             stale = held.keys - held.changes.keys()
             if follow:
@@ -273,7 +284,11 @@ class SharedCache(WriteBack):
             if self._users is not None and subject is not None:
                 self._users.save(subject, request, None, fence=fence)
         finally:
-            self._write(who, held)
+            try:
+                self._write(who, held)
+            finally:
+                if held.sign_in is not None and subject is not None:
+                    self._are_late([held])
         self._make_room()
 
     def note_token(self, request: TokenRequest, token: Token) -> None:
@@ -311,7 +326,7 @@ class SharedCache(WriteBack):
             return
         outcome = Outcome()
         try:
-            if clock.monotonic() - self._listed_at >= _LIST_AGAIN:
+            if not 0 <= clock.monotonic() - self._listed_at < _LIST_AGAIN:  # or the clock was set back
                 self._load_unknown(islice(self._names.all_subjects(), self._most))
                 self._listed_at = clock.monotonic()
         except StoreUnavailable as error:

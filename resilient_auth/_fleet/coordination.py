@@ -186,7 +186,7 @@ class Coordinator:
             _Found: Another process has made it meanwhile, or has seen the provider fail.
             LeaseLost: Another process may make it by now.
         """
-        if not reuse or self._engine.clock.monotonic() - entry.looked_at > LOOK_AGAIN:
+        if not reuse or not entry.looked_lately(self._engine.clock.monotonic()):
             self._look_for_others(entry, reuse=reuse)
         self._go_first(entry, turn)
         self._take_turn(entry, flight, turn, reuse=reuse)

@@ -22,11 +22,13 @@ from .user_record import (
     Dropped,
     Entry,
     Key,
+    SignIn,
     StoredToken,
     UserRecord,
     decode,
     encode,
     merge,
+    new_name,
     prune,
     seconds_worth_keeping,
 )
@@ -54,9 +56,9 @@ OF_ONE_RECORD = frozenset({UNREADABLE, _CONTENDED})
 
 
 class UserFound(Protocol):
-    """Has a user found whose partition is written."""
+    """Has a user found whose partition is written; see `AccountNames.note`."""
 
-    def __call__(self, accounts: Sequence[Entry], *, anew: bool) -> None: ...
+    def __call__(self, accounts: Sequence[Entry], *, anew: bool, sign_in: SignIn | None) -> bool: ...
 
 
 class Records:
@@ -139,7 +141,7 @@ class Records:
         changes: Mapping[Key, Change],
         tokens: Mapping[str, StoredToken | Dropped],
         *,
-        anew: float,
+        anew: SignIn | None,
         fence: int = 0,
         own: bool = False,
         note: UserFound | None = None,
@@ -160,11 +162,12 @@ class Records:
         current = None if known is None or known.version is None else known
         version = None if current is None else current.version
         in_the_way = False
+        owes_nothing = anew is not None and anew.under_way
         for attempt in range(_TRIES):
             looked = attempt > 0 or known is None
             if looked:
                 current, version = self._found(kind, name)
-            if current is None and version is None and in_the_way and not anew:
+            if current is None and version is None and in_the_way and not owes_nothing:
                 raise StoreUnavailable(
                     self.store.label,
                     UNREADABLE,
@@ -172,11 +175,11 @@ class Records:
                 )
             merged = merge(current, born, changes, tokens, anew=anew, fence=fence)
             if merged is not None and note is not None:
-                merged = self._named(current, merged, note, anew=anew > 0)
+                merged = self._named(current, merged, note, anew)
             nothing = merged is not None and not (merged.entries or merged.tokens)
             if merged is None or merged == current or (nothing and current is None and version is None):
                 return merged
-            written = self._write(kind, name, merged, version, anew=anew > 0)
+            written = self._write(kind, name, merged, version, anew=owes_nothing)
             if written is not None:
                 self._write_documents()
                 return written
@@ -186,7 +189,9 @@ class Records:
     def _contended(self) -> StoreUnavailable:
         return StoreUnavailable(self.store.label, _CONTENDED, f"others wrote one record {_TRIES} times in a row")
 
-    def _named(self, current: UserRecord | None, merged: UserRecord, note: UserFound, *, anew: bool) -> UserRecord:
+    def _named(
+        self, current: UserRecord | None, merged: UserRecord, note: UserFound, sign_in: SignIn | None
+    ) -> UserRecord | None:
         """Have the accounts of a partition noted that are new; all after a sign-in, or where that was a while ago.
 
         A note is sealed with the key of its day: without that, a user who signed in just before a key was retired
@@ -195,34 +200,50 @@ class Records:
         if not merged.entries:
             return merged
         wall = self._clock.wall()
-        due = anew or abs(wall - merged.named_on) > _NAME_AGAIN
+        due = sign_in is not None or abs(wall - merged.named_on) > _NAME_AGAIN
         before = {} if current is None else current.entries
         accounts = [
             entry
             for key, entry in merged.entries.items()
             if key[0] == "Account" and (due or before.get(key, {}).get("username") != entry.get("username"))
         ]
-        if due or accounts:
-            note(accounts, anew=due)
+        if (due or accounts) and not note(accounts, anew=due, sign_in=sign_in):
+            return None
         return replace(merged, named_on=wall) if due else merged
 
-    def erase(self, name: str, removed_on: float) -> None:
-        """Put a tombstone in a user's partition's place, since its account was removed at that time."""
+    def erase(self, name: str, removed_on: float, removal: str) -> str:
+        """Put a tombstone in a user's partition's place, since its account was removed at that time.
+
+        Args:
+            name: Of the partition.
+            removed_on: When, in seconds since the epoch.
+            removal: Names the removal.
+
+        Returns:
+            What names the removal that is there now.
+        """
         for _ in range(_TRIES):
             current, version = self._found(_PARTITION, name)
-            if current is not None and current.removed and current.removed_on >= removed_on:
-                return
+            if current is not None and current.removed:
+                if current.born == removal:
+                    return removal
+                # A sign-in that knew of one of the two may have come before the other: it must follow both.
+                removal, removed_on = new_name(), max(removed_on, current.removed_on)
             # Where nothing is yet, another process may be about to write.
-            tombstone = UserRecord("", removed=True, removed_on=removed_on)
+            tombstone = UserRecord(removal, removed=True, removed_on=removed_on)
             if self._write(_PARTITION, name, tombstone, version, anew=True) is not None:
-                return
+                return removal
         raise self._contended()
 
-    def clear_removal(self, name: str) -> None:
-        """Take the tombstone out of a user's partition's place, if one is there."""
-        current, version = self._found(_PARTITION, name)
-        if current is not None and current.removed and version is not None:
-            self.store.erase(_PARTITION, name, expected=version)
+    def clear_removals(self, names: Sequence[str], sign_in: SignIn) -> bool:
+        """Take tombstones out of partitions' places; False, and none is, where the sign-in may be older than one."""
+        found = zip(names, self.partitions(names), strict=True)
+        removals = {name: each for name, each in found if each is not None and each.removed}
+        if not all(sign_in.follows(each) for each in removals.values()):
+            return False
+        for name, each in removals.items():
+            self.store.erase(_PARTITION, name, expected=each.version)
+        return True
 
     def erase_own(self, prefix: str) -> None:
         """Remove an application's own tokens: all partitions whose names begin so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,12 +17,15 @@ __all__ = [
     "Dropped",
     "Entry",
     "Key",
+    "SignIn",
     "StoredToken",
     "UserRecord",
     "decode",
     "encode",
     "is_from_the_future",
+    "is_over",
     "merge",
+    "new_name",
     "prune",
     "seconds_worth_keeping",
     "stamp_of",
@@ -43,6 +47,9 @@ _ACCESS_TOKEN = "AccessToken"  # noqa: S105 - the name of a kind
 _REFRESH_TOKEN = "RefreshToken"  # noqa: S105 - the name of a kind
 #: Seconds by which the clocks of two machines may disagree before one doesn't believe the other's times.
 _SKEW = 60.0
+#: Seconds after a removal from which on a sign-in surely followed it, whichever clocks tell of the two. Who has to sign
+#: in once more has lost less than who signed out and is in again.
+_SURELY_AFTER = 300.0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -91,6 +98,24 @@ class Change:
     new: Entry | None
 
 
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """A sign-in that is to be written: how it stands to removals by other processes."""
+
+    #: When it was, in seconds since the epoch, by the clock of its own process.
+    made_on: float = 0.0
+    #: The last removal that its process knew of by then; see `UserRecord.born`.
+    known: str = ""
+    #: Whether its caller may still wait for it: then none can have come after it.
+    under_way: bool = True
+
+    def follows(self, removal: UserRecord) -> bool:
+        """Return whether it is sure that it came after a removal."""
+        if self.under_way or (self.known and self.known == removal.born):
+            return True
+        return self.made_on > removal.removed_on + _SURELY_AFTER
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class UserRecord:
     """One user's entries of MSAL's cache, and the access tokens that MSAL's cache has no place for.
@@ -98,7 +123,8 @@ class UserRecord:
     The application's own tokens are in partitions without entries, one for each set of scopes.
     """
 
-    #: Names the sign-in that made it: what was obtained under another one isn't merged in.
+    #: Names the sign-in that made it: what was obtained under another one isn't merged in. Or the removal, where it is
+    #: known which one: of those that were written late or by an older release it isn't.
     born: str
     entries: Mapping[Key, Entry] = field(default_factory=dict)
     tokens: Mapping[str, StoredToken] = field(default_factory=dict)
@@ -156,6 +182,11 @@ def is_from_the_future(entry: Entry, wall: float) -> bool:
     return _is_whole(cached_at) and int(cached_at) > wall + _SKEW
 
 
+def is_over(key: Key, entry: Entry, wall: float) -> bool:
+    """Return whether an entry is an access token that has expired."""
+    return key[0] == _ACCESS_TOKEN and _ends(entry) <= wall
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, (str, int)) and str(value).isdecimal()
 
@@ -177,6 +208,11 @@ def stored_token(token: Token, fence: int = 0) -> StoredToken:
 def token_key(request: TokenRequest) -> str:
     """Name a request's token within its partition, by all that tells it from others; nothing in there is a secret."""
     return json.dumps([getattr(request, name) for name in TokenRequest.__slots__], separators=(",", ":"))
+
+
+def new_name() -> str:
+    """Make up the name of a sign-in, or of a removal."""
+    return secrets.token_hex(8)
 
 
 def encode(user_record: UserRecord, name: str) -> bytes:
@@ -240,7 +276,7 @@ def merge(
     changes: Mapping[Key, Change],
     tokens: Mapping[str, StoredToken | Dropped],
     *,
-    anew: float,
+    anew: SignIn | None,
     fence: int = 0,
 ) -> UserRecord | None:
     """Bring what this process did together with what other processes wrote meanwhile.
@@ -250,8 +286,8 @@ def merge(
         born: The sign-in that this process knows of.
         changes: Of MSAL's entries.
         tokens: Access tokens that this process obtained, or dropped.
-        anew: When the sign-in was of which this is, in seconds since the epoch, infinite for just now; it begins a
-            partition where the account was removed before it. 0 where it is of none.
+        anew: The sign-in of which this is; it begins a partition where the account was removed before it. None where it
+            is of none.
         fence: That of the lease under which the changes were obtained; 0 for none. What somebody else wrote under a
             later one isn't overwritten, whatever the clocks say.
 
@@ -259,10 +295,10 @@ def merge(
         What to write; None where the account was removed, or removed and signed in again, by somebody else: what this
         process holds belongs to the past.
     """
-    if stored is None or (stored.removed and anew and anew >= stored.removed_on):
+    if stored is None or (stored.removed and anew is not None and anew.follows(stored)):
         version = None if stored is None else stored.version
         stored = UserRecord(born, version=version)
-    elif stored.removed or (stored.born != born and not anew):
+    elif stored.removed or (stored.born != born and anew is None):
         return None
     entries, spent = dict(stored.entries), dict.fromkeys(stored.spent)
     late = 0 < fence < stored.fence

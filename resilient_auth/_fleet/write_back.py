@@ -8,7 +8,7 @@ import json
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -24,9 +24,9 @@ from ..events import Event, RemovalPostponed, RemovalWritten, emit, told_later
 from ..token import fingerprint
 from .account_names import AccountNames
 from .owner import Owner, quietly
-from .pending_writes import PendingWrites, Place, new_name
+from .pending_writes import PendingWrites, Place
 from .records import OF_ONE_RECORD, UNREADABLE, Records
-from .user_record import Entry, Key
+from .user_record import Entry, Key, new_name
 
 __all__ = ["LONGEST_WRITE", "NOBODY", "STORE_LANE", "WriteBack", "removals_pending"]
 
@@ -192,7 +192,7 @@ class WriteBack:
         with self._lock:
             erase, changes, tokens = held.erase, dict(held.changes), dict(held.tokens)
             recent, held.recent, born = held.recent, None, held.born
-            anew, fence = held.anew_since(self._engine.clock.wall(), own=own), 0 if held.anew else held.fence
+            anew, fence = held.sign_in, held.fence if held.sign_in is None else 0
         try:
             if erase:
                 self._erase_now(who, held)
@@ -224,7 +224,7 @@ class WriteBack:
             for name, token in tokens.items():
                 if held.tokens.get(name) is token:
                     del held.tokens[name]
-            held.anew = held.anew and bool(held.changes)
+            held.sign_in = held.sign_in if held.changes else None
             held.fence = held.fence if held.pending else 0
             self._settle(who, held)
             if written is not None:
@@ -237,16 +237,20 @@ class WriteBack:
 
     def _erase_now(self, who: Place, held: PendingWrites) -> None:
         """Remove a partition, and what else is known of its user there."""
-        names, removed_on = held.names, held.removed_on
+        names, removed_on, removal = held.names, held.removed_on, held.removal
         if isinstance(who, tuple) or who == NOBODY:
             self.stored.erase_own(f"{self.label}\n")
         else:
-            self.stored.erase(self._record(who), removed_on)
+            removal = self.stored.erase(self._record(who), removed_on, removal)
             # The refresh token is good in all tenants of a cloud: whoever has a record of it there is signed out too.
-            for label in self._names.other_tenants(who):
-                self.stored.erase(f"{label} {who}", removed_on)
+            others = self._names.other_tenants(who)
+            for label in others:
+                self.stored.erase(f"{label} {who}", removed_on, removal)
+            if others:  # a sign-in in one of them may have taken that back meanwhile
+                removal = self.stored.erase(self._record(who), removed_on, removal)
             self._names.forget(names)
         with self._lock:
+            held.known = removal
             postponed, held.postponed = held.postponed, False
             held.erase, held.names = False, {}
             self._settle(who, held)
@@ -288,8 +292,9 @@ class WriteBack:
             held.names |= {key: change for key, change in held.changes.items() if key[0] == "Account"}
             held.changes.clear()
             held.tokens.clear()
-            held.erase, held.anew, held.keys, held.born = True, False, frozenset(), new_name()
+            held.erase, held.sign_in, held.keys, held.born = True, None, frozenset(), new_name()
             held.removed_on = self._engine.clock.wall()
+            held.removal = held.known = new_name()
             self._unwritten.add(who)
             if len(_removing) < _MOST_REMOVING:
                 _removing.add(self)
@@ -306,29 +311,39 @@ class WriteBack:
                 emit(self._told_of(RemovalPostponed, who))
             raise
 
-    def flush(self) -> None:
-        """Write all that isn't written yet.
+    def flush(self, some: Collection[Place] | None = None) -> None:
+        """Write what isn't written yet: all of it, or of some.
 
         Raises:
             StoreUnavailable: It can't be written now.
         """
         now = self._engine.clock.monotonic()
         with self._lock:
-            pending = [(place, self._partitions[place]) for place in self._unwritten]
+            wanted = self._unwritten if some is None else self._unwritten.intersection(some)
+            pending = [(place, self._partitions[place]) for place in wanted]
         failure: StoreUnavailable | None = None
-        for place, held in pending:
-            if now < held.rests_until and not held.erase:
-                self._try_again()
-                continue
-            try:
-                self._write(place, held)
-            except StoreUnavailable as error:
-                if error.reason not in OF_ONE_RECORD:
-                    raise
-                failure = error  # what goes wrong with one record is no reason to leave the others unwritten
+        try:
+            for place, held in pending:
+                if 0 < held.rests_until - now <= _REST and not held.erase:  # later still: the clock was set back
+                    self._try_again()
+                    continue
+                try:
+                    self._write(place, held)
+                except StoreUnavailable as error:
+                    if error.reason not in OF_ONE_RECORD:
+                        raise
+                    failure = error  # what goes wrong with one record is no reason to leave the others unwritten
+        finally:
+            self._are_late([held for place, held in pending if isinstance(place, str)])
         self._make_room()
         if failure is not None:
             raise failure
+
+    def _are_late(self, some: Iterable[PendingWrites]) -> None:
+        """Note of sign-ins that they couldn't be written at once."""
+        with self._lock:
+            for held in some:
+                held.is_late()
 
     @property
     def settled(self) -> bool:

@@ -229,7 +229,8 @@ class PublicClientApplication(ClientApplication, originals.PublicClientApplicati
         check_scopes(scopes, empty=True)
         self._ra_bind()
         app = self._ra_seeing_tokens()
-        result: dict[str, Any] = original(app, "acquire_token_interactive")(scopes, *args, **kwargs)
+        with self._ra_session.saved():
+            result: dict[str, Any] = original(app, "acquire_token_interactive")(scopes, *args, **kwargs)
         return result
 
     def _ra_initiate_device_flow(self, scopes: list[str] | None = None, **kwargs: Any) -> Plan:
@@ -245,7 +246,8 @@ class PublicClientApplication(ClientApplication, originals.PublicClientApplicati
         """Poll until the user has signed in, as MSAL's method of this name; a failing provider doesn't end it."""
         self._ra_bind()
         app = self._ra_seeing_tokens()
-        result: dict[str, Any] = original(app, "acquire_token_by_device_flow")(flow, *args, **kwargs)
+        with self._ra_session.saved():
+            result: dict[str, Any] = original(app, "acquire_token_by_device_flow")(flow, *args, **kwargs)
         return result
 
 

@@ -18,6 +18,7 @@ from .._engine.schedule import release
 from .._fleet.accounts import SharedCache
 from .._fleet.coordination import Coordinator
 from .._fleet.engines import engine_for
+from .._fleet.pending_writes import Place
 from .._fleet.records import Records
 from .._fleet.user_record import Entry, Key, stamp_of
 from .._policy.freshness import due_after
@@ -348,18 +349,19 @@ class Session:
         shared_cache.erase(subject, patience_of(self.settings.wait))
 
     @contextmanager
-    def saved(self, noting: AbstractContextManager[None] | None = None) -> Iterator[None]:
+    def saved(self, noting: AbstractContextManager[Collection[Place]] | None = None) -> Iterator[None]:
         """Have written down what a sign-in, or what is noted otherwise, brings before anybody is told of it."""
         shared_cache = self.shared_cache
         if shared_cache is None:
             yield
             return
+        changed: Collection[Place] = ()
         try:
-            with noting or shared_cache.signing_in():
+            with noting or shared_cache.signing_in() as changed:
                 yield
         finally:
             with suppress(StoreUnavailable):
-                shared_cache.flush()
+                shared_cache.flush(changed)
 
     def due(self, life: float, refresh_in: float | None) -> float:
         """Return after how many seconds of a life a refresh is due."""

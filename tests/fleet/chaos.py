@@ -18,10 +18,13 @@ What was *acknowledged*: a call returned, and the store has taken what it brough
 - while keys are rotated, one step everywhere before the next ([old], [old, new], [new, old]): everything. When the old
   one is retired ([new]): who signed in after it had ceased to seal. Of others nothing is promised;
 - after a wall clock was set, by 45 s or 2 h in either direction, in one process or differently in each: everything, but
-  a sign-in that could only be written late counts as not acknowledged;
-- after one record was edited: at most the one user whose record that was is lost;
-- after the store was torn, flipped in places or emptied: nothing of what was in it. But it never gives one user's token
-  to another one, crashes nobody, and what is acknowledged from then on holds again;
+  a sign-in that could only be written late counts as not acknowledged, and where clocks are hours apart so does a
+  sign-out after it;
+- after one record was edited: at most the one user whose record that was is lost; or back, where it was the note of a
+  sign-out, and a process that hadn't looked since has the user in memory;
+- after the store was torn, flipped in places or emptied: nothing of what was in it (where its log was torn off, it may
+  be of before a rotation: then a new process says that it was sealed with another key, and somebody moves it away). But
+  it never gives one user's token to another one, crashes nobody, and what is acknowledged from then on holds again;
 - a refresh token that the provider issued to a process which was killed before it acknowledged it is lost, and as it
   replaced the one before, so is its user: that is told as `fate`, and checked to be that.
 """
@@ -70,6 +73,8 @@ class Person:
     since: float = 0.0
     #: What becomes of it, once this process has written it.
     pending: tuple[str, Process] | None = None
+    #: Whether a sign-in may wait to be written somewhere.
+    late: bool = False
 
     def becomes(self, status: str) -> None:
         """Note what was acknowledged."""
@@ -89,7 +94,7 @@ class Report:
     checks: int = 0
     #: Users that were lost with a process, as the module says.
     fate: int = 0
-    #: Users that were lost with a record that was edited.
+    #: Users that were lost, or back, with a record that was edited.
     edited: int = 0
     #: Users that were lost with writes that a replica or a copy of the disk didn't have.
     lapsed: int = 0
@@ -113,6 +118,8 @@ class Chaos:
     ) -> None:  # fmt: skip
         self._rng = random.Random(seed)
         self._log = log
+        #: Whether a key was ever retired.
+        self.retired = False
         self.report = Report()
         self._lock = threading.Lock()
         self._texts: deque[str] = deque(maxlen=300)
@@ -123,7 +130,8 @@ class Chaos:
         self._edits = 0
         #: From when on what was written may be gone.
         self._lapses: list[float] = []
-        self._skewed = False
+        #: Seconds by which a clock was off at most since the last check.
+        self._skewed = 0.0
         self._freezing = threading.Lock()
         self._root = root
         #: Those of the present step of a rotation, and since when all processes have sealed with the first of them.
@@ -185,7 +193,7 @@ class Chaos:
 
     def _start(self) -> Process:
         ahead = self._rng.choice(CLOCKS[:3]) if self._rng.random() < 0.3 else 0.0
-        self._skewed = self._skewed or bool(ahead)
+        self._skewed = max(self._skewed, abs(ahead))
         where = self._where | {"keys": self._keys, "ahead": ahead}
         # Few begin with nothing at all: that takes long, and most of it is Python's.
         if self._rng.random() < 0.1:
@@ -462,8 +470,7 @@ class Chaos:
                 for person in self.people:
                     if person.status == "out" or person.pending is not None or person.since < self._sealed_since:
                         person.is_unknown()
-                self._keys, self._sealed_since = self._keys[:1], None
-                self._edits = 0
+                self._keys, self._sealed_since, self.retired = self._keys[:1], None, True
                 told = "the old key is retired"
             behind = list(self.processes)
         else:
@@ -479,7 +486,7 @@ class Chaos:
 
     def _step_clock(self) -> str:
         process, ahead = self._rng.choice(self.processes), self._rng.choice(CLOCKS)
-        self._skewed = True
+        self._skewed = max(self._skewed, abs(ahead))
         self._answer(process.order("step", ahead=ahead), "step")
         process.ahead = ahead
         return f"to {ahead:+g} s"
@@ -540,6 +547,7 @@ class Chaos:
             said = self._answer(process.order("sign_in", code=code, back=BACK, scopes=SCOPES, wait=wait), "sign-in")
             if said is not None:
                 self._judge(person, said)
+            person.late = person.late or said is None or not said["settled"]
             if said is None or said.get("account") is None:
                 return "not acknowledged"
             person.account = said["account"]
@@ -548,6 +556,8 @@ class Chaos:
                 person.pending = ("unknown", process)  # which may still write it
             return "not acknowledged"
         status = "out" if out else "in"
+        if out and person.late and self._clocks_differ(by=60.0):
+            return "after a sign-in that may not be written yet"
         if late:
             return "after a removal that isn't written yet"
         if said["settled"]:
@@ -558,8 +568,8 @@ class Chaos:
             person.pending = (status, process)
         return "not written yet"
 
-    def _clocks_differ(self) -> bool:
-        return self._skewed or any(process.ahead for process in self.processes)
+    def _clocks_differ(self, *, by: float = 0.0) -> bool:
+        return self._skewed > by or any(abs(process.ahead) > by for process in self.processes)
 
     def _restore(self) -> None:
         """Have everybody signed in or out for sure whose status isn't known."""
@@ -594,7 +604,7 @@ class Chaos:
         self._raise()
         self._settle()
         for person in self.people:
-            person.pending = None  # its process was killed before it had written it
+            person.pending, person.late = None, False  # its process was killed before it had written it
         self.report.checks += 1
         new = self._start()
         self.processes.append(new)
@@ -607,7 +617,13 @@ class Chaos:
                 for person in self.people
             ]
             lost = {person.name: person for person, verdict in told if person.status == "in" and verdict != "token"}
-            back = {person.name for person, verdict in told if person.status == "out" and verdict == "token"}
+            out = {person.name: person for person, verdict in told if person.status == "out" and verdict == "token"}
+            for person in list(out.values())[: self._edits]:  # what was edited is the note of a sign-out
+                del out[person.name]
+                person.is_unknown()
+                self._edits -= 1
+                self.report.edited += 1
+            back = set(out)
             if back:
                 clocks = {process.pid: process.ahead for process in (*self.processes, new)}
                 seen = {name: [verdict for each, verdict in told if each.name == name] for name in sorted(back)}
@@ -621,7 +637,7 @@ class Chaos:
         self._edits = 0
         self._restore()
         self._lapses.clear()
-        self._skewed = False
+        self._skewed = 0.0
         self._log(f"checked: {dict(Counter(p.status for p in self.people))}, {self.report.fate} by fate")
         self._raise()
 

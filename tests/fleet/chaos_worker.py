@@ -166,7 +166,21 @@ class Process:
         tokens = (hashlib.sha256(e["secret"].encode()).hexdigest() for e in list(cache.search("RefreshToken")))
         held = [token for token in tokens if token not in self.inherited]
         time.sleep(0.002)  # a change is noted right after it was made
-        return {"held": held, "settled": self._settled(), "stores": [str(store) for store in ra.health().stores]}
+        return {"held": held, "settled": self._settled(), "stores": [str(store) for store in ra.health().stores],
+                **self._unwritten()}  # fmt: skip
+
+    def _unwritten(self) -> dict[str, Any]:
+        """Return what of it the store hasn't got yet, for whoever asks why."""
+        shared_cache, now = self.app._ra_session.shared_cache, self.clock.monotonic()
+        waiting = [(place, shared_cache._partitions.get(place)) for place in list(shared_cache._unwritten)]
+        if not waiting:
+            return {}
+        return {"flushing": shared_cache._flushing, "waiting": [
+            {"place": str(place)[-20:],
+             "changes": [[key[0], change.new is None] for key, change in held.changes.items()],
+             "tokens": len(held.tokens), "erase": held.erase, "sign_in": str(held.sign_in),
+             "rests": held.rests_until - now}
+            for place, held in waiting if held]}  # fmt: skip
 
     def obey(self, order: dict[str, Any], channel: Channel) -> None:
         """Carry one order out, and tell how that went."""

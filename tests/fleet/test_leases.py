@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet_world import SCOPE, BreakableBackend
+import requests
+from fleet_world import SCOPE, USER_SCOPE, BreakableBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resilient_auth as ra
+from resilient_auth import msal
 from resilient_auth._fleet.user_record import Change, StoredToken, UserRecord, decode, encode, merge
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault, Slow
@@ -66,6 +68,51 @@ class Forgetful(BreakableBackend):
         self._locks.clear()
 
 
+class Interrupted(requests.Session):
+    """A wire on which something happens before the next request is sent."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def post(self, *args: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().post(*args, **options)
+
+
+def test_whoever_comes_with_a_refresh_token_that_was_used_meanwhile_goes_on_with_the_new_one(
+    idp: Emulator, sign_in: Callable[..., Any], backend: BreakableBackend, clock: Any
+) -> None:
+    """It stood still between its look and its request, for longer than its lease lasts: that is no denial."""
+    idp.one_time_refresh_tokens = True
+    store, wires = ra.SealedStore(backend, key=os.urandom(32), clock=clock), (Interrupted(), Interrupted())
+
+    def over(wire: Interrupted) -> Any:
+        wire.verify = str(idp.ca_file)
+        return msal.ConfidentialClientApplication(
+            "daemon",
+            client_credential="s3cret-of-the-daemon",
+            authority=idp.authority("contoso"),
+            instance_discovery=False,
+            http_client=wire,
+            resilience=ra.Settings(clock=clock, store=store),
+        )
+
+    (here, there), wire = map(over, wires), wires[0]
+    account = sign_in(there)
+
+    def rotate() -> None:
+        backend._locks.clear()
+        assert there.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["access_token"]
+
+    assert here.acquire_token_silent(USER_SCOPE, account) is not None
+    wire.meanwhile = rotate
+    assert here.acquire_token_silent(USER_SCOPE, account, force_refresh=True)["access_token"]
+    assert wire.meanwhile is None
+    for app in (here, there):
+        app.close()
+
+
 def test_whoever_has_lost_its_lease_leaves_the_exchange_to_the_one_who_has_it(
     idp: Emulator, life: Callable[..., Any], clock: Any, eventually: Callable[..., None]
 ) -> None:
@@ -88,10 +135,10 @@ def test_what_was_obtained_under_an_earlier_lease_doesnt_replace_what_came_later
     """Its clock is ahead, and it comes last: its token and its rotation are the older ones all the same."""
     between = {RT: Change(_rt("r1", 10), _rt("r2", 20))}
     later = merge(
-        UserRecord("b", {RT: _rt("r1", 10)}), "b", between, {"t": _token("t2", 20.0, fence=2)}, anew=0, fence=2
+        UserRecord("b", {RT: _rt("r1", 10)}), "b", between, {"t": _token("t2", 20.0, fence=2)}, anew=None, fence=2
     )
     late = {RT: Change(_rt("r1", 10), _rt("r9", 900))}
-    merged = merge(later, "b", late, {"t": _token("t9", 900.0, fence=1)}, anew=0, fence=1)
+    merged = merge(later, "b", late, {"t": _token("t9", 900.0, fence=1)}, anew=None, fence=1)
     assert merged is not None
     assert merged.entries[RT]["secret"] == "r2"
     assert merged.tokens["t"].secret == "t2"
@@ -100,8 +147,8 @@ def test_what_was_obtained_under_an_earlier_lease_doesnt_replace_what_came_later
 def test_a_rotation_that_nobody_else_has_made_is_kept_though_it_comes_late() -> None:
     """The other one was refused, since a refresh token works once: what the late one holds is all that there is."""
     rotated = {RT: Change(_rt("r1"), _rt("r2"))}
-    stored = merge(UserRecord("b", {RT: _rt("r1")}), "b", {RT: Change(_rt("r1"), None)}, {}, anew=0, fence=2)
-    merged = merge(stored, "b", rotated, {}, anew=0, fence=1)
+    stored = merge(UserRecord("b", {RT: _rt("r1")}), "b", {RT: Change(_rt("r1"), None)}, {}, anew=None, fence=2)
+    merged = merge(stored, "b", rotated, {}, anew=None, fence=1)
     assert merged is not None
     assert merged.entries[RT]["secret"] == "r2"
 
@@ -117,7 +164,7 @@ def test_the_latest_lease_has_the_last_word_in_any_order_of_writes(order: list[i
     stored: UserRecord | None = UserRecord("b")
     for fence in order:
         tokens = {"t": _token(f"t{fence}", 10_000.0 + clocks[fence - 1], fence)}
-        stored = merge(stored, "b", {}, tokens, anew=0, fence=fence)
+        stored = merge(stored, "b", {}, tokens, anew=None, fence=fence)
         assert stored is not None
         stored = decode(encode(stored, "p"), "v", "p")
     assert stored is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ import resilient_auth as ra
 from resilient_auth._fleet.records import USERNAMES, Records
 from resilient_auth._fleet.user_record import (
     Change,
+    SignIn,
     StoredToken,
     UserRecord,
     decode,
@@ -56,7 +56,7 @@ def test_what_isnt_a_partition_is_none(value: bytes) -> None:
 def test_a_rotated_refresh_token_replaces_the_one_it_came_from() -> None:
     """The usual case: nobody else wrote."""
     stored = UserRecord("b", {RT: _rt("r1", 10)})
-    merged = merge(stored, "b", {RT: Change(_rt("r1", 10), _rt("r2", 10))}, {}, anew=False)
+    merged = merge(stored, "b", {RT: Change(_rt("r1", 10), _rt("r2", 10))}, {}, anew=None)
     assert merged is not None
     assert merged.entries[RT]["secret"] == "r2"
 
@@ -64,7 +64,7 @@ def test_a_rotated_refresh_token_replaces_the_one_it_came_from() -> None:
 def test_an_older_rotation_doesnt_replace_a_later_one() -> None:
     """A process whose lease had ended comes back with what the provider gave before."""
     stored = UserRecord("b", {RT: _rt("r3", 20)})
-    merged = merge(stored, "b", {RT: Change(_rt("r1", 0), _rt("r2", 10))}, {}, anew=False)
+    merged = merge(stored, "b", {RT: Change(_rt("r1", 0), _rt("r2", 10))}, {}, anew=None)
     assert merged is not None
     assert merged.entries[RT]["secret"] == "r3"
 
@@ -72,8 +72,8 @@ def test_an_older_rotation_doesnt_replace_a_later_one() -> None:
 def test_a_refused_refresh_token_doesnt_take_its_successor_along() -> None:
     """MSAL removes what the provider refused; by then another process may have rotated it."""
     refused = {RT: Change(_rt("r1", 0), None)}
-    kept = merge(UserRecord("b", {RT: _rt("r2", 5)}), "b", refused, {}, anew=False)
-    gone = merge(UserRecord("b", {RT: _rt("r1", 0)}), "b", refused, {}, anew=False)
+    kept = merge(UserRecord("b", {RT: _rt("r2", 5)}), "b", refused, {}, anew=None)
+    gone = merge(UserRecord("b", {RT: _rt("r1", 0)}), "b", refused, {}, anew=None)
     assert kept is not None
     assert kept.entries[RT]["secret"] == "r2"
     assert gone is not None
@@ -83,20 +83,20 @@ def test_a_refused_refresh_token_doesnt_take_its_successor_along() -> None:
 def test_a_refresh_doesnt_bring_back_a_removed_account() -> None:
     """Whoever was refreshing while another process signed the user out, loses what it got."""
     change = {RT: Change(_rt("r1"), _rt("r2"))}
-    assert merge(UserRecord("b", removed=True, version="4"), "b", change, {"k": _token()}, anew=False) is None
-    assert merge(UserRecord("later", {RT: _rt("x")}), "b", change, {}, anew=False) is None
+    assert merge(UserRecord("b", removed=True, version="4"), "b", change, {"k": _token()}, anew=None) is None
+    assert merge(UserRecord("later", {RT: _rt("x")}), "b", change, {}, anew=None) is None
 
 
 def test_a_sign_in_begins_anew_over_a_removal() -> None:
     """A tombstone keeps nobody out who signs in again."""
-    merged = merge(UserRecord("b", removed=True, version="4"), "c", {RT: Change(None, _rt("r"))}, {}, anew=True)
+    merged = merge(UserRecord("b", removed=True, version="4"), "c", {RT: Change(None, _rt("r"))}, {}, anew=SignIn())
     assert merged is not None
     assert (merged.born, merged.removed, merged.version) == ("c", False, "4")
 
 
 def test_a_store_that_was_emptied_is_filled_again() -> None:
     """A store that lost its records isn't a sign-out."""
-    merged = merge(None, "b", {RT: Change(_rt("r1"), _rt("r2"))}, {"k": _token()}, anew=False)
+    merged = merge(None, "b", {RT: Change(_rt("r1"), _rt("r2"))}, {"k": _token()}, anew=None)
     assert merged is not None
     assert merged.version is None
     assert merged.tokens["k"].secret == "t"
@@ -105,10 +105,10 @@ def test_a_store_that_was_emptied_is_filled_again() -> None:
 def test_of_two_tokens_the_later_one_stays_though_it_ends_sooner() -> None:
     """After a claims challenge the new token may be the shorter-lived one; the old one was refused."""
     long_lived = UserRecord("b", tokens={"k": _token("refused", 1000.0, 86_400.0)})
-    merged = merge(long_lived, "b", {}, {"k": _token("new", 2000.0, 600.0)}, anew=False)
+    merged = merge(long_lived, "b", {}, {"k": _token("new", 2000.0, 600.0)}, anew=None)
     assert merged is not None
     assert merged.tokens["k"].secret == "new"
-    back = merge(merged, "b", {}, {"k": _token("refused", 1000.0, 86_400.0)}, anew=False)
+    back = merge(merged, "b", {}, {"k": _token("refused", 1000.0, 86_400.0)}, anew=None)
     assert back is not None
     assert back.tokens["k"].secret == "new"
 
@@ -148,7 +148,7 @@ def test_rotations_in_any_order_end_with_the_last_one(turns: list[tuple[int, boo
         seen[who] = stored  # under the lease it reads first
         if writes:
             change = Change(seen[who].entries[RT], _rt(f"r{number}", number // 3))
-            merged = merge(stored, "b", {RT: change}, {}, anew=False)
+            merged = merge(stored, "b", {RT: change}, {}, anew=None)
             assert merged is not None
             stored = merged
             assert stored.entries[RT]["secret"] == f"r{number}"
@@ -158,7 +158,7 @@ def test_a_record_in_anothers_place_is_a_miss(clock: Any) -> None:
     """Each says inside the seal whose it is: what is under another name isn't taken for that one's."""
     store = ra.SealedStore(MemoryBackend(clock=clock), key=os.urandom(32), clock=clock)
     stored = Records(store, clock, 0.0)
-    stored.save("ann", None, "b", {RT: Change(None, _rt("r"))}, {}, anew=math.inf)
+    stored.save("ann", None, "b", {RT: Change(None, _rt("r"))}, {}, anew=SignIn())
     stored.note(USERNAMES, "ann", "ann.t")
     wire = WireIdentity("w", fleet="w", verified=True)
     stored.publish("ann", wire, {"text": "{}", "obtained_on": 0.0})

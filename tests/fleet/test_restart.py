@@ -51,6 +51,28 @@ def test_signed_in_users_stay_signed_in_over_a_restart(
     assert life().get_accounts("bob@contoso.com") == []
 
 
+def test_who_signed_in_on_their_own_thread_is_in_the_store_too(
+    idp: Emulator, life: Callable[..., Any], backend: BreakableBackend
+) -> None:
+    """A command that ends as soon as its user has signed in with a code on another device needn't be waited for."""
+    idp.device_code_interval = 0
+    app = life("desktop")
+    put = backend.put
+
+    def slow(key: str, *args: Any, **options: Any) -> Any:
+        time.sleep(0.05)
+        return put(key, *args, **options)
+
+    backend.put = slow  # type: ignore[method-assign]
+    flow = app.initiate_device_flow(USER_SCOPE)
+    idp.approve_device(flow["user_code"], "ann@contoso.com")
+    assert "access_token" in app.acquire_token_by_device_flow(flow)
+    app._ra_session.shared_cache.after_fork()  # it is killed: what isn't written never is
+    idp.fail(Fault.refuse())
+    account = life("desktop").get_accounts("ann@contoso.com")[0]
+    assert life("desktop").acquire_token_silent(USER_SCOPE, account)["token_source"] == "cache"
+
+
 def test_a_stored_refresh_token_gets_new_tokens(
     idp: Emulator, life: Callable[..., Any], sign_in: Callable[..., Any]
 ) -> None:

@@ -52,9 +52,9 @@ def one_time(idp: Emulator) -> None:
 def test_a_late_write_doesnt_bring_a_used_refresh_token_back() -> None:
     """Written twice, since the first time seemed to fail; the one in between has rotated on, by a slower clock."""
     rotation = {RT: Change(_rt("r1", 10), _rt("r2", 500))}
-    first = merge(UserRecord("b", {RT: _rt("r1", 10)}), "b", rotation, {}, anew=False)
-    between = merge(first, "b", {RT: Change(_rt("r2", 500), _rt("r3", 20))}, {}, anew=False)
-    late = merge(between, "b", rotation, {}, anew=False)
+    first = merge(UserRecord("b", {RT: _rt("r1", 10)}), "b", rotation, {}, anew=None)
+    between = merge(first, "b", {RT: Change(_rt("r2", 500), _rt("r3", 20))}, {}, anew=None)
+    late = merge(between, "b", rotation, {}, anew=None)
     assert late is not None
     assert late.entries[RT]["secret"] == "r3"
 

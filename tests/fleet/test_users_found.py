@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import msal
 import pytest
-from fleet_world import USER_SCOPE, BreakableBackend
+from fleet_world import USER_SCOPE, BreakableBackend, Process
 
 import resilient_auth as ra
-from resilient_auth._fleet.user_record import Change
+from resilient_auth._fleet.user_record import Change, SignIn
 from resilient_auth.emulator import Emulator
 from resilient_auth.emulator.faults import Fault
+from resilient_auth.testing import ManualClock
 
 DAY = 24 * 3600.0
 
@@ -102,6 +104,20 @@ class TestByName:
         settled(app)
         assert life().get_accounts("ann@contoso.com") == [account]
 
+    def test_a_list_of_all_is_good_for_a_minute(
+        self, life: Callable[..., Any], sign_in: Callable[..., Any], backend: CountingBackend, clock: Any
+    ) -> None:
+        """Who asks for all at each request doesn't read all names each time."""
+        app = life()
+        sign_in(life())
+        assert len(app.get_accounts()) == 1
+        sign_in(life(), "bob@contoso.com")
+        before = backend.trips
+        assert len(app.get_accounts()) == 1
+        assert backend.trips == before
+        clock.skip(61)
+        assert len(app.get_accounts()) == 2
+
     def test_all_of_many_users_are_listed_in_few_round_trips(
         self, life: Callable[..., Any], backend: CountingBackend
     ) -> None:
@@ -117,7 +133,7 @@ class TestByName:
             }  # fmt: skip
             changes = {("Account", f"{who}-{host}-t"): Change(None, account)}
             note = functools.partial(shared_cache._names.note, who)
-            shared_cache.stored.save(f"{shared_cache.label} {who}", None, "b", changes, {}, anew=1.0, note=note)
+            shared_cache.stored.save(f"{shared_cache.label} {who}", None, "b", changes, {}, anew=SignIn(), note=note)
         again = life()
         with ra.wait_at_most(0.01), pytest.raises(ra.StoreUnavailable, match="timeout"):
             again.get_accounts()
@@ -308,3 +324,45 @@ class TestRealStores:
         process(key).remove_tokens_for_client()
         fresh = process(key)
         assert not set(tokens) & {fresh.acquire_token_for_client(scopes)["access_token"] for scopes in apis}
+
+
+def test_who_signs_in_doesnt_wait_for_what_is_to_be_written_of_others() -> None:
+    """After an outage that may be thousands. What this sign-in has brought is written before anybody is told of it."""
+    clock, here = ManualClock(patience=2.0), threading.get_ident()
+    backend, busy, gate = BreakableBackend(clock), threading.Event(), threading.Event()
+    keys = [os.urandom(32)]
+    process = Process(backend, clock, keys)
+    put = backend.put
+
+    def slow(*args: Any, **options: Any) -> Any:
+        if threading.get_ident() != here:
+            busy.set()
+            gate.wait(10)
+        return put(*args, **options)
+
+    backend.put = slow  # type: ignore[method-assign]
+    for number in range(3):
+        process.add(f"user{number}", "any", grant="authorization_code")
+    assert busy.wait(5)
+    process.sign_in("last", "token")
+    assert Process(backend, clock, keys).finds("last")
+    gate.set()
+    process.die()
+
+
+def test_an_access_token_that_is_over_is_taken_out_without_a_write() -> None:
+    """MSAL sweeps those of all users out at once, in the middle of somebody's exchange; a record's next write does."""
+    clock = ManualClock()
+    backend = CountingBackend(clock)
+    process = Process(backend, clock, [os.urandom(32)])
+    for who in ("ann", "bob"):
+        process.sign_in(who, "any")
+    clock.advance(4000.0)
+    cache, before = process.session.look_at_cache(), len(backend.writes)
+    with process.shared_cache.saving_later():
+        for entry in list(cache.search("AccessToken", query={}, now=0)):
+            cache.remove_at(entry)
+    assert process.shared_cache.settled
+    assert len(backend.writes) == before
+    assert not list(cache.search("AccessToken", query={}, now=0))
+    process.die()

@@ -2,83 +2,40 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
-from fleet_world import BreakableBackend
+from fleet_world import HOST, REALM, BreakableBackend, ClockAhead, Process
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import resilient_auth as ra
-from resilient_auth._fleet.user_record import UserRecord
-from resilient_auth._msal.identity import Ownership, identity_given
-from resilient_auth._msal.session import Session
-from resilient_auth._msal.user_cache import UserCache
+from resilient_auth._fleet.user_record import _SURELY_AFTER, UserRecord
 from resilient_auth.testing import ManualClock
 from resilient_auth.token import TokenRequest
 
-AUTHORITY, HOST, REALM = "https://sso.example/t1", "sso.example", "t1"
-ENDPOINT = f"{AUTHORITY}/oauth2/v2.0/token"
 USERS = st.sampled_from(["ann", "bob"])
 PROCESS = st.integers(0, 1)
+#: Seconds by which a machine's wall clock is ahead of the right time.
+AHEAD = st.sampled_from([-50.0, -25.0, 0.0, 25.0, 50.0])
 OLD, NEW = os.urandom(32), os.urandom(32)
 
 
-class Process:
-    """An application as far as its session goes, with memory of its own."""
-
-    def __init__(self, backend: BreakableBackend, clock: ManualClock, keys: list[bytes]) -> None:
-        store = ra.SealedStore(backend, key=keys, clock=clock)
-        self.session = Session(ra.Settings(store=store, clock=clock), {"token_cache": UserCache()})
-        identity = identity_given({"client_id": "app", "authority": AUTHORITY})
-        about = type("Authority", (), {"token_endpoint": ENDPOINT, "instance": HOST, "tenant": REALM})
-        self.session.identify(identity, lambda: Ownership.of(identity, about))
-        assert self.session.shared_cache is not None
-        self.shared_cache = self.session.shared_cache
-
-    def add(self, who: str, secret: str, *, grant: str) -> None:
-        """Add what an exchange brought, as MSAL does."""
-        told = base64.urlsafe_b64encode(json.dumps({"uid": who, "utid": "t"}).encode()).decode()
-        claims = {"oid": who, "tid": "t", "preferred_username": f"{who}@contoso.com"}
-        self.session.look_at_cache().add(
-            {
-                "client_id": "app", "scope": ["s"], "token_endpoint": ENDPOINT, "environment": HOST,
-                "grant_type": grant, "data": {}, "skip_account_creation": grant == "refresh_token",
-                "response": {
-                    "access_token": f"at {secret}", "refresh_token": secret, "expires_in": 3600,
-                    "client_info": told, "id_token_claims": claims,
-                },
-            }
-        )  # fmt: skip
-
-    def die(self) -> None:
-        """Be killed: what isn't written never is."""
-        self.shared_cache.after_fork()
-        self.session.close()
-
-    def refresh_token(self, who: str) -> str | None:
-        """Find the refresh token that MSAL would use."""
-        cache = self.session.look_at_cache()
-        found = list(cache.search("RefreshToken", query={"home_account_id": f"{who}.t", "environment": HOST}))
-        return found[0]["secret"] if found else None
-
-    def accounts(self, who: str) -> list[str]:
-        """Find the user by name, as `get_accounts` does."""
-        return [entry["home_account_id"] for entry in self.session.accounts(f"{who}@contoso.com")]
-
-
 class Users(RuleBasedStateMachine):
-    """Two processes sign users in and out over one store, under one lease at a time as a fleet does."""
+    """Two processes sign users in and out over one store, under one lease at a time as a fleet does.
 
-    @initialize()
-    def begin(self) -> None:
+    Their clocks differ, and the store may fail for the one and work for the other.
+    """
+
+    @initialize(ahead=st.tuples(AHEAD, AHEAD))
+    def begin(self, ahead: tuple[float, float]) -> None:
         self.clock = ManualClock()
         self.backend = BreakableBackend(self.clock)
-        self.processes = [Process(self.backend, self.clock, [OLD]) for _ in range(2)]
+        self.clocks = [ClockAhead(self.clock, seconds) for seconds in ahead]
+        self.processes = [Process(self.backend, clock, [OLD]) for clock in self.clocks]
         #: Whether each user is signed in; None where something that others can't know yet waits to be written.
         self.signed_in: dict[str, bool | None] = {"ann": False, "bob": False}
         self.numbers = iter(range(10_000))
@@ -98,15 +55,24 @@ class Users(RuleBasedStateMachine):
     def all_written(self) -> bool:
         return all(each.shared_cache.settled for each in self.processes)
 
-    @rule(number=PROCESS, who=USERS)
-    def sign_in(self, number: int, who: str) -> None:
-        """A code is redeemed."""
-        process = self.processes[number]
-        with process.shared_cache.signing_in():
-            process.add(who, f"{who} {next(self.numbers)}", grant="authorization_code")
-        with contextlib.suppress(ra.StoreUnavailable):
-            process.shared_cache.flush()
-        self.signed_in[who] = True if process.shared_cache.settled else None
+    def waits_to_be_removed(self, who: str) -> bool:
+        """Whether a sign-out waits to be written somewhere."""
+        held = [each.shared_cache._partitions.get(f"{who}.t") for each in self.processes]
+        return any(each is not None and each.erase for each in held)
+
+    @contextlib.contextmanager
+    def gone(self, gone: bool) -> Iterator[None]:
+        """Have the store fail meanwhile, for whoever calls it."""
+        was, self.backend.failing = self.backend.failing, self.backend.failing or gone
+        yield
+        self.backend.failing = was
+
+    @rule(number=PROCESS, who=USERS, gone=st.booleans())
+    def sign_in(self, number: int, who: str, gone: bool) -> None:
+        """A code is redeemed. A sign-out elsewhere that waits to be written will undo it."""
+        with self.gone(gone):
+            written = self.processes[number].sign_in(who, f"{who} {next(self.numbers)}")
+        self.signed_in[who] = True if written and not self.waits_to_be_removed(who) else None
 
     @rule(number=PROCESS, who=USERS)
     def refresh(self, number: int, who: str) -> None:
@@ -116,25 +82,24 @@ class Users(RuleBasedStateMachine):
             process.shared_cache.load(f"{who}.t")
         if process.refresh_token(who) is None:
             return
-        request = TokenRequest(AUTHORITY, "app", "silent", ("s",), f"{who}.t")
+        request = TokenRequest(process.authority, "app", "silent", ("s",), f"{who}.t")
         with contextlib.suppress(ra.StoreUnavailable):
             with process.shared_cache.saving_later():
                 process.add(who, f"{who} {next(self.numbers)}", grant="refresh_token")
             process.shared_cache.save(f"{who}.t", request, None)
 
-    @rule(number=PROCESS, who=USERS)
-    def sign_out(self, number: int, who: str) -> None:
+    @rule(number=PROCESS, who=USERS, gone=st.booleans())
+    def sign_out(self, number: int, who: str, gone: bool) -> None:
         """Made, or told."""
-        process, subject = self.processes[number], f"{who}.t"
-        try:
-            with process.session.erasing(subject):
-                process.session.evict(subject)
-        except ra.StoreUnavailable:
-            self.signed_in[who] = None
-            assert process.shared_cache.removals_pending
-        else:
+        process = self.processes[number]
+        with self.gone(gone):
+            made = process.sign_out(who)
+        if made:
             assert not self.backend.failing
             self.signed_in[who] = False
+        else:
+            self.signed_in[who] = None
+            assert process.shared_cache.removals_pending
         assert process.refresh_token(who) is None
 
     @rule(who=USERS)
@@ -176,7 +141,7 @@ class Users(RuleBasedStateMachine):
         if self.backend.failing or not process.shared_cache.settled:
             self.signed_in[who] = None
         elif self.signed_in[who] is False:
-            self.signed_in[who] = removed_on is None or since >= removed_on
+            self.signed_in[who] = removed_on is None or since > removed_on + _SURELY_AFTER
 
     def removed_on(self, who: str) -> float | None:
         """When the store says that a user was signed out."""
@@ -214,7 +179,7 @@ class Users(RuleBasedStateMachine):
         """With memory of nothing; what it had still to write is lost, and its callers were told."""
         lost = not self.processes[number].shared_cache.settled
         self.processes[number].die()
-        self.processes[number] = Process(self.backend, self.clock, [OLD])
+        self.processes[number] = Process(self.backend, self.clocks[number], [OLD])
         if lost:
             self.signed_in = dict.fromkeys(self.signed_in)
 

@@ -16,7 +16,7 @@ from odd_records import ODD, altered
 import resilient_auth as ra
 from resilient_auth import verify
 from resilient_auth._fleet.records import USERNAMES, Records
-from resilient_auth._fleet.user_record import Change, StoredToken
+from resilient_auth._fleet.user_record import Change, SignIn, StoredToken
 from resilient_auth._store.memory import MemoryBackend
 from resilient_auth._wire.identity import WireIdentity
 from resilient_auth.callouts import BackgroundWrites, Continue, LastKnown, TokenIssuanceStart
@@ -193,9 +193,9 @@ def tokens(store: Any, clock: ManualClock) -> Callable[[], object]:
         changes = {("Account", "k"): Change(None, entry), ("RefreshToken", "r"): Change(None, refresh)}
         for known in (looked[0], None):
             with suppress(StoreUnavailable):
-                records.save("user", known, "b", changes, {"k": token}, anew=clock.wall())
-        records.erase("other", clock.wall())
-        records.clear_removal("other")
+                records.save("user", known, "b", changes, {"k": token}, anew=SignIn())
+        records.erase("other", clock.wall(), "removal")
+        records.clear_removals(["other"], SignIn())
         records.note(USERNAMES, "ada", "a.b")
         records.noted(USERNAMES, "ada")
         list(records.all_noted(USERNAMES, "a"))

@@ -319,6 +319,24 @@ class TestRotation:
         # It was never written again: dropping the old key is what loses it.
         assert last.read("token", "rested") is None
 
+    def test_a_new_key_is_added_as_soon_as_that_can_be_done(self) -> None:
+        """Processes that came up while the medium was full, and only read since, don't leave that to nobody."""
+        clock = ManualClock()
+        medium = Medium(clock)
+        store_on(medium, KEY, clock=clock).write("token", "a", b"x", ttl=1e6)
+        medium.writes = BackendFailed("full")
+        lasting = store_on(medium, [OTHER_KEY, KEY], clock=clock)
+        assert lasting.read("token", "a") is not None
+        medium.writes = None
+        for _ in range(3):
+            clock.advance(1.5)
+            assert lasting.read("token", "a") is not None
+        calls = medium.calls
+        clock.advance(1.5)
+        assert lasting.read("token", "a") is not None
+        assert medium.calls - calls == 2  # the names' key and the record, in one round trip
+        assert store_on(medium, OTHER_KEY, clock=clock).read("token", "a") is None
+
     def test_a_key_that_does_not_fit_is_told_and_nothing_is_deleted(self) -> None:
         """The owner gave the wrong one: what is there waits for the right one."""
         backend = MemoryBackend()

@@ -47,7 +47,7 @@ class Names:
     key: bytes
     #: Begins all of this owner's keys, behind the kind: who scans must not come upon those of others.
     mark: str
-    #: Of the record in which it was found; None where it couldn't be written.
+    #: Of the record in which it was found; None where that couldn't be written, or not with all keys.
     version: str | None
     generation: object
     good_until: float
@@ -107,7 +107,7 @@ class NamesKey:
         held = self._found
         if held is None or held.generation != self._generation():
             return None, True
-        return held, self.now() >= held.good_until
+        return held, not 0 < held.good_until - self.now() <= _RECHECK  # later still: the clock was set back
 
     def confirmed(self, there: tuple[bytes, str] | None) -> bool:
         """Return whether what is in the medium now is the record that was found; if so, the key counts on."""
@@ -121,8 +121,11 @@ class NamesKey:
         """Return which of its files a medium is at, where it has such."""
         return getattr(self.backend, "generation", None)
 
-    def find(self) -> tuple[bytes, str] | None:
+    def find(self) -> tuple[bytes, str | None] | None:
         """Return the key and its record's version; None where there is none, or none that can be verified.
+
+        A record that lacks a copy for one of the keys, and can't be written now, has no version: it is looked at again
+        until it can, or nobody could open it with that key alone.
 
         What can't be verified is set aside, but never another store's whole file.
 
@@ -150,11 +153,13 @@ class NamesKey:
             else:
                 refuse(error.reason)
             return None
-        if not complete:
-            with contextlib.suppress(BackendFailed):  # a disk that is full can still be read from
-                record = _sealed(sealer, self.at, key, record)
-                version = self.backend.put(self.at, record, ttl=LONGEST_TTL, expected=version) or version
-        return key, version
+        if complete:
+            return key, version
+        added: str | None = None
+        with contextlib.suppress(StoreUnavailable):  # a disk that is full can still be read from
+            record = _sealed(sealer, self.at, key, record)
+            added = self.gate.write(self.backend.put, self.at, record, ttl=LONGEST_TTL, expected=version)
+        return key, added
 
     def _begin(self, known: bytes | None) -> tuple[bytes, str | None]:
         sealer = self.sealer()
