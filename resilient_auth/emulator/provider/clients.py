@@ -12,6 +12,7 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
+from ..checks import check_text, listed
 from ..wire.messages import Request, basic_credentials
 from .keys import KeyRing
 from .oauth_errors import Refusal
@@ -45,9 +46,17 @@ class Clients:
         certificates: Iterable[bytes],
         federated: Iterable[Mapping[str, str]],
     ) -> None:
-        """Take these credentials of a client from now on, and no others."""
-        loaded = tuple(x509.load_pem_x509_certificate(pem) for pem in certificates)
-        self._registered[client_id] = Registered(frozenset(secrets), loaded, tuple(dict(one) for one in federated))
+        """Take these credentials of a client from now on, and no others.
+
+        Raises:
+            ValueError: An argument is wrong.
+        """
+        check_text("client_id", client_id, "orders-app")
+        texts = listed("secrets", secrets, str, "['s3cret']")
+        pems = listed("certificates", certificates, bytes, "[pem]")
+        records = listed("federated", federated, Mapping, "[{'iss': ..., 'sub': ...}]")
+        loaded = tuple(x509.load_pem_x509_certificate(pem) for pem in pems)
+        self._registered[client_id] = Registered(frozenset(texts), loaded, tuple(dict(one) for one in records))
 
     def authenticate(self, request: Request, grant_type: str) -> str:
         """Return which client a request is from.

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import jwt
 
+from ..checks import check, check_text
 from ..ledger import Ledger
 from ..settings import Settings
 from ..wire.messages import Request, Response, base64url, json_response
@@ -27,11 +28,6 @@ _SHORT_NAMES: Final = {
     "urn:ietf:params:oauth:grant-type:saml1_1-bearer": "saml1_1-bearer",
 }
 _NO_STORE: Final = (("Cache-Control", "no-store, no-cache"), ("Pragma", "no-cache"))
-
-
-def short_grant_name(grant_type: str) -> str:
-    """Return the short name of a grant type: the last part of those that are URNs."""
-    return _SHORT_NAMES.get(grant_type, grant_type)
 
 
 _MALFORMED: Final = Refusal("invalid_request", 50163, "The claims parameter isn't valid JSON of the right shape.")
@@ -78,7 +74,7 @@ class TokenEndpoint:
         self._ledger = ledger
         self._mint = mint
         self._settings = settings
-        self.denials: dict[str, Refusal] = {}
+        self._denials: dict[str, Refusal] = {}
         self._grants: dict[str, Callable[[dict[str, str], Realm, str], Audience]] = {
             "client_credentials": self._client_credentials,
             "authorization_code": self._authorization_code,
@@ -91,6 +87,33 @@ class TokenEndpoint:
             "user_fic": self._user_fic,
         }
 
+    def deny(self, grant: str, refusal: Refusal) -> None:
+        """Refuse a grant type from now on, by its short name or URN, or every one by `"*"`.
+
+        Raises:
+            ValueError: There is no such grant type.
+        """
+        self._denials[self._known(grant)] = refusal
+
+    def allow(self, grant: str | None) -> None:
+        """Stop refusing a grant type, or all of them.
+
+        Raises:
+            ValueError: There is no such grant type.
+        """
+        if grant is None:
+            self._denials.clear()
+        else:
+            self._denials.pop(self._known(grant), None)
+
+    def _known(self, grant: str) -> str:
+        check_text("grant", grant, "client_credentials")
+        name = _SHORT_NAMES.get(grant, grant)
+        check(
+            name == "*" or name in self._grants, f"unknown grant {grant!r}: use *, or one of {', '.join(self._grants)}"
+        )
+        return name
+
     def respond(self, request: Request, realm: Realm) -> Response:
         """Answer a token request.
 
@@ -100,13 +123,13 @@ class TokenEndpoint:
         form = request.form
         if request.method != "POST" or "grant_type" not in form:
             raise Refusal("invalid_request", 900144, "The request body must contain 'grant_type'.")
-        grant_type = short_grant_name(form["grant_type"])
+        grant_type = _SHORT_NAMES.get(form["grant_type"], form["grant_type"])
         grant = self._grants.get(grant_type)
         if grant is None:
             raise Refusal("unsupported_grant_type", 70003, "The app requested an unsupported grant type.")
         if realm.tenant.lower() in self._settings.missing_tenants:
             raise Refusal("invalid_request", 90002, f"Tenant '{realm.tenant}' not found.")
-        denial = self.denials.get(grant_type) or self.denials.get("*")
+        denial = self._denials.get(grant_type) or self._denials.get("*")
         if denial:
             raise replace(denial)
         client_id = self._clients.authenticate(request, grant_type)
