@@ -23,7 +23,7 @@ def test_the_exit_status_is_1_when_the_sdk_misses_one_request(outcome: Callable[
     ("argv", "hint"),
     [
         (["--fault", "earthquake"], "there is no fault 'earthquake': use one of http_503"),
-        (["--threads", "0"], "threads must be from 1 to 256"),
+        (["--threads", "0"], "threads must be a whole number from 1 to 256"),
         (["--outage", "540"], "token-lifetime of 320 s ends before the drill"),
         (["--refresh-in", "400"], "refresh-in of 400 s exceeds token-lifetime"),
         (["--report", "/nowhere/at/all.html"], "name a file in a folder that exists"),
