@@ -89,6 +89,30 @@ def test_an_application_of_users_and_of_its_own_without_a_scope_for_that(wrong: 
     assert found == {"scopes error scope_not_default"}
 
 
+def test_a_redis_that_shows_its_user_no_settings_is_there(
+    diagnose: Callable[..., list[Finding]], valkey: Any, redis_url: str
+) -> None:
+    """As Azure's policy for those who read and write data has it: `INFO` is among the dangerous commands."""
+    valkey.acl_setuser("few", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all", "-@dangerous"])
+    try:
+        found = diagnose(store=redis_url.replace("://", "://few:pw@"))
+    finally:
+        valkey.acl_deluser("few")
+    told = [(each.severity, each.code) for each in found if each.check == "store"]
+    assert told == [("note", "store_settings_unknown"), ("ok", "ok")], found
+
+
+def test_a_managed_identity_beside_users_is_asked_for_its_own_scope(
+    idp: Emulator, diagnose: Callable[..., list[Finding]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not for one that users grant."""
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", idp.metadata_url)
+    scopes = (("User.Read",), ("https://vault.azure.net/.default",))
+    diagnose(flows=("web_app", "managed_identity"), scopes=scopes, client_id="")
+    (asked,) = [token for token in idp.ledger.tokens if token.client_id.startswith("5e1f")][-1:]
+    assert asked.scopes == ("https://vault.azure.net/.default",)
+
+
 @pytest.mark.parametrize("authority", [B2C, ADFS])
 def test_continuous_access_evaluation_is_recommended_where_there_is_any(authority: str) -> None:
     """Neither Azure AD B2C nor AD FS has it."""
