@@ -258,6 +258,15 @@ class TestAssertionsOfRegisteredClients:
         assert ask(client_secret="", client_assertion=text, client_assertion_type=BEARER).status_code == 200
 
 
+def test_a_header_that_comes_twice_is_both(idp: Emulator, client: httpx.Client, ask: Ask) -> None:
+    """And no token that anybody has issued (RFC 9110, section 5.3)."""
+    token = ask().json()["access_token"]
+    good, other = ("Authorization", f"Bearer {token}"), ("Authorization", "Bearer another")
+    assert client.get(f"{idp.api_url}/api/me", headers=[good]).status_code == 200
+    for both in ([good, other], [other, good], [good, good]):
+        assert client.get(f"{idp.api_url}/api/me", headers=both).status_code == 401
+
+
 def test_a_device_code_is_redeemed_where_it_was_asked_for(idp: Emulator, client: httpx.Client) -> None:
     """Another policy hasn't handed it out."""
     here, there = (f"{idp.authority(f'contoso/b2c_1_{one}')}/oauth2/v2.0" for one in ("a", "b"))
