@@ -11,11 +11,11 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import parse_qsl, urlsplit
 
 from .callouts.contracts import ENTRA
-from .callouts.sending import CalloutOutcome, Question, events_claims, send
+from .callouts.sending import CalloutOptions, CalloutOutcome, Question, events_claims, send
 from .checks import check, check_text, check_whole
 from .endpoints import EVERYTHING
 from .faults import Fault
@@ -188,24 +188,7 @@ class Commanded(Settings):
         return self._running.call(lambda: self._running.keys.sign(claims, header))
 
     def call_out(
-        self,
-        url: str,
-        event: str = "tokenIssuanceStart",
-        *,
-        audience: str = "",
-        issuer: str | None = None,
-        tenant: str = "contoso",
-        user: str | None = "ann@contoso.com",
-        basic: tuple[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        data: Mapping[str, Any] | None = None,
-        locale: str = "en-us",
-        password: str | None = None,
-        encrypt_for: bytes | None = None,
-        correlation_id: str | None = None,
-        timeout: float | None = None,
-        retries: int = 1,
-        ca_file: str | None = None,
+        self, url: str, event: str = "tokenIssuanceStart", **options: Unpack[CalloutOptions]
     ) -> CalloutOutcome:
         """Call an API as Entra or B2C does in the middle of a sign-in, on this thread, and judge its answer.
 
@@ -213,10 +196,11 @@ class Commanded(Settings):
             url: The API's.
             event: Entra's `tokenIssuanceStart`, `attributeCollectionStart`, `attributeCollectionSubmit`,
                 `emailOtpSend` or `passwordSubmit`; B2C's `apiConnector` or `restProfile`.
+            options: By name, as below.
             audience: For Entra: the API's own application, for which the token is.
             issuer: For Entra: the token's; that of the tenant at this emulator's own address when not given.
-            tenant: Whose sign-in it is.
-            user: Who signs in; None for a sign-up.
+            tenant: Whose sign-in it is; `contoso` when not given.
+            user: Who signs in, `ann@contoso.com` when not given; None for a sign-up.
             basic: For B2C: a name and a password.
             headers: Further headers, such as a client certificate's.
             data: Further members of what is sent: of `data` for Entra, claims for B2C.
@@ -231,27 +215,9 @@ class Commanded(Settings):
         Raises:
             ValueError: An argument is wrong, or the user is unknown.
         """
-        question = self._question(
-            url,
-            event,
-            audience=audience,
-            issuer=issuer,
-            tenant=tenant,
-            user=user,
-            basic=basic,
-            headers=headers,
-            data=data,
-            locale=locale,
-            password=password,
-            encrypt_for=encrypt_for,
-            correlation_id=correlation_id,
-            timeout=timeout,
-            retries=retries,
-            ca_file=ca_file,
-        )
-        return self._ask(question)
+        return self._ask(self._question(url, event, **options))
 
-    def begin_call_out(self, url: str, event: str = "tokenIssuanceStart", **options: Any) -> None:
+    def begin_call_out(self, url: str, event: str = "tokenIssuanceStart", **options: Unpack[CalloutOptions]) -> None:
         """Begin a call as `call_out` makes it, and don't wait: `called` tells what came of it."""
         question = self._question(url, event, **options)
         threading.Thread(
