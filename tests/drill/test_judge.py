@@ -12,6 +12,8 @@ from made_up import asked, call, issued
 
 from resilient_auth.drill.client.records import Request, encode, parse, with_those_behind
 from resilient_auth.drill.judge import Finding, percentile
+from resilient_auth.drill.run import Outcome
+from resilient_auth.drill.wording import shortfalls
 
 Judge = Callable[..., Finding]
 
@@ -78,6 +80,19 @@ def test_a_token_that_came_after_the_dark_alone_is_no_evidence_of_it(finding: Ju
     )
     assert (found.requests, found.served, found.held, found.missed) == (1, 0, 1, 0)
     assert not found.flawless
+
+
+def test_what_falls_short_is_said_and_what_can_not_be_judged(outcome: Callable[..., Outcome]) -> None:
+    """A client without a token in the dark has failed nothing, and has come through nothing."""
+    assert shortfalls([outcome()]) == []
+    (missed,) = shortfalls([outcome(missed=3)])
+    assert missed.endswith("failed 3 requests with a valid token in hand (3 x MsalServiceError)")
+    late = {"tokens": (issued("late", 1021.0),), "calls": (call(1021.0, "late"),)}
+    for nothing in ({"calls": ()}, late):
+        (unjudged,) = shortfalls([outcome(missed=100, **nothing)])
+        assert unjudged.endswith("can't be judged: it made no request with a valid token in hand")
+    (dead,) = shortfalls([outcome(trouble="its process ended")])
+    assert dead.endswith("can't be judged: its process ended")
 
 
 def test_requests_behind_a_waiting_one_share_its_fate(finding: Judge) -> None:
