@@ -24,7 +24,7 @@ from .tokens import Mint, client_info, resource_of
 
 _CHOICE: Final = "emulator_user"
 #: Of RFC 7636, section 4.2.
-_CHALLENGE: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+_CHALLENGE = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 class SignIn:
