@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 import resilient_auth as ra
-from resilient_auth import callouts, downstream, signin, telemetry, testing, verify
+from resilient_auth import callouts, downstream, events, signin, telemetry, testing, verify
 
 HUGE = 10**400
 ISSUER = {"issuer": "https://id.example", "audience": "api://orders"}
@@ -88,6 +88,23 @@ def provider(**options: Any) -> object:
 
 def remote(**options: Any) -> object:
     return ra.RemoteClaimsVerifier(URL, **{"sends": ("sub",)} | options)
+
+
+def captured(**given: Any) -> object:
+    return testing.CapturedEvents().wait_for(**{"kind": events.BreakerOpened, "timeout": 0.0} | given)
+
+
+def chaos(**given: Any) -> object:
+    return testing.chaos(**{"wrapped": httpx.MockTransport(lambda _: httpx.Response(200))} | given)
+
+
+def set_rate(rate: Any) -> None:
+    chaos().rate = rate  # type: ignore[attr-defined]
+
+
+def check_callout(**given: Any) -> object:
+    usual: dict[str, Any] = {"event": "restProfile", "status": 200, "headers": {}, "body": b""}
+    return testing.check_callout(**usual | given)
 
 
 #: Who is given the store as well.
@@ -180,6 +197,37 @@ ROWS: list[tuple[Callable[..., object], str, tuple[Any, ...]]] = [
     (remote, "allow_http_loopback", NO_BOOLS),
     (functools.partial(ra.BearerAuth, lambda: "token"), "cae", NO_BOOLS),
     (functools.partial(ra.api_client, URL, ra.ResilientCredential(len), ["s"]), "tenant_id", ("", 5, b"x", [], len)),
+    (testing.ManualClock, "start", ("now", True, math.nan, math.inf, -1, HUGE)),
+    (testing.ManualClock, "patience", ("5", True, math.nan, math.inf, 0, -1, None)),
+    (lambda **given: testing.ManualClock().advance(**given), "seconds", ("5", True, math.nan, math.inf, None, HUGE)),
+    (lambda **given: testing.ManualClock().jump(**given), "seconds", ("5", True, math.nan, -math.inf, None, HUGE)),
+    (captured, "kind", ("BreakerOpened", None, ra.TokenDenied, ValueError, object, events.BreakerOpened.__name__)),
+    (lambda **given: testing.CapturedEvents().of(**given), "kind", ("BreakerOpened", None, ra.TokenDenied, object)),
+    (captured, "count", (0, -1, "1", True, 1.5, None)),
+    (captured, "timeout", ("1", math.nan, math.inf, -1, None)),
+    (chaos, "wrapped", (None, "http", httpx.HTTPTransport, httpx.Client(), len)),
+    (chaos, "rate", (2, "1", math.nan, None, True)),
+    (set_rate, "rate", (2, "1", math.nan, None, True)),
+    (chaos, "status", ("503", 99, 600, True, 503.0)),
+    (chaos, "error", ("x", httpx.ConnectError("x"), httpx.HTTPStatusError, KeyboardInterrupt, len)),
+    (chaos, "delay", (-1, "1", math.nan, math.inf, None)),
+    (chaos, "seed", ("x", [1], True, 1.5)),
+    (check_callout, "event", ("signIn", None, ["restProfile"], 5)),
+    (check_callout, "status", ("200", 99, True, None, 200.0)),
+    (check_callout, "headers", (None, [("a", "b")], "a: b")),
+    (check_callout, "body", (None, {}, 5)),
+    (check_callout, "nonce", (5, b"x")),
+    (testing.claims, "subject", (None, "", 5, b"ada")),
+    (testing.claims, "audience", (None, "", 5, ["api://orders"], [])),
+    (testing.claims, "scopes", (None, 5, [""], [5])),
+    (testing.claims, "roles", (None, 5, [""], [5])),
+    (testing.claims, "app_only", NO_BOOLS),
+    (testing.claims, "expires_in", ("5", math.nan, None, HUGE)),
+    *((testing.claims, name, ("x", 5, None, ["x"])) for name in ("sub", "aud", "exp", "scp")),
+    *((testing.claims, name, (5, ["x"], b"x")) for name in ("iss", "tid", "oid", "azp", "preferred_username")),
+    (testing.claims, "iat", ("now", None, math.nan)),
+    (functools.partial(testing.claims, app_only=True), "scopes", ("orders.read", ["orders.read"])),
+    (testing.token, "emulator", (None, "https://localhost", 5, object(), len)),
 ]
 
 

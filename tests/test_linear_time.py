@@ -77,6 +77,7 @@ EXPRESSIONS: dict[str, tuple[str, Texts]] = {
     "downstream.challenge._SEPARATORS": ("match", worst(" ", ",", "\t,")),
     "downstream.challenge._ESCAPE": ("sub", worst("\\", "\\a", "a\\")),
     "downstream.challenge._BASE64": ("fullmatch", worst("a", "a-", "+", "+-")),
+    "emulator.provider.authorize._CHALLENGE": ("fullmatch", worst("a", "a" * 43, "a" * 128, "~", ".", "-")),
     "emulator.provider.realms._REGIONAL": ("fullmatch", worst("a", "a.", "-", "login.microsoft.com", "a.login")),
     "integrations.sqlalchemy._ELSEWISE": (
         "sub", worst("UID=", ";UID=", ";PWD={", ";PWD={}}", ";PWD={a", ";", "; ", ";UID ", ";UID=a")

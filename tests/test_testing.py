@@ -11,7 +11,7 @@ import pytest
 from resilient_auth import Settings, aio, msal
 from resilient_auth.emulator import Emulator, Fault
 from resilient_auth.events import BreakerHalfOpen, BreakerOpened, emit
-from resilient_auth.testing import ManualClock, capture_events, identity_provider, no_jitter
+from resilient_auth.testing import ManualClock, capture_events, claims, identity_provider, no_jitter, token
 
 __all__ = ["identity_provider"]
 
@@ -123,6 +123,23 @@ class TestCapturedEvents:
 def test_the_emulator_is_a_fixture(identity_provider: Emulator) -> None:
     """It is up when a test begins."""
     assert isinstance(identity_provider, Emulator)
+
+
+def test_claims_say_whether_their_token_is_over() -> None:
+    """As a verifier does that accepts one past its expiry."""
+    good, late = claims(), claims(expires_in=-60.0)
+    assert (good.provenance.grace, good.provenance.past_expiry) == (False, 0.0)
+    assert (late.provenance.grace, late.provenance.past_expiry) == (True, 60.0)
+    assert late.issued_at is not None
+    assert late.issued_at < late.expires_at < time.time() < good.expires_at
+
+
+@pytest.mark.parametrize("tenant", ["common", "organizations", "", "/"])
+def test_a_token_is_of_one_tenant(identity_provider: Emulator, tenant: str) -> None:
+    """Which a shared authority isn't."""
+    with pytest.raises(ValueError, match="tenant must be one tenant"):
+        token(identity_provider, tenant=tenant)
+    assert token(identity_provider, tenant="contoso/b2c_1_sign_in").count(".") == 2
 
 
 def wait_through(clock: ManualClock, condition: threading.Condition, seconds: float) -> None:

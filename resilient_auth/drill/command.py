@@ -94,6 +94,13 @@ def _check_files(*names: str | None) -> None:
     for file in (Path(name) for name in names if name is not None):
         if not file.parent.is_dir() or file.is_dir():
             raise ValueError(f"can't write {file}: name a file in a folder that exists")
+        there = file.exists()
+        try:
+            file.open("ab").close()
+            if not there:
+                file.unlink()
+        except OSError as error:
+            raise ValueError(f"can't write {file}: {error.strerror}; name another place, or none") from None
 
 
 def _check_telemetry(folder: str | None) -> None:

@@ -100,8 +100,8 @@ class Finding:
 
     @property
     def flawless(self) -> bool:
-        """Whether every request was served while a valid token was in hand; never without evidence."""
-        return self.trouble is None and self.missed == 0 and self.held > 0 and self.requests > 0
+        """Whether every request was served while a valid token was in hand; never without evidence from the dark."""
+        return self.trouble is None and self.missed == 0 and self.held > 0 and self.served > 0
 
 
 def judge(evidence: Evidence) -> Finding:

@@ -207,9 +207,10 @@ class Plan:
             ("msal_timeout", 0.0, 3600.0),
             ("parallel", 1, 100),
         ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name.replace('_', '-')} must be from {low:g} to {high:g}, not {value:g}")
+            value, kind = getattr(self, name), int if isinstance(low, int) else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                whole = "a whole number " if kind is int else ""
+                raise ValueError(f"{name.replace('_', '-')} must be {whole}from {low:g} to {high:g}, not {value!r}")
         if not self.scenarios:
             raise ValueError("there is no fault to drill: name one of those that --help lists")
         needed = self.healthy + self.outage + self.recovery

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from .._policy.checks import require
 from ..errors import ConfigurationError
 from .client import Refused
 from .client.rehearsed import Provider, check
@@ -49,10 +50,12 @@ def rehearse(
         ConfigurationError: An argument is wrong, or the application can't be drilled.
         ModuleNotFoundError: The extra `emulator` isn't installed.
     """
+    fits = isinstance(faults, Sequence) and not isinstance(faults, str) and all(isinstance(one, str) for one in faults)
+    require(fits, f"faults must be a list of names, such as ['503', 'black_hole'], not {faults!r}")
     try:
         plan = Plan(
             app=_name_of(app),
-            scenarios=tuple(scenario(name) for name in faults),
+            scenarios=tuple(dict.fromkeys(scenario(name) for name in faults)),
             healthy=3.0,
             token_lifetime=QUICK_LIFETIME,
             outage=outage,

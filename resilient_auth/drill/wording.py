@@ -117,7 +117,7 @@ def shortfalls(outcomes: Sequence[Outcome]) -> list[str]:
             continue
         if sdk.trouble is not None:
             lines.append(f"{title}: {sdk.client} can't be judged: {sdk.trouble}")
-        elif sdk.held == 0 or sdk.requests == 0:
+        elif sdk.missed == 0:
             lines.append(f"{title}: {sdk.client} can't be judged: it made no request with a valid token in hand")
         else:
             whys = ", ".join(f"{count} x {why}" for why, count in sdk.errors[:3])

@@ -33,11 +33,12 @@ def serve(argv: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     try:
+        if options.command == "fail":
+            Fault.parse(options.fault)  # which names those that there are
         control = options.control or the_one_that_runs()
         if options.command == "heal":
             command(control, "heal", {} if options.endpoint == EVERYTHING else {"endpoint": options.endpoint})
         else:
-            Fault.parse(options.fault)  # which names those that there are
             limits = {"seconds": options.seconds, "count": options.count}
             command(
                 control,

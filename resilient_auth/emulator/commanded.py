@@ -11,17 +11,17 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import parse_qsl, urlsplit
 
 from .callouts.contracts import ENTRA
-from .callouts.sending import CalloutOutcome, Question, events_claims, send
+from .callouts.sending import CalloutOptions, CalloutOutcome, Question, events_claims, send
+from .checks import check, check_text, check_whole
 from .endpoints import EVERYTHING
 from .faults import Fault
 from .injection import Injection, Match
 from .ledger import Ledger
 from .provider.directory import User
-from .provider.grants import short_grant_name
 from .provider.notices import Delivery, SignOutUris
 from .provider.oauth_errors import Refusal
 from .provider.realms import locate, tenant_id
@@ -95,6 +95,7 @@ class Commanded(Settings):
 
     def authority(self, tenant: str) -> str:
         """Return the authority of a tenant, or of `"tenant/policy"`."""
+        check_text("tenant", tenant, "contoso")
         return f"{self.url}/{tenant}"
 
     def fail(
@@ -136,7 +137,11 @@ class Commanded(Settings):
         self._running.call(lambda: self._running.injections.schedule(entries))
 
     def heal(self, endpoint: str | None = None) -> None:
-        """End the faults of an endpoint, or all of them, and cancel those that are planned."""
+        """End the faults of an endpoint, or all of them, and cancel those that are planned.
+
+        Raises:
+            ValueError: The endpoint is unknown.
+        """
         self._running.call(lambda: self._running.injections.heal(endpoint))
 
     def deny(
@@ -147,14 +152,23 @@ class Commanded(Settings):
         suberror: str | None = None,
         status: int = 400,
     ) -> None:
-        """Refuse a grant type, by its short name or URN, or every one by `"*"`, with an OAuth error."""
+        """Refuse a grant type, by its short name or URN, or every one by `"*"`, with an OAuth error.
+
+        Raises:
+            ValueError: There is no such grant type, or an argument is wrong.
+        """
+        check_text("error", error, "invalid_grant")
+        check_whole("status", status, low=400, high=599)
         refusal = Refusal(error, 70000, description or "The provider was told to refuse this grant.", status, suberror)
-        self._running.call(lambda: self._running.tokens.denials.update({short_grant_name(grant): refusal}))
+        self._running.call(lambda: self._running.tokens.deny(grant, refusal))
 
     def allow(self, grant: str | None = None) -> None:
-        """Stop refusing a grant type, or all of them."""
-        denials = self._running.tokens.denials
-        self._running.call(lambda: denials.clear() if grant is None else denials.pop(short_grant_name(grant), None))
+        """Stop refusing a grant type, or all of them.
+
+        Raises:
+            ValueError: There is no such grant type.
+        """
+        self._running.call(lambda: self._running.tokens.allow(grant))
 
     def roll_keys(self) -> str:
         """Publish a new signing key and sign with it; return its `kid`."""
@@ -174,24 +188,7 @@ class Commanded(Settings):
         return self._running.call(lambda: self._running.keys.sign(claims, header))
 
     def call_out(
-        self,
-        url: str,
-        event: str = "tokenIssuanceStart",
-        *,
-        audience: str = "",
-        issuer: str | None = None,
-        tenant: str = "contoso",
-        user: str | None = "ann@contoso.com",
-        basic: tuple[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        data: Mapping[str, Any] | None = None,
-        locale: str = "en-us",
-        password: str | None = None,
-        encrypt_for: bytes | None = None,
-        correlation_id: str | None = None,
-        timeout: float | None = None,
-        retries: int = 1,
-        ca_file: str | None = None,
+        self, url: str, event: str = "tokenIssuanceStart", **options: Unpack[CalloutOptions]
     ) -> CalloutOutcome:
         """Call an API as Entra or B2C does in the middle of a sign-in, on this thread, and judge its answer.
 
@@ -199,10 +196,11 @@ class Commanded(Settings):
             url: The API's.
             event: Entra's `tokenIssuanceStart`, `attributeCollectionStart`, `attributeCollectionSubmit`,
                 `emailOtpSend` or `passwordSubmit`; B2C's `apiConnector` or `restProfile`.
+            options: By name, as below.
             audience: For Entra: the API's own application, for which the token is.
             issuer: For Entra: the token's; that of the tenant at this emulator's own address when not given.
-            tenant: Whose sign-in it is.
-            user: Who signs in; None for a sign-up.
+            tenant: Whose sign-in it is; `contoso` when not given.
+            user: Who signs in, `ann@contoso.com` when not given; None for a sign-up.
             basic: For B2C: a name and a password.
             headers: Further headers, such as a client certificate's.
             data: Further members of what is sent: of `data` for Entra, claims for B2C.
@@ -217,27 +215,9 @@ class Commanded(Settings):
         Raises:
             ValueError: An argument is wrong, or the user is unknown.
         """
-        question = self._question(
-            url,
-            event,
-            audience=audience,
-            issuer=issuer,
-            tenant=tenant,
-            user=user,
-            basic=basic,
-            headers=headers,
-            data=data,
-            locale=locale,
-            password=password,
-            encrypt_for=encrypt_for,
-            correlation_id=correlation_id,
-            timeout=timeout,
-            retries=retries,
-            ca_file=ca_file,
-        )
-        return self._ask(question)
+        return self._ask(self._question(url, event, **options))
 
-    def begin_call_out(self, url: str, event: str = "tokenIssuanceStart", **options: Any) -> None:
+    def begin_call_out(self, url: str, event: str = "tokenIssuanceStart", **options: Unpack[CalloutOptions]) -> None:
         """Begin a call as `call_out` makes it, and don't wait: `called` tells what came of it."""
         question = self._question(url, event, **options)
         threading.Thread(
@@ -265,6 +245,9 @@ class Commanded(Settings):
             certificates: Certificates in PEM; the client signs its assertions with their keys.
             federated: Claims that an assertion must have, such as `iss`, `sub` and `aud`; this provider must have
                 signed it, for a managed identity or by `sign`.
+
+        Raises:
+            ValueError: An argument is wrong.
         """
         self._running.call(lambda: self._running.clients.register(client_id, secrets, certificates, federated))
 
@@ -283,7 +266,14 @@ class Commanded(Settings):
             backchannel: Its `backchannel_logout_uri`, which is sent a logout token.
             frontchannel: Its `frontchannel_logout_uri`, which the sign-out page loads in a frame.
             ca_file: Whose certificates it has; the emulator's own authority is trusted too.
+
+        Raises:
+            ValueError: An argument is wrong.
         """
+        check_text("client_id", client_id, "orders-app")
+        for name, uri in (("backchannel", backchannel), ("frontchannel", frontchannel)):
+            fits = uri is None or (isinstance(uri, str) and urlsplit(uri).scheme in ("http", "https"))
+            check(fits, f"{name} must be an http(s) URL, not {uri!r}")
         self._running.call(
             lambda: self._running.notices.register(client_id, SignOutUris(backchannel, frontchannel, ca_file))
         )
@@ -354,7 +344,14 @@ class Commanded(Settings):
         self._running.notices.send_soon("event", url, token, **options)
 
     def add_user(self, username: str, password: str | None = "pw", oid: str | None = None) -> User:  # noqa: S107
-        """Create or replace a user, whose home is the tenant of the name's domain."""
+        """Create or replace a user, whose home is the tenant of the name's domain.
+
+        Raises:
+            ValueError: An argument is wrong.
+        """
+        check_text("username", username, "ann@contoso.com")
+        for name, value in (("password", password), ("oid", oid)):
+            check(value is None or isinstance(value, str), f"{name} must be a text or None, not {type(value).__name__}")
         return self._running.call(lambda: self._running.directory.add_user(username, password, oid))
 
     def revoke(self, subject_or_client_id: str, *, refresh_tokens: bool = False) -> None:
@@ -363,9 +360,15 @@ class Commanded(Settings):
         Args:
             subject_or_client_id: A user name, an object id or a client id.
             refresh_tokens: Refuse their refresh tokens too, so that the user must sign in again.
+
+        Raises:
+            ValueError: There is no user of this name.
         """
+        check_text("subject_or_client_id", subject_or_client_id, "ann@contoso.com")
 
         def revoke() -> None:
+            if "@" in subject_or_client_id:
+                self._user(subject_or_client_id)
             user = self._running.directory.find_user(subject_or_client_id)
             key = user.oid if user else subject_or_client_id
             self.ledger.revoke(key)
@@ -391,6 +394,7 @@ class Commanded(Settings):
         Raises:
             ValueError: The user is unknown, or the URL isn't one of an authorization endpoint.
         """
+        check_text("auth_uri", auth_uri, f"{self.url}/contoso/oauth2/v2.0/authorize?client_id=...")
         target = urlsplit(auth_uri)
         asked = dict(parse_qsl(target.query, keep_blank_values=True))
         endpoint, realm = locate(target.netloc.lower(), tuple(filter(None, target.path.split("/"))), asked)

@@ -12,6 +12,8 @@ from email.utils import formatdate
 from math import ceil
 from typing import Any, Final
 
+from .checks import LONGEST, check, check_number, check_text, check_whole
+
 REFUSE, TLS_FAILED, EXPIRED_TOKENS = "refuse", "tls_failed", "expired_tokens"
 
 _ERROR_PAGE: Final = (
@@ -54,18 +56,20 @@ class Fault:
     @staticmethod
     def slow(seconds: float = 2.0) -> Fault:
         """Answer correctly, `seconds` late."""
-        _positive("seconds", seconds)
+        check_number("seconds", seconds, above=True)
         return Slow(seconds=seconds)
 
     @staticmethod
     def trickle(bytes_per_second: float = 1.0, headers: bool = False) -> Fault:
         """Answer correctly, a few bytes at a time; with `headers`, the header bytes too."""
-        _positive("bytes_per_second", bytes_per_second)
+        check_number("bytes_per_second", bytes_per_second, above=True)
+        _check_bool("headers", headers)
         return Trickle(bytes_per_second=bytes_per_second, headers=headers)
 
     @staticmethod
     def http_503(json: bool = True, retry_after: float | None = None) -> Fault:
         """Answer 503 with Entra's JSON, or with a page where `json` is false."""
+        _check_bool("json", json)
         return Fault.status(503, retry_after=retry_after) if json else Fault.http_503_html(retry_after)
 
     @staticmethod
@@ -76,8 +80,8 @@ class Fault:
     @staticmethod
     def status(code: int, body: str | None = None, retry_after: float | None = None) -> Fault:
         """Answer any status of 200 to 599, with an OAuth error body unless `body` is given."""
-        if not 200 <= code <= 599:
-            raise ValueError(f"status code {code} is outside 200 to 599")
+        check_whole("the status code", code, low=200, high=599)
+        check(body is None or isinstance(body, str), f"body must be a text, not {type(body).__name__}")
         return WrongAnswer(f"http_{code}", code, _error_body(code) if body is None else body, retry_after=retry_after)
 
     @staticmethod
@@ -118,9 +122,10 @@ class Fault:
     @staticmethod
     def flapping(period: float = 1.0, inner: Fault | None = None) -> Fault:
         """Fail as `inner` does (503 unless given) for `period` seconds, work for as long, and so on."""
-        _positive("period", period)
-        if isinstance(inner, Flapping):
-            raise ValueError("a flapping fault can't flap inside another one")  # noqa: TRY004 (the type is right)
+        check_number("period", period, above=True)
+        fits = inner is None or isinstance(inner, Fault)
+        check(fits, f"inner must be a fault such as Fault.refuse(), not {inner!r}")
+        check(not isinstance(inner, Flapping), "inner can't flap: it does so inside a flapping fault")
         return Flapping(period=period, inner=inner or Fault.http_503())
 
     @staticmethod
@@ -144,14 +149,15 @@ class Fault:
         Raises:
             ValueError: There is no such fault, or it doesn't take these arguments.
         """
+        check_text("a fault", text, "503")
         head, _, argument = text.strip().lower().replace("-", "_").partition(":")
-        name = f"http_{head}" if head[:3].isdigit() else head
+        name = f"http_{head}" if head[:3].isdecimal() and head.isascii() else head
         code = name.removeprefix("http_")
         known = _CONSTRUCTORS.get(name)
-        if known is None and not (code.isdigit() and len(code) == 3):
+        if known is None and not (code.isdecimal() and code.isascii() and len(code) == 3):
             raise ValueError(f"unknown fault {text!r}: use a status code or one of {', '.join(_CONSTRUCTORS)}")
         if argument:
-            options.setdefault(_FIRST_ARGUMENT.get(name, "retry_after"), float(argument))
+            options.setdefault(_FIRST_ARGUMENT.get(name, "retry_after"), _number_in(text, argument))
         if isinstance(options.get("inner"), str):
             options["inner"] = Fault.parse(options["inner"])
         try:
@@ -186,6 +192,11 @@ class WrongAnswer(Fault):
     content_type: str = "application/json; charset=utf-8"
     retry_after: float | None = None
     as_date: bool = False
+
+    def __post_init__(self) -> None:
+        if self.retry_after is not None:
+            check_number("retry_after", self.retry_after, low=-LONGEST)
+        _check_bool("as_date", self.as_date)
 
     def retry_after_header(self, now: float) -> str | None:
         """Return the `Retry-After` to send at wall-clock time `now`, rounded so that it's never too early."""
@@ -226,6 +237,12 @@ def _error_body(code: int) -> str:
     return json.dumps({"error": error, "error_description": description, "error_codes": [number]})
 
 
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, not {value!r}")
+def _number_in(text: str, argument: str) -> float:
+    try:
+        return float(argument)
+    except ValueError:
+        raise ValueError(f"what follows the colon of a fault must be a number, as in slow:5, not {text!r}") from None
+
+
+def _check_bool(name: str, value: object) -> None:
+    check(isinstance(value, bool), f"{name} must be True or False, not {value!r}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from .checks import check, check_number, check_whole
 from .endpoints import EVERYTHING, UNKNOWN, Host, host_of
 from .faults import EXPIRED_TOKENS, TLS_FAILED, Fault, Flapping
 from .ledger import Call
 
 Match = Callable[[Call], bool] | Mapping[str, str | None]
+#: What is known of a call before it is answered.
+_MATCHED: Final = ("endpoint", "method", "host", "path", "grant_type", "client_id", "scope", "client")
+_MOST: Final = 10**9
 
 
 class Injection:
@@ -27,11 +30,12 @@ class Injection:
         probability: float = 1.0,
         match: Match | None = None,
     ) -> None:
+        check(isinstance(fault, Fault), f"fault must be one such as Fault.http_503(), not {fault!r}")
         host_of(endpoint)
-        if count is not None and count < 1:
-            raise ValueError(f"count must be at least 1, not {count}")
-        if not 0 < probability <= 1:
-            raise ValueError(f"probability must be above 0 and at most 1, not {probability}")
+        if count is not None:
+            check_whole("count", count, low=1, high=_MOST)
+        check_number("probability", probability, high=1.0, above=True)
+        _check_match(match)
         if fault.host_wide and (count is not None or probability != 1 or match is not None):
             raise ValueError(f"{fault.name} breaks a whole host: it takes no count, probability or match")
         if getattr(fault, "inner", fault).name == TLS_FAILED and host_of(endpoint) == "metadata":
@@ -92,8 +96,8 @@ class Injections:
 
     def add(self, injection: Injection, seconds: float | None = None) -> Injection:
         """Put a fault in force, for `seconds` if given."""
-        if seconds is not None and not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds must be a number from 0, not {seconds}")
+        if seconds is not None:
+            check_number("seconds", seconds)
         loop = asyncio.get_running_loop()
         self._active.append(injection)
         if seconds is not None:
@@ -118,14 +122,17 @@ class Injections:
         """Put faults in force from `start` to `stop`, in seconds from now."""
         planned = []
         for start, stop, fault, endpoint in plan:
-            if not 0 <= start < stop:
-                raise ValueError(f"a fault must start at 0 or later and before it stops, not from {start} to {stop}")
+            check_number("start", start)
+            check_number("stop", stop)
+            check(start < stop, f"a fault must start before it stops, not from {start} to {stop}")
             planned.append((start, stop - start, Injection(fault, endpoint)))
         for start, seconds, injection in planned:
             self._add_later(start, seconds, injection)
 
     def heal(self, endpoint: str | None = None) -> None:
         """End the faults of an endpoint, or all of them, and cancel those scheduled."""
+        if endpoint is not None:
+            host_of(endpoint)
         for injection in self.active:
             if endpoint in (None, injection.endpoint):
                 self.remove(injection)
@@ -175,3 +182,12 @@ class Injections:
             self._flap_later(injection, period)
 
         injection.timers["flip"] = asyncio.get_running_loop().call_later(period, flip)
+
+
+def _check_match(match: object) -> None:
+    if match is None or callable(match):
+        return
+    check(isinstance(match, Mapping), f"match must be a function of a Call, or a mapping of its fields, not {match!r}")
+    for name, value in dict(match).items():  # type: ignore[call-overload]
+        check(name in _MATCHED, f"match names {name!r}, by which no call is known before its answer: use {_MATCHED}")
+        check(value is None or isinstance(value, str), f"match must be texts, or None, not {name}={value!r}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from difflib import get_close_matches
+from typing import Any, Literal
 
-#: Seconds; a hundred years, so that every moment is one that a clock can tell.
-_LONGEST: Final = 100 * 365 * 86400
+from .checks import check, check_number, check_text
 
 
 class Settings:
@@ -23,20 +23,45 @@ class Settings:
         region: The location that `/metadata/instance/compute` tells.
         missing_tenants: Tenants that don't exist: discovery and token answer 400 for them.
         met_contexts: The authentication contexts that sign-ins meet; an ID token tells the one that was asked for.
+
+    Raises:
+        ValueError: An attribute is set to what it can't be.
+        AttributeError: There is no such attribute, and one of a name that is like it.
     """
+
+    token_lifetime: float
+    refresh_in: float | None
+    revocable: bool
+    rotate: Literal["always", "never"]
+    one_time_refresh_tokens: bool
+    device_code_interval: float
+    refresh_token_lifetime: float
+    policy_claim: Literal["tfp", "acr"]
+    region: str
+    missing_tenants: set[str]
+    met_contexts: set[str]
 
     def __init__(self) -> None:
         self.token_lifetime = 3600.0
-        self.refresh_in: float | None = None
+        self.refresh_in = None
         self.revocable = False
-        self.rotate: Literal["always", "never"] = "always"
+        self.rotate = "always"
         self.one_time_refresh_tokens = False
         self.device_code_interval = 1
         self.refresh_token_lifetime = 90 * 86400.0
-        self.policy_claim: Literal["tfp", "acr"] = "tfp"
+        self.policy_claim = "tfp"
         self.region = "westus2"
-        self.missing_tenants: set[str] = {"nonexistent"}
-        self.met_contexts: set[str] = set()
+        self.missing_tenants = {"nonexistent"}
+        self.met_contexts = set()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Settings.__annotations__:
+            value = _checked(name, value)
+        elif not name.startswith("_") and not hasattr(self, name):
+            meant = get_close_matches(name, Settings.__annotations__, n=1, cutoff=0.8)
+            if meant:
+                raise AttributeError(f"there is no setting {name!r}: did you mean {meant[0]!r}?")
+        super().__setattr__(name, value)
 
     def change(self, changes: dict[str, Any]) -> None:
         """Set several attributes at once, from values that came as JSON.
@@ -50,25 +75,24 @@ class Settings:
 
 
 def _checked(name: str, value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST
     match name:
         case "token_lifetime" | "device_code_interval" | "refresh_token_lifetime":
-            valid = number
+            check_number(name, value)
         case "refresh_in":
-            valid = number or value is None
+            if value is not None:
+                check_number(name, value)
         case "revocable" | "one_time_refresh_tokens":
-            valid = isinstance(value, bool)
+            check(isinstance(value, bool), f"{name} must be True or False, not {value!r}")
         case "rotate":
-            valid = value in ("always", "never")
+            check(value in ("always", "never"), f"rotate must be 'always' or 'never', not {value!r}")
         case "policy_claim":
-            valid = value in ("tfp", "acr")
+            check(value in ("tfp", "acr"), f"policy_claim must be 'tfp' or 'acr', not {value!r}")
         case "region":
-            valid = isinstance(value, str)
+            check_text(name, value, "westus2")
         case "missing_tenants" | "met_contexts":
-            valid = isinstance(value, list | set) and all(isinstance(one, str) for one in value)
-            value = set(value) if valid else value
+            fits = isinstance(value, list | set) and all(isinstance(one, str) for one in value)
+            check(fits, f"{name} must be a set of texts, not {value!r}")
+            return set(value)
         case _:
-            raise ValueError(f"there is no setting {name!r}")
-    if not valid:
-        raise ValueError(f"{value!r} isn't a value for {name}")
+            raise ValueError(f"there is no setting {name!r}: use one of {', '.join(Settings.__annotations__)}")
     return value

@@ -98,13 +98,26 @@ def _tls(conninfo: str, options: dict[str, Any]) -> dict[str, str]:
     """Return what is to be said of TLS, so that nobody on the way can read a password: libpq's default lets them."""
     from psycopg.conninfo import conninfo_to_dict
 
-    known = conninfo_to_dict(conninfo, **{k: v for k, v in options.items() if k in ("host", "hostaddr", "sslmode")})
-    hosts = str(known.get("host") or known.get("hostaddr") or os.environ.get("PGHOST") or "")
-    if all(not host or host.startswith(("/", "@")) or is_loopback(host) for host in hosts.split(",")):
+    names = ("host", "hostaddr", "sslmode", "service")
+    known = conninfo_to_dict(conninfo, **{name: options[name] for name in names if name in options})
+    # Where both are known, libpq connects to the address, and verifies the name.
+    hosts = _known(known, "hostaddr") or _known(known, "host")
+    if service := _known(known, "service"):
+        hosts = f"the host of the service {service}"
+        require(
+            bool(known.get("sslmode")),
+            f"what the service {service} says of TLS isn't read here: say sslmode=require, or verify-full",
+        )
+    elif all(not host or host.startswith(("/", "@")) or is_loopback(host) for host in hosts.split(",")):
         return {}
-    mode = str(known.get("sslmode") or os.environ.get("PGSSLMODE") or "require")
+    mode = _known(known, "sslmode") or "require"
     require(
         mode not in _UNSAFE,
         f"sslmode={mode} would let the token be read on the way to {hosts}: use require, or verify-full",
     )
     return {"sslmode": mode}
+
+
+def _known(given: dict[str, Any], name: str) -> str:
+    """Return what is said of a connection, in its text or by libpq's variable, such as `PGHOST`; "" for nothing."""
+    return str(given.get(name) or os.environ.get(f"PG{name.upper()}") or "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .._policy.checks import require, require_whole
+
 __all__ = ["check_callout"]
 
 
@@ -25,12 +27,17 @@ def check_callout(
 
     Raises:
         AssertionError: It isn't the contract's; the message says why, and what Entra's sign-in log would say.
-        ValueError: There is no such event.
+        ConfigurationError: An argument is wrong, or there is no such event.
     """
     from ..emulator.callouts.contracts import CONTRACTS, Unfit, judge
 
-    if event not in CONTRACTS:
-        raise ValueError(f"event must be one of {', '.join(CONTRACTS)}, not {event!r}")
+    known = isinstance(event, str) and event in CONTRACTS
+    require(known, f"event must be one of {', '.join(CONTRACTS)}, not {event!r}")
+    require_whole("status", status, low=100, high=599)
+    items = callable(getattr(headers, "items", None))
+    require(items, f"headers must be a mapping, such as the answer's own, not {type(headers).__name__}")
+    require(isinstance(body, (bytes, str)), f"body must be bytes or a text, not {type(body).__name__}")
+    require(nonce is None or isinstance(nonce, str), f"nonce must be a text, not {type(nonce).__name__}")
     kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
     sent = body.encode(errors="surrogatepass") if isinstance(body, str) else body
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from .._policy.checks import require, require_number, require_whole
 from ..events import Event, subscribe
 
 __all__ = ["CapturedEvents", "capture_events"]
@@ -28,7 +29,12 @@ class CapturedEvents:
             self._changed.notify_all()
 
     def of(self, kind: type[_E]) -> list[_E]:
-        """List those of one kind."""
+        """List those of one kind.
+
+        Raises:
+            ConfigurationError: It isn't a class of events, of which there could be none.
+        """
+        _check_kind(kind)
         with self._changed:
             return [event for event in self._events if isinstance(event, kind)]
 
@@ -37,7 +43,11 @@ class CapturedEvents:
 
         Raises:
             AssertionError: There weren't.
+            ConfigurationError: An argument is wrong.
         """
+        _check_kind(kind)
+        require_whole("count", count, low=1)
+        require_number("timeout", timeout, low=0.0, high=threading.TIMEOUT_MAX)
         ends = time.monotonic() + timeout
         with self._changed:
             while len(found := [event for event in self._events if isinstance(event, kind)]) < count:
@@ -49,6 +59,11 @@ class CapturedEvents:
     def __iter__(self) -> Iterator[Event]:
         with self._changed:
             return iter(list(self._events))
+
+
+def _check_kind(kind: object) -> None:
+    fits = isinstance(kind, type) and issubclass(kind, Event)
+    require(fits, f"kind must be a class of resilient_auth.events, such as BreakerOpened, not {kind!r}")
 
 
 @contextmanager

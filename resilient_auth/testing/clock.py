@@ -6,8 +6,14 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Final
+
+from .._policy.checks import require, require_number
 
 __all__ = ["ManualClock", "no_jitter"]
+
+#: The last second of the year 9999, after which no date can be written.
+_LAST: Final = 253_402_300_799.0
 
 
 def no_jitter(low: float, high: float) -> float:
@@ -22,9 +28,15 @@ class ManualClock:
         start: Seconds since the epoch at which its wall clock starts; the real time when not given, since MSAL's own
             cache knows no other.
         patience: Real seconds after which a caller that waits for this clock fails the test when nobody has moved it.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
     """
 
     def __init__(self, start: float | None = None, *, patience: float = 30.0) -> None:
+        if start is not None:
+            require_number("start", start, low=0.0, high=_LAST)
+        require_number("patience", patience, low=0.01, high=threading.TIMEOUT_MAX)
         self._wall = time.time() if start is None else start
         self._monotonic = 1_000.0
         self._patience = patience
@@ -43,15 +55,24 @@ class ManualClock:
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and wake whoever waits for it."""
-        if seconds < 0:
-            raise ValueError("time passes forwards: set the wall clock back with jump()")
+        """Let time pass, and wake whoever waits for it.
+
+        Raises:
+            ConfigurationError: It isn't a number of seconds from 0.
+        """
+        require_number("seconds", seconds, low=-_LAST, high=_LAST)
+        require(seconds >= 0, "time passes forwards: set the wall clock back with jump()")
         self._monotonic += seconds
         self._wall += seconds
         self._wake()
 
     def jump(self, seconds: float) -> None:
-        """Set the wall clock, and it alone, forwards or back."""
+        """Set the wall clock, and it alone, forwards or back.
+
+        Raises:
+            ConfigurationError: It isn't a number of seconds.
+        """
+        require_number("seconds", seconds, low=-_LAST, high=_LAST)
         self._wall += seconds
         self._wake()
 

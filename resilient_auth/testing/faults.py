@@ -24,7 +24,7 @@ def chaos(
         wrapped: The transport that answers the requests that are spared; give the result to `ResilientTransport`.
         rate: Share of requests that fail, from 0 to 1; may be changed while it runs, as an attribute.
         status: Answer these with this status.
-        error: Raise this error of httpx's for them instead, such as `httpx.ConnectError`.
+        error: Raise this transport error of httpx's for them instead, such as `httpx.ConnectError`.
         delay: Seconds for which each of them is held up first. Where neither status nor error is given, that is all.
         seed: Makes the choice of requests repeatable.
 
@@ -32,20 +32,42 @@ def chaos(
         A transport for `httpx.Client` and `httpx.AsyncClient`, with `rate` and `hits`, the number of faults so far.
 
     Raises:
-        ConfigurationError: An argument is wrong.
+        ConfigurationError: An argument is wrong, or `rate` is set to what isn't a share.
     """
     import random
 
     import httpx
 
-    from .._policy.checks import require, require_number
+    from .._policy.checks import require, require_number, require_whole
 
-    require_number("rate", rate, low=0.0, high=1.0, unit="")
-    require_number("delay", delay, low=0.0)
+    answers = any(callable(getattr(wrapped, f"handle_{kind}request", None)) for kind in ("", "async_"))
+    require(
+        answers and not isinstance(wrapped, type),
+        f"wrapped must be a transport, such as httpx.HTTPTransport(), not {wrapped!r}",
+    )
+    require_number("delay", delay, low=0.0, high=3600.0)
     require(status is None or error is None, "give a status or an error, not both")
+    if status is not None:
+        require_whole("status", status, low=200, high=599)
+    if error is not None:
+        require(
+            isinstance(error, type) and issubclass(error, (httpx.TransportError, OSError)),
+            f"error must be a class of httpx's transport errors, such as httpx.ConnectError, not {error!r}",
+        )
+    if seed is not None:
+        require_whole("seed", seed, low=0)
     luck = random.Random(seed)  # noqa: S311 - nothing secret hangs on it
 
     class Chaos(httpx.BaseTransport, httpx.AsyncBaseTransport):
+        @property
+        def rate(self) -> float:
+            return self._rate
+
+        @rate.setter
+        def rate(self, share: float) -> None:
+            require_number("rate", share, low=0.0, high=1.0, unit="")
+            self._rate = share
+
         def __init__(self) -> None:
             self.rate = rate
             self.hits = 0

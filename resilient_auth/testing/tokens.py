@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from .._policy.checks import require, require_number
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["claims", "token"]
 
-_TENANT = "11111111-2222-4333-8444-555555555555"
+_TENANT: Final = "11111111-2222-4333-8444-555555555555"
+#: Claims that an argument makes, and that argument; and those that are a text where they are there.
+_MADE_OF: Final = {"sub": "subject", "aud": "audience", "exp": "expires_in", "scp": "scopes"}
+_TEXTS: Final = ("iss", "tid", "oid", "azp", "uti", "sid", "tfp", "nonce", "preferred_username", "name")
 
 
 def claims(
@@ -36,11 +40,11 @@ def claims(
         subject: `sub`.
         scopes: Scopes that the user granted, one by one or in one text.
         roles: Roles; a text is one of them.
-        app_only: Make them an application's own, not a user's.
+        app_only: Make them an application's own, not a user's; it has roles, and no scopes.
         audience: `aud`.
         expires_in: Seconds until they expire; negative for those of a token that was accepted past its expiry.
         further: Claims by name, such as `tid="..."` or `preferred_username="ada@contoso.com"`; in place of those that
-            are made up.
+            are made up, and of none that an argument makes.
 
     Returns:
         Claims whose `raw` says the same.
@@ -51,16 +55,24 @@ def claims(
     # What verifies tokens loads much that a test of something else can do without.
     from ..verify.claims import Claims, Provenance, frozen
 
+    for name, argument in _MADE_OF.items():
+        require(name not in further, f"{name} is made of {argument}: give {argument}=...")
+    for name in _TEXTS:
+        given = further.get(name, "")
+        fits = isinstance(given, str) or (given is None and name != "iss")
+        require(fits, f"{name} must be a text, as it is in tokens that verify, not {given!r}")
+    for name in {"iat", "nbf"} & further.keys():
+        require_number(name, further[name], low=0.0, unit="")
     issued = {"iss": f"https://login.microsoftonline.com/{_TENANT}/v2.0", "tid": _TENANT}
-    said = issued | _said(subject, scopes, roles, app_only, audience, expires_in) | further
+    said = issued | _said(subject, scopes, roles, app_only, audience, expires_in, further)
     late = max(0.0, -expires_in)
     return Claims(
-        subject=said["sub"],
+        subject=subject,
         object_id=said.get("oid"),
         tenant_id=said.get("tid"),
         client_id=said.get("azp"),
         issuer=said["iss"],
-        audience=(said["aud"],) if isinstance(said["aud"], str) else tuple(said["aud"]),
+        audience=(audience,),
         scopes=frozenset(said.get("scp", "").split()),
         roles=frozenset(said.get("roles", ())),
         app_only=app_only,
@@ -101,7 +113,8 @@ def token(
         app_only: As for `claims`.
         audience: As for `claims`.
         expires_in: Seconds until it expires; negative for one that has.
-        further: As for `claims`.
+        further: Claims by name, in place of those that are made up or that an argument makes, however wrong: for tests
+            of what is refused.
 
     Returns:
         The token's text.
@@ -109,16 +122,23 @@ def token(
     Raises:
         ConfigurationError: An argument is wrong.
     """
+    from ..emulator import Emulator
     from ..emulator.provider.realms import locate
 
+    require(
+        isinstance(emulator, Emulator),
+        f"emulator must be a running resilient_auth.emulator.Emulator, not {type(emulator).__name__}",
+    )
+    require(isinstance(tenant, str), f"tenant must be a text, such as 'contoso', not {type(tenant).__name__}")
     path = (*filter(None, tenant.split("/")), "oauth2", "v2.0", "token")
     realm = locate(urlsplit(emulator.url).netloc, path, {})[1]
     if realm is None or realm.shared or len(path) < 4:
         raise ConfigurationError(f"tenant must be one tenant, such as 'contoso', not {tenant!r}")
+    said = _said(subject, scopes, roles, app_only, audience, expires_in, further)
     issued = {"iss": realm.access_token_issuer(realm.tid), "tid": realm.tid}
     if realm.policy is not None:
         issued["tfp"] = realm.policy
-    return emulator.sign(issued | _said(subject, scopes, roles, app_only, audience, expires_in) | further)
+    return emulator.sign(issued | said)
 
 
 def _said(
@@ -128,8 +148,15 @@ def _said(
     app_only: bool,
     audience: str,
     expires_in: float,
+    further: dict[str, Any],
 ) -> dict[str, Any]:
-    require(isinstance(subject, str) and bool(subject), f"subject must be a text, not {subject!r}")
+    for text_name, text in (("subject", subject), ("audience", audience)):
+        require(isinstance(text, str) and bool(text), f"{text_name} must be a text, not {text!r}")
+    require(isinstance(app_only, bool), f"app_only must be True or False, not {app_only!r}")
+    try:
+        json.dumps(further)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"claims must be what JSON can say: {error}") from None
     require_number("expires_in", expires_in, low=-10 * 365 * 86_400.0, high=10 * 365 * 86_400.0)
     granted, assigned = (
         scopes.split() if isinstance(scopes, str) else scopes,
@@ -138,6 +165,7 @@ def _said(
     for name, given in (("scopes", granted), ("roles", assigned)):
         fits = isinstance(given, Collection) and all(isinstance(one, str) and one for one in given)
         require(fits, f"{name} must be names, such as ('orders.read',), not {given!r}")
+    require(not (app_only and granted), "an application's own token has no scopes: give roles, or app_only=False")
     ends = int(time.time() + expires_in)
     said: dict[str, Any] = {
         "aud": audience,
@@ -157,4 +185,4 @@ def _said(
         said["scp"] = " ".join(sorted(granted))
     if assigned:
         said["roles"] = sorted(assigned)
-    return said
+    return said | further

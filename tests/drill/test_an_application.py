@@ -50,6 +50,21 @@ def test_what_is_no_application_is_refused(outage_drill: Any, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(("faults", wrong) for wrong in ("503", (), None, (5,), 503)),
+        *((name, wrong) for name in ("outage", "recovery", "rate") for wrong in ("5", -1, float("nan"), None, True)),
+        *(("threads", wrong) for wrong in ("4", 0, 2.5, None, True)),
+        *(("app", wrong) for wrong in (5, None, "shop", "")),
+    ],
+)
+def test_a_drill_that_can_not_be_is_refused(outage_drill: Any, name: str, wrong: Any) -> None:
+    """By the argument's name, before a process is started."""
+    with pytest.raises(ConfigurationError, match="fault" if name == "faults" else name):
+        outage_drill(**{"app": shop, "faults": ("503",), name: wrong})
+
+
+@pytest.mark.parametrize(
     ("name", "hint"),
     [
         ("shop", "--app must be module:callable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -23,11 +24,13 @@ def test_the_exit_status_is_1_when_the_sdk_misses_one_request(outcome: Callable[
     ("argv", "hint"),
     [
         (["--fault", "earthquake"], "there is no fault 'earthquake': use one of http_503"),
-        (["--threads", "0"], "threads must be from 1 to 256"),
+        (["--threads", "0"], "threads must be a whole number from 1 to 256"),
         (["--outage", "540"], "token-lifetime of 320 s ends before the drill"),
         (["--refresh-in", "400"], "refresh-in of 400 s exceeds token-lifetime"),
         (["--report", "/nowhere/at/all.html"], "name a file in a folder that exists"),
         (["--json", "/tmp"], "can't write /tmp"),
+        (["--report", "/proc/drill.html", "--fault", "503", "--outage", "1"], "can't write /proc/drill.html: "),
+        (["--json", "/proc/drill.json", "--fault", "503", "--outage", "1"], "can't write /proc/drill.json: "),
         (["--threads", "many"], "invalid int value"),
         (["--unknown"], "unrecognized arguments"),
     ],
@@ -38,6 +41,17 @@ def test_bad_usage_ends_with_2_before_anything_starts(
     """The message names the option and the way out."""
     assert main(argv) == 2
     assert hint in capsys.readouterr().err
+
+
+def test_what_is_there_already_stays_until_there_is_something_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing is left behind by a drill that didn't begin."""
+    (tmp_path / "old.html").write_text("of yesterday")
+    places = ["--report", str(tmp_path / "old.html"), "--json", str(tmp_path / "new.json")]
+    assert main([*places, "--app", "nowhere:build"]) == 2
+    assert "no module nowhere" in capsys.readouterr().err
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"old.html": "of yesterday"}
 
 
 def test_help_lists_the_faults(capsys: pytest.CaptureFixture[str]) -> None:

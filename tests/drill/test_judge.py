@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from made_up import asked, call, issued
 
 from resilient_auth.drill.client.records import Request, encode, parse, with_those_behind
 from resilient_auth.drill.judge import Finding, percentile
+from resilient_auth.drill.run import Outcome
+from resilient_auth.drill.wording import shortfalls
 
 Judge = Callable[..., Finding]
 
@@ -69,6 +72,29 @@ def test_without_evidence_nobody_is_flawless(finding: Judge) -> None:
     assert not finding(asked(1011.0), trouble="its process ended").flawless
 
 
+def test_a_token_that_came_after_the_dark_alone_is_no_evidence_of_it(finding: Judge) -> None:
+    """Nobody kept anything running: there was nothing in hand in the dark, and nothing was served."""
+    late = issued("late", 1021.0)
+    found = finding(
+        asked(1011.0, None, error="E"), asked(1022.0, "late"), tokens=(late,), calls=(call(1021.0, "late"),)
+    )
+    assert (found.requests, found.served, found.held, found.missed) == (1, 0, 1, 0)
+    assert not found.flawless
+
+
+def test_what_falls_short_is_said_and_what_can_not_be_judged(outcome: Callable[..., Outcome]) -> None:
+    """A client without a token in the dark has failed nothing, and has come through nothing."""
+    assert shortfalls([outcome()]) == []
+    (missed,) = shortfalls([outcome(missed=3)])
+    assert missed.endswith("failed 3 requests with a valid token in hand (3 x MsalServiceError)")
+    late = {"tokens": (issued("late", 1021.0),), "calls": (call(1021.0, "late"),)}
+    for nothing in ({"calls": ()}, late):
+        (unjudged,) = shortfalls([outcome(missed=100, **nothing)])
+        assert unjudged.endswith("can't be judged: it made no request with a valid token in hand")
+    (dead,) = shortfalls([outcome(trouble="its process ended")])
+    assert dead.endswith("can't be judged: its process ended")
+
+
 def test_requests_behind_a_waiting_one_share_its_fate(finding: Judge) -> None:
     """One call that hangs for a second stands for the five requests that its thread couldn't make."""
     found = finding(asked(1011.0, None, wait=1.0, error="E"))
@@ -92,6 +118,15 @@ def test_calls_are_those_in_the_dark(finding: Judge) -> None:
     assert finding(asked(1011.0), calls=calls, counted=False).calls is None
 
 
+def test_moments_are_told_from_the_outages_start_and_calls_are_the_providers(finding: Judge) -> None:
+    """The API is no provider, and what was before the first request and after the last is nobody's."""
+    calls = tuple(call(at, "a") for at in (999.0, 1001.0, 1012.0, 1031.0))
+    found = finding(asked(1011.0), calls=(*calls, replace(call(1013.0), endpoint="api")))
+    assert (found.began, found.healed, found.ended) == (-10.0, 10.0, 20.0)
+    assert found.call_times == (-9.0, 2.0)
+    assert found.calls == 1
+
+
 def test_recovery_is_the_first_served_token_issued_after_the_outage(finding: Judge) -> None:
     """An older token served after the outage says nothing."""
     tokens = (issued("a", 1000.0), issued("b", 1023.0))
@@ -104,6 +139,8 @@ def test_the_moment_at_which_msal_discards_is_marked_where_it_lies_in_the_dark(f
     """A token of 315 s issued at the start comes under 300 s five seconds into the outage."""
     assert finding(asked(1011.0), tokens=(issued("a", 1000.0, lifetime=315.0),)).discards == pytest.approx(5.0)
     assert finding(asked(1011.0), tokens=(issued("a", 1000.0, lifetime=400.0),)).discards is None
+    unused = (issued("a", 1000.0, lifetime=315.0), issued("nobody's", 1001.0, lifetime=318.0))
+    assert finding(asked(1011.0), tokens=unused).discards == pytest.approx(5.0)
 
 
 def test_a_timeline_counts_each_request_once(finding: Judge) -> None:

@@ -87,7 +87,7 @@ def test_an_authorization_code_works_once(idp, client, token_url):
     assert client.post(token_url, data=form | {"code": code}).status_code == 200
     assert client.post(token_url, data=form | {"code": code}).json()["error_codes"] == [54005]
 
-    code = idp.sign_in(f"{uri}&code_challenge=abc&code_challenge_method=S256", "ann@contoso.com")["code"]
+    code = idp.sign_in(f"{uri}&code_challenge={'x' * 43}&code_challenge_method=S256", "ann@contoso.com")["code"]
     refused = client.post(token_url, data=form | {"code": code, "code_verifier": "x"}).json()
     assert refused["error_codes"] == [501481]
 
@@ -253,6 +253,8 @@ def test_a_browser_can_sign_in(idp, client, desktop):
     redirected = client.post(by_query, data=chosen)
     assert redirected.status_code == 302
     assert httpx.URL(redirected.headers["location"]).params["state"] == "<s>"
+    assert "code" in httpx.URL(client.get(f"{by_query}&prompt=none").headers["location"]).params
+    client.cookies.clear()
     silent = client.get(f"{by_query}&prompt=none")
     assert httpx.URL(silent.headers["location"]).params["error"] == "login_required"
 

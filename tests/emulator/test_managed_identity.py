@@ -64,7 +64,7 @@ def test_compute_metadata_tells_the_region(idp):
 
 def test_its_faults_are_its_own(idp):
     """Breaking managed identity leaves compute metadata alone, and tokens can come expired."""
-    headers, params = {"Metadata": "true", "X-IDENTITY-HEADER": "x"}, {"resource": VAULT}
+    headers, params = {"Metadata": "true", "X-IDENTITY-HEADER": "x"}, {"resource": VAULT, "api-version": "2019-08-01"}
     idp.fail(Fault.http_503(), "managed_identity")
     token = f"{idp.metadata_url}/msi/token"
     assert httpx.get(token, headers=headers, params=params).status_code == 503

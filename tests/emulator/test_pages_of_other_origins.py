@@ -33,6 +33,8 @@ def test_a_page_may_read_the_answer(client: httpx.Client, path: str) -> None:
 
 
 def test_other_endpoints_are_for_no_page(client: httpx.Client) -> None:
-    answer = client.get("/oauth2/v2.0/authorize?client_id=x&redirect_uri=https://x.example", headers=FROM_A_PAGE)
+    answer = client.get(
+        "/oauth2/v2.0/authorize?client_id=x&scope=openid&redirect_uri=https://x.example", headers=FROM_A_PAGE
+    )
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers

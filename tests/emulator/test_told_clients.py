@@ -57,7 +57,8 @@ def signed_in(idp: Emulator, client: httpx.Client, client_id: str = "web", user:
     page = client.post(f"{idp.authority('contoso')}/oauth2/v2.0/authorize", data={**asked, "emulator_user": user})
     code = httpx.URL(page.headers["location"]).params["code"]
     form = {"grant_type": "authorization_code", "client_id": client_id, "client_secret": "s", "code": code}
-    token = client.post(f"{idp.authority('contoso')}/oauth2/v2.0/token", data=form | {"scope": "openid"}).json()
+    form |= {"scope": "openid", "redirect_uri": REDIRECT}
+    token = client.post(f"{idp.authority('contoso')}/oauth2/v2.0/token", data=form).json()
     return token["id_token"], jwt.decode(token["id_token"], options={"verify_signature": False})
 
 

@@ -97,6 +97,34 @@ def test_a_token_goes_to_no_server_that_wants_no_tls(source: Any, issued: Any, m
     assert not issued
 
 
+def test_the_address_that_is_connected_to_decides_and_not_the_name(source: Any, issued: Any, monkeypatch: Any) -> None:
+    """Libpq connects to hostaddr, which the environment may hold too, whatever the name of the host is."""
+    kind = postgres.connection_class(ra.ResilientCredential(source))
+    elsewhere = "255.255.255.255"  # to which no system lets anybody connect
+    with pytest.raises(ra.ConfigurationError, match=rf"sslmode=prefer.*{elsewhere}"):
+        kind.connect(f"host=localhost hostaddr={elsewhere} sslmode=prefer")
+    monkeypatch.setenv("PGHOSTADDR", elsewhere)
+    for conninfo in ("sslmode=allow", "host=localhost sslmode=disable"):
+        with pytest.raises(ra.ConfigurationError, match=elsewhere):
+            kind.connect(conninfo)
+    assert not issued
+
+
+def test_a_service_whose_file_says_where_to_is_taken_with_an_sslmode_alone(
+    source: Any, issued: Any, monkeypatch: Any
+) -> None:
+    """What the file says of TLS is libpq's to read: it would be overruled by a default of ours."""
+    kind = postgres.connection_class(ra.ResilientCredential(source))
+    with pytest.raises(ra.ConfigurationError, match=r"service.*say sslmode=require, or verify-full"):
+        kind.connect("service=shop")
+    monkeypatch.setenv("PGSERVICE", "shop")
+    with pytest.raises(ra.ConfigurationError, match=r"service.*say sslmode=require, or verify-full"):
+        kind.connect("host=localhost")
+    with pytest.raises(ra.ConfigurationError, match="sslmode=prefer"):
+        kind.connect("host=localhost", sslmode="prefer")
+    assert not issued
+
+
 def odbc(paramstyle: str = "qmark") -> tuple[Any, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
     """Return what SQLAlchemy takes for pyodbc, and how it was called."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []

@@ -113,6 +113,7 @@ def test_what_cannot_be_commanded_is_told(idp: Emulator, capsys: pytest.CaptureF
         return capsys.readouterr().err
 
     assert "no emulator of this user runs" in told("heal")
+    assert "unknown fault 'earthquake'" in told("fail", "earthquake")  # whether one runs or not
     with announced(idp.control_url):
         directory = next(tmp_path.glob("resilient-auth-emulator-*"))
         assert directory.stat().st_mode & 0o777 == 0o700
@@ -120,6 +121,7 @@ def test_what_cannot_be_commanded_is_told(idp: Emulator, capsys: pytest.CaptureF
         assert the_one_that_runs() == idp.control_url
         assert "unknown fault 'earthquake'" in told("fail", "earthquake")
         assert "nowhere" in told("fail", "503", "--endpoint", "nowhere")
+        assert "unknown endpoint 'nowhere'" in told("heal", "--endpoint", "nowhere")
         (directory / str(os.getppid())).write_text("http://127.0.0.1:2")
         assert re.search(r"give --control and one of http://127\.0\.0\.1:\d+, http://127\.0\.0\.1:\d+$", told("heal"))
         assert main(["emulator", "heal", "--control", idp.control_url]) == 0
@@ -182,6 +184,19 @@ def test_an_error_that_nobody_reads_is_no_verdict(unused_port: int) -> None:
     assert status == 141
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-15", "cp1252"])
+def test_what_a_terminal_has_no_letters_for_is_told_all_the_same(encoding: str, tmp_path: Path) -> None:
+    """A traceback would end with 1, which says that there are warnings, or that an application is at risk."""
+    given = (sys.executable, "-m", "resilient_auth", "doctor", "--timeout", "0.2")
+    environ = os.environ | {"PYTHONIOENCODING": encoding}
+    told = subprocess.run(
+        [*given, "--certificate", str(tmp_path / "ключ.pem")],
+        cwd=ROOT, env=environ, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (told.returncode, told.stderr) == (3, b"")
+    assert b"\\u043a\\u043b\\u044e\\u0447.pem" in told.stdout
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_findings_that_cannot_be_written_are_no_verdict() -> None:
     """A traceback would end with 1, which says that there are warnings."""
@@ -212,8 +227,8 @@ def test_an_emulator_that_cannot_start_says_why(capsys: pytest.CaptureFixture[st
     for number in ("65536", "-1"):
         assert f"api_port must be a number from 0 to 65535, not {number}" in told("--api-port", number)
     for seconds in ("inf", "nan", "-1", "1e300"):
-        assert "isn't a value for token_lifetime" in told("--token-lifetime", seconds)
-        assert "isn't a value for refresh_in" in told("--refresh-in", seconds)
+        assert "token_lifetime must be a number from 0" in told("--token-lifetime", seconds)
+        assert "refresh_in must be a number from 0" in told("--refresh-in", seconds)
 
 
 @pytest.mark.usefixtures("own_directory")

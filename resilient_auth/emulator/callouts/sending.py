@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -22,13 +22,32 @@ from ..wire.messages import base64url
 from ..wire.posting import post
 from .contracts import B2C, ENTRA, Unfit, judge
 
-__all__ = ["Attempt", "CalloutOutcome", "Question", "events_claims", "send"]
+__all__ = ["Attempt", "CalloutOptions", "CalloutOutcome", "Question", "events_claims", "send"]
 
 #: The application as which Entra calls.
 _AUTHENTICATION_EVENTS: Final = "99045fe1-7639-4a75-9d4a-577b6ca3810f"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _LARGEST: Final = 256 * 1024
 _TIMED_OUT, _UNREACHED = 1003005, 1003027
+
+
+class CalloutOptions(TypedDict, total=False):
+    """What may be said of a call beside its address and event; see `Emulator.call_out`."""
+
+    audience: str
+    issuer: str | None
+    tenant: str
+    user: str | None
+    basic: tuple[str, str] | None
+    headers: Mapping[str, str] | None
+    data: Mapping[str, Any] | None
+    locale: str
+    password: str | None
+    encrypt_for: bytes | None
+    correlation_id: str | None
+    timeout: float | None
+    retries: int
+    ca_file: str | None
 
 
 def events_claims(issued: Mapping[str, Any]) -> dict[str, Any]:

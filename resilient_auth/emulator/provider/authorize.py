@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from html import escape
@@ -13,6 +14,7 @@ import jwt
 from ..settings import Settings
 from ..wire.messages import Request, Response, html_response, json_response, redirect
 from .directory import CODE_LIFETIME, DEVICE_CODE_LIFETIME, Audience, Code, Directory, User
+from .discovery import RESPONSE_MODES, RESPONSE_TYPES
 from .grants import context_in
 from .notices import Notices
 from .oauth_errors import Refusal
@@ -21,6 +23,8 @@ from .sessions import BrowserSession, BrowserSessions, cookie_of
 from .tokens import Mint, client_info, resource_of
 
 _CHOICE: Final = "emulator_user"
+#: Of RFC 7636, section 4.2.
+_CHALLENGE = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 class SignIn:
@@ -42,12 +46,15 @@ class SignIn:
         asked = request.query | (request.form if request.method == "POST" else {})
         if urlsplit(asked.get("redirect_uri", "")).scheme not in ("http", "https") or not asked.get("client_id"):
             raise Refusal("invalid_request", 900971, "The request needs a client_id and an http(s) redirect_uri.")
+        if refused := _refused(asked, realm):
+            return _deliver(asked, refused)
         user = self._directory.find_user(asked.get(_CHOICE, ""))
         if user is None and asked.get("prompt") == "none":
-            user = self._directory.find_user(asked.get("login_hint", ""))
-            if user is None:
-                refused = {"error": "login_required", "error_description": "AADSTS50058: Nobody is signed in."}
-                return _deliver(asked, refused | _state(asked))
+            session = self._sessions.of(request)
+            hint = asked.get("login_hint")
+            if session is None or (hint and self._directory.find_user(hint) != session.user):
+                return _deliver(asked, _error(asked, "login_required", "AADSTS50058: Nobody is signed in."))
+            user = session.user
         if user is None:
             return self._user_page(asked)
         session = self._sessions.begin(user, request)
@@ -57,7 +64,9 @@ class SignIn:
     def grant(
         self, asked: dict[str, str], realm: Realm, user: User, session: BrowserSession | None = None
     ) -> dict[str, str]:
-        """Return the parameters that the redirect carries after a user's consent."""
+        """Return the parameters that the redirect carries after a user's consent, or where there can't be any."""
+        if refused := _refused(asked, realm):
+            return refused
         session = session or self._sessions.begin(user)
         scopes = tuple(asked.get("scope", "openid").split())
         audience = Audience(
@@ -77,7 +86,7 @@ class SignIn:
                 )
             )
         if "id_token" in kinds:
-            answer["id_token"] = self._mint.id_token(realm, audience)
+            answer["id_token"] = self._mint.id_token(realm, audience, answer.get("code"))
         if asked.get("client_info") == "1":
             answer["client_info"] = client_info(realm, user)
         return answer | _state(asked) | {"session_state": user.oid}
@@ -88,7 +97,7 @@ class SignIn:
         client_id = form.get("client_id", "")
         if request.method != "POST" or not client_id or not form.get("scope"):
             raise Refusal("invalid_request", 900144, "The request body must contain 'client_id' and 'scope'.")
-        secret, user_code = self._directory.start_device_code(client_id, tuple(form["scope"].split()))
+        secret, user_code = self._directory.start_device_code(client_id, tuple(form["scope"].split()), realm.name)
         page = realm.endpoint("deviceauth")
         return json_response(
             {
@@ -168,6 +177,33 @@ class SignIn:
             f'<p><button name="{_CHOICE}" value="{escape(user.username)}">{escape(user.username)}</button></p>'
             for user in self._directory.users[:100]
         )
+
+
+def _refused(asked: dict[str, str], realm: Realm) -> dict[str, str]:
+    """Return what is said of a request for which nobody signs in; nothing of a good one."""
+    kind, mode, challenge = asked.get("response_type", "code"), asked.get("response_mode"), asked.get("code_challenge")
+    if kind not in RESPONSE_TYPES:
+        return _error(asked, "unsupported_response_type", "AADSTS700052: The response_type isn't known.")
+    wrong = ""
+    if mode is not None and mode not in RESPONSE_MODES:
+        wrong = "AADSTS900971: The response_mode isn't known."
+    elif realm.kind in ("v2", "ciam", "b2c") and not asked.get("scope"):
+        wrong = "AADSTS900144: The request must contain 'scope'."
+    elif "id_token" in kind and "openid" not in asked.get("scope", "openid").split():
+        wrong = "AADSTS70011: An ID token is for the scope 'openid'."
+    elif "id_token" in kind and not asked.get("nonce"):
+        wrong = "AADSTS90014: The required field 'nonce' is missing."
+    elif "id_token" in kind and mode == "query":
+        wrong = "AADSTS70007: 'query' is not a supported value of 'response_mode' when requesting a token."
+    elif challenge is not None and not _CHALLENGE.fullmatch(challenge):
+        wrong = "AADSTS501491: Invalid size of Code_Challenge parameter."
+    elif challenge is not None and asked.get("code_challenge_method", "plain") not in ("plain", "S256"):
+        wrong = "AADSTS501481: The code_challenge_method isn't known."
+    return _error(asked, "invalid_request", wrong) if wrong else {}
+
+
+def _error(asked: dict[str, str], error: str, description: str) -> dict[str, str]:
+    return {"error": error, "error_description": description} | _state(asked)
 
 
 def _deliver(asked: dict[str, str], answer: dict[str, str]) -> Response:

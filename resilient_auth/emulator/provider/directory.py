@@ -77,6 +77,8 @@ class DeviceCode:
     client_id: str
     scopes: tuple[str, ...]
     expires_at: float
+    #: Where it may be redeemed; see `Realm.name`.
+    realm: str
     polled_at: float | None = None
     user: User | None = None
 
@@ -170,11 +172,11 @@ class Directory:
         username = f"user-{mark}@contoso.com"
         return User(username, str(uuid.uuid5(uuid.NAMESPACE_URL, mark)), tenant_id("contoso"), f"User {mark}")
 
-    def start_device_code(self, client_id: str, scopes: tuple[str, ...]) -> tuple[str, str]:
+    def start_device_code(self, client_id: str, scopes: tuple[str, ...], realm: str) -> tuple[str, str]:
         """Return the secret device code and the code that its user types."""
         user_code = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(9))
         expires_at = time.time() + DEVICE_CODE_LIFETIME
-        return self.device_codes.hand_out(DeviceCode(user_code, client_id, scopes, expires_at)), user_code
+        return self.device_codes.hand_out(DeviceCode(user_code, client_id, scopes, expires_at, realm)), user_code
 
     def approve_device(self, user_code: str, user: User) -> None:
         """Let a waiting device sign in as a user.

@@ -11,6 +11,9 @@ from .keys import KeyRing
 from .oauth_errors import Refusal
 from .realms import CLOUDS, Realm, is_microsoft, tenant_id
 
+RESPONSE_MODES: Final = ("query", "fragment", "form_post")
+RESPONSE_TYPES: Final = ("code", "id_token", "code id_token")
+
 _TENANT_TEMPLATE: Final = "{tenantid}"
 _CACHEABLE: Final = (("Cache-Control", "max-age=86400, private"),)
 
@@ -38,8 +41,8 @@ class Discovery:
             "backchannel_logout_session_supported": True,
             "jwks_uri": realm.endpoint("keys"),
             "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
-            "response_modes_supported": ["query", "fragment", "form_post"],
-            "response_types_supported": ["code", "id_token", "code id_token"],
+            "response_modes_supported": RESPONSE_MODES,
+            "response_types_supported": RESPONSE_TYPES,
             "subject_types_supported": ["pairwise"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "id_token_signing_alg_values_supported": ["RS256"],

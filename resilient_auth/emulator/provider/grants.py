@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import jwt
 
+from ..checks import check, check_text
 from ..ledger import Ledger
 from ..settings import Settings
 from ..wire.messages import Request, Response, base64url, json_response
@@ -26,12 +27,9 @@ _SHORT_NAMES: Final = {
     "urn:ietf:params:oauth:grant-type:saml2-bearer": "saml2-bearer",
     "urn:ietf:params:oauth:grant-type:saml1_1-bearer": "saml1_1-bearer",
 }
+#: Parameters that may come more than once (RFC 8693, RFC 8707).
+_REPEATED: Final = frozenset({"resource", "audience"})
 _NO_STORE: Final = (("Cache-Control", "no-store, no-cache"), ("Pragma", "no-cache"))
-
-
-def short_grant_name(grant_type: str) -> str:
-    """Return the short name of a grant type: the last part of those that are URNs."""
-    return _SHORT_NAMES.get(grant_type, grant_type)
 
 
 _MALFORMED: Final = Refusal("invalid_request", 50163, "The claims parameter isn't valid JSON of the right shape.")
@@ -78,7 +76,7 @@ class TokenEndpoint:
         self._ledger = ledger
         self._mint = mint
         self._settings = settings
-        self.denials: dict[str, Refusal] = {}
+        self._denials: dict[str, Refusal] = {}
         self._grants: dict[str, Callable[[dict[str, str], Realm, str], Audience]] = {
             "client_credentials": self._client_credentials,
             "authorization_code": self._authorization_code,
@@ -91,6 +89,33 @@ class TokenEndpoint:
             "user_fic": self._user_fic,
         }
 
+    def deny(self, grant: str, refusal: Refusal) -> None:
+        """Refuse a grant type from now on, by its short name or URN, or every one by `"*"`.
+
+        Raises:
+            ValueError: There is no such grant type.
+        """
+        self._denials[self._known(grant)] = refusal
+
+    def allow(self, grant: str | None) -> None:
+        """Stop refusing a grant type, or all of them.
+
+        Raises:
+            ValueError: There is no such grant type.
+        """
+        if grant is None:
+            self._denials.clear()
+        else:
+            self._denials.pop(self._known(grant), None)
+
+    def _known(self, grant: str) -> str:
+        check_text("grant", grant, "client_credentials")
+        name = _SHORT_NAMES.get(grant, grant)
+        check(
+            name == "*" or name in self._grants, f"unknown grant {grant!r}: use *, or one of {', '.join(self._grants)}"
+        )
+        return name
+
     def respond(self, request: Request, realm: Realm) -> Response:
         """Answer a token request.
 
@@ -100,16 +125,18 @@ class TokenEndpoint:
         form = request.form
         if request.method != "POST" or "grant_type" not in form:
             raise Refusal("invalid_request", 900144, "The request body must contain 'grant_type'.")
-        grant_type = short_grant_name(form["grant_type"])
+        if twice := [name for name, values in request.fields.items() if len(values) > 1 and name not in _REPEATED]:
+            raise Refusal("invalid_request", 90023, f"The parameter '{twice[0][:100]}' is there more than once.")
+        grant_type = _SHORT_NAMES.get(form["grant_type"], form["grant_type"])
         grant = self._grants.get(grant_type)
         if grant is None:
             raise Refusal("unsupported_grant_type", 70003, "The app requested an unsupported grant type.")
         if realm.tenant.lower() in self._settings.missing_tenants:
             raise Refusal("invalid_request", 90002, f"Tenant '{realm.tenant}' not found.")
-        denial = self.denials.get(grant_type) or self.denials.get("*")
+        denial = self._denials.get(grant_type) or self._denials.get("*")
         if denial:
             raise replace(denial)
-        client_id = self._clients.authenticate(request, grant_type)
+        client_id = self._clients.authenticate(request, realm, grant_type)
         cae = declares_cp1(form.get("claims"))
         granted = grant(form, realm, client_id)
         resource = form.get("resource") or resource_of(granted.scopes)
@@ -168,10 +195,11 @@ class TokenEndpoint:
         if code.realm != realm.name:
             raise Refusal("invalid_grant", 700016, "The authorization code was issued by another realm.")
         audience = code.audience
-        if audience.client_id != client_id or code.redirect_uri != form.get("redirect_uri", code.redirect_uri):
+        if audience.client_id != client_id or code.redirect_uri != form.get("redirect_uri", ""):
             raise Refusal("invalid_grant", 500112, "Client or redirect_uri don't match those of the authorization.")
         verifier = form.get("code_verifier", "")
-        if code.challenge is not None and _challenge(verifier, code.challenge_method) != code.challenge:
+        # A verifier without a challenge is refused too: the code was asked for by somebody else (RFC 9700, 2.1.1).
+        if (code.challenge or "") != (verifier and _challenge(verifier, code.challenge_method)):
             raise Refusal("invalid_grant", 501481, "The code_verifier doesn't match the code_challenge.")
         return replace(audience, scopes=_scopes(form) or audience.scopes)
 
@@ -193,7 +221,7 @@ class TokenEndpoint:
     def _device_code(self, form: dict[str, str], realm: Realm, client_id: str) -> Audience:
         secret = form.get("device_code") or form.get("code", "")
         waiting = self._directory.device_codes.find(secret)
-        if waiting is None or waiting.client_id != client_id:
+        if waiting is None or waiting.client_id != client_id or waiting.realm != realm.name:
             raise Refusal("invalid_grant", 70020, "The device code doesn't exist or was redeemed.")
         now = time.monotonic()
         polled_before, waiting.polled_at = waiting.polled_at, now
@@ -201,7 +229,7 @@ class TokenEndpoint:
             raise Refusal("expired_token", 70019, "The device code has expired.")
         # Half of the interval, because a client's timer and ours never agree to the millisecond.
         if polled_before is not None and now - polled_before < self._settings.device_code_interval / 2:
-            raise Refusal("slow_down", 70021, "The client polls faster than it was asked to.")
+            raise Refusal("slow_down", 70016, "The client polls faster than it was asked to.")
         if waiting.user is None:
             raise Refusal("authorization_pending", 70016, "The user hasn't finished the sign-in yet.")
         self._directory.device_codes.redeem(secret)

@@ -47,6 +47,10 @@ class ManagedIdentity:
             return _imds_error(400, "invalid_request", "Required metadata header not specified")
         if not request.query.get("resource"):
             return _imds_error(400, "invalid_request", "Required query variable 'resource' is missing")
+        if "api-version" not in request.query:
+            return _imds_error(400, "invalid_request", "Required query variable 'api-version' is missing")
+        if len(_chosen(request)) > 1:
+            return _imds_error(400, "invalid_request", "Only one of client_id, object_id and msi_res_id is allowed")
         body, token_id = self._token(request)
         lifetime = "0" if request.expired_tokens else str(int(self._settings.token_lifetime))
         return json_response(body | {"expires_in": lifetime, "ext_expires_in": lifetime}, token_id=token_id)
@@ -55,15 +59,15 @@ class ManagedIdentity:
         header = request.headers.get("x-identity-header", "")
         if not header or header == "wrong":
             return json_response({"statusCode": 401, "message": "The X-IDENTITY-HEADER is missing or wrong."}, 401)
-        if not request.query.get("resource"):
-            return json_response({"statusCode": 400, "message": "The resource parameter is missing."}, 400)
+        if not request.query.get("resource") or "api-version" not in request.query or len(_chosen(request)) > 1:
+            wanted = "The request needs resource and api-version, and one identity at most."
+            return json_response({"statusCode": 400, "message": wanted}, 400)
         body, token_id = self._token(request)
         return json_response(body, token_id=token_id)
 
     def _token(self, request: Request) -> tuple[dict[str, Any], str]:
         resource = request.query["resource"]
-        chosen = next((request.query[name] for name in _USER_ASSIGNED if name in request.query), None)
-        client_id = chosen or SYSTEM_ASSIGNED_CLIENT_ID
+        client_id = next(iter(_chosen(request)), SYSTEM_ASSIGNED_CLIENT_ID)
         # Managed identities get v1 tokens, whatever the resource.
         realm = Realm("v1", self._host(), "contoso", "")
         audience = Audience(client_id, None, (f"{resource}/.default",), resource, expired=request.expired_tokens)
@@ -92,6 +96,10 @@ class ManagedIdentity:
                 "vmSize": "Standard_A1_v2",
             }
         )
+
+
+def _chosen(request: Request) -> list[str]:
+    return [request.query[name] for name in _USER_ASSIGNED if request.query.get(name)]
 
 
 def _imds_error(status: int, error: str, description: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
@@ -81,14 +82,16 @@ class Mint:
             claims["xms_cc"] = ["cp1"]
         return self._issue("access", claims, audience, tid, self.lifetime(audience))
 
-    def id_token(self, realm: Realm, audience: Audience) -> str:
-        """Issue an ID token."""
+    def id_token(self, realm: Realm, audience: Audience, code: str | None = None) -> str:
+        """Issue an ID token; one that vouches for a code beside it."""
         tid = self.tid(realm, audience.user)
         claims = self._common_claims(realm, audience, tid) | {
             "aud": audience.client_id,
             "iss": realm.issuer(tid),
             "ver": "1.0" if realm.kind in ("v1", "adfs", "b2c") else "2.0",
         }
+        if code is not None:
+            claims["c_hash"] = base64url(hashlib.sha256(code.encode()).digest()[:16])
         if audience.nonce:
             claims["nonce"] = audience.nonce
         if audience.context in self._settings.met_contexts:

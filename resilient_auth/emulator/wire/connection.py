@@ -57,7 +57,9 @@ class Connection:
                 return None
         if not isinstance(part, h11.EndOfMessage):
             return None
-        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+        headers: dict[str, str] = {}
+        for name, value in ((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers):
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers, bytes(body))
 
     async def send(self, response: Response, *, to: Request | None = None) -> bool:

@@ -8,10 +8,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
 
 from ..endpoints import Host
+
+_FORM: Final = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,18 @@ class Request:
     @cached_property
     def query(self) -> dict[str, str]:
         """The first value of each query parameter."""
-        return _first_values(urlsplit(self.target).query)
+        return {name: values[0] for name, values in _values(urlsplit(self.target).query).items()}
 
     @cached_property
     def form(self) -> dict[str, str]:
-        """The first value of each form field."""
-        return _first_values(self.body.decode("utf-8", "replace"))
+        """The first value of each form field; none of a body that isn't a form."""
+        return {name: values[0] for name, values in self.fields.items()}
+
+    @cached_property
+    def fields(self) -> dict[str, list[str]]:
+        """The values of each form field."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return _values(self.body.decode("utf-8", "replace")) if kind == _FORM else {}
 
     @property
     def host(self) -> str:
@@ -105,9 +113,8 @@ def base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _first_values(encoded: str) -> dict[str, str]:
+def _values(encoded: str) -> dict[str, list[str]]:
     try:
-        parsed = parse_qs(encoded, keep_blank_values=True, max_num_fields=200)
+        return parse_qs(encoded, keep_blank_values=True, max_num_fields=200)
     except ValueError:
         return {}
-    return {name: values[0] for name, values in parsed.items()}

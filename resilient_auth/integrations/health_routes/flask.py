@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from flask import Flask
 
-from flask import Flask, Response
-
-from ..route_names import route_name
-from .routes import HEADERS, HealthAnswer, health_routes
+from ..status_page.flask import add_answers
+from .routes import health_routes
 
 __all__ = ["mount_health"]
 
@@ -24,13 +22,4 @@ def mount_health(app: Flask, path: str = "/health", *, details: bool = False) ->
     Raises:
         ConfigurationError: The path can't be one.
     """
-
-    def view(answer: Callable[[], HealthAnswer]) -> Callable[[], Response]:
-        def answered() -> Response:
-            told = answer()
-            return Response(told.body, told.status, HEADERS, mimetype="application/json")
-
-        return answered
-
-    for at, answer in health_routes(path, details=details):
-        app.add_url_rule(at, route_name(at), view(answer))
+    add_answers(app, health_routes(path, details=details))

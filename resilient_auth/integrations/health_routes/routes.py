@@ -11,17 +11,16 @@ Without `details` they tell nothing about whom the application asks, and may be 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ..._policy.checks import require_path
 from ...health import Forecast, Health, forecast, health
 from ...health.looking import Look
+from ...telemetry.page.serving import JSON, Answer, Answers
 
-__all__ = ["HEADERS", "HealthAnswer", "health_routes"]
+__all__ = ["health_routes"]
 
-HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 #: Seconds for which one look is told to all who ask: a flood of requests costs the process nothing. And seconds for
 #: which it is told to others while somebody looks again.
 _KEPT, _OLD = 1.0, 5.0
@@ -29,15 +28,16 @@ _KEPT, _OLD = 1.0, 5.0
 _FORECAST_KEPT, _FORECAST_OLD = 15.0, 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class HealthAnswer:
-    """An answer: JSON, to be sent with `HEADERS`."""
+class HealthAnswer(Answer):
+    """An answer of JSON."""
 
-    status: int
-    body: str
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return those that it is sent with."""
+        return _HEADERS
 
 
-def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], HealthAnswer]], ...]:
+def health_routes(path: str, *, details: bool) -> Answers:
     """Return each route's path and what answers it.
 
     Args:
@@ -58,18 +58,18 @@ def health_routes(path: str, *, details: bool) -> tuple[tuple[str, Callable[[], 
         if details:
             left = seen.time_to_dark
             body |= {"reasons": list(seen.reasons), "time_to_dark": None if left is None else round(left)}
-        return HealthAnswer(200, json.dumps(body))
+        return HealthAnswer(json.dumps(body), JSON)
 
     def ready() -> HealthAnswer:
         seen = look()
-        return HealthAnswer(200 if seen.ready else 503, json.dumps({"ready": seen.ready}))
+        return HealthAnswer(json.dumps({"ready": seen.ready}), JSON, 200 if seen.ready else 503)
 
     def live() -> HealthAnswer:
-        return HealthAnswer(200, '{"live": true}')
+        return HealthAnswer('{"live": true}', JSON)
 
     def foretold() -> HealthAnswer:
         seen = ahead()
-        return HealthAnswer(200, json.dumps({"report": str(seen)} | seen.to_dict()))
+        return HealthAnswer(json.dumps({"report": str(seen)} | seen.to_dict()), JSON)
 
     known = (path, told), (f"{path}/ready", ready), (f"{path}/live", live)
     return (*known, (f"{path}/forecast", foretold)) if details else known

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
-from starlette.responses import Response
 from starlette.routing import Route
 
-from .routes import HEADERS, HealthAnswer, health_routes
+from ..status_page.starlette import answering, guarded
+from .routes import health_routes
 
 __all__ = ["mount_health"]
 
@@ -26,14 +23,6 @@ def mount_health(app: Starlette, path: str = "/health", *, details: bool = False
     Raises:
         ConfigurationError: The path can't be one.
     """
-
-    def endpoint(answer: Callable[[], HealthAnswer]) -> Callable[[HTTPConnection], Response]:
-        # Starlette runs it on a thread: with very many tokens a look takes longer than a loop should be held.
-        def answered(_: HTTPConnection) -> Response:
-            told = answer()
-            return Response(told.body, told.status, HEADERS, "application/json")
-
-        return answered
-
     # Before a route that takes every path.
-    app.router.routes[:0] = [Route(at, endpoint(answer)) for at, answer in health_routes(path, details=details)]
+    routes = [Route(at, guarded(None, answering(answer))) for at, answer in health_routes(path, details=details)]
+    app.router.routes[:0] = routes

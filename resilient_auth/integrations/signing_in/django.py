@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import httpx
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse, RawPostDataException
+from django.http import FileResponse, HttpRequest, HttpResponse, RawPostDataException
 from django.urls import path as route_at
 
 from ..._engine.steps import Invoke, Steps, run, run_async
@@ -118,7 +118,7 @@ class SignIn:
 
     @property
     def user(self) -> User | None:
-        """Return who is signed in, in a view with one of the decorators; None for nobody."""
+        """Return who is signed in, in a view with one of the decorators and in what it streams; None for nobody."""
         visit = self._current.get()
         return None if visit is None else visit.user
 
@@ -198,13 +198,38 @@ class SignIn:
             return _response(visit)
         with self._serving(visit):
             try:
-                response = yield Invoke(view)
+                response = self._streamed((yield Invoke(view)), visit)
                 cookies = yield from self.engine.outgoing(() if visit is None else visit.cookies)
                 return response if visit is None else _protected(response, cookies)
             except SignInNeeded as error:
                 if visit is None:
                     raise
                 return _response((yield from self.engine.again(arrival, visit, error)))
+
+    def _streamed(self, response: Any, visit: Visit | None) -> Any:
+        """Have it known whose request it is while a body is streamed, after the view has returned."""
+        if getattr(response, "streaming", False) and not isinstance(response, FileResponse):
+            carried = self._awaited_parts if response.is_async else self._parts
+            response.streaming_content = carried(response.streaming_content, visit)
+        return response
+
+    def _parts(self, content: Iterable[bytes], visit: Visit | None) -> Iterator[bytes]:
+        parts = iter(content)
+        while True:
+            with self._serving(visit):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
+
+    async def _awaited_parts(self, content: AsyncIterable[bytes], visit: Visit | None) -> AsyncIterator[bytes]:
+        parts = aiter(content)
+        while True:
+            with self._serving(visit):
+                part = await anext(parts, None)
+            if part is None:
+                return
+            yield part
 
     @contextmanager
     def _serving(self, visit: Visit | None) -> Iterator[None]:

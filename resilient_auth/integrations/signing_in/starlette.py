@@ -160,7 +160,11 @@ class SignIn:
         return dependency
 
     async def current_user(self) -> User | None:
-        """Return who is signed in, in any endpoint; None for nobody."""
+        """Return who is signed in, in any endpoint of HTTP; None for nobody.
+
+        Raises:
+            RuntimeError: This is no request of the application's: a web socket, say.
+        """
         visit = await self._visit()
         return None if visit is None else visit.user
 
@@ -211,15 +215,19 @@ class SignIn:
         self.engine.close()
 
     async def _visit(self) -> Visit | None:
-        serving = self._serving.get()
-        if serving is not None and not serving.looked:
+        serving = self._served()
+        if not serving.looked:
             await self._admit(self._optional)
-        return None if serving is None else serving.visit
+        return serving.visit
 
-    async def _admit(self, wanted: Wanted) -> Visit | Answer | None:
+    def _served(self) -> _Serving:
         serving = self._serving.get()
         if serving is None:
-            raise RuntimeError("sign-in serves HTTP requests of the application that it was given")
+            raise RuntimeError("sign-in serves HTTP requests of the application that it was given, and this is none")
+        return serving
+
+    async def _admit(self, wanted: Wanted) -> Visit | Answer | None:
+        serving = self._served()
         visit = await run_async(self.engine.admitting(_arrival(serving.connection), wanted))
         serving.admitted(visit if isinstance(visit, Visit) else None)
         return visit

@@ -9,17 +9,19 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path as route
 
 from ..._policy.checks import require
-from ...telemetry.page.serving import Answer, StatusPage
+from ...telemetry.page.serving import Answer, Answers, StatusPage
 from .guarded import check_guard
 
-__all__ = ["mount_status_page"]
+__all__ = ["add_answers", "mount_status_page"]
+
+Guarding = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def mount_status_page(
     urlpatterns: list[Any],
     path: str = "/status",
     *,
-    guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    guard: Guarding | None = None,
     title: str = "Sign-in and tokens",
     unprotected: bool = False,
 ) -> None:
@@ -38,9 +40,17 @@ def mount_status_page(
     Raises:
         ConfigurationError: There is no guard, or an option is wrong.
     """
-    require(isinstance(urlpatterns, list), f"give the list urlpatterns of urls.py, not {type(urlpatterns).__name__}")
     let_in = check_guard(guard, unprotected=unprotected, such_as="staff_member_required")
-    page = StatusPage(path, title)
+    add_answers(urlpatterns, StatusPage(path, title).answers, let_in)
+
+
+def add_answers(urlpatterns: list[Any], answers: Answers, let_in: Guarding | None = None) -> None:
+    """Add a route for each path and what answers there, before a pattern that takes every path.
+
+    Raises:
+        ConfigurationError: `urlpatterns` isn't a list, or the guard isn't a decorator.
+    """
+    require(isinstance(urlpatterns, list), f"give the list urlpatterns of urls.py, not {type(urlpatterns).__name__}")
 
     def view(answer: Callable[[], Answer]) -> Callable[..., Any]:
         def answered(_: HttpRequest, *__: object, **___: object) -> HttpResponse:
@@ -51,6 +61,4 @@ def mount_status_page(
         require(callable(guarded), f"guard must be a decorator for views, and return one, not {guarded!r}")
         return guarded
 
-    answers = ((path, page.document), (f"{path}/now", page.now), (f"{path}/events", page.event))
-    # Before a pattern that takes every path.
     urlpatterns[:0] = [route(at[1:], view(answer)) for at, answer in answers]

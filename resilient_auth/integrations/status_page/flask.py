@@ -8,18 +8,20 @@ from typing import Any
 from flask import Flask, Response
 
 from ..._policy.checks import require
-from ...telemetry.page.serving import Answer, StatusPage
+from ...telemetry.page.serving import Answer, Answers, StatusPage
 from ..route_names import route_name
 from .guarded import check_guard
 
-__all__ = ["mount_status_page"]
+__all__ = ["add_answers", "mount_status_page"]
+
+Guarding = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def mount_status_page(
     app: Flask,
     path: str = "/status",
     *,
-    guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    guard: Guarding | None = None,
     title: str = "Sign-in and tokens",
     unprotected: bool = False,
 ) -> None:
@@ -39,7 +41,15 @@ def mount_status_page(
         ConfigurationError: There is no guard, or an option is wrong.
     """
     let_in = check_guard(guard, unprotected=unprotected, such_as="login_required")
-    page = StatusPage(path, title)
+    add_answers(app, StatusPage(path, title).answers, let_in)
+
+
+def add_answers(app: Flask, answers: Answers, let_in: Guarding | None = None) -> None:
+    """Add a route for each path and what answers there.
+
+    Raises:
+        ConfigurationError: The guard isn't a decorator.
+    """
 
     def view(answer: Callable[[], Answer]) -> Callable[..., Any]:
         def answered(*_: object, **__: object) -> Response:
@@ -50,5 +60,5 @@ def mount_status_page(
         require(callable(guarded), f"guard must be a decorator for views, and return one, not {guarded!r}")
         return guarded
 
-    for at, answer in ((path, page.document), (f"{path}/now", page.now), (f"{path}/events", page.event)):
+    for at, answer in answers:
         app.add_url_rule(at, route_name(at), view(answer))

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ...telemetry.page.serving import EVENT_STREAM, STREAM_SECONDS, Answer, StatusPage
 from .guarded import check_guard
 
-__all__ = ["mount_status_page"]
+__all__ = ["answering", "guarded", "mount_status_page"]
 
 #: Seconds between two looks for a stream, and for which a reader may leave one message unread.
 _EVERY: Final = 2.0
@@ -54,23 +54,26 @@ def mount_status_page(
     let_in = check_guard(guard, unprotected=unprotected, such_as="a dependency that refuses whoever isn't an operator")
     page = StatusPage(path, title)
 
-    def answering(answer: Callable[[], Answer]) -> Callable[[], Response]:
-        def answered() -> Response:
-            told = answer()
-            return Response(told.body, told.status, told.headers, told.media_type)
-
-        return answered
-
     def events() -> Response:
         if page.full():
             return Response(status_code=204, headers={"Cache-Control": "no-store"})  # a browser doesn't ask again
         return _Stream(page)
 
-    answers = ((path, answering(page.document)), (f"{path}/now", answering(page.now)), (f"{path}/events", events))
+    answers = tuple((at, events if answer == page.event else answering(answer)) for at, answer in page.answers)
     # Before a route that takes every path.
     app.router.routes[:0] = _of_fastapi(app, let_in, answers) or [
-        Route(at, _guarded(let_in, answer)) for at, answer in answers
+        Route(at, guarded(let_in, answer)) for at, answer in answers
     ]
+
+
+def answering(answer: Callable[[], Answer]) -> Callable[[], Response]:
+    """Return what makes a response of an answer."""
+
+    def answered() -> Response:
+        told = answer()
+        return Response(told.body, told.status, told.headers, told.media_type)
+
+    return answered
 
 
 def _of_fastapi(app: Starlette, guard: Any, answers: tuple[tuple[str, Callable[[], Response]], ...]) -> list[BaseRoute]:
@@ -96,7 +99,9 @@ def _of_fastapi(app: Starlette, guard: Any, answers: tuple[tuple[str, Callable[[
     return list(router.routes)
 
 
-def _guarded(guard: Any, answer: Callable[[], Response]) -> Callable[[Request], Any]:
+def guarded(guard: Any, answer: Callable[[], Response]) -> Callable[[Request], Any]:
+    """Return an endpoint of Starlette's that a guard lets in, or everybody."""
+
     async def endpoint(request: Request) -> Response:
         if guard is not None:
             # A guard that blocks holds no loop up; and one that hands on to a coroutine function has checked nothing

@@ -95,8 +95,13 @@ class Setup:
         if self.discovery or not self.authority:
             return self.discovery
         authority = self.authority.rstrip("/")
-        version = "" if authority.lower().partition("://")[2].partition("/")[2].startswith("adfs") else "/v2.0"
+        version = "" if self.is_adfs else "/v2.0"
         return f"{authority.removesuffix('/v2.0')}{version}/.well-known/openid-configuration"
+
+    @property
+    def is_adfs(self) -> bool:
+        """Return whether the authority is an AD FS."""
+        return self.authority.lower().partition("://")[2].partition("/")[2].startswith("adfs")
 
     @property
     def is_b2c(self) -> bool:

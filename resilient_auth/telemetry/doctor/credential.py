@@ -49,7 +49,8 @@ def check_credential(patient: Patient) -> Iterator[Finding]:
         )
     elif setup.client_secret and setup.secret_expires is not None:
         # It runs out in the course of that day.
-        ends = datetime.datetime.combine(setup.secret_expires, datetime.time(), datetime.UTC).timestamp()
+        begins = datetime.datetime.combine(setup.secret_expires, datetime.time(), datetime.UTC).timestamp()
+        ends = begins + _DAY
         yield _life("the client secret", ends - wall)
     elif file := patient.environ.get("AZURE_FEDERATED_TOKEN_FILE"):
         if not os.access(file, os.R_OK):
@@ -117,14 +118,14 @@ def as_msal_takes_it(patient: Patient) -> Any:
 
 
 def _life(whose: str, seconds: float) -> Finding:
-    days = int(seconds // _DAY)
+    days = int(abs(seconds) // _DAY)
     if seconds <= 0:
-        return error("credential_over", f"{whose} ran out {_spell(-days)} ago", _ROTATE, rule="G24")
+        when = f"{_spell(days)} ago" if days else "today"
+        return error("credential_over", f"{whose} ran out {when}", _ROTATE, rule="G24")
     if days > _SOON:
         return ok(f"{whose} lasts another {_spell(days)}", rule="G24")
-    return (error if days <= _URGENT else warning)(
-        "credential_ends", f"{whose} runs out in {_spell(days)}", _ROTATE, rule="G24"
-    )
+    when = f"in {_spell(days)}" if days else "today"
+    return (error if days <= _URGENT else warning)("credential_ends", f"{whose} runs out {when}", _ROTATE, rule="G24")
 
 
 def _spell(days: int) -> str:

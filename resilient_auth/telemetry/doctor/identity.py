@@ -10,6 +10,7 @@ from ...errors import MalformedAnswer, ProviderUnavailable
 from .finding import Finding, error, ok
 from .patient import Patient, address_of
 from .provider import patience
+from .rules import is_of_application
 
 __all__ = ["check_managed_identity"]
 
@@ -41,7 +42,8 @@ def check_managed_identity(patient: Patient) -> Iterator[Finding]:
             rule="G12",
         )
         return
-    scope = setup.scopes[0][0] if setup.scopes and setup.scopes[0] else _RESOURCE
+    asked = [each for each in setup.scopes if each]
+    own = [each for each in asked if is_of_application(each)] or asked or [(_RESOURCE,)]
     client = msal.ManagedIdentityClient(
         msal.UserAssignedManagedIdentity(client_id=setup.client_id)
         if setup.client_id
@@ -49,7 +51,7 @@ def check_managed_identity(patient: Patient) -> Iterator[Finding]:
         resilience=patience(setup.timeout),
     )
     try:
-        result = client.acquire_token_for_client(resource=scope.removesuffix("/.default"))
+        result = client.acquire_token_for_client(resource=own[0][0].removesuffix("/.default"))
     except (MalformedAnswer, ValueError):  # what isn't JSON: other clouds answer at that address, too
         yield error(
             "endpoint_foreign",

@@ -22,6 +22,7 @@ from ...verify.keys.documents import UnusableDocument, keys_in
 from .credential import as_msal_takes_it
 from .finding import Finding, error, ok, warning
 from .patient import Patient
+from .rules import is_of_application
 
 __all__ = ["check_clock", "check_discovery", "check_keys", "check_token", "patience"]
 
@@ -39,6 +40,11 @@ _DENIALS: Final[Mapping[str, tuple[str, str]]] = {
     "AADSTS700016": ("application_unknown", "correct client_id, or the tenant in the authority"),
     "AADSTS700027": ("certificate_unknown", "add the certificate to the application's registration"),
     "AADSTS700024": ("assertion_dates", "set this machine's clock"),
+    "AADSTS70021": (
+        "federated_unknown",
+        "give the application a federated credential with the issuer, subject and audience of the assertion, letter by "
+        "letter; one that was made a moment ago takes minutes",
+    ),
     "AADSTS90002": ("tenant_unknown", "correct the tenant in the authority"),
     "AADSTS500011": ("resource_unknown", "correct the resource in the scope; it must be known in this tenant"),
     "AADSTS1002012": ("scope_wrong", "an application's own tokens are asked for with <resource>/.default"),
@@ -91,8 +97,9 @@ def check_clock(patient: Patient) -> Iterator[Finding]:
         theirs = email.utils.parsedate_to_datetime(date or "").timestamp()
     except (TypeError, ValueError):
         return
-    # The header has whole seconds.
-    ahead = patient.answered_at - theirs - 0.5
+    # The header has whole seconds; what a cache gives has the date of when it was fetched (RFC 9111, section 5.1).
+    age = patient.answer.headers.get("age", "") if patient.answer is not None else ""
+    ahead = patient.answered_at - theirs - (float(age) if age.isascii() and age.isdecimal() else 0.0) - 0.5
     if abs(ahead) < _ODD:
         yield ok("this machine's clock is the provider's")
         return
@@ -137,7 +144,8 @@ def check_keys(patient: Patient) -> Iterator[Finding]:
 def check_token(patient: Patient) -> Iterator[Finding]:
     """Ask for a token, as the application would."""
     setup = patient.setup
-    if "client_credentials" not in setup.flows or not setup.client_id or not setup.scopes:
+    scopes = next((each for each in setup.scopes if is_of_application(each)), None)
+    if "client_credentials" not in setup.flows or not setup.client_id or scopes is None:
         return
     credential = as_msal_takes_it(patient)
     if credential is None:
@@ -152,7 +160,7 @@ def check_token(patient: Patient) -> Iterator[Finding]:
         resilience=patience(setup.timeout),
     )
     try:
-        result = app.acquire_token_for_client(list(setup.scopes[0]))
+        result = app.acquire_token_for_client(list(scopes))
     except ProviderUnavailable as failure:
         blamed = [each for each in health().blame if each.authority == failure.authority]
         fix = _WAIT if not blamed or blamed[0].what == "provider" else blamed[0].advice
@@ -161,7 +169,7 @@ def check_token(patient: Patient) -> Iterator[Finding]:
     finally:
         app.close()
     if "access_token" in result:
-        yield ok(f"a token for {' '.join(setup.scopes[0])} is issued, for {result.get('expires_in', 0)} s")
+        yield ok(f"a token for {' '.join(scopes)} is issued, for {result.get('expires_in', 0)} s")
         return
     yield _denial(result)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from ...settings import Settings
@@ -18,8 +19,10 @@ __all__ = [
     "check_scopes",
     "check_settings",
     "check_target",
+    "is_of_application",
 ]
 
+_CHINA = (".partner.microsoftonline.cn", ".chinacloudapi.cn")
 _OF_USERS = frozenset({"on_behalf_of", "web_app", "native", "device_code", "password"})
 
 
@@ -57,11 +60,14 @@ def check_persistence(patient: Patient) -> Iterator[Finding]:
 def check_scopes(patient: Patient) -> Iterator[Finding]:
     """Look for scopes that change from one request to the next, and for those that a flow doesn't take."""
     setup = patient.setup
-    by_resource: dict[str, int] = {}
-    for scopes in setup.scopes:
-        for resource in {_resource(scope) for scope in scopes}:
-            by_resource[resource] = by_resource.get(resource, 0) + 1
-    for resource, sets in by_resource.items():
+    own = "client_credentials" in setup.flows
+    # An application's own token for a resource isn't its users': beside each other they are no sets that change.
+    by_resource = Counter(
+        (resource, own and is_of_application(scopes))
+        for scopes in setup.scopes
+        for resource in {_resource(scope) for scope in scopes}
+    )
+    for (resource, _), sets in by_resource.items():
         if sets > 1:
             yield warning(
                 "scopes_dynamic",
@@ -70,8 +76,9 @@ def check_scopes(patient: Patient) -> Iterator[Finding]:
                 "ask for one fixed set, and for all consent at once",
                 rule="G6",
             )
-    odd = [one for scopes in setup.scopes for one in scopes if not one.endswith("/.default")]
-    if odd and "client_credentials" in setup.flows:
+    odd = [one for scopes in setup.scopes for one in scopes if not is_of_application((one,))]
+    for_users = _OF_USERS & set(setup.flows) and any(is_of_application(scopes) for scopes in setup.scopes)
+    if odd and own and not for_users:
         yield error(
             "scope_not_default",
             f"{odd[0]} can't be asked for with client credentials",
@@ -96,6 +103,8 @@ def check_grants(patient: Patient) -> Iterator[Finding]:
 def check_challenges(patient: Patient) -> Iterator[Finding]:
     """Look whether continuous access evaluation is declared by those who answer its challenges, and by all of those."""
     setup = patient.setup
+    if setup.is_b2c or setup.is_adfs:
+        return  # neither knows of it
     declared = "cp1" in {one.lower() for one in setup.client_capabilities}
     if declared and not setup.handles_challenges:
         yield warning(
@@ -124,10 +133,15 @@ def check_challenges(patient: Patient) -> Iterator[Finding]:
 
 def check_backup(patient: Patient) -> Iterator[Finding]:
     """Tell, flow by flow, whether the provider's backup system serves it in an outage."""
-    for flow in patient.setup.flows:
+    setup = patient.setup
+    for flow in setup.flows:
         backed, why = FLOWS[flow]
-        if patient.setup.is_b2c:
+        if setup.is_b2c:
             backed, why = False, "Azure AD B2C isn't backed up"
+        elif setup.is_adfs:
+            backed, why = False, "AD FS is its owner's"
+        elif patient.provider[0].endswith(_CHINA):
+            backed, why = False, "the cloud in China has none"
         if backed:
             yield note("backed_up", f"{flow}: Entra's backup system serves it, {why}", rule="G27")
         else:
@@ -137,6 +151,11 @@ def check_backup(patient: Patient) -> Iterator[Finding]:
                 "keep a store, pin scopes by keep_fresh, and rehearse an outage with resilient-auth drill",
                 rule="G27",
             )
+
+
+def is_of_application(scopes: Sequence[str]) -> bool:
+    """Return whether client credentials can ask for these."""
+    return all(one.endswith("/.default") for one in scopes)
 
 
 def _resource(scope: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ..._store.paths import private_directory, private_file
 from ..._store.redis.clients import connector
-from .finding import Finding, error, ok, warning
+from .finding import Finding, error, note, ok, warning
 from .patient import Patient, authority_of
 
 __all__ = ["check_store"]
@@ -70,6 +70,16 @@ def _file(path: Path, group: int | None) -> Iterator[Finding]:
     yield ok(f"the store {path} {kept}", rule="G3")
 
 
+def _memory_of(client: Any) -> Any:
+    """Return what a server says of its memory; None where its user may not ask."""
+    try:
+        return client.info("memory")
+    except Exception as failure:
+        if type(failure).__name__ != "NoPermissionError":  # of redis-py and valkey-py alike
+            raise
+        return None
+
+
 def _redis(url: str, seconds: float) -> Iterator[Finding]:
     connect = connector(url, seconds)  # or ConfigurationError, which doesn't quote the URL
     parts = urlsplit(url)
@@ -78,7 +88,7 @@ def _redis(url: str, seconds: float) -> Iterator[Finding]:
     try:
         client = connect()
         client.ping()
-        told = client.info("memory")
+        told = _memory_of(client)
     except Exception as failure:  # noqa: BLE001 - redis-py's, its cluster's and the system's
         kind = type(failure).__name__
         refused = "Auth" in kind or "NOAUTH" in str(failure) or "WRONGPASS" in str(failure)
@@ -93,7 +103,14 @@ def _redis(url: str, seconds: float) -> Iterator[Finding]:
     finally:
         if client is not None:
             client.close()
-    policy = str(told.get("maxmemory_policy", ""))
+    if told is None:
+        yield note(
+            "store_settings_unknown",
+            f"the Redis at {shown} doesn't let this user see its settings, of which maxmemory-policy is one",
+            "see to it that it is noeviction or volatile-ttl",
+            rule="G3",
+        )
+    policy = str((told or {}).get("maxmemory_policy", ""))
     if policy.startswith("allkeys"):
         yield warning(
             "store_evicts",

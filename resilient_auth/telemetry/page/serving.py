@@ -15,7 +15,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -32,7 +32,7 @@ from .. import service_levels
 from .history import history
 from .sections import TITLES, Seen, sections
 
-__all__ = ["EVENT_STREAM", "HTML", "JSON", "STREAM_SECONDS", "Answer", "StatusPage"]
+__all__ = ["EVENT_STREAM", "HTML", "JSON", "STREAM_SECONDS", "Answer", "Answers", "StatusPage"]
 
 HTML, JSON, EVENT_STREAM = "text/html; charset=utf-8", "application/json", "text/event-stream"
 #: Seconds for which one look is told to all who ask, and for which it is told while somebody looks again.
@@ -88,6 +88,10 @@ class Answer:
         return _HEADERS | ({"X-Accel-Buffering": "no"} if self.media_type == EVENT_STREAM else {})
 
 
+#: Paths, and what answers at each.
+Answers = tuple[tuple[str, Callable[[], Answer]], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
     """One look, written down."""
@@ -125,6 +129,11 @@ class StatusPage:
         self._streams: dict[int, float] = {}
         self._numbers = itertools.count()
         history.begin()
+
+    @property
+    def answers(self) -> Answers:
+        """Return each path, and what answers there."""
+        return (self.path, self.document), (f"{self.path}/now", self.now), (f"{self.path}/events", self.event)
 
     def document(self) -> Answer:
         """Return the page itself."""
