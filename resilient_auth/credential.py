@@ -170,6 +170,9 @@ class AsyncResilientCredential(Credential):
                 and answer.sure_from <= answer.wall() < answer.sure_until
                 and answer.home[answer.cache_name] is answer.cache
             ):
+                served = answer.served
+                if served is not None:
+                    served.count += 1
                 return answer.access
         except (KeyError, TypeError):  # not asked for before, or no scopes at all: told where they are looked at
             pass
@@ -185,6 +188,9 @@ class AsyncResilientCredential(Credential):
                 and answer.sure_from <= answer.wall() < answer.sure_until
                 and answer.home[answer.cache_name] is answer.cache
             ):
+                served = answer.served
+                if served is not None:
+                    served.count += 1
                 return answer.info
         except (KeyError, TypeError):
             pass

@@ -19,24 +19,6 @@ __all__ = ["CachedAnswer", "prepared"]
 _SURE = 1.0
 
 
-class _Counted:
-    """Look into an application for its token cache, and count each time that it is still the same.
-
-    It is what each face looks at last before it serves an answer; where nobody observes, nothing is in the way.
-    """
-
-    __slots__ = ("_cache", "_home", "_served")
-
-    def __init__(self, home: Mapping[str, Any], cache: Any, served: observing.Count) -> None:
-        self._home, self._cache, self._served = home, cache, served
-
-    def __getitem__(self, name: str) -> Any:
-        found = self._home[name]
-        if found is self._cache:
-            self._served.count += 1
-        return found
-
-
 @dataclass(slots=True, init=False, repr=False, eq=False)
 class CachedAnswer:
     """A token in both of azure-core's shapes, with all that tells whether it may still be served."""
@@ -46,7 +28,7 @@ class CachedAnswer:
     info: AccessTokenInfo
     #: What `keep` sets.
     entry: CacheEntry
-    home: Mapping[str, Any] | _Counted
+    home: Mapping[str, Any]
     cache_name: str
     cache: Any
     monotonic: Callable[[], float]
@@ -82,8 +64,7 @@ class CachedAnswer:
         if not session.watchable and cache is not None:  # others change it unseen
             return False
         clock, token = session.engine.clock, self.token
-        self.entry, self.cache_name, self.cache = entry, session.cache_name, cache
-        self.home = session.home if self.served is None else _Counted(session.home, cache, self.served)
+        self.entry, self.home, self.cache_name, self.cache = entry, session.home, session.cache_name, cache
         self.monotonic, self.wall = clock.monotonic, clock.wall
         self.due_on = token.obtained_on + token.due_after
         self.due_at = token.obtained_at + token.due_after
@@ -93,11 +74,16 @@ class CachedAnswer:
 
     def stands(self) -> bool:
         """Return whether it may be served as it is, which it then is."""
-        return (
+        if (
             self.entry.token is self.token
             and (self.sure_from <= self.wall() < self.sure_until or self.is_fresh())
             and self.home[self.cache_name] is self.cache
-        )
+        ):
+            served = self.served
+            if served is not None:
+                served.count += 1
+            return True
+        return False
 
     def is_fresh(self) -> bool:
         """Return whether no refresh is due on either clock, and for how long that is sure by the wall clock alone."""
