@@ -57,6 +57,16 @@ def reads(offline: Any) -> Callable[..., Any]:
     return read
 
 
+@pytest.mark.parametrize(("typ", "code"), [("logout+jwt", "type"), ("JWT", "token_type"), (None, "token_type")])
+def test_none_is_an_id_token(offline: Any, signer: Signer, logout: Any, typ: str | None, code: str) -> None:
+    """Though it has all that one has, and comes from the same provider to the same client."""
+    site = offline(accepts="id")
+    with pytest.raises(ra.InvalidToken) as refused:
+        site.verify(signer.token(logout(tid=TENANT), typ=typ))
+    assert refused.value.code == code
+    assert site.verify(signer.token(logout(tid=TENANT, events=None), typ="JWT")).subject == "ann"
+
+
 def test_a_good_one_is_believed(reads: Any, signer: Signer, logout: Any) -> None:
     """With `typ` and without: older providers don't name it."""
     for typ in ("logout+jwt", "application/logout+jwt", "JWT", None):

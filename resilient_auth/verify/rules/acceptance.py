@@ -254,6 +254,9 @@ def _check_kind(
     else:
         if of_access or used_as == "access":
             raise InvalidToken("token_type", "this is an access token, and an ID token is wanted")
+        # A logout token has the same issuer, audience and user, and often the same `typ` (RFC 8417, section 2.2).
+        if isinstance(claims.get("events"), Mapping):
+            raise InvalidToken("token_type", "this is a logout or security event token, and an ID token is wanted")
         # OpenID Connect Core, section 3.1.3.7, rules 3 to 5. Google's name the client that asked for this one.
         if (len(audience) > 1 or client is not None) and client not in rules.audiences | rules.clients:
             raise InvalidToken("audience", "the ID token is for another audience as well")
