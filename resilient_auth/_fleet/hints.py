@@ -14,6 +14,7 @@ import cachetools
 
 from .._policy.failure import LONGEST_RETRY_AFTER
 from .._policy.levels import ProviderRequest
+from .._process import forks
 from ..clock import Clock
 from ..errors import StoreUnavailable
 from ..store import Record, Store
@@ -107,8 +108,8 @@ class Hints:
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
-        """Take a lock of its own in a forked child."""
-        self._lock = threading.Lock()
+        """Take a lock of its own in a forked child, whose parent may have been in the middle of a change."""
+        self._lock, self._seen = threading.Lock(), forks.rebuilt(self._seen)
 
     def judged(self, told: Mapping[str, Record | None]) -> dict[str, Hint]:
         """Return what the records that were read say now, by name; those that there are."""

@@ -12,6 +12,7 @@ import cachetools
 
 from .._policy.endpoint import WireIdentity
 from .._policy.levels import ProviderRequest
+from .._process import forks
 from ..clock import Clock
 from ..errors import StoreUnavailable, Throttled
 from ..store import NONE_READABLE, Record, Store
@@ -85,8 +86,8 @@ class Records:
         self.hints = Hints(store, clock)
 
     def after_fork(self) -> None:
-        """Take a lock of its own in a forked child."""
-        self._lock = threading.Lock()
+        """Take a lock of its own in a forked child, whose parent may have been in the middle of a change."""
+        self._lock, self._documents = threading.Lock(), forks.rebuilt(self._documents)
         self.hints.after_fork()
 
     def look(

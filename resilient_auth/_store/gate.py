@@ -162,8 +162,8 @@ class Gate:
         )
 
     def after_fork(self) -> None:
-        """Take locks of its own in a forked child."""
-        self._lock = threading.Lock()
+        """Take locks of its own in a forked child, whose parent may have been in the middle of a change."""
+        self._lock, self._unreadable = threading.Lock(), forks.rebuilt(self._unreadable)
         self._reads.renew_lock()
         self._writes.renew_lock()
 

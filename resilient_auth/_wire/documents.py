@@ -54,9 +54,9 @@ class Documents:
     """Hold documents by what was asked."""
 
     def __init__(self) -> None:
+        self._documents: cachetools.LRUCache[Hashable, Document] = cachetools.LRUCache(1024)
         self.after_fork()
         forks.renew_in_children(self)
-        self._documents: cachetools.LRUCache[Hashable, Document] = cachetools.LRUCache(1024)
 
     def get(self, key: Hashable) -> Document | None:
         """Find a document."""
@@ -70,8 +70,8 @@ class Documents:
             self._documents[key] = document
 
     def after_fork(self) -> None:
-        """Take a lock of its own, also in a forked child."""
-        self._lock = threading.Lock()
+        """Take a lock of its own, also in a forked child, whose parent may have been in the middle of a change."""
+        self._lock, self._documents = threading.Lock(), forks.rebuilt(self._documents)
 
 
 #: The last known good documents of this process, shared by all application objects.

@@ -52,9 +52,9 @@ class PendingEnds:
         forks.renew_in_children(self)
 
     def after_fork(self) -> None:
-        """Take a lock of its own in a forked child; the parent writes what it has to."""
-        self._lock = threading.Lock()
-        self._trying = False
+        """Take a lock of its own in a forked child; the parent, which may be amid a change, writes what it has to."""
+        self._lock, self._trying = threading.Lock(), False
+        self._pending, self._unproved = forks.rebuilt(self._pending), forks.rebuilt(self._unproved)
 
     def cover(self, session: Session) -> bool:
         """Return whether a session is one of those that were ended."""
