@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from .. import __version__
@@ -94,11 +95,10 @@ def _check_files(*names: str | None) -> None:
     for file in (Path(name) for name in names if name is not None):
         if not file.parent.is_dir() or file.is_dir():
             raise ValueError(f"can't write {file}: name a file in a folder that exists")
-        there = file.exists()
         try:
-            file.open("ab").close()
-            if not there:
-                file.unlink()
+            # In its place nothing is made yet: another drill may be about to write there.
+            with file.open("ab") if file.exists() else TemporaryFile(dir=file.parent):
+                pass
         except OSError as error:
             raise ValueError(f"can't write {file}: {error.strerror}; name another place, or none") from None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from resilient_auth.drill import main
-from resilient_auth.drill.command import exit_status
+from resilient_auth.drill.command import _check_files, exit_status
 from resilient_auth.drill.plan import QUICK, SCENARIOS, Plan
 from resilient_auth.drill.run import Outcome
 
@@ -41,6 +43,22 @@ def test_bad_usage_ends_with_2_before_anything_starts(
     """The message names the option and the way out."""
     assert main(argv) == 2
     assert hint in capsys.readouterr().err
+
+
+def test_drills_side_by_side_take_no_report_from_each_other(tmp_path: Path) -> None:
+    """Whoever sees whether it can be written makes nothing there, and takes nothing away."""
+    report, begin = tmp_path / "drill-report.html", threading.Barrier(4)
+
+    def look() -> None:
+        begin.wait()
+        for _ in range(200):
+            _check_files(str(report))
+
+    with ThreadPoolExecutor(4) as threads:
+        looks = [threads.submit(look) for _ in range(4)]
+        for one in looks:
+            one.result()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_there_already_stays_until_there_is_something_to_write(
