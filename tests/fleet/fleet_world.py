@@ -103,7 +103,8 @@ class Process:
         """Redeem a code, as far as memory and the store go; return whether the store knows of it."""
         with self.session.saved():
             self.add(who, secret, grant="authorization_code")
-        return self.shared_cache.settled
+        # A look in the background, for what others had to write, may be about to begin.
+        return not self.shared_cache._unwritten
 
     def sign_out(self, who: str) -> bool:
         """Remove a user; return whether the store knows of it."""
