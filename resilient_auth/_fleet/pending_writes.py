@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .user_record import TOMBSTONE_LIFE, Change, Dropped, Key, SignIn, StoredToken, UserRecord
 
@@ -69,7 +69,7 @@ class PendingWrites:
     def is_late(self) -> None:
         """Note that nobody waits for a sign-in to be written any more: another process may remove the account now."""
         if self.sign_in is not None:
-            self.sign_in = replace(self.sign_in, under_way=False)
+            self.sign_in.under_way = False
 
     def is_over(self, user_record: UserRecord | None, wall: float) -> bool:
         """Return whether what is held of a user is another sign-in's, or too old for a removal of it to be known still.

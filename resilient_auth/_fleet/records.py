@@ -163,8 +163,8 @@ class Records:
         current = None if known is None or known.version is None else known
         version = None if current is None else current.version
         in_the_way = False
-        owes_nothing = anew is not None and anew.under_way
         for attempt in range(_TRIES):
+            owes_nothing = anew is not None and anew.under_way
             looked = attempt > 0 or known is None
             if looked:
                 current, version = self._found(kind, name)

@@ -98,9 +98,12 @@ class Change:
     new: Entry | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class SignIn:
-    """A sign-in that is to be written: how it stands to removals by other processes."""
+    """A sign-in that is to be written: how it stands to removals by other processes.
+
+    Whoever writes it looks at it anew with each attempt: its caller may have given up since.
+    """
 
     #: When it was, in seconds since the epoch, by the clock of its own process.
     made_on: float = 0.0

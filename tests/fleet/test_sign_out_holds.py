@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fleet_world import BreakableBackend, ClockAhead, Process
 
 import resilient_auth as ra
+from resilient_auth._fleet.user_record import Change, SignIn
 from resilient_auth.testing import ManualClock
 
 OLD, NEW = os.urandom(32), os.urandom(32)
@@ -180,6 +182,29 @@ def test_a_late_sign_in_takes_no_sign_out_in_another_tenant_back(
     assert not any(each.finds("ann") for each in (third, other, process(realm="t2"), one, process()))
     assert one.sign_in("ann", "again")
     assert all(each.finds("ann") for each in (one, process()))
+
+
+def test_a_write_that_began_before_its_caller_gave_up_undoes_no_sign_out_since(
+    process: Make, manual: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at what is there once more, and then at how its sign-in stands."""
+    one, other = process(), process()
+    stored, sign_in = one.shared_cache.stored, SignIn(manual.wall())
+    write = stored.store.write
+
+    def write_late(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        sign_in.under_way = False
+        assert other.sign_out("ann")
+        return write(*args, **options)
+
+    monkeypatch.setattr(stored.store, "write", write_late)
+    changes = {("RefreshToken", "r"): Change(None, {"secret": "late"})}
+    name = f"{one.shared_cache.label} ann.t"
+    assert stored.save(name, None, "born", changes, {}, anew=sign_in) is None
+    (kept,) = stored.partitions([name])
+    assert kept is not None
+    assert kept.removed
 
 
 def test_a_late_sign_in_replaces_nothing_that_cant_be_opened_here(

@@ -246,11 +246,11 @@ def test_ids_are_compared_as_on_a_deny_list(
     one: Any, judge: Any, clock: Any, whose: tuple[str, str, str], changes: dict[str, str]
 ) -> None:
     """However people, portals and scripts write them; in the process that revokes, and in the others."""
-    held, other = one(), one()
-    held.revoke([whose], clock.wall())
+    held, other, now = one(), one(), clock.wall()
+    held.revoke([whose], now)
     other.look()
     for each in (held, other):
-        assert judge(each)(iat=int(clock.wall()), **changes) == "denied"
+        assert judge(each)(iat=int(now), **changes) == "denied"
 
 
 def test_too_many_make_an_issuer_strict(one: Any, judge: Any, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
