@@ -28,6 +28,7 @@ from resilient_auth._engine.cache import Memory
 from resilient_auth._engine.single_flight import Flight, Outcome
 from resilient_auth._engine.timers import Timers
 from resilient_auth._fleet.engines import engine_for
+from resilient_auth._process import forks
 from resilient_auth.clock import SystemClock
 from resilient_auth.errors import ProviderUnavailable
 from resilient_auth.events import (
@@ -40,7 +41,6 @@ from resilient_auth.events import (
     ExchangesOverdue,
     TokenAcquired,
     catalogue,
-    delivery,
     emit,
     subscribe,
 )
@@ -586,7 +586,7 @@ def test_a_fork_amid_a_record_leaves_the_child_its_log() -> None:
     writer, reader = threading.Thread(target=emit, args=(event,)), threading.Thread(target=drain)
     try:
         writer.start()
-        while not delivery._writing:
+        while writer.ident not in forks._holding:
             time.sleep(0.001)
         time.sleep(0.02)
         reader.start()

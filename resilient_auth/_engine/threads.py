@@ -44,7 +44,7 @@ def lasting_loop(name: str = "") -> asyncio.AbstractEventLoop:
         if loop is None:
             loop = asyncio.new_event_loop()
             try:
-                threading.Thread(target=_run, args=(loop,), name="resilient-auth-loop", daemon=True).start()
+                forks.begin_thread(_run, loop, name="resilient-auth-loop")
             except RuntimeError:
                 loop.close()
                 raise

@@ -176,7 +176,7 @@ class Workers:
                     return None
                 self._coming += 1
             try:
-                threading.Thread(target=self._work, name="resilient-auth-worker", daemon=True).start()
+                forks.begin_thread(self._work, name="resilient-auth-worker")
             except RuntimeError as error:
                 with self._changed:
                     self._coming -= 1

@@ -1,24 +1,41 @@
 """What a forked child can't use as it is, in one list: renewed by a hook, or where the first use notices a new process.
 
-    fork in Python ─ hook ──────────────────┐
-    fork in C ─── first use ── notice() ────┴──▶ renew, in order ──▶ resume: timers and threads
+    fork in Python ─ held_off() is over ─ hook ──┐
+    fork in C ─── first use ── notice() ─────────┴──▶ renew, in order ──▶ resume: timers and threads
 
 A fork in C, as uWSGI makes its workers, runs no hook. So what takes a lock, starts a thread or talks on a connection
 calls `notice` first; what memory answers needs none of these, and doesn't. Locks are replaced, since a thread that the
 child hasn't got may hold the parent's; what such a thread may have been in the middle of changing is built anew.
+What can be neither replaced nor built anew, since it is a library's, is used while no fork can come: `held_off`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Forked", "around", "notice", "rebuilt", "renew_in_children", "renewed", "resumed", "unnoticed"]
+__all__ = [
+    "Forked",
+    "around",
+    "begin_thread",
+    "held_off",
+    "notice",
+    "rebuilt",
+    "renew_in_children",
+    "renewed",
+    "resumed",
+    "unnoticed",
+]
 
 _T = TypeVar("_T")
+
+#: Seconds for which forks are held off at most; whoever would hold off one that has begun waits as long for it.
+_LONGEST_HOLD = 1.0
 
 
 class Forked(Protocol):
@@ -40,6 +57,12 @@ _process = os.getpid()
 _renewing: tuple[int, int] | None = None
 #: One lock a process: nobody can have inherited the one that it needs.
 _locks: dict[int, threading.Lock] = {}
+#: The threads that hold forks off, and the monotonic times until which they do.
+_holding: dict[int, float] = {}
+_may_hold = threading.Event()
+_may_hold.set()
+#: What is asked to greet nobody; it holds neither certificates nor keys.
+_tls: Any = None
 
 
 def renewed(call: Callable[[], None]) -> Callable[[], None]:
@@ -79,6 +102,75 @@ def rebuilt(cache: _T) -> _T:
     fresh.update(list(kept.items()))
     found: _T = fresh
     return found
+
+
+@contextmanager
+def held_off(seconds: float = _LONGEST_HOLD) -> Iterator[None]:
+    """Have forks in Python wait until this block is over, or so many seconds after its beginning.
+
+    For what takes locks that aren't this package's: a child would wait for ever for one that another thread held.
+    """
+    me = threading.get_ident()
+    if me in _holding:
+        yield
+        return
+    _holding[me] = time.monotonic() + seconds
+    if not _may_hold.is_set():
+        del _holding[me]
+        _may_hold.wait(_LONGEST_HOLD)
+        _holding[me] = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        del _holding[me]
+
+
+def _wait_for_holders() -> None:
+    _may_hold.clear()
+    me = threading.get_ident()
+    while any(ends > time.monotonic() for thread, ends in _holding.copy().items() if thread != me):
+        time.sleep(0.0005)
+
+
+def begin_thread(target: Callable[..., object], *args: Any, name: str) -> None:
+    """Run `target` on a daemon thread that may use TLS, whatever library speaks it, while other threads fork.
+
+    A thread's first random numbers in OpenSSL take a lock of the process's, which a child needs for its own first ones.
+    So each thread draws some before anything else, while forks are held off.
+
+    Raises:
+        RuntimeError: No thread is to be had.
+    """
+    threading.Thread(target=_run, args=(target, *args), name=name, daemon=True).start()
+
+
+def _run(target: Callable[..., object], *args: Any) -> None:
+    with held_off():
+        _draw()
+    target(*args)
+
+
+def _draw() -> None:
+    """Have OpenSSL make both of this thread's generators: of what may be seen, and, for a first message, of keys."""
+    global _tls
+    import ssl  # which a fork waits for, too
+
+    ssl.RAND_bytes(1)
+    if _tls is None:
+        _tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        _tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost").do_handshake()
+    except ssl.SSLError:  # it wants an answer, or this machine's policy allows no such message
+        return
+
+
+@renewed
+def _hold_nothing() -> None:
+    global _may_hold
+    _may_hold = threading.Event()
+    _may_hold.set()
+    for thread in _holding.keys() - {threading.get_ident()}:
+        del _holding[thread]
 
 
 def notice() -> None:
@@ -122,6 +214,9 @@ def _call(functions: list[Callable[[], None]]) -> None:
     for function in functions:
         function()
 
+
+# The last thing before a fork, since it is the first that was registered.
+around(_wait_for_holders, lambda: _may_hold.set())
 
 if hasattr(os, "register_at_fork"):
     # Not by the number: in a namespace of its own, a child may have its parent's.

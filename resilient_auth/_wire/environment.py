@@ -19,6 +19,7 @@ import requests
 from requests.utils import resolve_proxies, select_proxy
 
 from .._policy.endpoint import DEFAULT_PORTS
+from .._process import forks
 from ..errors import ConfigurationError
 
 __all__ = ["Authorities", "bundle_of", "check_proxies", "proxy_for", "proxy_setting"]
@@ -197,9 +198,11 @@ class Authorities:
             return httpx.create_ssl_context(verify=False)
         setting = setting or "certifi"
         try:
-            if os.path.isdir(path):
-                return ssl.create_default_context(capath=path)
-            return ssl.create_default_context(cafile=path)
+            # OpenSSL has locks, too.
+            with forks.held_off():
+                if os.path.isdir(path):
+                    return ssl.create_default_context(capath=path)
+                return ssl.create_default_context(cafile=path)
         except ssl.SSLError as error:
             reason = error.reason or "it isn't PEM"
             raise ConfigurationError(

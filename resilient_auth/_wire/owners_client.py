@@ -143,9 +143,7 @@ class OwnersClient:
 
         try:
             context = contextvars.copy_context()
-            threading.Thread(
-                target=context.run, args=(carry_out,), name="resilient-auth-http-client", daemon=True
-            ).start()
+            forks.begin_thread(context.run, carry_out, name="resilient-auth-http-client")
         except RuntimeError:  # no thread is to be had: then nothing bounds it but itself
             carry_out()
         if flight.wait(ends + _MOMENT - self._clock.monotonic()) is None:

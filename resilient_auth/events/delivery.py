@@ -24,14 +24,8 @@ LOG.addHandler(logging.NullHandler())
 
 _T = TypeVar("_T")
 
-#: Seconds that a fork waits for records that are being written, and those that come meanwhile for the fork.
-_LONGEST_WRITE = 1.0
 #: How often a thread that gathers looks in vain before it ends.
 _LOOKS = 20
-#: The threads that are writing a record. A file's lock that one holds at a fork would be held in the child for ever.
-_writing: set[int] = set()
-_may_write = threading.Event()
-_may_write.set()
 
 
 class Listener(Protocol):
@@ -105,7 +99,7 @@ class Delivery(Generic[_T]):
 
     def _start(self) -> bool:
         try:
-            threading.Thread(target=self._deliver, name="resilient-auth-events", daemon=True).start()
+            forks.begin_thread(self._deliver, name="resilient-auth-events")
         except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
             self._running = False
             return False
@@ -116,7 +110,7 @@ class Delivery(Generic[_T]):
         self.revive()
         ends = time.monotonic() + seconds
         while (self._queue or self._telling) and time.monotonic() < ends:
-            time.sleep(0.01)
+            time.sleep(0.001)
 
     def _deliver(self) -> None:
         looks = 0 if self._gather is None else _LOOKS
@@ -176,25 +170,11 @@ def emit(event: Event) -> None:
     if observer is not None:
         observer.decided(event)
     if LOG.isEnabledFor(event.level):
-        _write(event)
+        with forks.held_off():  # a file that it is written to has a lock
+            say(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
     for subscription, kinds in _subscriptions:
         if isinstance(event, kinds):
             subscription.put(event)
-
-
-def _write(event: Event) -> None:
-    me = threading.get_ident()
-    nested = me in _writing  # a handler may do what has something emitted
-    _writing.add(me)
-    if not nested and not _may_write.is_set():
-        _writing.discard(me)
-        _may_write.wait(_LONGEST_WRITE)
-        _writing.add(me)
-    try:
-        say(event.level, "%s", event, extra={f"ra_{name}": value for name, value in event.to_dict().items()})
-    finally:
-        if not nested:
-            _writing.discard(me)
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
@@ -224,31 +204,21 @@ def subscribe_to(kinds: tuple[type[Event], ...], listener: Listener) -> Callable
     with _changing:
         _subscriptions = (*_subscriptions, (subscription, kinds))
 
-    def unsubscribe() -> None:
+    def unsubscribe(flush: float = 0.0) -> None:
         global _subscriptions
         forks.notice()
         with _changing:
             _subscriptions = tuple(each for each in _subscriptions if each[0] is not subscription)
+        if flush:
+            subscription.flush(flush)
         subscription.end()
 
     return unsubscribe
 
 
-def _before_fork() -> None:
-    _may_write.clear()
-    ends = time.monotonic() + _LONGEST_WRITE
-    while _writing - {threading.get_ident()} and time.monotonic() < ends:
-        time.sleep(0.0005)
-
-
 @forks.renewed
 def _after_fork() -> None:
-    global _changing, _may_write
-    _changing, _may_write = threading.Lock(), threading.Event()
-    _may_write.set()
-    _writing.intersection_update({threading.get_ident()})
+    global _changing
+    _changing = threading.Lock()
     for subscription, _ in _subscriptions:
         subscription.renew()
-
-
-forks.around(_before_fork, lambda: _may_write.set())

@@ -13,6 +13,9 @@ from ..events import Event, subscribe
 
 __all__ = ["CapturedEvents", "capture_events"]
 
+#: Seconds that the end of a block waits for what was told in it; it takes a moment.
+_LONGEST_WAIT = 10.0
+
 _E = TypeVar("_E", bound=Event)
 
 
@@ -68,10 +71,13 @@ def _check_kind(kind: object) -> None:
 
 @contextmanager
 def capture_events() -> Iterator[CapturedEvents]:
-    """Capture the events that are told meanwhile. They come on a thread of their own: use `wait_for`."""
+    """Capture the events that are told meanwhile. They come on a thread of their own: use `wait_for`.
+
+    After the block all are there that were told in it.
+    """
     captured = CapturedEvents()
-    unsubscribe: Callable[[], None] = subscribe(captured)
+    unsubscribe: Callable[..., None] = subscribe(captured)
     try:
         yield captured
     finally:
-        unsubscribe()
+        unsubscribe(flush=_LONGEST_WAIT)

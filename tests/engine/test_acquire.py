@@ -74,6 +74,7 @@ class TestDue:
         assert {secret(served) for served in crowd.got} == {token.secret}
         assert {served.reason for served in crowd.got} == {"refreshing"}
         assert time.monotonic() - began < 10.0
+        assert bench.exchanges.entered.wait(5.0)
         assert bench.exchanges.made == 1
         gate.set()
         bench.rest()
@@ -88,6 +89,7 @@ class TestDue:
         gate = bench.exchanges.hold()
         served = await asyncio.gather(*(bench.ask_async() for _ in range(CROWD)))
         assert {secret(s) for s in served} == {token.secret}
+        assert bench.exchanges.entered.wait(5.0)
         assert bench.exchanges.made == 1
         gate.set()
         bench.rest()

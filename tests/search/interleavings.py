@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading as real
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 __all__ = ["Found", "Run", "search", "searched"]
@@ -254,18 +255,6 @@ class _Condition:
         self.notify(len(self._waiting))
 
 
-class _StartedThread:
-    def __init__(self, run: Run, target: Callable[[], object], name: str = "", daemon: bool = True) -> None:
-        self._run, self._target, self._name = run, target, name
-
-    def start(self) -> None:
-        self._run.pause()
-        if self._run.failing_starts:
-            self._run.failing_starts -= 1
-            raise RuntimeError("can't start new thread")
-        self._run.thread(f"{self._name} {len(self._run.threads)}", self._target)
-
-
 class _Threading:
     """What the code under search finds under the name of `threading`."""
 
@@ -278,21 +267,36 @@ class _Threading:
     def Condition(self, lock: _Lock | None = None) -> _Condition:
         return _Condition(self._run, lock)
 
-    def Thread(self, *, target: Callable[[], object], name: str = "", daemon: bool = True) -> _StartedThread:
-        return _StartedThread(self._run, target, name, daemon)
+
+class _Forks:
+    """What it finds under the name of `forks`: of which there are none."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def begin_thread(self, target: Callable[..., object], *args: Any, name: str) -> None:
+        self._run.pause()
+        if self._run.failing_starts:
+            self._run.failing_starts -= 1
+            raise RuntimeError("can't start new thread")
+        self._run.thread(f"{name} {len(self._run.threads)}", partial(target, *args))
+
+    def notice(self) -> None:
+        return
 
 
 @contextmanager
 def searched(run: Run, *modules: Any) -> Iterator[None]:
-    """Have modules find this run's primitives where they look for `threading`."""
-    before = [module.threading for module in modules]
-    for module in modules:
-        module.threading = _Threading(run)
+    """Have modules find this run's primitives where they look for `threading`, and for threads that are begun."""
+    own = {"threading": _Threading(run), "forks": _Forks(run)}
+    before = [(module, name, vars(module)[name]) for module in modules for name in own if name in vars(module)]
+    for module, name, _ in before:
+        setattr(module, name, own[name])
     try:
         yield
     finally:
-        for module, kept in zip(modules, before, strict=True):
-            module.threading = kept
+        for module, name, kept in before:
+            setattr(module, name, kept)
 
 
 #: Sets up a run's threads, and gives what must hold at its end.

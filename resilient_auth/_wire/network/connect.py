@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import ipaddress
 import os
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterable
@@ -16,6 +18,7 @@ from typing import Any
 
 from ..._process import forks
 from ..._process.sockets import refused_by_host
+from .handshake import secure
 
 __all__ = ["NO_SUCH_NAME", "LookupTimeout", "Refused", "connect", "racing"]
 
@@ -31,6 +34,8 @@ _LOOKUPS_OF_NAME = 4
 _NAMES = 64
 #: Seconds after which a look-up that hasn't come back is taken for one that hangs.
 _HANGS_AFTER = 1.0
+#: Seconds from its beginning for which one has forks wait: the resolver has locks, but a server may never answer.
+_HOLDS_FORKS_OFF = 0.1
 _UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK})
 
 _Address = tuple[Any, ...]
@@ -59,7 +64,8 @@ class _Lookup:
 
     def carry_out(self, host: str, port: int) -> None:
         try:
-            self.found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            with forks.held_off(_HOLDS_FORKS_OFF):
+                self.found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             self.error = error
         except UnicodeError:
@@ -85,9 +91,7 @@ class _Lookups:
         lookup, mine = self._join((host, port))
         if mine:
             try:
-                threading.Thread(
-                    target=self._carry_out, args=(lookup, host, port), name="resilient-auth-lookup", daemon=True
-                ).start()
+                forks.begin_thread(self._carry_out, lookup, host, port, name="resilient-auth-lookup")
             except RuntimeError:  # no thread is to be had: then this one waits as long as the system likes
                 self._carry_out(lookup, host, port)
         if not lookup.done.wait(seconds):
@@ -132,7 +136,8 @@ def _addresses_of(host: str, port: int, seconds: float | None) -> list[_Address]
         forks.notice()
         found = _lookups.look_up(host, port, seconds)
     else:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        with forks.held_off():
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     by_family: dict[int, list[_Address]] = {}
     for address in dict.fromkeys(found):
         by_family.setdefault(address[0], []).append(address)
@@ -246,14 +251,34 @@ def _refusal(one: socket.socket, code: int, seconds: float) -> OSError:
     return refused
 
 
+@functools.cache
+def _stream_of(library: str) -> Any:
+    """Return httpcore's blocking stream, or httpcore2's, whose handshakes a child can be forked amid."""
+    errors: Any = importlib.import_module(library)
+    # They show no way to make a stream of a socket; a test pins this one.
+    plain: Any = importlib.import_module(f"{library}._backends.sync").SyncStream
+
+    class Stream(plain):  # type: ignore[misc]
+        def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
+            if isinstance(self._sock, ssl.SSLSocket):  # TLS to a proxy, and through it
+                return super().start_tls(ssl_context, server_hostname, timeout)
+            try:
+                return type(self)(secure(self._sock, ssl_context, server_hostname, timeout))
+            except TimeoutError as error:
+                raise errors.ConnectTimeout(error) from error
+            except OSError as error:
+                raise errors.ConnectError(error) from error
+
+    return Stream
+
+
 class _Racing:
     """httpcore's blocking backend, or httpcore2's, with `connect` in place of one address after the other."""
 
     def __init__(self, backend: Any, library: str) -> None:
         self._backend = backend
         self._library: Any = importlib.import_module(library)
-        # httpcore shows no way to make a stream of a socket; a test pins this one.
-        self._stream: Any = importlib.import_module(f"{library}._backends.sync").SyncStream
+        self._stream = _stream_of(library)
 
     def connect_tcp(
         self,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from ..._engine.steps import run, run_async
+from ..._process import forks
 from .steps import Attempt, Result
 
 __all__ = ["Race"]
@@ -71,7 +71,7 @@ def _on_a_thread(attempt: Attempt) -> concurrent.futures.Future[Result]:
 
     # Not of a pool's: a process joins those at its exit.
     try:
-        threading.Thread(target=context.run, args=(carry_out,), name="resilient-auth-hedge", daemon=True).start()
+        forks.begin_thread(context.run, carry_out, name="resilient-auth-hedge")
     except RuntimeError:  # no thread is to be had: then this one makes it, and the other one waits
         carry_out()
     return future

@@ -278,7 +278,7 @@ def test_a_flood_of_other_events_takes_no_circuit_along(
         kept.end()
 
 
-def test_the_history_is_kept_while_a_page_is_mounted() -> None:
+def test_the_history_is_kept_while_a_page_is_mounted(eventually: Any) -> None:
     """From the first one on, and once however many there are."""
     StatusPage("/status", "One")
     StatusPage("/other", "Two")
@@ -287,6 +287,7 @@ def test_the_history_is_kept_while_a_page_is_mounted() -> None:
     )
     for _ in range(3):
         breaker.admit().failure("server_failed")
+    eventually(lambda: any(lane.name.startswith("https://api.example") for lane in history.lanes(time.time(), 100)))
     (lane,) = [lane for lane in history.lanes(time.time(), 100) if lane.name.startswith("https://api.example")]
     assert [change.state for change in lane.changes] == ["open"]
     breaker.reset()
