@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -111,6 +113,7 @@ class Runtime:
 
     def _run(self) -> None:
         try:
+            _draw()
             # The selector loop everywhere, because listeners watch their sockets themselves.
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self._serve())
@@ -158,3 +161,14 @@ class Runtime:
                 listener.refuse()
             else:
                 listener.listen()
+
+
+def _draw() -> None:
+    """Have OpenSSL make this thread's generators of random numbers before anybody can ask.
+
+    They take a lock of the process's, for which a child would wait that a test forks at the first handshake.
+    """
+    ssl.RAND_bytes(1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with suppress(ssl.SSLError):  # it wants an answer
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost").do_handshake()

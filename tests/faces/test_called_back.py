@@ -81,6 +81,7 @@ def test_a_log_handler_holds_up_no_exchange_that_fails(
     """It is told at once that the token can't be had, and so is who asked."""
     app = daemon(resilience=settings(wait=20.0))
     app.acquire_token_for_client(OTHER)
+    eventually(lambda: not app._ra_session.engine.workers.status())  # what it tells is told: a handler has one lock
     asking.app = app
     idp.fail(fault, "token")
     begun = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,10 @@ from resilient_auth.telemetry.page.history import history
 
 
 @pytest.fixture(autouse=True)
-def _no_history() -> Iterator[None]:
-    """What other tests' circuits did isn't shown."""
+def _own_page(monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]) -> Iterator[None]:
+    """What other tests' circuits did isn't shown, and none looks into the next one's stores."""
     yield
+    eventually(lambda: all(thread.name != "resilient-auth-status-page" for thread in threading.enumerate()), 25.0)
     history.end()
 
 

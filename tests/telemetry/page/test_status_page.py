@@ -206,7 +206,7 @@ def test_stores_are_looked_into_beside_the_reader(monkeypatch: pytest.MonkeyPatc
     page._look = serving.Look(page._take_look, 0.0, 0.0)
     page.document()
     assert time.monotonic() - began < 10
-    assert asked == [1]
+    eventually(lambda: asked == [1])
     hang.set()
     eventually(lambda: not page._stocking)
 
@@ -272,8 +272,12 @@ def test_a_flood_of_other_events_takes_no_circuit_along(
             thread.start()
         for thread in threads:
             thread.join()
-        eventually(lambda: len(kept._changes) == 64)
-        assert {lane.changes[-1].state for lane in kept.lanes(time.time(), 100)} == {"closed"}
+
+        def over() -> int:
+            lanes = [lane for lane in kept.lanes(time.time(), 1000) if lane.name.startswith("https://api-")]
+            return sum(lane.changes[-1].state == "closed" for lane in lanes)
+
+        eventually(lambda: over() == 32)
     finally:
         kept.end()
 
