@@ -57,10 +57,11 @@ _process = os.getpid()
 _renewing: tuple[int, int] | None = None
 #: One lock a process: nobody can have inherited the one that it needs.
 _locks: dict[int, threading.Lock] = {}
-#: The threads that hold forks off, and the monotonic times until which they do.
+#: The threads that hold forks off, and the monotonic times until which they do; and those that are about to fork.
 _holding: dict[int, float] = {}
-_may_hold = threading.Event()
-_may_hold.set()
+_forking: set[int] = set()
+#: Seconds between two looks at these.
+_LOOK = 0.0005
 #: What is asked to greet nobody; it holds neither certificates nor keys.
 _tls: Any = None
 
@@ -115,9 +116,11 @@ def held_off(seconds: float = _LONGEST_HOLD) -> Iterator[None]:
         yield
         return
     _holding[me] = time.monotonic() + seconds
-    if not _may_hold.is_set():
+    if _forking:  # they go first, else forks would wait for as long as there is traffic
         del _holding[me]
-        _may_hold.wait(_LONGEST_HOLD)
+        ends = time.monotonic() + _LONGEST_HOLD
+        while _forking and time.monotonic() < ends:
+            time.sleep(_LOOK)
         _holding[me] = time.monotonic() + seconds
     try:
         yield
@@ -126,10 +129,10 @@ def held_off(seconds: float = _LONGEST_HOLD) -> Iterator[None]:
 
 
 def _wait_for_holders() -> None:
-    _may_hold.clear()
     me = threading.get_ident()
+    _forking.add(me)
     while any(ends > time.monotonic() for thread, ends in _holding.copy().items() if thread != me):
-        time.sleep(0.0005)
+        time.sleep(_LOOK)
 
 
 def begin_thread(target: Callable[..., object], *args: Any, name: str) -> None:
@@ -166,9 +169,7 @@ def _draw() -> None:
 
 @renewed
 def _hold_nothing() -> None:
-    global _may_hold
-    _may_hold = threading.Event()
-    _may_hold.set()
+    _forking.clear()
     for thread in _holding.keys() - {threading.get_ident()}:
         del _holding[thread]
 
@@ -216,7 +217,7 @@ def _call(functions: list[Callable[[], None]]) -> None:
 
 
 # The last thing before a fork, since it is the first that was registered.
-around(_wait_for_holders, lambda: _may_hold.set())
+around(_wait_for_holders, lambda: _forking.discard(threading.get_ident()))
 
 if hasattr(os, "register_at_fork"):
     # Not by the number: in a namespace of its own, a child may have its parent's.

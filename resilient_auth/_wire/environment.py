@@ -195,10 +195,10 @@ class Authorities:
         if path is None:
             import httpx  # which who asks has loaded
 
-            return httpx.create_ssl_context(verify=False)
+            with forks.held_off():  # OpenSSL has locks, too
+                return httpx.create_ssl_context(verify=False)
         setting = setting or "certifi"
         try:
-            # OpenSSL has locks, too.
             with forks.held_off():
                 if os.path.isdir(path):
                     return ssl.create_default_context(capath=path)

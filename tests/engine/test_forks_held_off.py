@@ -41,6 +41,13 @@ def idp() -> Iterator[Emulator]:
         yield emulator
 
 
+def fork() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
 class Amid:
     """A call that is slow, and whether it is over."""
 
@@ -119,6 +126,15 @@ class TestHeldOff:
         try:
             for _ in range(20):
                 assert in_a_child(lambda: None) < 0.9
+            # Likewise where another thread forks all the time.
+            forking = [threading.Thread(target=lambda: [fork() for _ in range(20)]) for _ in range(4)]
+            begun = time.monotonic()
+            for thread in forking:
+                thread.start()
+            for thread in forking:
+                thread.join()
+            assert time.monotonic() - begun < 10.0
+            assert not forks._forking
         finally:
             over.set()
             for thread in busy:
