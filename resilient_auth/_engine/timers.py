@@ -77,7 +77,7 @@ class Timers:
                 return
             self._running = True
         try:
-            forks.begin_thread(self._run, name="resilient-auth-timers")
+            threading.Thread(target=self._run, name="resilient-auth-timers", daemon=True).start()
         except RuntimeError:  # the system has none to give, or the interpreter is shutting down
             with self._changed:
                 self._running = False

@@ -136,10 +136,11 @@ def _wait_for_holders() -> None:
 
 
 def begin_thread(target: Callable[..., object], *args: Any, name: str) -> None:
-    """Run `target` on a daemon thread that may use TLS, whatever library speaks it, while other threads fork.
+    """Run `target` on a daemon thread that uses TLS, whatever library speaks it, while other threads fork.
 
     A thread's first random numbers in OpenSSL take a lock of the process's, which a child needs for its own first ones.
-    So each thread draws some before anything else, while forks are held off.
+    So it draws some before anything else, while forks are held off. A thread that uses no TLS shouldn't: OpenSSL takes
+    a lock at the end of one that has used it, too.
 
     Raises:
         RuntimeError: No thread is to be had.

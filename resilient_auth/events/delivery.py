@@ -99,7 +99,7 @@ class Delivery(Generic[_T]):
 
     def _start(self) -> bool:
         try:
-            forks.begin_thread(self._deliver, name="resilient-auth-events")
+            threading.Thread(target=self._deliver, name="resilient-auth-events", daemon=True).start()
         except RuntimeError:  # the interpreter is shutting down, or no thread can be had: events are the least of it
             self._running = False
             return False

@@ -81,7 +81,7 @@ def _idle(app: Any) -> Callable[[], bool]:
     return lambda: not workers._lanes
 
 
-@pytest.mark.parametrize(("stored", "most"), [(False, 206), (True, 604)], ids=["alone", "file"])
+@pytest.mark.parametrize(("stored", "most"), [(False, 206), (True, 605)], ids=["alone", "file"])
 def test_a_token_takes_no_more_calls_than_it_did(stored: bool, most: int, tmp_path: Path) -> None:
     """A cold exchange, alone and with a file store; and two calls for one that memory has."""
     store = ra.FileStore(tmp_path / "store", key=os.urandom(32), clock=Stopped()) if stored else None

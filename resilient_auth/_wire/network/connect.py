@@ -18,7 +18,7 @@ from typing import Any
 
 from ..._process import forks
 from ..._process.sockets import refused_by_host
-from .handshake import secure
+from .handshake import first_words, secure
 
 __all__ = ["NO_SUCH_NAME", "LookupTimeout", "Refused", "connect", "racing"]
 
@@ -91,7 +91,9 @@ class _Lookups:
         lookup, mine = self._join((host, port))
         if mine:
             try:
-                forks.begin_thread(self._carry_out, lookup, host, port, name="resilient-auth-lookup")
+                threading.Thread(
+                    target=self._carry_out, args=(lookup, host, port), name="resilient-auth-lookup", daemon=True
+                ).start()
             except RuntimeError:  # no thread is to be had: then this one waits as long as the system likes
                 self._carry_out(lookup, host, port)
         if not lookup.done.wait(seconds):
@@ -259,15 +261,33 @@ def _stream_of(library: str) -> Any:
     plain: Any = importlib.import_module(f"{library}._backends.sync").SyncStream
 
     class Stream(plain):  # type: ignore[misc]
+        #: Whether what the other end says about its session, before anything else, has been read.
+        greeted = True
+
         def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
             if isinstance(self._sock, ssl.SSLSocket):  # TLS to a proxy, and through it
                 return super().start_tls(ssl_context, server_hostname, timeout)
             try:
-                return type(self)(secure(self._sock, ssl_context, server_hostname, timeout))
+                secured = type(self)(secure(self._sock, ssl_context, server_hostname, timeout))
             except TimeoutError as error:
                 raise errors.ConnectTimeout(error) from error
             except OSError as error:
                 raise errors.ConnectError(error) from error
+            secured.greeted = False
+            return secured
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            if self.greeted:
+                data: bytes = super().read(max_bytes, timeout)
+                return data
+            try:
+                data = first_words(self._sock, max_bytes, timeout)
+            except TimeoutError as error:
+                raise errors.ReadTimeout(error) from error
+            except OSError as error:
+                raise errors.ReadError(error) from error
+            self.greeted = True
+            return data
 
     return Stream
 

@@ -9,10 +9,14 @@ import selectors
 import socket
 import ssl
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..._process import forks
 
-__all__ = ["secure"]
+__all__ = ["first_words", "secure"]
+
+_T = TypeVar("_T")
 
 
 def secure(one: socket.socket, context: ssl.SSLContext, name: str | None, seconds: float | None) -> ssl.SSLSocket:
@@ -34,24 +38,35 @@ def secure(one: socket.socket, context: ssl.SSLContext, name: str | None, second
         one.setblocking(False)
         with forks.held_off():
             secured = context.wrap_socket(one, server_hostname=name, do_handshake_on_connect=False)
-        while (wanted := _step(secured)) is not None:
-            _wait(secured, wanted, ends)
+        _in_steps(secured, secured.do_handshake, ends)
     except BaseException:
         secured.close()
         raise
     return secured
 
 
-def _step(secured: ssl.SSLSocket) -> int | None:
-    """Take a handshake as far as it goes, and return what it waits for; None where it is over."""
-    try:
-        with forks.held_off():
-            secured.do_handshake()
-    except ssl.SSLWantReadError:
-        return selectors.EVENT_READ
-    except ssl.SSLWantWriteError:
-        return selectors.EVENT_WRITE
-    return None
+def first_words(one: ssl.SSLSocket, most: int, seconds: float | None) -> bytes:
+    """Return what the other end says first: tickets for its session come before it, which OpenSSL keeps under a lock.
+
+    Raises:
+        TimeoutError: It didn't say anything in time.
+        OSError: It hung up.
+    """
+    one.setblocking(False)
+    return _in_steps(one, lambda: one.recv(most), None if seconds is None else time.monotonic() + seconds)
+
+
+def _in_steps(one: ssl.SSLSocket, step: Callable[[], _T], ends: float | None) -> _T:
+    """Take what OpenSSL does as far as it goes, wait for the other end, and so on until it is over."""
+    while True:
+        try:
+            with forks.held_off():
+                return step()
+        except ssl.SSLWantReadError:
+            wanted = selectors.EVENT_READ
+        except ssl.SSLWantWriteError:
+            wanted = selectors.EVENT_WRITE
+        _wait(one, wanted, ends)
 
 
 def _wait(one: socket.socket, wanted: int, ends: float | None) -> None:
@@ -60,4 +75,4 @@ def _wait(one: socket.socket, wanted: int, ends: float | None) -> None:
     with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
         selector.register(one, wanted)
         if (left is not None and left <= 0) or not selector.select(left):
-            raise TimeoutError("the handshake timed out")
+            raise TimeoutError("the other end didn't answer in time")

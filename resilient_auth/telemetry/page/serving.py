@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,6 @@ from time import time as _time
 from typing import Final
 
 from ..._policy.checks import require, require_path
-from ..._process import forks
 from ...health import health
 from ...health.looking import Look
 from ...health.survival import take_stock
@@ -221,7 +221,7 @@ class StatusPage:
                 self._stocking = False
 
         try:
-            forks.begin_thread(run, name="resilient-auth-status-page")
+            threading.Thread(target=run, name="resilient-auth-status-page", daemon=True).start()
         except RuntimeError:  # the system has none to give: another time
             self._stocking = False
 
