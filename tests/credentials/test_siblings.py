@@ -166,9 +166,10 @@ def test_any_number_of_tenants_leaves_a_bounded_number_of_applications(idp, app_
     credential.close()
 
 
-def test_a_sibling_that_is_let_go_while_it_is_asked_goes_on(idp, app_at, scope, eventually):
+def test_a_sibling_that_is_let_go_while_it_is_asked_goes_on(idp, app_at, scope, eventually, settings):
     """Its caller is served, what is held is served on, and a refused token is forgotten there too."""
-    credential = ra.ResilientCredential(app_at(idp), additionally_allowed_tenants=["*"])
+    patient = settings(wait=25.0, exchange_deadline=20.0, attempt_timeout=20.0)  # so many others take their time
+    credential = ra.ResilientCredential(app_at(idp, resilience=patient), additionally_allowed_tenants=["*"])
     siblings = credential._core._sources[0]._siblings
     idp.fail(Fault.slow(1.0), "token", count=1)
     got = []
