@@ -12,7 +12,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -253,9 +254,20 @@ def _refusal(one: socket.socket, code: int, seconds: float) -> OSError:
     return refused
 
 
+@contextmanager
+def _raised_as(late: type[Exception], failed: type[Exception]) -> Iterator[None]:
+    """Raise what a library raises where time is over, and where something else fails."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise late(str(error)) from error
+    except OSError as error:
+        raise failed(str(error)) from error
+
+
 @functools.cache
 def _stream_of(library: str) -> Any:
-    """Return httpcore's blocking stream, or httpcore2's, whose handshakes a child can be forked amid."""
+    """Return httpcore's blocking stream, or httpcore2's, which a fork waits for while OpenSSL holds locks."""
     errors: Any = importlib.import_module(library)
     # They show no way to make a stream of a socket; a test pins this one.
     plain: Any = importlib.import_module(f"{library}._backends.sync").SyncStream
@@ -267,12 +279,8 @@ def _stream_of(library: str) -> Any:
         def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
             if isinstance(self._sock, ssl.SSLSocket):  # TLS to a proxy, and through it
                 return super().start_tls(ssl_context, server_hostname, timeout)
-            try:
+            with _raised_as(errors.ConnectTimeout, errors.ConnectError):
                 secured = type(self)(secure(self._sock, ssl_context, server_hostname, timeout))
-            except TimeoutError as error:
-                raise errors.ConnectTimeout(error) from error
-            except OSError as error:
-                raise errors.ConnectError(error) from error
             secured.greeted = False
             return secured
 
@@ -280,12 +288,8 @@ def _stream_of(library: str) -> Any:
             if self.greeted:
                 data: bytes = super().read(max_bytes, timeout)
                 return data
-            try:
+            with _raised_as(errors.ReadTimeout, errors.ReadError):
                 data = first_words(self._sock, max_bytes, timeout)
-            except TimeoutError as error:
-                raise errors.ReadTimeout(error) from error
-            except OSError as error:
-                raise errors.ReadError(error) from error
             self.greeted = True
             return data
 
@@ -308,12 +312,8 @@ class _Racing:
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Any:
-        try:
+        with _raised_as(self._library.ConnectTimeout, self._library.ConnectError):
             one = connect(host, port, timeout, local_address)
-        except TimeoutError as error:
-            raise self._library.ConnectTimeout(str(error)) from error
-        except OSError as error:
-            raise self._library.ConnectError(str(error)) from error
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in socket_options or ():
             one.setsockopt(*option)
