@@ -208,8 +208,6 @@ class CredentialCore:
                 continue
             try:
                 with _within(left):
-                    if plan.load is not None:
-                        yield OnThread(plan.load)
                     served = yield from plan.acquisition
             except ProviderUnavailable as raised:
                 if spare:

@@ -47,11 +47,10 @@ class _Application(Source):
         scopes = list(wanted.scopes)
         if self._account is None:
             plan: Plan = app._ra_for_client(scopes, wanted.claims, None, None, {})
-            return plan
-        plan = app._ra_silent(scopes, self._account, None, False, wanted.claims, None, None, {}, silent=False)
-        if app is not self._app:
-            # The cache is shared for its refresh token: the access tokens there are of another kind.
-            plan.load = None
+        else:
+            given: tuple[Any, ...] = None, False, wanted.claims, None, None, {}
+            # A sibling shares the cache for its refresh token: the access tokens there are of another kind.
+            plan = app._ra_silent(scopes, self._account, *given, silent=False, readable=app is self._app)
         return plan
 
     def forget(self, token: str) -> None:

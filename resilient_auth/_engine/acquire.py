@@ -24,6 +24,7 @@ from .engine import Engine
 from .exchange import begin, challenge_under_way
 from .recovery import await_recovery, landed, refresh_in_background
 from .single_flight import Exchange, Flight, Outcome, WaitFor, carrying
+from .threads import OnThread
 
 __all__ = [
     "Acquisition",
@@ -135,7 +136,7 @@ class Served:
 
 
 #: Is sent the outcome of each flight that it waits for, or None when the time for that has passed.
-Acquisition = Generator[WaitFor, Outcome | None, Served]
+Acquisition = Generator[WaitFor | OnThread, Outcome | None, Served]
 
 
 def acquiring(
@@ -143,6 +144,7 @@ def acquiring(
     entry: CacheEntry,
     exchange: Exchange,
     *,
+    load: Callable[[], None] | None = None,
     claims: str | None = None,
     force: bool = False,
 ) -> Acquisition:
@@ -152,12 +154,15 @@ def acquiring(
         engine: Whose policies hold.
         entry: The token's place.
         exchange: How to ask the provider.
+        load: Looks for the token elsewhere first, where it may be found; it may block.
         claims: A claims challenge: what is held must not be served any more (G17).
         force: Don't serve what is held.
 
     Raises:
         ProviderUnavailable: There is nothing that may be served, and no answer from the provider.
     """
+    if load is not None:
+        yield OnThread(load)
     settings, clock = engine.settings, engine.clock
     wall, now = clock.wall(), clock.monotonic()
     entry.asked_at = now

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from ..token import Token, TokenRequest, fingerprint
@@ -50,6 +51,8 @@ _SKEW = 60.0
 #: Seconds after a removal from which on a sign-in surely followed it, whichever clocks tell of the two. Who has to sign
 #: in once more has lost less than who signed out and is in again.
 _SURELY_AFTER = 300.0
+
+_members = attrgetter(*TokenRequest.__slots__)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -210,7 +213,7 @@ def stored_token(token: Token, fence: int = 0) -> StoredToken:
 
 def token_key(request: TokenRequest) -> str:
     """Name a request's token within its partition, by all that tells it from others; nothing in there is a secret."""
-    return json.dumps([getattr(request, name) for name in TokenRequest.__slots__], separators=(",", ":"))
+    return json.dumps(_members(request), separators=(",", ":"))
 
 
 def new_name() -> str:

@@ -41,8 +41,12 @@ class ResilientApplication(Exchanges):
         kwargs: dict[str, Any],
         *,
         silent: bool,
+        readable: bool = True,
     ) -> Plan | None:
-        """Plan the silent flow: held token, else refresh token (G4)."""
+        """Plan the silent flow: held token, else refresh token (G4).
+
+        With `readable` off, access tokens in MSAL's cache aren't this application's, and refresh tokens are.
+        """
         if not account:
             return None
         wanted = check_scopes(scopes)
@@ -74,6 +78,7 @@ class ResilientApplication(Exchanges):
             claims=claims_challenge,
             force=bool(force_refresh),
             silent=silent,
+            readable=readable,
         )
         plan.moot = lambda: not self._ra_may_have_refresh_token(subject)
         return plan

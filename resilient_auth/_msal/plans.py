@@ -40,10 +40,11 @@ class Hit:
 
 @dataclass(slots=True)
 class Plan:
-    """How one call is carried out: first `load`, which may read a file, then the acquisition, then `finish`."""
+    """How one call is carried out: the acquisition, then `finish`."""
 
     acquisition: Acquisition
     finish: Callable[[Served], Any]
+    #: With what the acquisition begins; it may read a file.
     load: Callable[[], None] | None = None
     entry: CacheEntry | None = None
     #: Tells after a failure whether MSAL would have answered without asking: there is nothing to ask with.
@@ -57,8 +58,6 @@ class Plan:
     def steps(self) -> Steps[Any]:
         """Take the call through; ends with MSAL's kind of answer."""
         try:
-            if self.load is not None:
-                yield OnThread(self.load)
             return self.finish((yield from self.acquisition))
         except ProviderUnavailable:
             if self.moot is None or not (yield OnThread(self.moot)):
@@ -146,12 +145,13 @@ def plan_token(
         return None if silent and answer is not None and "error" in answer else answer
 
     must_load = read is not None and not (claims or force) and (entry.token is None or not session.watchable)
-    acquisition = acquiring(session.engine, entry, exchange, claims=claims, force=force)
+    loading = load if must_load else None
+    acquisition = acquiring(session.engine, entry, exchange, load=loading, claims=claims, force=force)
     if observing.observer is not None:
         acquisition = observing.observer.through(
             "acquisition", acquisition, request=request, clock=session.engine.clock
         )
-    return Plan(acquisition, finish, load if must_load else None, entry)
+    return Plan(acquisition, finish, loading, entry)
 
 
 def plan_once(

@@ -139,7 +139,7 @@ class TokenSource:
             text: object = answer["access_token"]
         else:
             text = getattr(answer, "token", answer)
-        if not isinstance(text, str) or not text or not text.isascii() or any(c.isspace() for c in text):
+        if not (isinstance(text, str) and text and text.isascii() and text.isprintable() and " " not in text):
             # What it is isn't shown: it may be most of a secret.
             raise self._unavailable(f"the credential gave {type(text).__name__} that can't be a token")
         return text

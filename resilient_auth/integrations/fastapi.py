@@ -47,7 +47,7 @@ try:
     from .callout_routes.starlette import mount_callout
     from .health_routes.starlette import mount_health
     from .signals.starlette import mount_signals
-    from .signing_in.starlette import SignIn
+    from .signing_in.starlette import SignIn, answer_groups
     from .status_page.starlette import mount_status_page
 except ImportError as error:
     raise_missing(__name__, "fastapi", error)
@@ -297,6 +297,7 @@ def handle_errors(app: Starlette, *, realm: str | None = None) -> None:
         return None
 
     app.add_exception_handler(ResilientAuthError, handle)
+    answer_groups(app)
 
 
 #: Its name in every framework.

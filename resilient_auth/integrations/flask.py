@@ -23,7 +23,7 @@ from .._process.extras import raise_missing
 from ..claims_service.decision import Decision
 from ..errors import ResilientAuthError
 from ..verify.claims import Claims
-from ..verify.http import Arrived, Decorator, Guard, Refusal, TokenPlace, challenged, refused
+from ..verify.http import Arrived, Decorator, Guard, Refusal, TokenPlace, challenged, gravest, refused
 
 try:
     from flask import Blueprint, Flask, current_app, g, jsonify, request
@@ -140,7 +140,14 @@ def handle_errors(app: Flask | Blueprint, *, realm: str | None = None) -> None:
     def handle(error: ResilientAuthError) -> Any:
         return current_app.handle_user_exception(_refusing(refused(error, realm=realm)))
 
+    def handle_group(group: BaseExceptionGroup[Any]) -> Any:
+        met = gravest(group)
+        if met is None:
+            raise group
+        return current_app.handle_user_exception(met)
+
     app.register_error_handler(ResilientAuthError, handle)
+    app.register_error_handler(ExceptionGroup, handle_group)
     provider = getattr(app, "json", None)
     default = getattr(provider, "default", None)
     if default is not None:

@@ -364,7 +364,7 @@ class TestCredentials:
             next(denied.sync_auth_flow(httpx.Request("GET", API)))
         assert isinstance(raised.value, httpx.TransportError)
 
-    @pytest.mark.parametrize("token", ["", None, "a b", "a\r\nb", 5, "ü"])
+    @pytest.mark.parametrize("token", ["", None, "a b", "a\r\nb", "a\x00b", "a\x7fb", 5, "ü"])
     def test_what_cannot_be_a_token_is_refused_and_not_shown(self, token: Any) -> None:
         """A header can't be smuggled in by it either."""
         with pytest.raises(TokenUnavailable) as raised:

@@ -103,10 +103,11 @@ def test_a_fleet_asks_once(idp: Emulator, fleet: Callable[..., list[Worker]]) ->
 @over_valkey
 def test_a_fleet_refreshes_once(idp: Emulator, fleet: Callable[..., list[Worker]]) -> None:
     """All are due at the same moment: they go on with the token that they have, and one refreshes it."""
-    idp.token_lifetime, idp.refresh_in = 60, 1
+    idp.token_lifetime, idp.refresh_in = 60, 4
     workers = fleet(8)
     _ask(workers, threads=5)
-    time.sleep(1.5)
+    (first,) = idp.ledger.token_calls()
+    time.sleep(max(0.0, first.monotonic + 4.5 - time.monotonic()))
     idp.refresh_in = 50
     answers = _ask(workers, threads=50)
     assert {answer["source"] for answer in answers} == {"cache"}

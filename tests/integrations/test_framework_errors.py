@@ -23,7 +23,9 @@ from rest_framework.views import APIView
 from served import asgi, wsgi
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
 from starlette.routing import Mount
+from starlette.testclient import TestClient
 from token_issuer import Issuer
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -51,6 +53,14 @@ def denial(**about: Any) -> DecisionDenied:
 def led_to(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
+
+
+def outage(seconds: float) -> errors.CircuitOpen:
+    return errors.CircuitOpen("x", retry_after=seconds)
+
+
+def several(*raised: Exception) -> ExceptionGroup[Exception]:
+    return ExceptionGroup("unhandled errors in a TaskGroup", raised)
 
 
 #: What a view raises, and the status, code and `Retry-After` that it is answered with.
@@ -81,7 +91,20 @@ RAISED: dict[str, tuple[Exception, int, str, str | None]] = {
                                "claims_service_refused", None),
     "too many writes": (WritesFull("x"), 503, "writes_full", "5"),
     "an endless break": (errors.CircuitOpen("x", retry_after=1e12), 503, "circuit_open", "86400"),
+    # As `asyncio.TaskGroup` raises them.
+    "outages at once": (several(outage(3.0), several(outage(11.0), outage(7.0))), 503, "circuit_open", "11"),
+    "a denial at once": (several(outage(3.0), errors.TokenDenied("invalid_client")), 502, "token_denied", None),
+    "a bad token at once": (
+        several(errors.TokenDenied("x"), InvalidToken("expired", "x"), outage(3.0)), 401, "expired", None
+    ),
 }  # fmt: skip
+
+#: What a view raises that is no outage, or not only one.
+MISTAKES: dict[str, Exception] = {
+    "a mistake": errors.ConfigurationError("a mistake of the owner's"),
+    "one at once": several(errors.ConfigurationError("a mistake of the owner's"), outage(3.0)),
+    "another's at once": several(outage(3.0), several(ValueError("a mistake of the owner's"))),
+}
 
 
 #: What never gets to a framework's handlers: `SignIn` answers the first one, callouts and writes their own.
@@ -109,7 +132,7 @@ RAISED |= {
 
 def raising(name: str) -> Any:
     """Raise it, freshly made, as a view would."""
-    error = RAISED[name][0]
+    error = RAISED[name][0] if name in RAISED else MISTAKES[name]
     made = pickle.loads(pickle.dumps(error))
     raise led_to(made, error.__cause__) if error.__cause__ else made
 
@@ -117,7 +140,6 @@ def raising(name: str) -> Any:
 def in_flask() -> Any:
     app, orders = Flask("orders"), Blueprint("orders", "orders")
     app.get("/raise/<name>")(raising)
-    app.get("/wrong")(wrong)
     for_flask.install(app, realm="orders")
     app.register_blueprint(orders)
     return wsgi(app)
@@ -126,7 +148,6 @@ def in_flask() -> Any:
 def in_a_blueprint() -> Any:
     app, orders = Flask("shop"), Blueprint("orders", "orders")
     orders.get("/raise/<name>")(raising)
-    orders.get("/wrong")(wrong)
     for_flask.handle_errors(orders, realm="orders")
     app.register_blueprint(orders)
     return wsgi(app)
@@ -140,7 +161,6 @@ def in_fastapi() -> Any:
     async def fails(name: str) -> None:
         raising(name)
 
-    app.get("/wrong")(wrong)
     return asgi(app)
 
 
@@ -148,12 +168,7 @@ def in_starlette() -> Any:
     inner = Starlette()
     for_fastapi.handle_errors(inner, realm="orders")
     inner.add_route("/raise/{name:path}", lambda request: raising(request.path_params["name"]))
-    inner.add_route("/wrong", wrong)
     return asgi(Starlette(routes=[Mount("/", inner)]))
-
-
-def wrong(request: Any = None) -> None:
-    raise errors.ConfigurationError("a mistake of the owner's")
 
 
 class _Served:
@@ -182,7 +197,7 @@ def django_urls(*, asynchronous: bool) -> list[Any]:
         raising(name)
 
     fails = fails_async if asynchronous else lambda request, name: raising(name)
-    return [path("raise/<path:name>", fails), path("wrong", wrong)]
+    return [path("raise/<path:name>", fails)]
 
 
 def in_django() -> Any:
@@ -197,10 +212,10 @@ def in_rest_framework() -> Any:
     class Fails(APIView):
         authentication_classes = ()
 
-        def get(self, request: Any, name: str = "") -> Response:
-            return raising(name) if name else wrong()  # type: ignore[func-returns-value, return-value]
+        def get(self, request: Any, name: str) -> Response:
+            return raising(name)  # type: ignore[no-any-return]
 
-    urls = [path("raise/<path:name>", Fails.as_view()), path("wrong", Fails.as_view())]
+    urls = [path("raise/<path:name>", Fails.as_view())]
     return _Served(urls, lambda: wsgi(WSGIHandler()), "the_site.with_realm")
 
 
@@ -239,13 +254,14 @@ def test_every_error_is_answered(ask: Callable[[str], httpx.Response]) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_mistake_of_the_owners_is_no_outage(ask: Callable[[str], httpx.Response]) -> None:
     """It is logged by the framework as any other error of the application's is."""
-    assert ask("/wrong").status_code == 500
+    for name in MISTAKES:
+        assert (name, ask(f"/raise/{name}").status_code) == (name, 500)
 
 
 def test_no_error_is_left_out() -> None:
     """Whatever class there is: it is in the table above, or a mistake of the owner's."""
     # By code: other tests of this process import the package anew, and one class is also MSAL's.
-    tried = {type(error).code for error, *_ in RAISED.values()}  # type: ignore[attr-defined]
+    tried = {getattr(type(error), "code", "several") for error, *_ in RAISED.values()}
     assert {kind.code for kind in below(errors.ResilientAuthError)} - tried - INSIDE == {"configuration"}
     with pytest.raises(errors.ConfigurationError, match="the owner's"):
         refused(errors.ConfigurationError("the owner's"))
@@ -261,6 +277,7 @@ class TestInFlask:
         app.register_error_handler(502, lambda error: (f"page {error.refusal.code}", 502))
         client = app.test_client()
         assert client.get("/raise/an endless break").status_code == 418
+        assert client.get("/raise/outages at once").status_code == 418
         assert client.get("/raise/a denial").text == "page token_denied"
 
     def test_jsonify_takes_claims(self) -> None:
@@ -275,6 +292,20 @@ class TestInFlask:
             assert told["decision"]["allowed"] is True
             with pytest.raises(TypeError):
                 jsonify(object())
+
+
+def test_in_starlette_an_applications_own_handlers_come_first() -> None:
+    """Of groups too, and of one error in a group."""
+    app, grouped = FastAPI(), FastAPI()
+    grouped.add_exception_handler(ExceptionGroup, lambda request, error: JSONResponse({}, 418))
+    for each in (app, grouped):
+        for_fastapi.install(each)
+        each.get("/raise/{name:path}")(raising)
+    app.add_exception_handler(errors.CircuitOpen, lambda request, error: JSONResponse({}, 418))
+    assert TestClient(app).get("/raise/outages at once").status_code == 418
+    assert TestClient(app).get("/raise/a denial at once").status_code == 502
+    assert TestClient(grouped).get("/raise/outages at once").status_code == 418
+    assert TestClient(grouped).get("/raise/an endless break").status_code == 503
 
 
 @pytest.fixture(scope="module")

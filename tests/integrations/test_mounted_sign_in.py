@@ -42,6 +42,10 @@ def mounted(site: Site) -> TestClient:
     async def me(user: User = signed_in) -> str:
         return f"me {user.name}"
 
+    @app.get("/dependent")
+    async def dependent(user: User = signed_in) -> str:
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [SignInNeeded()])
+
     @inner.get("/again")
     @guarded
     async def again() -> str:
@@ -69,7 +73,7 @@ def test_a_dependency_leads_to_the_provider_from_there_too(site: Site, mounted: 
     assert mounted.get("/inner/me", headers={**PAGE, "cookie": cookie}).json() == "me ada"
 
 
-@pytest.mark.parametrize("path", ["/inner/again", "/inner/blocking"])
+@pytest.mark.parametrize("path", ["/inner/again", "/inner/blocking", "/dependent"])
 def test_so_does_who_must_sign_in_again(site: Site, mounted: TestClient, path: str) -> None:
     cookie = f"{COOKIE}={site.begin('ada')}"
     site.clock.advance(60.0)

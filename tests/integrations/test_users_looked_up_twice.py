@@ -11,10 +11,11 @@ import pytest
 from token_issuer import Issuer
 
 import resilient_auth as ra
+from resilient_auth.downstream.errors import TokenUnavailable
 from resilient_auth.integrations.django import SignIn as DjangoSignIn
 from resilient_auth.integrations.fastapi import SignIn as StarletteSignIn
 from resilient_auth.integrations.flask import SignIn as FlaskSignIn
-from resilient_auth.signin import IdentityProvider, Sessions, Who
+from resilient_auth.signin import IdentityProvider, Sessions, SignInNeeded, Who
 from resilient_auth.testing import ManualClock
 
 assert django_site.settings.configured
@@ -312,3 +313,20 @@ def test_a_form_of_files_that_something_has_read_before_is_as_good_as_empty(site
     assert request.POST["state"] == "x"
     (route,) = (each for each in site.auth.engine.routes if each.path == "/signed-in")
     assert made(route).callback(request).status_code == 400
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_who_must_sign_in_again_for_one_of_several_tasks_is_led_there(
+    site: Site, framework: Callable[[Site], Ask]
+) -> None:
+    """`asyncio.TaskGroup` raises a group."""
+
+    def fails(_: Site) -> None:
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [TokenUnavailable("x"), SignInNeeded()])
+
+    ask = framework(site)
+    site.meanwhile = fails
+    cookie = site.begin("ada")
+    site.clock.advance(60.0)
+    ask("/slow", cookie)
+    assert site.headers["Location"].startswith(site.issuer)

@@ -206,6 +206,8 @@ async def test_a_task_may_be_cancelled_at_each_await(
     assert all(number == 0 for _, number in readings("resilient_auth.waiters"))
     assert seen.scraped("resilient_auth_acquisitions_total", resilient_auth_outcome="failed") == 0
     assert seen.scraped("resilient_auth_acquisitions_total", resilient_auth_outcome="cancelled") > 0
+    # The first one, and those that had begun when they were cancelled.
+    assert seen.scraped("resilient_auth_acquisitions_total") == 1 + 11
     assert seen.scraped("resilient_auth_call_duration_seconds_count", resilient_auth_outcome="failed") == 0
     assert seen.scraped("resilient_auth_verifications_total", resilient_auth_verdict="unavailable") == 0
 

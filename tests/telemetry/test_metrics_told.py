@@ -7,6 +7,7 @@ import datetime
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -128,17 +129,24 @@ def test_a_denial_is_told_by_a_code_that_is_known(seen: Seen, idp: Emulator, dae
     assert seen.scraped("resilient_auth_acquisition_duration_seconds_count", error_type=OTHER) == 1
 
 
-def test_how_things_stand(seen: Seen, idp: Emulator, daemon: Callable[..., Any], settings: Any, tmp_path: Path) -> None:
+def test_how_things_stand(
+    seen: Seen,
+    daemon: Callable[..., Any],
+    settings: Any,
+    tmp_path: Path,
+    eventually: Callable[..., None],
+) -> None:
     """Time to dark and refresh age of what is pinned, breakers, stores, queues and budgets."""
     store = ra.FileStore(tmp_path / "store", key=os.urandom(32))
     app = daemon(resilience=settings(store=store, keep_fresh=(tuple(SCOPE),)))
     app.acquire_token_for_client(SCOPE)
     pinned = {"resilient_auth_scope": SCOPE[0], "resilient_auth_client_id": "daemon"}
-    assert 3000 < seen.scraped("resilient_auth_token_time_to_dark_seconds", **pinned) <= 3600
+    # One look is told for a while.
+    eventually(lambda: 3000 < seen.scraped("resilient_auth_token_time_to_dark_seconds", **pinned) <= 3600)
     assert 0 <= seen.scraped("resilient_auth_token_age_seconds", **pinned) < 60
     assert seen.scraped("resilient_auth_breakers", resilient_auth_state="closed", resilient_auth_purpose="token") >= 1
-    assert seen.scraped("resilient_auth_stores", resilient_auth_state="ok", resilient_auth_store="file") == 1
-    # Of all the authorities that this process has asked, in other tests too.
+    # Of all the stores that this process has, and of all the authorities that it has asked, in other tests too.
+    assert seen.scraped("resilient_auth_stores", resilient_auth_state="ok", resilient_auth_store="file") >= 1
     assert seen.scraped("resilient_auth_retry_budget", resilient_auth_purpose="token") >= 1
     assert seen.scraped("resilient_auth_store_operation_duration_seconds_count", resilient_auth_operation="read")
     assert seen.scraped("resilient_auth_store_operation_duration_seconds_count", resilient_auth_operation="write")
@@ -276,13 +284,17 @@ def test_what_is_no_provider_is_named(name: str) -> None:
     assert observing.observer is None
 
 
-def test_engines_and_applications_are_counted_each(seen: Seen, daemon: Callable[..., Any], settings: Any) -> None:
+def test_engines_and_applications_are_counted_each(
+    seen: Seen, daemon: Callable[..., Any], settings: Any, eventually: Callable[..., None]
+) -> None:
     """Their tokens by client, their counts together."""
     for number, tenant in enumerate(("contoso", "fabrikam")):
         own = settings(wait=20.0 + number, keep_fresh=(tuple(SCOPE),))
         daemon(f"app-{number}", tenant, resilience=own).acquire_token_for_client(SCOPE)
+    told = partial(seen.scraped, "resilient_auth_token_time_to_dark_seconds")
     for number in range(2):
-        assert seen.scraped("resilient_auth_token_time_to_dark_seconds", resilient_auth_client_id=f"app-{number}") > 0
+        # One look is told for a while.
+        eventually(lambda: told(resilient_auth_client_id=f"app-{number}") > 0)  # noqa: B023 - called at once
 
 
 def test_labels_are_bounded() -> None:

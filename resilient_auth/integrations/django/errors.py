@@ -8,8 +8,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from ...errors import ConfigurationError, ResilientAuthError
-from ...verify.http import Refusal, refused
+from ...verify.http import Refusal, gravest, refused
 
 __all__ = ["handle_errors", "install", "response"]
 
@@ -28,9 +27,8 @@ def handle_errors(get_response: Callable[..., Any], *, realm: str | None = None)
     """
 
     def process_exception(_: HttpRequest, error: Exception) -> HttpResponse | None:
-        if not isinstance(error, ResilientAuthError) or isinstance(error, ConfigurationError):
-            return None
-        return response(refused(error, realm=realm))
+        met = gravest(error)
+        return None if met is None else response(refused(met, realm=realm))
 
     def middleware(request: HttpRequest) -> Any:
         return get_response(request)

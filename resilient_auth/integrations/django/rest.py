@@ -21,7 +21,7 @@ from ..._process.extras import raise_missing
 from ...errors import ConfigurationError, ResilientAuthError
 from ...verify.claims import Claims
 from ...verify.errors import InvalidToken
-from ...verify.http import Guard, Refusal, TokenPlace, refused
+from ...verify.http import Guard, Refusal, TokenPlace, gravest, refused
 from ...verify.http.guard import names
 
 try:
@@ -174,8 +174,9 @@ def exception_handler(exc: Exception, context: Any) -> Response | None:
     answered = exc
     if isinstance(exc, PermissionDenied) and exc.get_codes() in ("insufficient_scope", "insufficient_role"):
         answered = InvalidToken(str(exc.get_codes()), str(exc.detail))
-    if isinstance(answered, ResilientAuthError) and not isinstance(answered, ConfigurationError):
-        answered = Refused(refused(answered))
+    met = gravest(answered)
+    if met is not None:
+        answered = Refused(refused(met))
     made = frameworks_own(answered, context)
     if made is not None and isinstance(answered, Refused):
         for name, value in answered.refusal.headers.items():

@@ -27,7 +27,7 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from ...verify.http import Decorator
+from ...verify.http import Decorator, gravest
 from .arrivals import LARGEST_BODY, arrival_of, decorating, headers_beside
 
 __all__ = ["SignIn", "made"]
@@ -201,10 +201,11 @@ class SignIn:
                 response = self._streamed((yield Invoke(view)), visit)
                 cookies = yield from self.engine.outgoing(() if visit is None else visit.cookies)
                 return response if visit is None else _protected(response, cookies)
-            except SignInNeeded as error:
-                if visit is None:
+            except (SignInNeeded, ExceptionGroup) as error:
+                met = gravest(error)
+                if visit is None or not isinstance(met, SignInNeeded):
                     raise
-                return _response((yield from self.engine.again(arrival, visit, error)))
+                return _response((yield from self.engine.again(arrival, visit, met)))
 
     def _streamed(self, response: Any, visit: Visit | None) -> Any:
         """Have it known whose request it is while a body is streamed, after the view has returned."""

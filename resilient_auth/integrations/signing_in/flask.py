@@ -20,7 +20,7 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
-from ...verify.http import Decorator
+from ...verify.http import Decorator, gravest
 from .arrivals import LARGEST_BODY, Serving, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 __all__ = ["SignIn", "add_route"]
@@ -107,8 +107,11 @@ class SignIn:
                     return _response(visit)
                 try:
                     return current_app.ensure_sync(view)(*args, **kwargs)
-                except SignInNeeded as error:
-                    return _response(run(self.engine.again(arrival, visit, error)))
+                except (SignInNeeded, ExceptionGroup) as error:
+                    met = gravest(error)
+                    if not isinstance(met, SignInNeeded):
+                        raise
+                    return _response(run(self.engine.again(arrival, visit, met)))
 
             return guarded
 

@@ -27,12 +27,13 @@ from ...signin.options import SignInOptions
 from ...signin.providers import IdentityProvider
 from ...signin.user import SignInNeeded, User, Visit
 from ...store import Store
+from ...verify.http import gravest
 from .arrivals import LARGEST_BODY, Serving, arrival_of, decorating, headers_beside, path_of, set_cookie
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SignIn", "made"]
+__all__ = ["SignIn", "answer_groups", "made"]
 
 _Endpoint = Callable[..., Awaitable[Any]]
 
@@ -86,6 +87,7 @@ class SignIn:
         app.add_middleware(_Middleware, serving=self._serving, engine=self.engine)
         app.add_exception_handler(_Answered, _answered)
         app.add_exception_handler(SignInNeeded, self._needed)
+        answer_groups(app)
         # Before a route that takes every path; they are in no OpenAPI document.
         app.router.routes[:0] = [made(route) for route in self.engine.routes]
 
@@ -129,8 +131,11 @@ class SignIn:
                     if inspect.iscoroutinefunction(view):
                         return await view(*args, **kwargs)
                     return await run_in_threadpool(view, *args, **kwargs)
-                except SignInNeeded as error:
-                    return await self._sign_in_again(error)
+                except (SignInNeeded, ExceptionGroup) as error:
+                    met = gravest(error)
+                    if not isinstance(met, SignInNeeded):
+                        raise
+                    return await self._sign_in_again(met)
 
             return guarded
 
@@ -251,6 +256,23 @@ class SignIn:
         else:
             answer = await run_async(self.engine.again(arrival, visit, error))
         return _response(answer if isinstance(answer, Answer) else Answer(401))
+
+
+def answer_groups(app: Starlette) -> None:
+    """Have a group of this package's errors, as `asyncio.TaskGroup` raises one, answered as the gravest of them is."""
+
+    async def handle(connection: Any, group: Any) -> Any:
+        met = gravest(group)
+        handlers = app.exception_handlers
+        for kind in () if met is None else type(met).__mro__:
+            if kind in handlers and kind is not Exception:  # which is for what no other handler is for
+                answer = handlers[kind]
+                if inspect.iscoroutinefunction(answer):
+                    return await answer(connection, met)
+                return await run_in_threadpool(answer, connection, met)
+        raise group
+
+    app.exception_handlers.setdefault(ExceptionGroup, handle)
 
 
 def made(route: Route) -> StarletteRoute:

@@ -4,7 +4,7 @@ request ──▶ one bearer token? ──▶ verified, with what the route asks
                    └─────────────────────┴─▶ 401 or 403 with a challenge, 503 with Retry-After (RFC 6750)
 """
 
-from .answers import Refusal, challenged, refused
+from .answers import Refusal, challenged, gravest, refused
 from .guard import Decorator, Guard, public_paths
 from .places import Arrived, TokenCookie, TokenHeader, TokenPlace, TokenQuery, TokenSubprotocol, bearer_token
 
@@ -20,6 +20,7 @@ __all__ = [
     "TokenSubprotocol",
     "bearer_token",
     "challenged",
+    "gravest",
     "public_paths",
     "refused",
 ]

@@ -13,7 +13,7 @@ from ..challenge import claims_challenge
 from ..claims import Claims
 from ..errors import InvalidToken, VerificationUnavailable
 
-__all__ = ["Refusal", "challenged", "refused"]
+__all__ = ["Refusal", "challenged", "gravest", "refused"]
 
 _MESSAGES = {
     "missing": "Please sign in.",
@@ -84,6 +84,25 @@ def refused(error: ResilientAuthError, *, realm: str | None = None) -> Refusal:
     what = "Your sign-in can't be checked" if isinstance(error, VerificationUnavailable) else "This can't be done"
     again = f"{what} right now. Please try again in {whole} second{'' if whole == 1 else 's'}."
     return _refusal(503, error.code, message or again, {"Retry-After": str(whole)})
+
+
+def gravest(raised: BaseException) -> ResilientAuthError | None:
+    """Return the error of this package's that a view has met; None where the view failed otherwise.
+
+    Of a group, as `asyncio.TaskGroup` raises one, it is the one that says most: a user's or a token's first, then a
+    refusal of this application, then what can't be had for longest. A group in which there is anything else is none of
+    these: a mistake must be seen.
+    """
+    if isinstance(raised, BaseExceptionGroup):
+        found = [gravest(each) for each in raised.exceptions]
+        ours = [error for error in found if error is not None]
+        return min(ours, key=_gravity) if len(ours) == len(found) else None
+    return raised if isinstance(raised, ResilientAuthError) and not isinstance(raised, ConfigurationError) else None
+
+
+def _gravity(error: ResilientAuthError) -> tuple[int, int]:
+    refusal = refused(error)
+    return refusal.status, -int(refusal.headers.get("Retry-After", 0))
 
 
 def challenged(
