@@ -34,6 +34,8 @@ _NAMES: Final = ("kids", "oids", "sids", "token_ids")
 _BETWEEN = re.compile(r"[ \t\r\n,:]*")
 #: Seconds for which a new file isn't known by its times: those may be too coarse to tell two writes apart.
 _SETTLED: Final = 2.0
+#: The share of the time between two looks after which a call begins the next one, and waits for nothing.
+_AHEAD: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +168,8 @@ class DenyList:
         if any(changed):
             self._publish()
 
-    def may_have_changed(self) -> bool:
-        """Return whether the file must be read again to know: costs one call of `stat`.
-
-        Raises:
-            OSError: It is missing.
-        """
-        return self.file is not None and (self._known is None or _identity_of(os.stat(self.file)) != self._known)
-
     def look(self) -> bool:
-        """Read the file again; return whether it has changed.
+        """Look at the file, and read it again where it may have changed; return whether it has.
 
         Raises:
             OSError: It can't be read.
@@ -189,6 +183,8 @@ class DenyList:
         # Before it is read: what is written meanwhile makes another file of it.
         found = os.stat(self.file)
         known = _identity_of(found) if time.time() - max(found.st_mtime, found.st_ctime) > _SETTLED else None
+        if known is not None and known == self._known:
+            return False
         try:
             listed = _parsed(read_owners(self.file, _LARGEST))
         except ValueError:
@@ -240,41 +236,48 @@ class DenyFile:
         self._engine = engine
         self._deny = deny
         self._wait = wait
-        self._due_at = -inf
+        #: On the monotonic clock: from when on a call begins a look, and from when on it waits for one.
+        self._ahead_at = self._due_at = -inf
 
-    def must_be_read(self, now: float) -> bool:
-        """Return whether it is time to look, and the file isn't the one that was read; costs a `stat` an interval."""
-        if now < self._due_at:
+    def is_due(self, now: float) -> bool:
+        """Return whether a look must be waited for. Where there is traffic it is begun, and over, before that."""
+        if now < self._ahead_at:
             return False
-        try:
-            changed = self._deny.may_have_changed()
-        except OSError:
-            return True  # reading it says what is wrong
-        if not changed:
-            self._due_at = now + self._deny.look_every
-        return changed
+        if now < self._due_at:
+            self._ahead_at = self._due_at
+            self._look(now, self._due_at)
+            return False
+        return self._deny.file is not None
 
     def reading(self) -> Generator[WaitFor, Outcome | None, None]:
-        """Have it read where it must be, once for all who wait; the drivers do the waiting."""
-        engine, deny = self._engine, self._deny
-        now = engine.clock.monotonic()
-        if deny.file is None or not self.must_be_read(now):
+        """Have it looked at where that is due, once for all who wait; the drivers do the waiting."""
+        now = self._engine.clock.monotonic()
+        if not self.is_due(now):
             return
         patience = patience_of(self._wait)
-        flight, mine = engine.flights.join(("deny-list", id(deny)), now + patience)
-        if mine:
-            try:
-                engine.run("deny-list", lambda: self._read(flight), flight)
-            except ProviderUnavailable as error:
-                engine.flights.end(flight)
-                flight.land(Outcome(error=error))
-        outcome = yield WaitFor(flight, patience)
+        outcome = yield WaitFor(self._look(now, now + patience), patience)
         # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
-        self._due_at = now + deny.look_every
+        self._looked(now)
         if outcome is None or outcome.error is not None:
             self._report("timeout", "it couldn't be read in time")
 
-    def _read(self, flight: Flight) -> None:
+    def _looked(self, began: float) -> None:
+        every = self._deny.look_every
+        self._ahead_at, self._due_at = began + _AHEAD * every, began + every
+
+    def _look(self, now: float, ends: float) -> Flight:
+        """Have a worker look at it: a file system that doesn't answer holds up no caller's thread, and no loop."""
+        engine = self._engine
+        flight, mine = engine.flights.join(("deny-list", id(self._deny)), ends)
+        if mine:
+            try:
+                engine.run("deny-list", lambda: self._read(flight, now), flight)
+            except ProviderUnavailable as error:
+                engine.flights.end(flight)
+                flight.land(Outcome(error=error))
+        return flight
+
+    def _read(self, flight: Flight, began: float) -> None:
         """Read it, on a worker."""
         code = detail = ""
         try:
@@ -284,6 +287,7 @@ class DenyFile:
         except ValueError as error:
             code, detail = "malformed", str(error)
         finally:
+            self._looked(began)
             self._engine.flights.end(flight)
             flight.land(Outcome())
         if code:

@@ -188,7 +188,7 @@ class Verification:
         if not known.begins <= self._clock.wall() < known.ends:
             return None
         deny = self._deny
-        if deny.file is not None and self._deny_file.must_be_read(now):
+        if deny.file is not None and self._deny_file.is_due(now):
             return None
         if known.deny_version != deny.current.version or deny.check is not None:
             try:

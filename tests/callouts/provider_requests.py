@@ -55,6 +55,14 @@ def event(
     }
 
 
+def store_was_told(callout: Callout[Any]) -> None:
+    """Wait until the store was told what it is told behind an answer."""
+    ends = time.monotonic() + 8.0
+    while callout._handling._workers.status():
+        assert time.monotonic() < ends, "the store is still told"
+        time.sleep(0.005)
+
+
 def events_token(idp: Emulator, *, issuer: str, **claims: Any) -> str:
     """Sign a token as Entra's authentication events come with."""
     now = int(time.time())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from forked import in_a_child
-from provider_requests import event, posed
+from provider_requests import event, posed, store_was_told
 from store_that_fails import FailingStore
 
 import resilient_auth as ra
@@ -149,12 +149,12 @@ def test_what_failed_is_not_run_again_for_the_retry(handler: Handler, stores: An
     body = event()
     one, other = of_entra(handler, store=stores()), of_entra(handler, store=stores())
     handler.fails = True
-    with capture_events() as told:
+    with capture_events() as seen:
         assert claims_in(posed(one, body)) == {}
         assert claims_in(posed(one, body)) == {}
-        time.sleep(0.1)  # for what the store is told behind the answer
+        store_was_told(one)
         assert claims_in(posed(other, body)) == {}
-        codes = [one.code for one in told.wait_for(CalloutDefaulted, count=3)]
+        codes = [defaulted.code for defaulted in seen.wait_for(CalloutDefaulted, count=3)]
     assert codes == ["handler_error", "handler_error", "failed_before"]
     assert len(handler.effects) == 1
 
@@ -248,8 +248,9 @@ def test_the_last_known_claims_stand_in_for_a_handler_that_fails(handler: Handle
     """For the same user, tenant and application, after a restart too; and for nobody else."""
     store = stores()
     default = LastKnown(otherwise=Continue({"tier": "none"}), max_age=60.0)
-    posed(of_entra(handler, store=store, default=default), event())
-    time.sleep(0.1)  # for what the store is told behind the answer
+    before = of_entra(handler, store=store, default=default)
+    posed(before, event())
+    store_was_told(before)
     handler.fails = True
     restarted = of_entra(handler, store=stores(), default=default, breaker=NEVER)
     with capture_events() as told:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from databases import KEY
-from provider_requests import event, posed
+from provider_requests import event, posed, store_was_told
 from store_that_fails import FailingStore
 
 import resilient_auth as ra
@@ -125,15 +125,6 @@ class Way:
         return passing if callable(call) else call
 
 
-def told(callout: Callout[Any]) -> None:
-    """Wait until the store was told."""
-    for _ in range(400):
-        if not callout._handling._workers.status():
-            return
-        threading.Event().wait(0.005)
-    pytest.fail("it is still told")
-
-
 @pytest.mark.parametrize("mode", ["run", "default"])
 def test_who_could_not_ask_the_store_does_not_say_that_another_processs_request_failed(
     handler: Handler, mode: Any
@@ -146,12 +137,12 @@ def test_who_could_not_ask_the_store_does_not_say_that_another_processs_request_
     )
     body = event()
     assert claims_in(posed(here, body)) == {"effect": "1"}
-    told(here)
+    store_was_told(here)
     handler.fails = True
     ways[1].open.clear()
     assert claims_in(posed(slow, body)) == {}
     ways[1].open.set()
-    told(slow)
+    store_was_told(slow)
     assert claims_in(posed(later, body)) == {"effect": "1"}
 
 

@@ -22,6 +22,7 @@ import resilient_auth as ra
 from resilient_auth.events import DenyListRejected
 from resilient_auth.testing import capture_events
 from resilient_auth.verify import DenyList, KeyOptions
+from resilient_auth.verify.keys.documents import read_owners
 
 Claims = Callable[..., dict[str, Any]]
 
@@ -201,19 +202,75 @@ class TestBeforeItJudges:
         clock.skip(6.0)
         assert code_of(verifier, token) == "denied"
 
-    def test_a_file_that_didnt_change_isnt_read(self, file: Path, eventually: Any) -> None:
+    def test_a_file_that_didnt_change_isnt_read(
+        self, file: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Once it is old enough for its times to tell it from another one."""
+        reads: list[str] = []
+
+        def reading(path: str, most: int) -> bytes:
+            reads.append(path)
+            return read_owners(path, most)
+
+        monkeypatch.setattr("resilient_auth.verify.deny.read_owners", reading)
         deny = DenyList(file=file)
 
         def is_known() -> bool:
+            before = len(reads)
             deny.look()
-            return not deny.may_have_changed()
+            return len(reads) == before
 
         eventually(is_known)
         file.write_text('{"oids": ["ann"]}')
-        assert deny.may_have_changed()
         assert deny.look()
         assert not deny.look()
+
+    def test_nobody_waits_where_there_is_traffic(
+        self, offline: Any, signer: Signer, claims: Claims, file: Path, clock: Any, eventually: Any
+    ) -> None:
+        """A look begins a little ahead of the time at which a call would have to wait for it."""
+        verifier, token = offline(deny=DenyList(file=file)), signer.token(claims(oid=ANN))
+        assert code_of(verifier, token) == ""
+        file.write_text(json.dumps({"oids": [ANN]}))
+        clock.skip(3.9)
+        assert code_of(verifier, token) == ""
+        clock.skip(0.2)
+        eventually(lambda: code_of(verifier, token) == "denied")
+
+    async def test_a_file_system_that_hangs_stops_no_loop(
+        self,
+        signer: Signer,
+        claims: Claims,
+        file: Path,
+        settings: Any,
+        clock: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The look itself is a worker's: a mount whose server is gone answers no `stat`."""
+        answers = threading.Event()
+        stat = os.stat
+
+        def hangs(path: Any, *args: Any, **options: Any) -> os.stat_result:
+            if path == str(file):
+                answers.wait(10.0)
+            return stat(path, *args, **options)
+
+        async with ra.aio.ClaimsVerifier.for_entra(
+            TENANT, AUDIENCE, authority=NOWHERE, pinned_keys={"keys": [signer.jwk]}, settings=settings(),
+            deny=DenyList(file=file), keys=KeyOptions(wait=30.0),
+        ) as verifier:  # fmt: skip
+            token, new = signer.token(claims(oid=ANN)), signer.token(claims(oid=ANN, uti="new"))
+            await verifier.verify(token)
+            monkeypatch.setattr(os, "stat", hangs)
+            for seconds in (4.1, 2.0):
+                clock.skip(seconds)
+                begun = time.perf_counter()
+                waiting = [asyncio.create_task(verifier.verify(each)) for each in (token, new)]
+                await asyncio.sleep(0.05)
+                assert time.perf_counter() - begun < 2.0
+            assert not any(task.done() for task in waiting)
+            answers.set()
+            await asyncio.gather(*waiting)
 
     def test_a_file_that_hangs(self, offline: Any, signer: Signer, claims: Claims, file: Path, clock: Any) -> None:
         """Holds up a call for its patience, once an interval: then what was read last judges, and that is told."""
