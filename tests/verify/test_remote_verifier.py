@@ -167,7 +167,7 @@ class TestAsking:
         assert asker(transport=Talker()).ask().code == "malformed_decision"
         assert sum(read) < 20_000
 
-    @pytest.mark.parametrize("status", [403, 404, 409, 422])
+    @pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 499])
     def test_a_no_may_come_with_a_status_that_says_no(
         self, service: Service, asker: Callable[..., Asker], status: int
     ) -> None:
@@ -385,6 +385,21 @@ class TestRefusal:
         (event,) = events.wait_for(ClaimsServiceRefused)
         assert (event.status, event.level) == (status, logging.ERROR)
         assert events.of(DecisionSubstituted) == []
+
+    def test_a_redirect_leads_the_question_nowhere(self, asker: Callable[..., Asker]) -> None:
+        """What is asked about a user is for the service that the owner has named."""
+        asked: list[str] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.url.host)
+            there = request.url.host == "elsewhere.example"
+            moved = {"Location": "https://elsewhere.example/decide"}
+            return httpx.Response(200, json={"allowed": True}) if there else httpx.Response(307, headers=moved)
+
+        decision = asker(transport=httpx.MockTransport(answer)).ask()
+        assert (decision.allowed, decision.code) == (False, "claims_service_refused")
+        assert asked
+        assert "elsewhere.example" not in asked
 
     def test_a_yes_with_a_status_that_says_no_is_no_yes(self, service: Service, asker: Callable[..., Asker]) -> None:
         """One of both is wrong."""
