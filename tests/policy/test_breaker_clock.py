@@ -79,3 +79,31 @@ def test_no_steps_keep_it_open_for_ever(steps: list[float]) -> None:
         left = breaker.status().retry_after
         assert left is not None
         assert 0 <= left <= BreakerOptions().longest_break
+
+
+def test_when_it_opens_is_told_by_the_clock_as_it_is_now() -> None:
+    """And since when it stands so, by the wall's."""
+    breaker, clock = opened()
+    began = clock.wall()
+    ahead = (breaker.retry_at or 0.0) - clock.now
+    clock.now += 3.0
+    assert breaker.status().since == pytest.approx(began, abs=0.01)
+    clock.now -= 5_000.0
+    assert (breaker.retry_at or 0.0) - clock.now == pytest.approx(ahead - 3.0)
+
+
+def test_who_has_failed_is_told_when_they_are_let_through() -> None:
+    """While others wait: after these, and not later than that."""
+    clock = BareClock()
+    options = BreakerOptions(consecutive_failures=1)
+    breaker = Breaker(Dependency(target="h"), options, clock=clock, jitter=no_jitter, tell=lambda event: None)
+    breaker.admit("ada").failure("503")
+    with pytest.raises(CircuitOpen):
+        breaker.check("bob")
+    with pytest.raises(CircuitOpen) as refused:
+        breaker.check("ada")
+    clock.now += (refused.value.retry_after or 0.0) - 0.1
+    with pytest.raises(CircuitOpen):
+        breaker.check("ada")
+    clock.now += 0.2
+    breaker.check("ada")

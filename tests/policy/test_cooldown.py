@@ -80,3 +80,20 @@ def test_a_clock_that_is_set_back_makes_none_longer() -> None:
     assert cooldowns.left(asked("a")) == pytest.approx(60.0)
     clock.now += 61.0
     assert cooldowns.left(asked("a")) == 0.0
+
+
+def test_those_in_a_row_get_longer() -> None:
+    """A provider that never says when isn't asked every few seconds for ever; after a minute's quiet it begins anew."""
+    clock = ManualClock()
+    cooldowns = Cooldowns(clock.monotonic, 5.0, 18.0)
+
+    def next_one() -> float:
+        lasts, _ = cooldowns.begin(asked("a"), 1.0)
+        assert cooldowns.left(asked("a")) == pytest.approx(lasts)
+        clock.advance(lasts)
+        return lasts
+
+    assert [next_one() for _ in range(5)] == pytest.approx([1.0, 10.0, 15.0, 18.0, 18.0])
+    clock.advance(61.0)
+    assert next_one() == pytest.approx(1.0)
+    assert cooldowns.begin(asked("a"), 40.0)[0] == pytest.approx(40.0)

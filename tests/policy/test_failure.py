@@ -128,7 +128,7 @@ class TestBody:
         assert type(verdict(500, fault.format("Receiver"), purpose=purpose)) is ServerFailed
 
     @pytest.mark.parametrize("body", [{}, {"access_token": ""}, {"access_token": None}, {"access_token": 5},
-                                      {"access_token": ["t"]}, {"token": "t"}])  # fmt: skip
+                                      {"access_token": ["t"]}, {"token": "t"}, {"id_token": ""}])  # fmt: skip
     def test_a_success_without_a_token_is_malformed(self, body: dict[str, Any]) -> None:
         """An object alone is no token."""
         assert type(verdict(200, body)) is MalformedAnswer
@@ -215,6 +215,12 @@ class TestBody:
     def test_a_token_that_is_over_on_arrival_is_malformed(self, value: object) -> None:
         """Serving it would only move the failure to the API."""
         assert type(verdict(200, {"access_token": "t", "expires_in": value})) is MalformedAnswer
+
+    @pytest.mark.parametrize(("ahead", "fits"), [(-1, False), (0, False), (1, True), (3600, True)])
+    def test_so_is_one_whose_end_has_passed(self, ahead: int, fits: bool) -> None:
+        """Managed identities say when it ends."""
+        body = {"access_token": "t", "expires_on": str(int(WALL) + ahead)}
+        assert (verdict(200, body, purpose=Purpose.MANAGED_IDENTITY) is None) is fits
 
     @pytest.mark.parametrize("value", [1, 3600, "1", "3600", "03600"])
     def test_seconds_may_be_text(self, value: object) -> None:

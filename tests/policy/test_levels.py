@@ -190,6 +190,76 @@ def test_forgetting_a_provider_keeps_an_isolation() -> None:
     assert bench.refused(token())
 
 
+def test_a_level_that_recovers_frees_its_own_alone() -> None:
+    """What fails at another tenant has not been answered."""
+    bench = Bench()
+    bench.fail(token("x", tenant="u"), 3)
+    for n in range(3):
+        bench.fail(token(f"s{n}"))
+    bench.clock.advance(30.0)
+    bench.levels.admit(token("other")).success()
+    assert len(bench.levels.around(token("s0"))) == 2
+    assert len(bench.levels.around(token("x", tenant="u"))) == 3
+
+
+def test_a_provider_that_recovers_frees_all_below() -> None:
+    """Whoever has seen it."""
+    bench = Bench()
+    for tenant in "uv":
+        bench.fail(token(tenant=tenant), 3)
+    bench.fail(token(tenant="w"))
+    assert bench.refused(token(tenant="z"))
+    bench.clock.advance(30.0)
+    bench.levels.admit(token(tenant="z")).success()
+    assert [len(bench.levels.around(token(tenant=tenant))) for tenant in "uvw"] == [2, 2, 2]
+
+
+def test_a_probe_that_reaches_nobody_is_the_next_callers() -> None:
+    """That no connection could be made says nothing of the request that was to try whether it works again."""
+    bench = Bench()
+    bench.fail(token(), 3)
+    bench.clock.advance(30.0)
+    bench.fail(token(), of_host=True)
+    bench.levels.admit(token()).success()
+    assert len(bench.levels.around(token())) == 2
+
+
+def test_an_isolation_is_told_before_any_wait() -> None:
+    """Waiting doesn't end it."""
+    bench = Bench()
+    for tenant in "tuv":
+        bench.fail(token(tenant=tenant))
+    site, (kind, _), _ = bench.levels.around(token())
+    assert site[0].status().state == "open"
+    kind.isolate()
+    with pytest.raises(CircuitOpen, match="isolate") as refused:
+        bench.levels.check(token())
+    assert refused.value.retry_after is None
+
+
+def test_what_a_narrow_level_has_against_a_provider_counts_while_it_is_open() -> None:
+    """One that is closed learns nothing more of a provider to which no connection can be made."""
+    bench = Bench()
+    began = bench.clock.monotonic()
+    bench.fail(token("broken"), 3)
+    bench.fail(token("a"), 1)
+    bench.clock.advance(1.0)
+    bench.levels.admit(token("good")).success()
+    assert bench.levels.failing_since(token("broken")) == began
+    assert bench.levels.failing_since(token("a")) is None
+    assert bench.levels.failing_since(token("good")) is None
+
+
+def test_breakers_are_bounded() -> None:
+    """Health tells nothing of those that had to go."""
+    bench = Bench()
+    for n in range(1030):
+        bench.levels.site(Endpoint(f"https://host-{n}.bounded.example", "t"), Purpose.TOKEN)
+    known = [b.dependency.authority for b in breakers() if b.dependency.authority.endswith(".bounded.example")]
+    assert len(known) == 1024
+    assert "https://host-0.bounded.example" not in known
+
+
 def test_names_tell_the_level_and_no_user() -> None:
     """As they stand in health and in events."""
     bench = Bench()

@@ -208,6 +208,15 @@ class TestBounds:
         assert run.at == [0.0]
 
 
+class TestWithASpare:
+    @pytest.mark.parametrize("error", [Throttled("x", retry_after=9.0), ServerFailed("x", retry_after=9.0)])
+    def test_who_was_told_when_comes_back_later(self, error: ProviderUnavailable) -> None:
+        """Apart from others who were told the same; who has nothing waits, and comes then."""
+        assert not may_repeat(error, replayable=True, spare=True)
+        assert may_repeat(error, replayable=True)
+        assert may_repeat(ServerFailed("x"), replayable=True, spare=True)
+
+
 class TestReplay:
     @pytest.mark.parametrize("kind", [ServerFailed, AttemptTimeout, ConnectionFailed, MalformedAnswer])
     def test_a_code_isnt_redeemed_twice_after_an_ambiguous_failure(self, kind: type[ProviderUnavailable]) -> None:
