@@ -123,8 +123,7 @@ def member(body: Mapping[str, Any], path: str, kind: type, *, required: bool = T
         found = found.get(name)
     if found is None and not required:
         return kind()
-    # True is a number to Python.
-    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
+    if not isinstance(found, kind):
         raise MalformedCallout(f"{path} is missing" if found is None else f"{path} isn't of the type {kind.__name__}")
     if isinstance(found, str) and ((required and not found) or len(found) > longest):
         raise MalformedCallout(f"{path} isn't a text of 1 to {longest} characters")

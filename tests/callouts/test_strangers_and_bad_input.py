@@ -260,6 +260,7 @@ BAD: dict[str, bytes] = {
     "no type": GOOD.replace(b'"type"', b'"kind"'),
     "another event": json.dumps(event("attributeCollectionStart")).encode(),
     "an unknown event": json.dumps(event("somethingElse")).encode(),
+    "another event's type": GOOD.replace(b"authenticationEvent.tokenIssuanceStart", b"authenticationEvent.otpSend"),
     "another event's data": GOOD.replace(b"onTokenIssuanceStartCalloutData", b"onOtpSendCalloutData"),
     "no data": b'{"type":"microsoft.graph.authenticationEvent.tokenIssuanceStart"}',
     "data is a list": b'{"type":"microsoft.graph.authenticationEvent.tokenIssuanceStart","data":[]}',
@@ -296,6 +297,15 @@ def test_a_body_of_the_wrong_shape_gets_the_contract_s_own_answer(entra: Any, fr
         assert ask(GOOD, entra.headers | {"Content-Type": kind})[1]["data"]["actions"][0]["claims"] == {"by": "default"}
     assert ask(GOOD, entra.headers | {"Content-Type": "application/json; charset=utf-8"})[0] == 200
     assert len(called) == 1
+
+
+@pytest.mark.parametrize(("claims", "called"), [(200, 1), (201, 0)])
+def test_a_user_has_so_many_claims_at_most(claims: int, called: int) -> None:
+    """More than any flow of B2C's sends are none of its."""
+    seen: list[Any] = []
+    connector = Callout(ApiConnector, lambda asked: seen.append(asked) or Continue(), caller=BASIC, default=Continue())
+    assert posed(connector, {f"extension_{n}": "x" for n in range(claims)}).status == 200
+    assert len(seen) == called
 
 
 @pytest.mark.parametrize("framework", list(FRAMEWORKS))
