@@ -27,6 +27,7 @@ from resilient_auth.callouts import (
     ShowValidationError,
     TokenIssuanceStart,
 )
+from resilient_auth.downstream.deadlines import inherited
 from resilient_auth.events import CalloutDefaulted
 from resilient_auth.settings import BreakerOptions
 from resilient_auth.testing import capture_events, check_callout
@@ -226,6 +227,25 @@ def test_a_coroutine_that_blocks_its_event_loop_leaves_another_callout_alone(hun
     assert b"handler" not in posed(bad, event()).body
     for number in range(3):
         assert b"handler" in posed(good, event(user=f"u-{number}")).body
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])
+def test_what_a_handler_asks_for_is_over_by_the_deadline(awaits: bool) -> None:
+    """API calls and tokens, of a coroutine's too."""
+    left: list[float] = []
+
+    def note(request: Any) -> Any:
+        limit = inherited.get()
+        left.append(-1.0 if limit is None else limit.left())
+        return Continue()
+
+    async def note_in_a_task(request: Any) -> Any:
+        await asyncio.sleep(0)
+        return note(request)
+
+    posed(callout_of(TokenIssuanceStart, note_in_a_task if awaits else note, deadline=0.8), event())
+    (seconds,) = left
+    assert 0.0 < seconds <= 0.8
 
 
 @pytest.mark.parametrize("awaits", [False, True], ids=["threads", "tasks"])

@@ -158,6 +158,7 @@ def test_a_request_of_a_process_that_died_is_not_run_again(handler: Handler) -> 
         assert claims_in(posed(restarted, body)) == {}
         (defaulted,) = seen.wait_for(CalloutDefaulted)
     assert defaulted.code == "slow"
+    store_was_told(restarted)  # nobody asks it again for a caller who has gone
     assert len(handler.effects) == 1
 
 

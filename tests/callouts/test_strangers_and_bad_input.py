@@ -435,6 +435,10 @@ def test_an_encrypted_password_that_cannot_be_opened_is_no_right_one() -> None:
         (lambda: BasicCaller({}), "passwords by name"),
         (lambda: BasicCaller({"b2c": "\udcff" * 12}), "isn't text"),
         (lambda: CertificateCaller(thumbprints=["x"], trusted_proxies=["10.0.0.1"]), "64 hexadecimal digits"),
+        (lambda: CertificateCaller(thumbprints=["z" * 64], trusted_proxies=["10.0.0.1"]), "64 hexadecimal digits"),
+        # SHA-1's.
+        (lambda: CertificateCaller(thumbprints=["ab" * 20], trusted_proxies=["10.0.0.1"]), "64 hexadecimal digits"),
+        (lambda: CertificateCaller(thumbprints=[], trusted_proxies=["10.0.0.1"]), "64 hexadecimal digits"),
         (lambda: CertificateCaller(thumbprints=["a" * 64], trusted_proxies=[]), "trusted_proxies"),
         (lambda: EntraCaller(print), "must be a ClaimsVerifier"),
         (lambda: of_entra(BASIC, decryption_keys="no key"), "can't be read"),

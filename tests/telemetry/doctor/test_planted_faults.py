@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
@@ -233,6 +234,28 @@ def test_a_proxy_that_is_gone(diagnose: Diagnose, monkeypatch: pytest.MonkeyPatc
     assert (found.check, found.code) == ("port", "refused")
     assert "the proxy is down" in found.what
     assert "HTTPS_PROXY" in found.fix
+
+
+def test_a_proxy_that_refuses(diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it wants another password: with what it answers."""
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=refuse, daemon=True).start()
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:a-secret-that-nobody-may-see@127.0.0.1:{port}")
+        (found,) = [each for each in diagnose() if each.severity == "error"]
+    assert "the proxy answers 407" in found.what
+    assert "a-secret" not in f"{found.what} {found.fix}"
 
 
 def test_a_provider_behind_a_proxy_is_healthy(
