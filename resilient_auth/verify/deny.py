@@ -245,7 +245,7 @@ class DenyFile:
             return False
         if now < self._due_at:
             self._ahead_at = self._due_at
-            self._look(now, self._due_at)
+            self._look(now, self._due_at + self._wait)  # who comes when it is due waits for this one
             return False
         return self._deny.file is not None
 
@@ -256,9 +256,10 @@ class DenyFile:
             return
         patience = patience_of(self._wait)
         outcome = yield WaitFor(self._look(now, now + patience), patience)
+        first = self._due_at <= now  # of those who waited
         # Whatever came of it: a file that can't be read holds tokens up once an interval, and not each of them.
         self._looked(now)
-        if outcome is None or outcome.error is not None:
+        if first and (outcome is None or outcome.error is not None):
             self._report("timeout", "it couldn't be read in time")
 
     def _looked(self, began: float) -> None:
