@@ -238,19 +238,20 @@ class Handling(Generic[_R]):
                 raise _Unanswered("slow", "it runs in another process")
             claim = self.call(self._store_lane, partial(self.once.claim, handled.key), handled.ends)
             outcome: Outcome | None = yield WaitFor(claim, min(left, self._deadline * _STORE_SHARE))
-            if outcome is None or outcome.error is not None:
+            if outcome is not None and outcome.error is None:
+                found: Claimed | Reply = outcome.result
+                if found is Claimed.OURS:
+                    handled.repeated, handled.claimed = False, True
+                    return None
+                handled.repeated = True
+                if isinstance(found, Reply):
+                    return found
+                if found is Claimed.FAILED:
+                    raise _Unanswered("failed_before")
+            elif not handled.repeated:  # else it runs elsewhere, whatever has become of the store since it said so
                 if self._runs_without_store:
                     return None
                 raise _Unanswered("store_unavailable")
-            found: Claimed | Reply = outcome.result
-            if found is Claimed.OURS:
-                handled.repeated, handled.claimed = False, True
-                return None
-            handled.repeated = True
-            if isinstance(found, Reply):
-                return found
-            if found is Claimed.FAILED:
-                raise _Unanswered("failed_before")
             yield WaitFor(Flight("pause", handled.ends, self._clock), _LOOK)
 
     def _handled(self, handled: Run) -> Steps[Reply]:

@@ -162,6 +162,33 @@ def test_a_request_of_a_process_that_died_is_not_run_again(handler: Handler) -> 
     assert len(handler.effects) == 1
 
 
+@pytest.mark.parametrize("mode", ["run", "default"])
+@pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
+def test_what_runs_elsewhere_is_not_run_here_when_the_store_fails_then(
+    handler: Handler, mode: Any, hangs: bool
+) -> None:
+    """As in the last milliseconds before the deadline, in which no store answers."""
+    medium = MemoryBackend()
+    ways = [Way(medium) for _ in range(2)]
+    one, other = (
+        of_entra(handler, store=ra.SealedStore(way, key=KEY), when_store_fails=mode)  # type: ignore[arg-type]
+        for way in ways
+    )
+    body = event()
+    handler.may_go_on.clear()
+    assert claims_in(posed(one, body)) == {}
+    ways[1].waits = hangs
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(posed, other, body)
+        while not any(run.repeated for run in list(other._handling.once._runs.values())):
+            threading.Event().wait(0.005)
+        ways[1].open.clear()
+        assert claims_in(sent.result()) == {}
+    ways[1].open.set()
+    store_was_told(other)
+    assert len(handler.effects) == 1
+
+
 @pytest.mark.parametrize("store", [False, True], ids=["alone", "shared"])
 def test_the_order_of_members_and_blanks_make_no_other_request(handler: Handler, tmp_path: Path, store: bool) -> None:
     shared = ra.FileStore(tmp_path / "shared.db") if store else None
